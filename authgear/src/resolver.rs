@@ -1,0 +1,392 @@
+//! The resolver's side: what it is asked, and what its answer means.
+//!
+//! The answer's body is always empty or text for people: it is never read.
+
+use std::net::IpAddr;
+
+use http::header::{HeaderValue, AUTHORIZATION, COOKIE, HOST, USER_AGENT};
+use http::{HeaderMap, Request, StatusCode, Uri};
+
+use crate::credentials::Credentials;
+use crate::endpoint::Endpoint;
+use crate::identity::{self, Identity, IdentityError};
+use crate::verdict::{NoSession, Unavailable, Verdict};
+
+/// Longest `User-Agent` that is sent, in bytes; of a longer one the beginning is.
+pub const MAX_USER_AGENT: usize = 1024;
+
+/// The field that tells whether there is a session (`pkg/api/model/session_info.go`).
+const SESSION_VALID: &str = "x-authgear-session-valid";
+
+/// Who asks: Authgear notes it in the session's access events.
+///
+/// What cannot be sent is left out, as no verdict depends on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Client<'a> {
+    /// IP address in text form; anything else, such as `unix:`, is not sent.
+    pub address: Option<&'a [u8]>,
+    /// Value of `User-Agent`.
+    pub user_agent: Option<&'a [u8]>,
+}
+
+/// The request to the resolver, at `path` of wherever it listens.
+///
+/// `Host` and `X-Forwarded-Host` are the endpoint's authority and `X-Forwarded-Proto` its scheme:
+/// Authgear compares a token's `aud` with them. `X-Forwarded-For` is the client. Nothing else of
+/// the client's request is passed on: Authgear would believe `Forwarded` and `X-Original-*`
+/// (`pkg/util/httputil`).
+///
+/// # Errors
+///
+/// When `path` is no path in origin form (RFC 9112 section 3.2.1).
+pub fn request(
+    endpoint: &Endpoint,
+    path: &str,
+    credentials: &Credentials<'_>,
+    client: &Client<'_>,
+) -> Result<Request<()>, http::Error> {
+    // GET and HTTP/1.1 are what a new request has.
+    let mut request = Request::new(());
+    // `Uri` takes a text without the slash for a host, and none for an error.
+    *request.uri_mut() = Uri::try_from(if path.starts_with('/') { path } else { "" })?;
+
+    let headers = request.headers_mut();
+    let authority = HeaderValue::from_str(endpoint.authority())?;
+    headers.insert(HOST, authority.clone());
+    headers.insert("x-forwarded-host", authority);
+    headers.insert("x-forwarded-proto", HeaderValue::from_static(endpoint.scheme().as_str()));
+    if let Some(address) = client.address.and_then(forwarded_for) {
+        headers.insert("x-forwarded-for", address);
+    }
+    if let Some(user_agent) = client.user_agent.and_then(user_agent) {
+        headers.insert(USER_AGENT, user_agent);
+    }
+    if let Some(authorization) = credentials.authorization() {
+        headers.insert(AUTHORIZATION, sensitive(authorization)?);
+    }
+    if let Some(cookie) = credentials.cookie_header() {
+        headers.insert(COOKIE, sensitive(&cookie)?);
+    }
+    Ok(request)
+}
+
+fn forwarded_for(address: &[u8]) -> Option<HeaderValue> {
+    std::str::from_utf8(address).ok()?.parse::<IpAddr>().ok()?;
+    HeaderValue::from_bytes(address).ok()
+}
+
+fn user_agent(value: &[u8]) -> Option<HeaderValue> {
+    let value = value.get(..MAX_USER_AGENT).unwrap_or(value);
+    HeaderValue::from_bytes(value).ok()
+}
+
+fn sensitive(value: &[u8]) -> Result<HeaderValue, http::Error> {
+    let mut value = HeaderValue::from_bytes(value)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// What the head of the resolver's answer means.
+///
+/// The resolver answers 200 whether there is a session or not and never 401 or 403
+/// (`pkg/resolver/handler/resolve.go`): any other status is none of its answers. A session there is
+/// only if `x-authgear-session-valid` is there once and exactly `true`, and a user id with it.
+pub fn verdict(status: StatusCode, headers: &HeaderMap) -> Verdict {
+    if status != StatusCode::OK {
+        return Verdict::Unavailable(Unavailable::BadStatus);
+    }
+    let mut values = headers.get_all(SESSION_VALID).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Verdict::None(NoSession::Resolver),
+        (Some(value), None) if value == "true" => match identity(headers) {
+            Ok(identity) => Verdict::Valid(identity),
+            Err(why) => Verdict::Unavailable(why),
+        },
+        (Some(_), None) => Verdict::Invalid,
+        (Some(_), Some(_)) => Verdict::Unavailable(Unavailable::BadAnswer),
+    }
+}
+
+/// All of the answer's identity fields.
+fn identity(headers: &HeaderMap) -> Result<Identity, Unavailable> {
+    let mut builder = Identity::builder();
+    for (name, value) in headers {
+        let name = name.as_str();
+        if name.starts_with(identity::PREFIX) && identity::is_identity_header(name.as_bytes()) {
+            builder.push(name.as_bytes(), value.as_bytes()).map_err(|error| match error {
+                IdentityError::TooLarge => Unavailable::TooLarge,
+                _ => Unavailable::BadAnswer,
+            })?;
+        }
+    }
+    let identity = builder.build();
+    // Authgear always sends it with a valid session: without it nobody is logged in.
+    match identity.user_id() {
+        Some(id) if !id.is_empty() => Ok(identity),
+        _ => Err(Unavailable::BadAnswer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::CookieNames;
+    use http::{HeaderName, Method, Version};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn endpoint() -> Endpoint {
+        Endpoint::parse("https://myapp.authgear.cloud:8443").unwrap()
+    }
+
+    fn credentials() -> Credentials<'static> {
+        Credentials::read(
+            Some(b"Bearer token"),
+            [&b"lang=en; session=a"[..], b"app_session=b"],
+            &CookieNames::default(),
+        )
+    }
+
+    fn fields(request: &Request<()>) -> Vec<(&str, &[u8])> {
+        request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
+    }
+
+    fn ask(client: &Client<'_>) -> Request<()> {
+        request(&endpoint(), "/_resolver/resolve", &credentials(), client).unwrap()
+    }
+
+    #[test]
+    fn all_that_is_sent() {
+        let client = Client { address: Some(b"192.0.2.1"), user_agent: Some(b"curl/8.0") };
+        let request = ask(&client);
+        assert_eq!(request.method(), Method::GET);
+        assert_eq!(request.version(), Version::HTTP_11);
+        assert_eq!(request.uri(), "/_resolver/resolve");
+        assert!(request.uri().authority().is_none());
+        assert_eq!(
+            fields(&request),
+            [
+                ("host", &b"myapp.authgear.cloud:8443"[..]),
+                ("x-forwarded-host", b"myapp.authgear.cloud:8443"),
+                ("x-forwarded-proto", b"https"),
+                ("x-forwarded-for", b"192.0.2.1"),
+                ("user-agent", b"curl/8.0"),
+                ("authorization", b"Bearer token"),
+                ("cookie", b"session=a; app_session=b"),
+            ]
+        );
+        let sensitive: Vec<_> = request
+            .headers()
+            .iter()
+            .filter(|(_, value)| value.is_sensitive())
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!(sensitive, ["authorization", "cookie"]);
+        assert!(!format!("{request:?}").contains("token"));
+    }
+
+    #[test]
+    fn nothing_stands_for_what_is_absent() {
+        let none = Credentials::read(Some(b"Basic x"), [&b"a=b"[..]], &CookieNames::default());
+        let endpoint = Endpoint::parse("http://[::1]/").unwrap();
+        let request = request(&endpoint, "/resolve", &none, &Client::default()).unwrap();
+        assert_eq!(
+            fields(&request),
+            [
+                ("host", &b"[::1]"[..]),
+                ("x-forwarded-host", b"[::1]"),
+                ("x-forwarded-proto", b"http"),
+            ]
+        );
+    }
+
+    #[test]
+    fn only_an_ip_address_is_forwarded() {
+        for address in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"] {
+            let request = ask(&Client { address: Some(address.as_bytes()), ..Client::default() });
+            assert_eq!(request.headers()["x-forwarded-for"], address);
+        }
+        for address in [
+            "",
+            "unix:",
+            "localhost",
+            "192.0.2.1:80",
+            "[::1]",
+            "1.1.1.1, 2.2.2.2",
+            "1.1.1.1\r\n",
+            "\u{e9}",
+        ] {
+            let request = ask(&Client { address: Some(address.as_bytes()), ..Client::default() });
+            assert!(!request.headers().contains_key("x-forwarded-for"), "{address:?}");
+        }
+        let request = ask(&Client { address: Some(b"\xff"), ..Client::default() });
+        assert!(!request.headers().contains_key("x-forwarded-for"));
+    }
+
+    #[test]
+    fn user_agent_is_sent_if_it_can_be() {
+        let sent = |value: &[u8]| {
+            let request = ask(&Client { user_agent: Some(value), ..Client::default() });
+            request.headers().get(USER_AGENT).map(|value| value.as_bytes().to_vec())
+        };
+        assert_eq!(sent(b"a\tb \xff"), Some(b"a\tb \xff".to_vec()));
+        assert_eq!(sent(b""), Some(Vec::new()));
+        assert_eq!(sent(b"a\r\nx: y"), None);
+        assert_eq!(sent(b"a\0"), None);
+        assert_eq!(sent(&[b'a'; MAX_USER_AGENT]), Some(vec![b'a'; MAX_USER_AGENT]));
+        assert_eq!(sent(&[b'a'; MAX_USER_AGENT + 1]), Some(vec![b'a'; MAX_USER_AGENT]));
+    }
+
+    #[test]
+    fn path_must_be_one() {
+        for path in ["", "resolve", "a b", "http://a/", "a:80", "/\r\n", "\u{e9}"] {
+            let request = request(&endpoint(), path, &credentials(), &Client::default());
+            assert!(request.is_err(), "{path:?} {request:?}");
+        }
+        let request = request(&endpoint(), "//a/b", &credentials(), &Client::default()).unwrap();
+        assert_eq!(request.uri().to_string(), "//a/b");
+        assert!(request.uri().authority().is_none());
+    }
+
+    fn answer(fields: &[(&'static str, &str)]) -> Verdict {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        verdict(StatusCode::OK, &headers)
+    }
+
+    fn with_session(fields: &[(&'static str, &str)]) -> Verdict {
+        let mut all = vec![("X-Authgear-Session-Valid", "true"), ("X-Authgear-User-Id", "alice")];
+        all.extend_from_slice(fields);
+        answer(&all)
+    }
+
+    const BAD_ANSWER: Verdict = Verdict::Unavailable(Unavailable::BadAnswer);
+
+    #[test]
+    fn a_valid_session_with_all_it_says() {
+        let verdict = answer(&[
+            ("Content-Length", "0"),
+            ("X-Robots-Tag", "noindex, nofollow"),
+            ("X-Authgear-Session-Valid", "true"),
+            ("X-Authgear-User-Id", "5e0f2b7c-0a2c-4a38-9d0a-2f1b3c4d5e6f"),
+            ("X-Authgear-User-Anonymous", "false"),
+            ("X-Authgear-User-Verified", "true"),
+            ("X-Authgear-User-Can-Reauthenticate", "true"),
+            ("X-Authgear-User-Roles", "admin,store:view"),
+            ("X-Authgear-Session-Amr", ""),
+            ("X-Authgear-Session-Authenticated-At", "1700000000"),
+            ("X-Authgear-Some-Day", "new"),
+            ("X-Authgear-Body-Signature", "00"),
+            ("X_Authgear_User_Id", "mallory"),
+            ("Set-Cookie", "session=; Path=/"),
+        ]);
+        let fields: Vec<_> = verdict
+            .fields()
+            .map(|(name, value)| (name, std::str::from_utf8(value).unwrap()))
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                ("x-authgear-session-valid", "true"),
+                ("x-authgear-user-id", "5e0f2b7c-0a2c-4a38-9d0a-2f1b3c4d5e6f"),
+                ("x-authgear-user-anonymous", "false"),
+                ("x-authgear-user-verified", "true"),
+                ("x-authgear-user-can-reauthenticate", "true"),
+                ("x-authgear-user-roles", "admin,store:view"),
+                ("x-authgear-session-amr", ""),
+                ("x-authgear-session-authenticated-at", "1700000000"),
+                ("x-authgear-some-day", "new"),
+            ]
+        );
+        assert_eq!(verdict.session_word(), "valid");
+    }
+
+    #[test]
+    fn no_field_is_no_session() {
+        let none = Verdict::None(NoSession::Resolver);
+        assert_eq!(answer(&[]), none);
+        assert_eq!(answer(&[("X-Authgear-User-Id", "alice")]), none);
+        assert_eq!(answer(&[("X_Authgear_Session_Valid", "true")]), none);
+    }
+
+    #[test]
+    fn only_true_is_a_session() {
+        for value in ["false", "", "True", "TRUE", "1", "true,true", "true ", "yes", "\u{e9}"] {
+            let fields = [("X-Authgear-Session-Valid", value), ("X-Authgear-User-Id", "alice")];
+            assert_eq!(answer(&fields), Verdict::Invalid, "{value:?}");
+        }
+        for value in ["true", "false"] {
+            assert_eq!(with_session(&[("X-Authgear-Session-Valid", value)]), BAD_ANSWER);
+        }
+    }
+
+    #[test]
+    fn a_session_without_a_user_is_none() {
+        assert_eq!(answer(&[("X-Authgear-Session-Valid", "true")]), BAD_ANSWER);
+        assert_eq!(
+            answer(&[("X-Authgear-Session-Valid", "true"), ("X-Authgear-User-Id", "")]),
+            BAD_ANSWER
+        );
+    }
+
+    #[test]
+    fn fields_that_cannot_be_passed_on_spoil_the_answer() {
+        for field in [
+            ("X-Authgear-User-Id", "alice"),
+            ("X-Authgear-User-Roles", "a\tb"),
+            ("X-Authgear-User_Id", "mallory"),
+            ("X-Authgear-", "a"),
+        ] {
+            assert_eq!(with_session(&[field]), BAD_ANSWER, "{field:?}");
+        }
+        let large = "a".repeat(identity::MAX_VALUE + 1);
+        assert_eq!(
+            with_session(&[("X-Authgear-User-Roles", &large)]),
+            Verdict::Unavailable(Unavailable::TooLarge)
+        );
+    }
+
+    #[test]
+    fn only_200_is_an_answer() {
+        let mut headers = HeaderMap::new();
+        headers.insert(SESSION_VALID, HeaderValue::from_static("true"));
+        headers.insert("x-authgear-user-id", HeaderValue::from_static("alice"));
+        assert_eq!(verdict(StatusCode::OK, &headers).session_word(), "valid");
+        for status in (100..1000).filter(|&status| status != 200) {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(
+                verdict(status, &headers),
+                Verdict::Unavailable(Unavailable::BadStatus),
+                "{status}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_session_but_by_exactly_true(
+            values in vec("(true|false|TRUE|[ -~]{0,5})", 0..3),
+            user in "[a-z]{0,2}",
+        ) {
+            let mut headers = HeaderMap::new();
+            for value in &values {
+                headers.append(SESSION_VALID, HeaderValue::from_str(value).unwrap());
+            }
+            headers.insert("x-authgear-user-id", HeaderValue::from_str(&user).unwrap());
+            let valid = matches!(verdict(StatusCode::OK, &headers), Verdict::Valid(_));
+            prop_assert_eq!(valid, values == ["true"] && !user.is_empty());
+        }
+
+        #[test]
+        fn any_client_can_be_sent(
+            address in vec(any::<u8>(), 0..20),
+            user_agent in vec(any::<u8>(), 0..20),
+        ) {
+            let request = ask(&Client { address: Some(&address), user_agent: Some(&user_agent) });
+            prop_assert!(request.headers().len() >= 5);
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! What is known of a request's credentials.
+
+mod codec;
+
+use crate::identity::{self, Identity};
+
+/// The one field a backend gets when the session is invalid.
+const INVALID: (&str, &[u8]) = ("x-authgear-session-valid", b"false");
+
+/// What Authgear says of a request's credentials, or why it did not.
+///
+/// A verdict is about credentials only; what a location makes of it is policy. Only
+/// [`Valid`](Self::Valid) is a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// They are a session of this identity.
+    Valid(Identity),
+    /// They are a session that has ended, or whose user may not use it.
+    Invalid,
+    /// There is no session.
+    None(NoSession),
+    /// Nobody could say.
+    Unavailable(Unavailable),
+}
+
+/// How it is known that there is no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSession {
+    /// The request has no credentials: nobody was asked.
+    NoCredentials,
+    /// The resolver found none. It says so of a bearer token that has expired or been revoked too
+    /// (`pkg/lib/oauth/resolver.go`).
+    Resolver,
+}
+
+/// Why the resolver gave no answer that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// Its name was not resolved.
+    Dns,
+    /// No connection was made.
+    Connect,
+    /// The TLS handshake failed, verification of its certificate included.
+    Tls,
+    /// The deadline passed.
+    Timeout,
+    /// It closed the connection before the answer was complete.
+    Closed,
+    /// It answered with another status than 200.
+    BadStatus,
+    /// Its answer is not HTTP, or contradicts itself.
+    BadAnswer,
+    /// Its answer is larger than allowed.
+    TooLarge,
+    /// It failed too often of late and is left alone for a while.
+    Suspended,
+    /// Too many requests wait for the same look-up.
+    Crowded,
+    /// The fault is on this side.
+    Internal,
+}
+
+impl Unavailable {
+    /// The word for it.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Dns => Reason::DnsError,
+            Self::Connect => Reason::ConnectError,
+            Self::Tls => Reason::TlsError,
+            Self::Timeout => Reason::Timeout,
+            Self::Closed => Reason::ConnectionClosed,
+            Self::BadStatus => Reason::BadStatus,
+            Self::BadAnswer => Reason::BadAnswer,
+            Self::TooLarge => Reason::AnswerTooLarge,
+            Self::Suspended => Reason::ResolverSuspended,
+            Self::Crowded => Reason::TooManyWaiting,
+            Self::Internal => Reason::InternalError,
+        }
+    }
+
+    /// A number for it, for other processes.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Dns => 1,
+            Self::Connect => 2,
+            Self::Tls => 3,
+            Self::Timeout => 4,
+            Self::Closed => 5,
+            Self::BadStatus => 6,
+            Self::BadAnswer => 7,
+            Self::TooLarge => 8,
+            Self::Suspended => 9,
+            Self::Crowded => 10,
+            Self::Internal => 11,
+        }
+    }
+
+    /// What [`code`](Self::code) stands for; of a number that stands for nothing, `Internal`.
+    pub const fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::Dns,
+            2 => Self::Connect,
+            3 => Self::Tls,
+            4 => Self::Timeout,
+            5 => Self::Closed,
+            6 => Self::BadStatus,
+            7 => Self::BadAnswer,
+            8 => Self::TooLarge,
+            9 => Self::Suspended,
+            10 => Self::Crowded,
+            _ => Self::Internal,
+        }
+    }
+
+    /// Whether the resolver was left alone.
+    pub const fn nobody_was_asked(self) -> bool {
+        matches!(self, Self::Suspended | Self::Crowded)
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $name:ident = $word:literal,)+) => {
+        /// Why a verdict is what it is, in one word: the value of `$authgear_reason`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The word, which never changes: logs and configurations compare it.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The session is valid.
+    Ok = "ok",
+    /// The request has no credentials.
+    NoCredentials = "no_credentials",
+    /// The resolver found no session in the credentials.
+    NoSession = "no_session",
+    /// The resolver found a session that is not valid.
+    SessionInvalid = "session_invalid",
+    /// See [`Unavailable::Dns`].
+    DnsError = "dns_error",
+    /// See [`Unavailable::Connect`].
+    ConnectError = "connect_error",
+    /// See [`Unavailable::Tls`].
+    TlsError = "tls_error",
+    /// See [`Unavailable::Timeout`].
+    Timeout = "timeout",
+    /// See [`Unavailable::Closed`].
+    ConnectionClosed = "connection_closed",
+    /// See [`Unavailable::BadStatus`].
+    BadStatus = "bad_status",
+    /// See [`Unavailable::BadAnswer`].
+    BadAnswer = "bad_answer",
+    /// See [`Unavailable::TooLarge`].
+    AnswerTooLarge = "answer_too_large",
+    /// See [`Unavailable::Suspended`].
+    ResolverSuspended = "resolver_suspended",
+    /// See [`Unavailable::Crowded`].
+    TooManyWaiting = "too_many_waiting",
+    /// See [`Unavailable::Internal`].
+    InternalError = "internal_error",
+}
+
+impl Verdict {
+    /// The value of `$authgear_session`: `valid`, `invalid`, `none` or `error`.
+    pub const fn session_word(&self) -> &'static str {
+        match self {
+            Self::Valid(_) => "valid",
+            Self::Invalid => "invalid",
+            Self::None(_) => "none",
+            Self::Unavailable(_) => "error",
+        }
+    }
+
+    /// Why it is so.
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Valid(_) => Reason::Ok,
+            Self::Invalid => Reason::SessionInvalid,
+            Self::None(NoSession::NoCredentials) => Reason::NoCredentials,
+            Self::None(NoSession::Resolver) => Reason::NoSession,
+            Self::Unavailable(why) => why.reason(),
+        }
+    }
+
+    /// The fields for backends and variables, full lower-case name and value: those the resolver
+    /// itself would send. A valid session has those of its identity, an invalid one only
+    /// `x-authgear-session-valid: false`, anything else none.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let (identity, invalid) = match self {
+            Self::Valid(identity) => (Some(identity), None),
+            Self::Invalid => (None, Some(INVALID)),
+            Self::None(_) | Self::Unavailable(_) => (None, None),
+        };
+        identity.into_iter().flat_map(Identity::iter).chain(invalid)
+    }
+
+    /// The value of the one of [`fields`](Self::fields) with this name after the prefix, see
+    /// [`Identity::get_suffix`].
+    pub fn get_suffix(&self, suffix: &[u8]) -> Option<&[u8]> {
+        identity::find_suffix(self.fields(), suffix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    const UNAVAILABLE: [(Unavailable, &str); 11] = [
+        (Unavailable::Dns, "dns_error"),
+        (Unavailable::Connect, "connect_error"),
+        (Unavailable::Tls, "tls_error"),
+        (Unavailable::Timeout, "timeout"),
+        (Unavailable::Closed, "connection_closed"),
+        (Unavailable::BadStatus, "bad_status"),
+        (Unavailable::BadAnswer, "bad_answer"),
+        (Unavailable::TooLarge, "answer_too_large"),
+        (Unavailable::Suspended, "resolver_suspended"),
+        (Unavailable::Crowded, "too_many_waiting"),
+        (Unavailable::Internal, "internal_error"),
+    ];
+
+    fn valid() -> Verdict {
+        let mut builder = Identity::builder();
+        builder.push(b"x-authgear-session-valid", b"true").unwrap();
+        builder.push(b"x-authgear-user-id", b"alice").unwrap();
+        Verdict::Valid(builder.build())
+    }
+
+    fn others() -> Vec<(Verdict, &'static str, &'static str)> {
+        let mut verdicts = vec![
+            (Verdict::None(NoSession::NoCredentials), "none", "no_credentials"),
+            (Verdict::None(NoSession::Resolver), "none", "no_session"),
+        ];
+        verdicts.extend(UNAVAILABLE.map(|(why, word)| (Verdict::Unavailable(why), "error", word)));
+        verdicts
+    }
+
+    #[test]
+    fn codes_come_back() {
+        for (why, _) in UNAVAILABLE {
+            assert_eq!(Unavailable::from_code(why.code()), why);
+        }
+        assert_eq!(Unavailable::from_code(0), Unavailable::Internal);
+        assert_eq!(Unavailable::from_code(u8::MAX), Unavailable::Internal);
+    }
+
+    #[test]
+    fn words() {
+        let mut verdicts = others();
+        verdicts.push((valid(), "valid", "ok"));
+        verdicts.push((Verdict::Invalid, "invalid", "session_invalid"));
+        let reasons: HashSet<_> = verdicts
+            .iter()
+            .map(|(verdict, session, reason)| {
+                assert_eq!(verdict.session_word(), *session);
+                assert_eq!(verdict.reason().as_str(), *reason);
+                verdict.reason()
+            })
+            .collect();
+        assert_eq!(reasons, Reason::ALL.iter().copied().collect());
+        let words: HashSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(words.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn a_valid_session_has_the_fields_of_its_identity() {
+        let verdict = valid();
+        let fields: Vec<_> = verdict.fields().collect();
+        assert_eq!(
+            fields,
+            [("x-authgear-session-valid", &b"true"[..]), ("x-authgear-user-id", b"alice")]
+        );
+        assert_eq!(verdict.get_suffix(b"session_valid"), Some(&b"true"[..]));
+        assert_eq!(verdict.get_suffix(b"user_id"), Some(&b"alice"[..]));
+        assert_eq!(verdict.get_suffix(b"user_roles"), None);
+    }
+
+    #[test]
+    fn an_invalid_session_says_so_and_no_more() {
+        let fields: Vec<_> = Verdict::Invalid.fields().collect();
+        assert_eq!(fields, [("x-authgear-session-valid", &b"false"[..])]);
+        assert_eq!(Verdict::Invalid.get_suffix(b"session_valid"), Some(&b"false"[..]));
+        assert_eq!(Verdict::Invalid.get_suffix(b"user_id"), None);
+    }
+
+    #[test]
+    fn anything_else_has_no_fields() {
+        for (verdict, ..) in others() {
+            assert_eq!(verdict.fields().count(), 0);
+            assert_eq!(verdict.get_suffix(b"session_valid"), None);
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! Verdicts as bytes, for memory that processes of one version of this module share.
+//!
+//! A kind byte, and for a valid session its fields to the end. A field begins with a byte that
+//! says which of the known names it has (low half) and in which form its value is (high half);
+//! then come the name, if it is another, and the value. What has a length goes behind it.
+
+use super::{NoSession, Verdict};
+use crate::identity::{Identity, PREFIX};
+
+const INVALID: u8 = 1;
+const NONE: u8 = 2;
+const VALID: u8 = 3;
+
+/// The names known, after the prefix; a name's code is its place, from 1.
+const NAMES: [&str; 9] = [
+    "session-valid",
+    "user-id",
+    "user-anonymous",
+    "user-verified",
+    "user-can-reauthenticate",
+    "user-roles",
+    "session-acr",
+    "session-amr",
+    "session-authenticated-at",
+];
+
+/// Code of any other name.
+const OTHER_NAME: u8 = 0;
+
+/// Forms of a value.
+const BYTES: u8 = 0;
+const TRUE: u8 = 1;
+const FALSE: u8 = 2;
+const DECIMAL: u8 = 3;
+const UUID: u8 = 4;
+
+/// Text form of a UUID (RFC 9562 section 4): where its hyphens are, and its length.
+const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+const UUID_LEN: usize = 36;
+
+impl Verdict {
+    /// Appends what [`decode`](Self::decode) reads, and says whether it did. A verdict that holds
+    /// for one request only, for want of credentials or of an answer, has no such form.
+    pub fn encode(&self, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Valid(identity) => {
+                out.push(VALID);
+                encode_identity(identity, out);
+            }
+            Self::Invalid => out.push(INVALID),
+            Self::None(NoSession::Resolver) => out.push(NONE),
+            Self::None(NoSession::NoCredentials) | Self::Unavailable(_) => return false,
+        }
+        true
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote. Nothing of it is trusted: an identity is made
+    /// by the rules of [`IdentityBuilder::push`](crate::identity::IdentityBuilder::push), and what
+    /// does not make sense as a whole is no verdict.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        match bytes.split_first()? {
+            (&VALID, fields) => decode_identity(fields).map(Self::Valid),
+            (&INVALID, []) => Some(Self::Invalid),
+            (&NONE, []) => Some(Self::None(NoSession::Resolver)),
+            _ => None,
+        }
+    }
+}
+
+fn encode_identity(identity: &Identity, out: &mut Vec<u8>) {
+    for (name, value) in identity.iter() {
+        let suffix = name.strip_prefix(PREFIX).unwrap_or_default();
+        let known = (1..).zip(NAMES).find(|(_, known)| *known == suffix);
+        let name_code = known.map_or(OTHER_NAME, |(code, _)| code);
+        let head = out.len();
+        out.push(name_code);
+        if name_code == OTHER_NAME {
+            encode_bytes(suffix.as_bytes(), out);
+        }
+        let form = encode_value(value, out);
+        if let Some(head) = out.get_mut(head) {
+            *head |= form << 4;
+        }
+    }
+}
+
+/// Returns the form it chose.
+fn encode_value(value: &[u8], out: &mut Vec<u8>) -> u8 {
+    match value {
+        b"true" => return TRUE,
+        b"false" => return FALSE,
+        _ => {}
+    }
+    if let Some(number) = parse_decimal(value) {
+        encode_varint(number, out);
+        return DECIMAL;
+    }
+    if let Some(uuid) = parse_uuid(value) {
+        out.extend_from_slice(&uuid.to_be_bytes());
+        return UUID;
+    }
+    encode_bytes(value, out);
+    BYTES
+}
+
+fn decode_identity(mut bytes: &[u8]) -> Option<Identity> {
+    let mut builder = Identity::builder();
+    let mut name = PREFIX.as_bytes().to_vec();
+    while let Some((&head, rest)) = bytes.split_first() {
+        bytes = rest;
+        name.truncate(PREFIX.len());
+        match head & 0x0f {
+            OTHER_NAME => name.extend_from_slice(decode_bytes(&mut bytes)?),
+            code => {
+                name.extend_from_slice(NAMES.get(usize::from(code).checked_sub(1)?)?.as_bytes());
+            }
+        }
+        match head >> 4 {
+            BYTES => builder.push(&name, decode_bytes(&mut bytes)?),
+            TRUE => builder.push(&name, b"true"),
+            FALSE => builder.push(&name, b"false"),
+            DECIMAL => builder.push(&name, decode_varint(&mut bytes)?.to_string().as_bytes()),
+            UUID => {
+                let (uuid, rest) = bytes.split_first_chunk()?;
+                bytes = rest;
+                builder.push(&name, write_uuid(u128::from_be_bytes(*uuid)).as_bytes())
+            }
+            _ => return None,
+        }
+        .ok()?;
+    }
+    Some(builder.build())
+}
+
+fn encode_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    encode_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+fn decode_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(decode_varint(bytes)?).ok()?;
+    let (taken, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some(taken)
+}
+
+/// Seven bits per byte, the lowest first; the top bit says that more follow.
+fn encode_varint(mut number: u64, out: &mut Vec<u8>) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn decode_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let part = u64::from(byte & 0x7f);
+        if part << shift >> shift != part {
+            return None;
+        }
+        number |= part << shift;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+/// The number that is written so and in no other way.
+fn parse_decimal(text: &[u8]) -> Option<u64> {
+    let canonical = match text {
+        [b'0'] => true,
+        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    std::str::from_utf8(text).ok().filter(|_| canonical)?.parse().ok()
+}
+
+/// The UUID that is written so: in lower case.
+fn parse_uuid(text: &[u8]) -> Option<u128> {
+    if text.len() != UUID_LEN {
+        return None;
+    }
+    text.iter().enumerate().try_fold(0, |uuid, (at, &byte)| {
+        let digit = match byte {
+            b'-' if HYPHENS.contains(&at) => return Some(uuid),
+            _ if HYPHENS.contains(&at) => return None,
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => return None,
+        };
+        Some(uuid << 4 | u128::from(digit))
+    })
+}
+
+fn write_uuid(uuid: u128) -> String {
+    let mut text = format!("{uuid:032x}");
+    for at in HYPHENS {
+        text.insert(at, '-');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Unavailable;
+    use super::*;
+    use crate::identity::{MAX_TOTAL, MAX_VALUE};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    const USER: &str = "5e0f2b7c-0a2c-4a38-9d0a-2f1b3c4d5e6f";
+
+    fn valid(fields: &[(&str, &[u8])]) -> Verdict {
+        let mut builder = Identity::builder();
+        for (name, value) in fields {
+            builder.push(format!("{PREFIX}{name}").as_bytes(), value).unwrap();
+        }
+        Verdict::Valid(builder.build())
+    }
+
+    fn encode(verdict: &Verdict) -> Vec<u8> {
+        let mut out = Vec::new();
+        assert!(verdict.encode(&mut out));
+        out
+    }
+
+    /// Bytes of a field's value, its head not counted.
+    fn value_size(value: &[u8]) -> usize {
+        let verdict = valid(&[("user-id", value)]);
+        let bytes = encode(&verdict);
+        assert_eq!(Verdict::decode(&bytes), Some(verdict), "{value:?}");
+        bytes.len() - 2
+    }
+
+    #[test]
+    fn a_typical_identity_is_small() {
+        let verdict = valid(&[
+            ("session-valid", b"true"),
+            ("user-id", USER.as_bytes()),
+            ("user-anonymous", b"false"),
+            ("user-verified", b"true"),
+            ("user-can-reauthenticate", b"true"),
+            ("user-roles", b""),
+            ("session-amr", b"pwd,otp,mfa"),
+            ("session-authenticated-at", b"1700000000"),
+        ]);
+        let bytes = encode(&verdict);
+        assert_eq!(bytes.len(), 1 + 4 + 17 + 2 + 13 + 6);
+        assert!(bytes.len() < 64);
+        assert_eq!(Verdict::decode(&bytes), Some(verdict));
+    }
+
+    #[test]
+    fn verdicts_without_identity() {
+        for verdict in [Verdict::Invalid, Verdict::None(NoSession::Resolver), valid(&[])] {
+            let bytes = encode(&verdict);
+            assert_eq!(bytes.len(), 1);
+            assert_eq!(Verdict::decode(&bytes), Some(verdict.clone()));
+            assert_eq!(Verdict::decode(&[&bytes[..], &[0xff]].concat()), None, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn what_holds_for_one_request_is_not_encoded() {
+        for verdict in [
+            Verdict::None(NoSession::NoCredentials),
+            Verdict::Unavailable(Unavailable::Timeout),
+            Verdict::Unavailable(Unavailable::Internal),
+        ] {
+            let mut out = b"before".to_vec();
+            assert!(!verdict.encode(&mut out));
+            assert_eq!(out, b"before");
+        }
+    }
+
+    #[test]
+    fn values_come_back_byte_for_byte() {
+        for (value, size) in [
+            ("true", 0),
+            ("false", 0),
+            ("True", 5),
+            ("", 1),
+            ("0", 1),
+            ("00", 3),
+            ("-1", 3),
+            ("+1", 3),
+            ("1 ", 3),
+            ("127", 1),
+            ("128", 2),
+            ("0128", 5),
+            ("1700000000", 5),
+            ("18446744073709551615", 10),
+            ("18446744073709551616", 21),
+            ("1700000000.5", 13),
+            (USER, 16),
+            (&USER.to_uppercase(), 37),
+            (&USER.replace('-', "0"), 37),
+            (&USER.replace('c', "g"), 37),
+            (&USER.replace('-', ""), 33),
+            (&format!("{}--{}", &USER[..7], &USER[9..]), 37),
+            ("00000000-0000-0000-0000-000000000000", 16),
+            ("\u{e9}", 3),
+        ] {
+            assert_eq!(value_size(value.as_bytes()), size, "{value:?}");
+        }
+        assert_eq!(value_size(&[b'a'; 127]), 128);
+        assert_eq!(value_size(&[b'a'; 128]), 130);
+        assert_eq!(value_size(&[b'a'; MAX_VALUE]), MAX_VALUE + 3);
+    }
+
+    #[test]
+    fn names_take_a_byte_or_stand_in_full() {
+        for name in NAMES {
+            assert_eq!(encode(&valid(&[(name, b"true")])).len(), 2, "{name}");
+        }
+        let bytes = encode(&valid(&[("user-email", b"true")]));
+        assert_eq!(bytes, [&[VALID, TRUE << 4, 10][..], b"user-email"].concat());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_no_verdict() {
+        let long = [&[VALID, 1, 0xff, 0xff, 0xff, 0xff, 0xff][..], &[0xff; 4], &[1]].concat();
+        let overlong = [&[VALID, 0x31][..], &[0x80; 10], &[0]].concat();
+        let overflow = [&[VALID, 0x31][..], &[0xff; 9], &[2]].concat();
+        for bytes in [
+            &b""[..],
+            &[0],
+            &[4],
+            &[0xff],
+            // A form or a name that is not there.
+            &[VALID, 0x51],
+            &[VALID, 0x1a],
+            &[VALID, 0x1f],
+            // The end comes too early.
+            &[VALID, 0x10],
+            &[VALID, 0x01],
+            &[VALID, 0x01, 1],
+            &[VALID, 0x31, 0x80],
+            &[VALID, 0x41, 1, 2, 3],
+            &long,
+            &overlong,
+            &overflow,
+            // What no identity has: a name twice, a name that is none, a control byte.
+            &[VALID, 0x11, 0x21],
+            &[VALID, 0x10, 0],
+            &[VALID, 0x10, 1, b'_'],
+            b"\x03\x10\x0ebody-signature",
+            &[VALID, 0x01, 1, b'\n'],
+        ] {
+            assert_eq!(Verdict::decode(bytes), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn caps_hold() {
+        let mut bytes = vec![VALID];
+        for name in b'a'..=b'd' {
+            bytes.extend_from_slice(&[OTHER_NAME, 1, name]);
+            encode_bytes(&vec![b'x'; MAX_TOTAL / 4 - PREFIX.len() - 1], &mut bytes);
+        }
+        assert!(Verdict::decode(&bytes).is_some());
+        bytes.extend_from_slice(&[OTHER_NAME, 1, b'e', 0]);
+        assert_eq!(Verdict::decode(&bytes), None);
+
+        let mut bytes = vec![VALID, 0x01];
+        encode_bytes(&[b'x'; MAX_VALUE + 1], &mut bytes);
+        assert_eq!(Verdict::decode(&bytes), None);
+    }
+
+    fn value() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            prop::sample::select(vec!["true", "false", "", USER, "0", "007"])
+                .prop_map(|value| value.as_bytes().to_vec()),
+            any::<u64>().prop_map(|number| number.to_string().into_bytes()),
+            any::<u128>().prop_map(|uuid| write_uuid(uuid).into_bytes()),
+            "[0-9]{1,22}".prop_map(String::into_bytes),
+            "[0-9a-g]{8}(-[0-9a-f]{4}){3}-[0-9a-fA]{12}".prop_map(String::into_bytes),
+            vec(prop_oneof![0x20..0x7f_u8, 0x80..=0xff_u8], 0..300),
+        ]
+    }
+
+    fn identity() -> impl Strategy<Value = Identity> {
+        let name = prop_oneof![
+            3 => prop::sample::select(NAMES.to_vec()).prop_map(str::to_owned),
+            1 => "[a-z0-9-]{1,116}",
+        ];
+        vec((name, value()), 0..12).prop_map(|fields| {
+            let mut builder = Identity::builder();
+            for (name, value) in fields {
+                // A name may come twice.
+                let _ = builder.push(format!("{PREFIX}{name}").as_bytes(), &value);
+            }
+            builder.build()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn identities_come_back(identity in identity(), before in vec(any::<u8>(), 0..4)) {
+            let verdict = Verdict::Valid(identity);
+            let mut bytes = before.clone();
+            prop_assert!(verdict.encode(&mut bytes));
+            prop_assert!(bytes.starts_with(&before));
+            prop_assert_eq!(Verdict::decode(&bytes[before.len()..]), Some(verdict));
+        }
+
+        #[test]
+        fn any_bytes_can_be_read(mut bytes in vec(any::<u8>(), 0..200), valid in any::<bool>()) {
+            if let Some(kind) = bytes.first_mut().filter(|_| valid) {
+                *kind = VALID;
+            }
+            if let Some(verdict) = Verdict::decode(&bytes) {
+                prop_assert_eq!(Verdict::decode(&encode(&verdict)), Some(verdict));
+            }
+        }
+
+        #[test]
+        fn damaged_identities_can_be_read(
+            identity in identity(),
+            changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            end in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = encode(&Verdict::Valid(identity));
+            for (index, byte) in changes {
+                *index.get_mut(&mut bytes) = byte;
+            }
+            bytes.truncate(end.index(bytes.len()) + 1);
+            if let Some(verdict) = Verdict::decode(&bytes) {
+                prop_assert_eq!(Verdict::decode(&encode(&verdict)), Some(verdict));
+            }
+        }
+    }
+}

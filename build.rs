@@ -1,0 +1,26 @@
+//! Passes what `nginx-sys` found out about the nginx we build against on as cfg values.
+
+fn main() {
+    for (variable, cfg) in [("DEP_NGINX_FEATURES", "ngx_feature"), ("DEP_NGINX_OS", "ngx_os")] {
+        println!("cargo::rerun-if-env-changed={variable}");
+        println!("cargo::rerun-if-env-changed={variable}_CHECK");
+        let known = std::env::var(format!("{variable}_CHECK")).unwrap_or("any()".into());
+        println!("cargo::rustc-check-cfg=cfg({cfg}, values({known}))");
+        for value in std::env::var(variable).iter().flat_map(|values| values.split(',')) {
+            println!("cargo::rustc-cfg={cfg}=\"{}\"", value.trim());
+        }
+    }
+
+    // 1.23.0 made Cookie a linked list of headers; before, it was an array of pointers.
+    println!("cargo::rustc-check-cfg=cfg(nginx1_23_0)");
+    println!("cargo::rerun-if-env-changed=DEP_NGINX_VERSION_NUMBER");
+    let version = std::env::var("DEP_NGINX_VERSION_NUMBER").ok().and_then(|v| v.parse().ok());
+    if version.unwrap_or(0) >= 1_023_000_u64 {
+        println!("cargo::rustc-cfg=nginx1_23_0");
+    }
+
+    if cfg!(target_os = "macos") {
+        println!("cargo::rustc-link-arg=-undefined");
+        println!("cargo::rustc-link-arg=dynamic_lookup");
+    }
+}

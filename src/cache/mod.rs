@@ -1,0 +1,323 @@
+//! What is known of credentials, or being asked about them.
+//!
+//! A verdict is looked for in the worker's own front, then in the zone that all workers share.
+//! The front needs no lock; it is right as long as the zone's generation stays the same.
+
+pub mod flights;
+pub mod zone;
+
+use core::cell::RefCell;
+use core::future::Future;
+use core::num::NonZeroUsize;
+use core::time::Duration;
+use std::rc::Rc;
+
+use authgear::key::{Key, KeySecret};
+use authgear::verdict::Verdict;
+use authgear::zone::{Flight, Outcome, Record};
+use event_listener::Event;
+use lru::LruCache;
+
+use crate::conf::cache::{CacheZone, UseStale, Valid};
+use crate::nginx;
+use zone::Shared;
+
+/// How often a follower looks whether the leader of its look-up is still there, besides being
+/// woken.
+const POLL: Duration = Duration::from_millis(250);
+
+/// Code of a failure that is none: the leader went away.
+const ABANDONED: u8 = u8::MAX;
+
+/// A verdict, and when it was made.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The verdict.
+    pub verdict: Rc<Verdict>,
+    /// By nginx's clock, which all workers share.
+    fetched_at: Duration,
+    /// When the token that it is of expires.
+    expires_at: Option<Duration>,
+}
+
+/// What a look into the cache found.
+pub struct Found {
+    /// What may be done with it.
+    pub usable: Option<Use>,
+    /// For [`Cache::fly`].
+    pub seen: Seen,
+}
+
+/// Which verdict a look into the zone found there, whatever may be done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen(Option<Duration>);
+
+impl Seen {
+    /// Of who did not look.
+    pub const NOTHING: Self = Self(None);
+}
+
+/// What may be done with a kept verdict.
+#[derive(Debug)]
+pub enum Use {
+    /// It counts.
+    Fresh(Kept),
+    /// It counts while it is being refreshed.
+    Updating(Kept),
+    /// It may count if Authgear fails.
+    Expired(Kept),
+}
+
+impl Kept {
+    /// `verdict`, made now, of a token that expires after `expires_in`.
+    pub fn new(verdict: Rc<Verdict>, expires_in: Option<Duration>) -> Self {
+        let now = nginx::now();
+        Self { verdict, fetched_at: now, expires_at: expires_in.map(|left| now + left) }
+    }
+
+    fn decode(record: &Record<'_>) -> Option<Self> {
+        Some(Self {
+            verdict: Rc::new(Verdict::decode(&record.data)?),
+            fetched_at: Duration::from_millis(record.fetched_at),
+            expires_at: match record.expires_at {
+                u64::MAX => None,
+                at => Some(Duration::from_millis(at)),
+            },
+        })
+    }
+
+    /// Milliseconds, as the zone has them.
+    fn times(&self) -> (u64, u64) {
+        let expires_at = self.expires_at.map_or(u64::MAX, |at| at.as_millis() as u64);
+        (self.fetched_at.as_millis() as u64, expires_at)
+    }
+
+    /// What a location with these settings may do with it now.
+    fn sort(self, valid: &Valid, stale: &UseStale) -> Option<Use> {
+        let now = nginx::now();
+        if self.expires_at.is_some_and(|at| at <= now) {
+            return None;
+        }
+        let age = now.saturating_sub(self.fetched_at);
+        let lifetime = valid.of(&self.verdict);
+        if age < lifetime {
+            return Some(Use::Fresh(self));
+        }
+        // Only who had a session is served from the past.
+        if !matches!(*self.verdict, Verdict::Valid(_)) {
+            return None;
+        }
+        if age < lifetime + stale.updating {
+            Some(Use::Updating(self))
+        } else if age < lifetime + stale.error {
+            Some(Use::Expired(self))
+        } else {
+            None
+        }
+    }
+
+    /// Whether it may count now that Authgear fails.
+    pub fn usable_on_error(&self, valid: &Valid, stale: &UseStale) -> bool {
+        let now = nginx::now();
+        let age = now.saturating_sub(self.fetched_at);
+        self.expires_at.is_none_or(|at| at > now) && age < valid.of(&self.verdict) + stale.error
+    }
+}
+
+struct Front {
+    kept: Kept,
+    generation: u64,
+}
+
+/// A worker's view of a zone.
+pub struct Cache {
+    shared: Shared,
+    front: RefCell<LruCache<Key, Front>>,
+    /// Notified when this worker is woken.
+    woken: Event,
+}
+
+/// How a look-up ended.
+pub enum Answer {
+    /// By an answer of Authgear's, to be kept as this says.
+    Keep(Kept),
+    /// By one that is not kept. `code` tells other workers.
+    Pass {
+        /// The verdict.
+        verdict: Rc<Verdict>,
+        /// For [`Cache::fly`]'s `decode`.
+        code: u8,
+    },
+}
+
+impl Cache {
+    /// A view with an empty front.
+    pub fn new(zone: &CacheZone) -> Self {
+        let front = NonZeroUsize::new(zone.front).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            shared: Shared::new(zone.shared),
+            front: RefCell::new(LruCache::new(front)),
+            woken: Event::new(),
+        }
+    }
+
+    /// The secret of the zone's keys.
+    pub fn secret(&self) -> &KeySecret {
+        self.shared.secret()
+    }
+
+    /// What is kept under `key`, for a location with these settings.
+    pub fn get(&self, key: &Key, valid: &Valid, stale: &UseStale) -> Found {
+        let generation = self.shared.generation();
+        let front = self
+            .front
+            .borrow_mut()
+            .get(key)
+            .and_then(|front| (front.generation == generation).then(|| front.kept.clone()));
+        // What is old here may have been refreshed by another worker.
+        if let Some(found @ Use::Fresh(_)) = front.and_then(|kept| kept.sort(valid, stale)) {
+            return Found { usable: Some(found), seen: Seen::NOTHING };
+        }
+        let Some(kept) = self.shared.get(key) else {
+            return Found { usable: None, seen: Seen::NOTHING };
+        };
+        self.keep_in_front(key, &kept, generation);
+        let seen = Seen(Some(kept.fetched_at));
+        Found { usable: kept.sort(valid, stale), seen }
+    }
+
+    /// What is kept now, if it is not what was seen there.
+    fn newer(&self, key: &Key, seen: Seen) -> Option<Kept> {
+        let generation = self.shared.generation();
+        let kept = self.shared.get(key).filter(|kept| Seen(Some(kept.fetched_at)) != seen)?;
+        self.keep_in_front(key, &kept, generation);
+        Some(kept)
+    }
+
+    fn keep_in_front(&self, key: &Key, kept: &Kept, generation: u64) {
+        let front = Front { kept: kept.clone(), generation };
+        let replaced = self.front.borrow_mut().push(*key, front);
+        drop(replaced);
+    }
+
+    /// Brings the look-up of `key` to its end: by `ask`, or, while another worker is at it, by
+    /// waiting for that one. True if another one did it.
+    pub async fn fly<F: Future<Output = Answer>>(
+        &self,
+        key: &Key,
+        seen: Seen,
+        lease: Duration,
+        ask: impl FnOnce() -> F,
+        decode: impl Fn(u8) -> Rc<Verdict>,
+    ) -> (Answer, bool) {
+        let id = loop {
+            match self.shared.lead(key, lease) {
+                Flight::Leader { id } => break Some(id),
+                // No room in the zone: everybody for himself.
+                Flight::Alone => break None,
+                Flight::Follower { id, owner, lease_until } => {
+                    let lease_until = Duration::from_millis(lease_until);
+                    let leader = Leader { id, pid: owner.pid, lease_until };
+                    match self.follow(key, seen, leader).await {
+                        Some(Ended::Kept(kept)) => return (Answer::Keep(kept), true),
+                        Some(Ended::Failed(code)) => {
+                            return (Answer::Pass { verdict: decode(code), code }, true);
+                        }
+                        // Its leader is gone: somebody else must lead.
+                        None => {}
+                    }
+                }
+            }
+        };
+        let mut lead = Lead { cache: self, key, id };
+        // Another worker's look-up may have ended since this one looked.
+        if let Some(kept) = self.newer(key, seen) {
+            return (Answer::Keep(kept), true);
+        }
+        let generation = self.shared.generation();
+        let answer = ask().await;
+        match (&answer, lead.id.take()) {
+            (Answer::Keep(kept), id) => {
+                self.shared.store(key, id, kept);
+                self.keep_in_front(key, kept, generation);
+            }
+            (Answer::Pass { code, .. }, Some(id)) => self.shared.fail(key, id, *code),
+            (Answer::Pass { .. }, None) => {}
+        }
+        (answer, false)
+    }
+
+    /// Waits for another worker's look-up; nothing when that worker is gone or too slow.
+    async fn follow(&self, key: &Key, seen: Seen, leader: Leader) -> Option<Ended> {
+        loop {
+            // Before looking, so that no wake-up in between is lost.
+            let woken = self.woken.listen();
+            match self.shared.outcome(key, leader.id) {
+                Outcome::Pending => {}
+                Outcome::Failed(ABANDONED) => return None,
+                Outcome::Failed(code) => return Some(Ended::Failed(code)),
+                Outcome::Gone => return self.newer(key, seen).map(Ended::Kept),
+            }
+            if nginx::now() >= leader.lease_until {
+                return None;
+            }
+            if !nginx::process_exists(leader.pid) {
+                self.shared.fail(key, leader.id, ABANDONED);
+                return None;
+            }
+            let _ = nginx::timeout(POLL, woken).await;
+        }
+    }
+
+    /// Keeps an answer that was not asked for by [`Self::fly`].
+    pub fn put(&self, key: &Key, kept: &Kept) {
+        let generation = self.shared.generation();
+        self.shared.store(key, None, kept);
+        self.keep_in_front(key, kept, generation);
+    }
+
+    /// This worker was woken: some look-up that it waits for may have ended.
+    pub fn woken(&self) {
+        self.woken.notify(usize::MAX);
+    }
+}
+
+/// The look-up of another worker.
+struct Leader {
+    id: u64,
+    pid: u32,
+    lease_until: Duration,
+}
+
+/// How it ended.
+enum Ended {
+    Kept(Kept),
+    Failed(u8),
+}
+
+/// The lead of a look-up. Dropped before its end, it lets others take over.
+struct Lead<'a> {
+    cache: &'a Cache,
+    key: &'a Key,
+    id: Option<u64>,
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.cache.shared.fail(self.key, id, ABANDONED);
+        }
+    }
+}
+
+/// A secret for keys.
+pub fn new_secret() -> KeySecret {
+    let mut secret = [0; 16];
+    if getrandom::fill(&mut secret).is_err() {
+        // Only on systems that have no random numbers at all; two hashers differ in any process.
+        use std::hash::{BuildHasher as _, RandomState};
+        let halves = [RandomState::new().hash_one(0), RandomState::new().hash_one(1)];
+        secret = (u128::from(halves[0]) << 64 | u128::from(halves[1])).to_ne_bytes();
+    }
+    KeySecret::from_bytes(secret)
+}

@@ -1,0 +1,152 @@
+//! A connection to the resolver that speaks HTTP/1.1, by hyper.
+
+use core::future::poll_fn;
+use core::pin::Pin;
+use core::time::Duration;
+use std::io;
+
+use authgear::verdict::Unavailable;
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body::Body as _;
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+
+use super::Failure;
+use crate::nginx::{self, SslContext, Stream, StreamControl, StreamError};
+
+/// Status and headers of an answer whose body was read to its end.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+}
+
+/// An exchange failed; `answer_begun` if the server had sent anything by then.
+pub(super) struct Broken {
+    pub(super) failure: Failure,
+    pub(super) answer_begun: bool,
+}
+
+/// An open connection. Dropping it closes it, whatever is going on.
+pub(super) struct Connection {
+    sender: http1::SendRequest<Empty<Bytes>>,
+    control: StreamControl,
+    opened: Duration,
+    idle_since: Duration,
+    max_response_size: usize,
+}
+
+impl Connection {
+    /// Speaks HTTP/1.1 over `stream`, after TLS if there is any.
+    pub(super) async fn open(
+        stream: Stream,
+        tls: Option<(&SslContext, &str)>,
+        max_response_size: usize,
+    ) -> Result<Self, Failure> {
+        if let Some((context, name)) = tls {
+            stream.handshake(context, name).await?;
+        }
+        let control = stream.control();
+        let (sender, driver) = http1::Builder::new()
+            // Above the cap, so that it is ours that tells an answer is too large.
+            .max_buf_size(max_response_size + 1024)
+            .handshake(stream)
+            .await
+            .map_err(|error| Failure::new(Unavailable::Internal, error.to_string()))?;
+        nginx::spawn(async move {
+            // How it ended is told to whoever waits for an answer.
+            let _ = driver.await;
+        });
+        let now = nginx::now();
+        Ok(Self { sender, control, opened: now, idle_since: now, max_response_size })
+    }
+
+    /// Sends `request` and reads the answer to its end.
+    pub(super) async fn exchange(&mut self, request: &Request<()>) -> Result<Answer, Broken> {
+        self.control.set_idle(false);
+        let before = self.control.received();
+        self.try_exchange(request)
+            .await
+            .map_err(|failure| Broken { failure, answer_begun: self.control.received() != before })
+    }
+
+    async fn try_exchange(&mut self, request: &Request<()>) -> Result<Answer, Failure> {
+        let before = self.control.received();
+        self.sender.ready().await.map_err(|error| self.failure(&error, before))?;
+        let (head, ()) = request.clone().into_parts();
+        let request = Request::from_parts(head, Empty::new());
+        let response = self.sender.send_request(request).await;
+        let (head, mut body) = response.map_err(|error| self.failure(&error, before))?.into_parts();
+        loop {
+            if self.exceeded(before) {
+                let detail = format!("the answer exceeds {} bytes", self.max_response_size);
+                return Err(Failure::new(Unavailable::TooLarge, detail));
+            }
+            match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(self.failure(&error, before)),
+                None => break,
+            }
+        }
+        Ok(Answer { status: head.status, headers: head.headers })
+    }
+
+    fn exceeded(&self, before: u64) -> bool {
+        self.control.received() - before > self.max_response_size as u64
+    }
+
+    fn failure(&self, error: &hyper::Error, before: u64) -> Failure {
+        let why = if self.exceeded(before) {
+            Unavailable::TooLarge
+        } else if error.is_parse() || is_bad_body(error) {
+            Unavailable::BadAnswer
+        } else {
+            Unavailable::Closed
+        };
+        let detail = match self.control.message() {
+            message if message.is_empty() => error.to_string(),
+            message => message,
+        };
+        Failure::new(why, detail)
+    }
+
+    /// Whether it may be used again: open, and not older than `max_age`.
+    pub(super) fn is_fresh(&self, now: Duration, max_age: Duration) -> bool {
+        !self.sender.is_closed() && now.saturating_sub(self.opened) < max_age
+    }
+
+    /// It waits for its next use; nginx may close it when the worker shuts down.
+    pub(super) fn rest(&mut self, now: Duration) {
+        self.idle_since = now;
+        self.control.set_idle(true);
+    }
+
+    /// See [`Self::rest`].
+    pub(super) fn idle_since(&self) -> Duration {
+        self.idle_since
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.control.close();
+    }
+}
+
+impl From<StreamError> for Failure {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Connect(detail) => Self::new(Unavailable::Connect, detail),
+            StreamError::Tls(detail) => Self::new(Unavailable::Tls, detail),
+        }
+    }
+}
+
+/// Whether the framing of a body makes no sense: hyper tells it as an I/O error.
+fn is_bad_body(error: &hyper::Error) -> bool {
+    let source = core::error::Error::source(error);
+    source.and_then(|source| source.downcast_ref::<io::Error>()).is_some_and(|error| {
+        matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+    })
+}

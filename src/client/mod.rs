@@ -1,0 +1,237 @@
+//! Asks Authgear's resolver: one exchange at a time, over connections that are kept.
+//!
+//! Everything here runs on nginx's event loop and belongs to the worker, not to a request.
+
+mod breaker;
+mod connection;
+mod outage;
+
+use core::cell::{Cell, RefCell};
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use async_lock::Semaphore;
+use authgear::resolver;
+use authgear::verdict::{Unavailable, Verdict};
+use http::Request;
+
+use crate::conf::project::{Project, Server, Upstream};
+use crate::nginx::{self, Elapsed, Stream};
+use breaker::Breaker;
+use connection::{Answer, Broken, Connection};
+use outage::Outage;
+
+/// Longest life of a connection, as of nginx's own (`keepalive_time`).
+const MAX_AGE: Duration = Duration::from_secs(3600);
+/// The same where the host is a name: its addresses may have changed.
+const MAX_AGE_OF_NAME: Duration = Duration::from_secs(60);
+
+/// Why there is no answer: the word for `$authgear_reason`, and the sentence for the log.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    why: Unavailable,
+    detail: String,
+}
+
+impl Failure {
+    fn new(why: Unavailable, detail: impl Into<String>) -> Self {
+        Self { why, detail: detail.into() }
+    }
+}
+
+/// Asks the resolver of one project, for one worker.
+pub struct Client {
+    project: Rc<Project>,
+    /// One permit per connection in use.
+    connections: Semaphore,
+    /// Idle connections, the one used last at the back.
+    idle: RefCell<VecDeque<Connection>>,
+    /// Whether a task closes idle connections whose time is over.
+    janitor: Cell<bool>,
+    breaker: Breaker,
+    outage: Outage,
+}
+
+impl Client {
+    /// A client without connections yet.
+    pub fn new(project: Rc<Project>) -> Self {
+        Self {
+            connections: Semaphore::new(project.max_connections),
+            idle: RefCell::default(),
+            janitor: Cell::new(false),
+            breaker: Breaker::new(project.max_fails, project.fail_timeout),
+            outage: Outage::default(),
+            project,
+        }
+    }
+
+    /// Asks the resolver, within the project's `timeout`.
+    pub async fn ask(self: &Rc<Self>, request: Request<()>) -> Verdict {
+        let Upstream::Url(server) = &self.project.resolver else {
+            return Verdict::Unavailable(Unavailable::Internal);
+        };
+        let Some(attempt) = self.breaker.admit(nginx::now()) else {
+            self.outage.suspended();
+            return Verdict::Unavailable(Unavailable::Suspended);
+        };
+        let asked = nginx::timeout(self.project.timeout, self.exchange(server, &request)).await;
+        let answer = match asked {
+            Ok(answer) => answer,
+            Err(Elapsed) => Err(Failure::new(Unavailable::Timeout, "timed out")),
+        };
+        match answer.map(|answer| (resolver::verdict(answer.status, &answer.headers), answer)) {
+            Ok((Verdict::Unavailable(why), answer)) => {
+                // 500 is Authgear's word on one session (its mutex), and 4xx may be the fault of
+                // one client: only a gateway's word on the server behind it counts.
+                if matches!(answer.status.as_u16(), 502..=504) {
+                    attempt.failed(nginx::now());
+                } else {
+                    attempt.succeeded();
+                }
+                let detail = format!("it answered with status {}", answer.status.as_u16());
+                self.outage.report(&self.project, &Failure::new(why, detail));
+                Verdict::Unavailable(why)
+            }
+            Ok((verdict, _)) => {
+                attempt.succeeded();
+                self.outage.over(&self.project);
+                verdict
+            }
+            Err(failure) => {
+                attempt.failed(nginx::now());
+                self.outage.report(&self.project, &failure);
+                Verdict::Unavailable(failure.why)
+            }
+        }
+    }
+
+    /// Authgear said nothing about a session cookie that looks like its own.
+    pub fn blank_answer(&self) {
+        let detail = "it said nothing about a session cookie: a passing fault, or the project's \
+                      cookie_prefix differs";
+        self.outage.report(&self.project, &Failure::new(Unavailable::BadAnswer, detail));
+    }
+
+    /// How long nobody is asked from now on, after too many failures.
+    pub fn suspended_for(&self) -> Duration {
+        self.breaker.remaining(nginx::now())
+    }
+
+    /// Closes what is idle.
+    pub fn close(&self) {
+        drop(self.idle.take());
+    }
+
+    async fn exchange(
+        self: &Rc<Self>,
+        server: &Server,
+        request: &Request<()>,
+    ) -> Result<Answer, Failure> {
+        let _permit = self.connections.acquire().await;
+        if let Some(mut connection) = self.take_idle(server) {
+            match connection.exchange(request).await {
+                Ok(answer) => {
+                    self.keep(connection);
+                    return Ok(answer);
+                }
+                Err(Broken { failure, answer_begun: true }) => return Err(failure),
+                // The server closed it while it was idle, as it may: that is no failure.
+                Err(Broken { answer_begun: false, .. }) => {}
+            }
+        }
+        let mut connection = self.connect(server).await?;
+        let answer = connection.exchange(request).await.map_err(|broken| broken.failure)?;
+        self.keep(connection);
+        Ok(answer)
+    }
+
+    async fn connect(&self, server: &Server) -> Result<Connection, Failure> {
+        let tls = server.tls.as_ref().map(|context| (context, server.url.host()));
+        let size = self.project.max_response_size;
+        let mut failure = Failure::new(Unavailable::Dns, "no address");
+        for address in self.addresses(server).await? {
+            let connection = async {
+                let stream = Stream::connect(address).await?;
+                Connection::open(stream, tls, size).await
+            };
+            failure = match nginx::timeout(self.project.connect_timeout, connection).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(failure)) => failure,
+                Err(Elapsed) => Failure::new(Unavailable::Connect, "connect timed out"),
+            };
+            failure.detail = format!("{}, address: {address}", failure.detail);
+        }
+        Err(failure)
+    }
+
+    /// Addresses of the resolver's host, asked anew for each connection: nginx's resolver keeps
+    /// them for their TTL.
+    async fn addresses(&self, server: &Server) -> Result<Vec<SocketAddr>, Failure> {
+        let Some(name_servers) = server.name_servers().filter(|_| server.url.ip().is_none()) else {
+            return Ok(server.addresses().to_vec());
+        };
+        let host = server.url.host();
+        match name_servers.resolve(host, self.project.connect_timeout).await {
+            Ok(ips) => {
+                let port = server.url.port();
+                Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+            }
+            // /etc/hosts is known to the system, and not to name servers.
+            Err(_) if !server.addresses().is_empty() => Ok(server.addresses().to_vec()),
+            Err(error) => {
+                let detail = format!("\"{host}\" could not be resolved ({})", error.0);
+                Err(Failure::new(Unavailable::Dns, detail))
+            }
+        }
+    }
+
+    fn take_idle(&self, server: &Server) -> Option<Connection> {
+        let max_age = if server.url.ip().is_some() { MAX_AGE } else { MAX_AGE_OF_NAME };
+        let now = nginx::now();
+        loop {
+            let connection = self.idle.borrow_mut().pop_back()?;
+            if connection.is_fresh(now, max_age) {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn keep(self: &Rc<Self>, mut connection: Connection) {
+        if self.project.keepalive == 0 || nginx::worker_is_exiting() {
+            return;
+        }
+        connection.rest(nginx::now());
+        let surplus = {
+            let mut idle = self.idle.borrow_mut();
+            idle.push_back(connection);
+            if idle.len() > self.project.keepalive {
+                idle.pop_front()
+            } else {
+                None
+            }
+        };
+        drop(surplus);
+        if !self.janitor.replace(true) {
+            nginx::spawn(Rc::clone(self).close_idle());
+        }
+    }
+
+    /// Closes connections that were idle for `keepalive_timeout`, until none is left.
+    async fn close_idle(self: Rc<Self>) {
+        loop {
+            let oldest = self.idle.borrow().front().map(Connection::idle_since);
+            let Some(oldest) = oldest else { break };
+            let idle_for = nginx::now().saturating_sub(oldest);
+            let rest = self.project.keepalive_timeout.saturating_sub(idle_for);
+            if rest.is_zero() {
+                let expired = self.idle.borrow_mut().pop_front();
+                drop(expired);
+            } else {
+                nginx::sleep(rest).await;
+            }
+        }
+        self.janitor.set(false);
+    }
+}

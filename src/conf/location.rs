@@ -1,0 +1,169 @@
+//! Directives of http, server and location.
+
+use core::ffi::CStr;
+use std::rc::Rc;
+
+use authgear::endpoint::Endpoint;
+
+use super::cache::{CacheZone, UseStale, Valid};
+use super::project::Project;
+use super::{MainConf, ServerConf};
+use crate::nginx::{self, Conf, ConfError, Context, Directive, Place};
+
+/// Configuration of a location, and of the levels above it.
+#[derive(Default)]
+pub struct LocationConf {
+    authgear: Option<Use>,
+    on_error: Option<Fallback>,
+    pub(super) cache: Option<CacheUse>,
+    pub(super) cache_valid: Option<Valid>,
+    pub(super) cache_use_stale: Option<UseStale>,
+    /// The project that decides here; none when `off` or never turned on.
+    pub project: Option<Rc<Project>>,
+    /// Where its verdicts are kept, if they are.
+    pub zone: Option<Rc<CacheZone>>,
+}
+
+/// What `authgear_cache` says.
+#[derive(Clone, Debug)]
+pub(super) enum CacheUse {
+    Off,
+    Zone(String, Place),
+}
+
+/// What `authgear` says.
+#[derive(Clone, Debug)]
+enum Use {
+    Off,
+    Url(Endpoint),
+    Name(String, Place),
+}
+
+/// What becomes of a request when Authgear cannot be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fallback {
+    /// It is answered with 503.
+    #[default]
+    Deny,
+    /// It goes on as if it had no session.
+    Anonymous,
+}
+
+impl LocationConf {
+    /// What `authgear_on_error` says.
+    pub fn on_error(&self) -> Fallback {
+        self.on_error.unwrap_or_default()
+    }
+
+    /// What `authgear_cache_valid` says.
+    pub fn cache_valid(&self) -> Valid {
+        self.cache_valid.unwrap_or_default()
+    }
+
+    /// What `authgear_cache_use_stale` says.
+    pub fn cache_use_stale(&self) -> UseStale {
+        self.cache_use_stale.unwrap_or_default()
+    }
+
+    /// Fills what is open from `parent`, and finds the project.
+    pub fn merge(
+        &mut self,
+        cf: &mut Conf<'_>,
+        main: &mut MainConf,
+        server: &mut ServerConf,
+        parent: &Self,
+    ) -> Result<(), ConfError> {
+        self.on_error = self.on_error.or(parent.on_error);
+        self.cache_valid = self.cache_valid.or(parent.cache_valid);
+        self.cache_use_stale = self.cache_use_stale.or(parent.cache_use_stale);
+        if self.cache.is_none() {
+            self.cache = parent.cache.clone();
+        }
+        self.zone = match &self.cache {
+            None | Some(CacheUse::Off) => None,
+            Some(CacheUse::Zone(name, place)) => Some(main.zone(name, place)?),
+        };
+        if self.authgear.is_none() {
+            self.authgear = parent.authgear.clone();
+        }
+        self.project = match &self.authgear {
+            None | Some(Use::Off) => None,
+            Some(Use::Url(endpoint)) => Some(main.by_url(cf, endpoint)?),
+            Some(Use::Name(name, place)) => Some(main.by_name(name, place)?),
+        };
+        if let Some(project) = &self.project {
+            server.in_use = true;
+            project.use_at(cf.resolver());
+        }
+        Ok(())
+    }
+}
+
+/// `authgear URL | NAME | off`
+pub struct Authgear;
+
+impl Directive for Authgear {
+    type Scope = nginx::Location<crate::Authgear>;
+    const NAME: &'static CStr = c"authgear";
+    const CONTEXT: Context = Context::Everywhere;
+
+    fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
+        let arguments = cf.arguments();
+        let value = arguments.get(1).map(String::as_str).unwrap_or_default();
+        let used = match value {
+            "off" => Use::Off,
+            url if url.contains("://") => Use::Url(Endpoint::parse(url).map_err(|error| {
+                let url = super::project::shown(url);
+                ConfError::new(format!("invalid Authgear endpoint \"{url}\": it {error}"))
+            })?),
+            name if super::project::is_name(name) => {
+                let place = cf.place();
+                cf.main::<crate::Authgear>().expect_project(name, place.clone());
+                Use::Name(name.to_owned(), place)
+            }
+            other => {
+                return Err(ConfError::new(format!(
+                    "invalid value \"{other}\" in \"authgear\" directive, it must be the URL of \
+                     an Authgear endpoint (https://...), the name of an \"authgear_project\" or \
+                     \"off\""
+                )));
+            }
+        };
+        set_once(&mut conf.authgear, used)
+    }
+}
+
+/// `authgear_on_error deny | anonymous`
+pub struct OnError;
+
+impl Directive for OnError {
+    type Scope = nginx::Location<crate::Authgear>;
+    const NAME: &'static CStr = c"authgear_on_error";
+    const CONTEXT: Context = Context::HttpServerLocation;
+
+    fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
+        let arguments = cf.arguments();
+        let fallback = match arguments.get(1).map(String::as_str).unwrap_or_default() {
+            "deny" => Fallback::Deny,
+            "anonymous" => Fallback::Anonymous,
+            other => {
+                return Err(ConfError::new(format!(
+                    "invalid value \"{other}\" in \"authgear_on_error\" directive, it must be \
+                     \"deny\" or \"anonymous\""
+                )));
+            }
+        };
+        set_once(&mut conf.on_error, fallback)
+    }
+}
+
+/// Fills what a directive may fill once.
+pub(super) fn set_once<T>(slot: &mut Option<T>, value: T) -> Result<(), ConfError> {
+    match slot {
+        Some(_) => Err(ConfError::Duplicate),
+        None => {
+            *slot = Some(value);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Directives, and the configuration they make. It is immutable once read, and knows no request.
+
+pub mod cache;
+pub mod location;
+pub mod project;
+
+use core::cell::Cell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use authgear::endpoint::Endpoint;
+
+use crate::nginx::{Conf, ConfError, Place, Resolver};
+use cache::CacheZone;
+pub use location::LocationConf;
+use project::{Draft, Project};
+
+/// Configuration of `http {}`: the projects.
+#[derive(Default)]
+pub struct MainConf {
+    /// `authgear_project NAME {}`.
+    named: HashMap<String, Rc<Project>>,
+    /// `authgear URL`, by origin.
+    by_url: HashMap<String, Rc<Project>>,
+    zones: Vec<Rc<CacheZone>>,
+    expected_projects: Vec<(String, Place)>,
+    expected_zones: Vec<(String, Place)>,
+}
+
+fn unknown(what: &str, name: &str, place: &Place) -> ConfError {
+    ConfError::At(place.clone(), format!("unknown {what} \"{name}\""))
+}
+
+/// Names a project or a zone in worker processes: over reloads too, no two have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Id(u64);
+
+impl Id {
+    fn new() -> Self {
+        thread_local! {
+            static NEXT: Cell<u64> = const { Cell::new(0) };
+        }
+        Self(NEXT.replace(NEXT.get() + 1))
+    }
+}
+
+/// Configuration of a `server {}`.
+#[derive(Debug, Default)]
+pub struct ServerConf {
+    /// Whether `authgear` is on anywhere in it: then nobody outside says who they are.
+    pub in_use: bool,
+}
+
+impl MainConf {
+    fn zone(&self, name: &str, place: &Place) -> Result<Rc<CacheZone>, ConfError> {
+        let zone = self.zones.iter().find(|zone| zone.name == name);
+        zone.cloned().ok_or_else(|| unknown("authgear_cache_zone", name, place))
+    }
+
+    /// A place names a zone: it must exist, even if no location comes to use it.
+    fn expect_zone(&mut self, name: &str, place: Place) {
+        self.expected_zones.push((name.to_owned(), place));
+    }
+
+    fn add_zone(&mut self, zone: Rc<CacheZone>) {
+        self.zones.push(zone);
+    }
+
+    fn by_name(&self, name: &str, place: &Place) -> Result<Rc<Project>, ConfError> {
+        let project = self.named.get(name);
+        project.cloned().ok_or_else(|| unknown("authgear_project", name, place))
+    }
+
+    /// A place names a project: it must exist, even if no location comes to use it.
+    fn expect_project(&mut self, name: &str, place: Place) {
+        self.expected_projects.push((name.to_owned(), place));
+    }
+
+    /// Whether every name that was used exists.
+    pub fn check_names(&self) -> Result<(), ConfError> {
+        for (name, place) in &self.expected_projects {
+            self.by_name(name, place)?;
+        }
+        for (name, place) in &self.expected_zones {
+            self.zone(name, place)?;
+        }
+        Ok(())
+    }
+
+    fn by_url(&mut self, cf: &mut Conf<'_>, endpoint: &Endpoint) -> Result<Rc<Project>, ConfError> {
+        if let Some(project) = self.by_url.get(endpoint.origin()) {
+            return Ok(Rc::clone(project));
+        }
+        let project = Rc::new(Draft::of(endpoint.clone()).finish(cf, endpoint.origin())?);
+        self.by_url.insert(endpoint.origin().to_owned(), Rc::clone(&project));
+        Ok(project)
+    }
+
+    /// Finds name servers, and addresses to begin with, for the projects in use that no
+    /// `resolver` directive covers: those of the system.
+    pub fn find_servers(&mut self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
+        let mut system: Option<Option<Resolver>> = None;
+        for project in self.named.values().chain(self.by_url.values()) {
+            let Some(name) = project.unresolved_name() else { continue };
+            let resolver = match system {
+                Some(found) => found,
+                None => *system.insert(system_resolver(cf)?),
+            };
+            match (cf.addresses(name.host(), name.port()), resolver) {
+                (Ok(addresses), resolver) => project.use_system(addresses, resolver),
+                (Err(error), Some(resolver)) => {
+                    cf.warn(format_args!(
+                        "{} in \"{name}\" of authgear project \"{}\", no \"resolver\" is \
+                         defined: the name servers of /etc/resolv.conf will be asked",
+                        error.0, project.name
+                    ));
+                    project.use_system(Vec::new(), Some(resolver));
+                }
+                (Err(error), None) => {
+                    return Err(ConfError::new(format!(
+                        "{} in \"{name}\" of authgear project \"{}\", and neither \"resolver\" \
+                         nor /etc/resolv.conf names a server to ask",
+                        error.0, project.name
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name servers of /etc/resolv.conf, if it names any.
+fn system_resolver(cf: &mut Conf<'_>) -> Result<Option<Resolver>, ConfError> {
+    const MAX_SIZE: usize = 64 * 1024;
+    let Ok(text) = std::fs::read("/etc/resolv.conf") else { return Ok(None) };
+    let parsed = text.get(..text.len().min(MAX_SIZE)).map(resolv_conf::Config::parse);
+    let Some(Ok(config)) = parsed else { return Ok(None) };
+    // A scoped address (fe80::1%eth0) is nothing that nginx's resolver can be told.
+    let servers: Vec<String> = (config.nameservers.iter())
+        .filter_map(|server| match server {
+            resolv_conf::ScopedIp::V4(ip) => Some(ip.to_string()),
+            resolv_conf::ScopedIp::V6(ip, None) => Some(format!("[{ip}]")),
+            resolv_conf::ScopedIp::V6(_, Some(_)) => None,
+        })
+        .collect();
+    if servers.is_empty() {
+        return Ok(None);
+    }
+    Resolver::new(cf, &servers).map(Some)
+}

@@ -1,0 +1,100 @@
+//! nginx module that authenticates requests against [Authgear](https://www.authgear.com).
+//!
+//! This file is what nginx calls, and when; [`access`] is the story of one request.
+
+#![deny(unsafe_code)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod access;
+mod cache;
+mod client;
+mod conf;
+mod lookup;
+#[allow(unsafe_code)]
+mod nginx;
+mod variables;
+mod worker;
+
+use nginx::{Conf, ConfError, Failed, ModuleCell, Phase, Request, Status, Value};
+
+/// The module, for nginx's tables of configurations and contexts.
+#[derive(Debug)]
+pub struct Authgear;
+
+nginx::nginx_modules!(
+    Authgear,
+    c"ngx_http_authgear_module",
+    c"ngx_http_authgear_filter_module",
+    [
+        conf::project::Project,
+        conf::location::Authgear,
+        conf::location::OnError,
+        conf::cache::Zone,
+        conf::cache::Cache,
+        conf::cache::CacheValid,
+        conf::cache::CacheUseStale,
+    ]
+);
+
+impl nginx::Module for Authgear {
+    type Main = conf::MainConf;
+    type Server = conf::ServerConf;
+    type Location = conf::LocationConf;
+    type State = access::RequestState;
+
+    fn cell() -> &'static ModuleCell {
+        &MODULE
+    }
+
+    fn preconfiguration(cf: &mut Conf<'_>) -> Result<(), ConfError> {
+        variables::define(cf)
+    }
+
+    fn merge_location(
+        cf: &mut Conf<'_>,
+        main: &mut conf::MainConf,
+        server: &mut conf::ServerConf,
+        parent: &conf::LocationConf,
+        location: &mut conf::LocationConf,
+    ) -> Result<(), ConfError> {
+        location.merge(cf, main, server, parent)
+    }
+
+    fn postconfiguration(cf: &mut Conf<'_>, main: &mut conf::MainConf) -> Result<(), ConfError> {
+        main.check_names()?;
+        main.find_servers(cf)
+    }
+
+    fn woken() {
+        worker::woken();
+    }
+
+    fn exit_process() {
+        worker::exit();
+    }
+
+    fn phase(phase: Phase, request: &mut Request) -> Status {
+        match phase {
+            Phase::PostRead => access::post_read(request),
+            Phase::ServerRewrite => access::server_rewrite(request),
+            Phase::Preaccess => access::preaccess(request),
+            Phase::Access => access::access(request),
+        }
+    }
+
+    fn variable(request: &Request, name: &[u8]) -> Value {
+        variables::get(request, name)
+    }
+
+    fn fallback(request: &Request, _name: &[u8]) -> Value {
+        variables::remote_user(request)
+    }
+
+    fn has_variable(name: &[u8]) -> bool {
+        variables::is_own(name)
+    }
+
+    fn header_filter(request: &mut Request) -> Result<(), Failed> {
+        access::header_filter(request)
+    }
+}

@@ -1,0 +1,364 @@
+//! From credentials to a verdict: what is asked, and what is kept of the answer.
+
+use core::cell::RefCell;
+use core::time::Duration;
+use std::rc::Rc;
+
+use authgear::credentials::Credentials;
+use authgear::identity::is_identity_header;
+use authgear::key::Key;
+use authgear::resolver;
+use authgear::verdict::{NoSession, Unavailable, Verdict};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::cache::flights::{Pilot, Seat};
+use crate::cache::{Answer, Cache, Found, Kept, Seen, Use};
+use crate::conf::cache::{UseStale, Valid};
+use crate::conf::project::{Project, Upstream};
+use crate::conf::LocationConf;
+use crate::nginx::{self, Failed, Request, State, SubrequestOutcome};
+use crate::{worker, Authgear};
+
+/// A verdict, and how it was found.
+#[derive(Clone)]
+pub struct Finding {
+    /// The verdict.
+    pub verdict: Rc<Verdict>,
+    /// Value of `$authgear_source`.
+    pub source: &'static str,
+    /// Value of `$authgear_cache_status`, when there were credentials to look up.
+    pub cache_status: Option<&'static str>,
+}
+
+/// A look-up that a request waits for.
+pub struct Pending {
+    project: Rc<Project>,
+    since: Duration,
+    from: Source,
+    /// Value of `$authgear_cache_status` if nobody else is asking.
+    status: &'static str,
+    /// What may count if Authgear fails.
+    stale: Option<(Kept, Valid, UseStale)>,
+}
+
+enum Source {
+    /// A joined look-up of the module's own client.
+    Flight { seat: Rc<Seat>, joined: bool },
+    /// A subrequest to a location of the user's.
+    Subrequest(Box<Subrequest>),
+}
+
+struct Subrequest {
+    answer: Rc<RefCell<Option<Verdict>>>,
+    question: Question,
+    cache: Option<Rc<Cache>>,
+}
+
+/// Where a look-up stands.
+pub enum Step {
+    /// At its end.
+    Found(Finding),
+    /// The request must wait.
+    Waiting(Box<Pending>),
+}
+
+/// What is asked about credentials, and what is known of them.
+#[derive(Clone)]
+struct Question {
+    key: Key,
+    seen: Seen,
+    request: http::Request<()>,
+    /// Until the first of its tokens expires.
+    expires_in: Option<Duration>,
+    /// There is a session cookie of the form that Authgear makes: it will say something about it.
+    has_session: bool,
+}
+
+/// How a flight ended.
+#[derive(Clone)]
+pub struct Landing {
+    verdict: Rc<Verdict>,
+    /// Authgear failed, whatever the verdict.
+    failed: bool,
+    /// Another worker asked.
+    followed: bool,
+}
+
+impl Landing {
+    /// What becomes of a flight whose pilot is lost.
+    pub fn crashed() -> Self {
+        unavailable(Unavailable::Internal)
+    }
+}
+
+/// Looks up the request's credentials with `project`.
+pub fn start(
+    request: &mut Request,
+    state: &State<Authgear>,
+    location: &LocationConf,
+    project: &Rc<Project>,
+) -> Result<Step, Failed> {
+    let cache = location.zone.as_ref().map(worker::cache);
+    let (valid, stale) = (location.cache_valid(), location.cache_use_stale());
+    let credentials = read_credentials(request, project);
+    if credentials.is_empty() {
+        // Authgear would say the same.
+        let verdict = Rc::new(Verdict::None(NoSession::NoCredentials));
+        return Ok(Step::Found(Finding { verdict, source: "none", cache_status: None }));
+    }
+    let key = match &cache {
+        Some(cache) => Key::of(cache.secret(), &project.scope, &credentials),
+        None => Key::of(&worker::secret(), &project.scope, &credentials),
+    };
+    let found = match &cache {
+        Some(cache) => cache.get(&key, &valid, &stale),
+        None => Found { usable: None, seen: Seen::NOTHING },
+    };
+    if let Some(Use::Fresh(kept)) = found.usable {
+        return Ok(Step::Found(Finding::kept(&kept, "HIT")));
+    }
+    let question = match Question::new(request, project, key, found.seen, &credentials) {
+        Ok(question) => question,
+        Err(why) => return Ok(Step::Found(Finding::asked(unavailable(why).verdict, "BYPASS"))),
+    };
+    drop(credentials);
+
+    let (kept, status) = match (found.usable, &project.resolver) {
+        (Some(Use::Updating(kept)), Upstream::Url(_)) => {
+            let status = match worker::flights().begin(key) {
+                Some(pilot) => {
+                    spawn(pilot, project, cache, question);
+                    "STALE"
+                }
+                None => "UPDATING",
+            };
+            return Ok(Step::Found(Finding::kept(&kept, status)));
+        }
+        (Some(Use::Updating(kept) | Use::Expired(kept)), _) => (Some(kept), "EXPIRED"),
+        (_, _) if cache.is_some() => (None, "MISS"),
+        (_, _) => (None, "BYPASS"),
+    };
+    let from = match &project.resolver {
+        Upstream::Url(_) => {
+            let resume = request.suspend(state, project.timeout)?;
+            let Some((seat, pilot)) = worker::flights().join(key, resume) else {
+                let crowded = unavailable(Unavailable::Crowded).verdict;
+                return Ok(Step::Found(Finding::asked(crowded, status)));
+            };
+            let joined = pilot.is_none();
+            if let Some(pilot) = pilot {
+                spawn(pilot, project, cache, question);
+            }
+            Source::Flight { seat, joined }
+        }
+        Upstream::Location(uri) => {
+            let answer = ask_location(request, uri, &question.request)?;
+            Source::Subrequest(Box::new(Subrequest { answer, question, cache }))
+        }
+    };
+    Ok(Step::Waiting(Box::new(Pending {
+        project: Rc::clone(project),
+        since: nginx::now(),
+        from,
+        status,
+        stale: kept.map(|kept| (kept, valid, stale)),
+    })))
+}
+
+impl Pending {
+    /// The project that is asked.
+    pub fn project(&self) -> &Rc<Project> {
+        &self.project
+    }
+
+    /// How long the request has waited.
+    pub fn waited(&self) -> Duration {
+        nginx::now().saturating_sub(self.since)
+    }
+
+    /// What was found, when it is there or the time for it is over.
+    pub fn outcome(&self) -> Option<Finding> {
+        let (landing, joined) = match &self.from {
+            // Resumed without a verdict: by the request's own deadline.
+            Source::Flight { seat, joined } => {
+                (seat.landing().unwrap_or_else(|| unavailable(Unavailable::Timeout)), *joined)
+            }
+            Source::Subrequest(asked) => {
+                let answer = asked.question.sort(Rc::new(asked.answer.take()?));
+                if let (Some(cache), Answer::Keep(kept)) = (&asked.cache, &answer) {
+                    cache.put(&asked.question.key, kept);
+                }
+                (Landing::of(answer, false), false)
+            }
+        };
+        if landing.failed {
+            let stale = self.stale.as_ref();
+            let usable = stale.filter(|(kept, valid, stale)| kept.usable_on_error(valid, stale));
+            if let Some((kept, ..)) = usable {
+                return Some(Finding::kept(kept, "STALE"));
+            }
+        }
+        let status = if joined || landing.followed { "JOINED" } else { self.status };
+        Some(Finding::asked(landing.verdict, status))
+    }
+}
+
+impl Finding {
+    fn kept(kept: &Kept, status: &'static str) -> Self {
+        let verdict = Rc::clone(&kept.verdict);
+        Self { verdict, source: "cache", cache_status: Some(status) }
+    }
+
+    fn asked(verdict: Rc<Verdict>, status: &'static str) -> Self {
+        let source = match &*verdict {
+            Verdict::Unavailable(why) if why.nobody_was_asked() => "none",
+            _ => "resolver",
+        };
+        Self { verdict, source, cache_status: Some(status) }
+    }
+}
+
+impl Question {
+    fn new(
+        request: &Request,
+        project: &Project,
+        key: Key,
+        seen: Seen,
+        credentials: &Credentials<'_>,
+    ) -> Result<Self, Unavailable> {
+        let client = resolver::Client {
+            address: Some(request.client_address()),
+            user_agent: header(request, b"user-agent"),
+        };
+        let path = match &project.resolver {
+            Upstream::Url(server) => server.url.path(),
+            Upstream::Location(uri) => uri,
+        };
+        let request = resolver::request(&project.endpoint, path, credentials, &client)
+            .map_err(|_| Unavailable::Internal)?;
+        Ok(Self {
+            key,
+            seen,
+            request,
+            expires_in: expires_in(credentials, project),
+            has_session: credentials.has_session(&project.cookies),
+        })
+    }
+
+    /// Whether `verdict` is kept, and for how long at most.
+    fn sort(&self, verdict: Rc<Verdict>) -> Answer {
+        match &*verdict {
+            Verdict::Unavailable(why) => Answer::Pass { code: why.code(), verdict },
+            // Authgear answers so on a passing fault of its database, too.
+            Verdict::None(_) if self.has_session => Answer::Pass { code: BLANK, verdict },
+            _ => Answer::Keep(Kept::new(verdict, self.expires_in)),
+        }
+    }
+}
+
+fn expires_in(credentials: &Credentials<'_>, project: &Project) -> Option<Duration> {
+    // Nothing is kept for as long as this; a token may say anything.
+    const MOST: Duration = Duration::from_secs(30 * 86400);
+    let now = nginx::unix_time();
+    let left = credentials.expires_at(&project.cookies, now)?.saturating_sub(now);
+    Some(Duration::from_secs(left).min(MOST))
+}
+
+/// Code of a blank answer to a session cookie, besides those of [`Unavailable`].
+const BLANK: u8 = 200;
+
+fn decode(code: u8) -> Rc<Verdict> {
+    Rc::new(match code {
+        BLANK => Verdict::None(NoSession::Resolver),
+        code => Verdict::Unavailable(Unavailable::from_code(code)),
+    })
+}
+
+impl Landing {
+    fn of(answer: Answer, followed: bool) -> Self {
+        match answer {
+            Answer::Keep(kept) => Self { verdict: kept.verdict, failed: false, followed },
+            Answer::Pass { verdict, .. } => Self { verdict, failed: true, followed },
+        }
+    }
+}
+
+fn unavailable(why: Unavailable) -> Landing {
+    let verdict = Rc::new(Verdict::Unavailable(why));
+    Landing { verdict, failed: true, followed: false }
+}
+
+/// Flies: asks Authgear, or follows the worker that does, and lands with the answer.
+fn spawn(pilot: Pilot, project: &Rc<Project>, cache: Option<Rc<Cache>>, question: Question) {
+    let client = worker::client(project);
+    // A leader that does not come back within its own deadline is lost.
+    let lease = project.timeout + Duration::from_millis(500);
+    nginx::spawn(async move {
+        let ask = || async {
+            let verdict = Rc::new(client.ask(question.request.clone()).await);
+            let answer = question.sort(verdict);
+            if matches!(answer, Answer::Pass { code: BLANK, .. }) {
+                client.blank_answer();
+            }
+            answer
+        };
+        let landing = match cache {
+            Some(cache) => {
+                let (answer, followed) =
+                    cache.fly(&question.key, question.seen, lease, ask, decode).await;
+                Landing::of(answer, followed)
+            }
+            None => Landing::of(ask().await, false),
+        };
+        pilot.land(landing);
+    });
+}
+
+/// Asks a location of the user's, by a subrequest that carries `question` and nothing else.
+fn ask_location(
+    request: &mut Request,
+    uri: &str,
+    question: &http::Request<()>,
+) -> Result<Rc<RefCell<Option<Verdict>>>, Failed> {
+    let headers: Vec<(&[u8], &[u8])> = (question.headers().iter())
+        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+        .collect();
+    let answer = Rc::new(RefCell::new(None));
+    let slot = Rc::clone(&answer);
+    let done = move |outcome| *slot.borrow_mut() = Some(read_location(outcome));
+    request.subrequest(uri, &headers, Box::new(done))?;
+    Ok(answer)
+}
+
+fn read_location(outcome: SubrequestOutcome) -> Verdict {
+    let SubrequestOutcome::Answer { status, headers } = outcome else {
+        return Verdict::Unavailable(Unavailable::BadStatus);
+    };
+    let mut map = HeaderMap::new();
+    for (name, value) in headers.iter().filter(|(name, _)| is_identity_header(name)) {
+        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        else {
+            return Verdict::Unavailable(Unavailable::BadAnswer);
+        };
+        map.append(name, value);
+    }
+    match StatusCode::from_u16(status) {
+        Ok(status) => resolver::verdict(status, &map),
+        Err(_) => Verdict::Unavailable(Unavailable::BadStatus),
+    }
+}
+
+fn read_credentials<'a>(request: &'a Request, project: &Project) -> Credentials<'a> {
+    Credentials::read(header(request, b"authorization"), cookies(request), &project.cookies)
+}
+
+/// Value of the first header `name`.
+fn header<'a>(request: &'a Request, name: &[u8]) -> Option<&'a [u8]> {
+    let mut headers = request.headers_in();
+    headers.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+fn cookies(request: &Request) -> impl Iterator<Item = &[u8]> {
+    let headers = request.headers_in();
+    headers.filter(|(name, _)| name.eq_ignore_ascii_case(b"cookie")).map(|(_, value)| value)
+}

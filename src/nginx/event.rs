@@ -1,0 +1,120 @@
+//! Timers of nginx as futures.
+
+use core::cell::{Cell, RefCell, UnsafeCell};
+use core::future::Future;
+use core::pin::{pin, Pin};
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+
+use nginx_sys::{ngx_add_timer, ngx_current_msec, ngx_del_timer, ngx_event_t, ngx_msec_t};
+
+use super::log::Log;
+
+/// Milliseconds of nginx's monotonic clock, updated once per turn of the event loop.
+pub fn now() -> Duration {
+    // SAFETY: a plain variable of a single-threaded process.
+    Duration::from_millis(unsafe { ngx_current_msec } as u64)
+}
+
+/// Seconds since 1970, as nginx has them.
+pub fn unix_time() -> u64 {
+    u64::try_from(nginx_sys::ngx_time()).unwrap_or(0)
+}
+
+/// Duration as nginx's timers take it; what is beyond a day is a day.
+pub(super) fn msec(duration: Duration) -> ngx_msec_t {
+    const DAY: Duration = Duration::from_secs(86400);
+    duration.min(DAY).as_millis() as ngx_msec_t
+}
+
+struct Timer {
+    event: UnsafeCell<ngx_event_t>,
+    waker: RefCell<Option<Waker>>,
+    fired: Cell<bool>,
+}
+
+/// Future of [`sleep`].
+pub struct Sleep {
+    duration: Duration,
+    /// Boxed: nginx links the event into its tree of timers.
+    timer: Option<Box<Timer>>,
+}
+
+/// Completes after `duration`. The timer does not hold back a worker that shuts down.
+pub fn sleep(duration: Duration) -> Sleep {
+    Sleep { duration, timer: None }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let duration = self.duration;
+        let timer = self.timer.get_or_insert_with(|| {
+            let timer = Box::new(Timer {
+                // SAFETY: all zeroes is the initial state of an ngx_event_t.
+                event: UnsafeCell::new(unsafe { core::mem::zeroed() }),
+                waker: RefCell::new(None),
+                fired: Cell::new(false),
+            });
+            let event = timer.event.get();
+            // SAFETY: the event lives in the box until Drop takes it out of nginx's tree; `data`
+            // points to the same allocation.
+            unsafe {
+                (*event).handler = Some(fire);
+                (*event).data = core::ptr::from_ref::<Timer>(&timer).cast_mut().cast();
+                (*event).log = Log::cycle().as_ptr();
+                (*event).set_cancelable(1);
+                ngx_add_timer(event, msec(duration));
+            }
+            timer
+        });
+        if timer.fired.get() {
+            return Poll::Ready(());
+        }
+        *timer.waker.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(timer) = &self.timer {
+            let event = timer.event.get();
+            // SAFETY: the event is ours; timer_set tells whether it is in nginx's tree.
+            unsafe {
+                if (*event).timer_set() != 0 {
+                    ngx_del_timer(event);
+                }
+            }
+        }
+    }
+}
+
+extern "C" fn fire(event: *mut ngx_event_t) {
+    // SAFETY: `data` was set to the Timer that holds this event and that outlives its membership
+    // in nginx's tree.
+    let timer = unsafe { &*(*event).data.cast::<Timer>() };
+    timer.fired.set(true);
+    let waker = timer.waker.borrow_mut().take();
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// The time of [`timeout`] ran out.
+#[derive(Clone, Copy, Debug)]
+pub struct Elapsed;
+
+/// Output of `future`, unless it takes longer than `duration`; it is dropped then.
+pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    let mut sleep = sleep(duration);
+    core::future::poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        Pin::new(&mut sleep).poll(cx).map(|()| Err(Elapsed))
+    })
+    .await
+}

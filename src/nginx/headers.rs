@@ -1,0 +1,223 @@
+//! Lists of request headers (`ngx_list_t` of `ngx_table_elt_t`).
+//!
+//! Upstream modules read them without looking at `hash`, and read the first element of every
+//! part but the first without asking whether there is one; and nginx keeps pointers to
+//! elements. So elements are neither marked nor moved: parts are cut and linked.
+
+use core::marker::PhantomData;
+use core::ptr;
+
+use nginx_sys::{
+    ngx_list_init, ngx_list_part_t, ngx_list_t, ngx_palloc, ngx_pcalloc, ngx_pnalloc, ngx_pool_t,
+    ngx_str_t, ngx_table_elt_t,
+};
+
+use super::request::Failed;
+
+/// Name and value of each header of a list.
+#[derive(Debug)]
+pub struct Headers<'a> {
+    part: *const ngx_list_part_t,
+    index: usize,
+    _list: PhantomData<&'a ngx_list_t>,
+}
+
+impl<'a> Headers<'a> {
+    /// # Safety
+    ///
+    /// `list` is zeroed or a valid list of `ngx_table_elt_t` that does not change during `'a`.
+    pub(super) unsafe fn of(list: &'a ngx_list_t) -> Self {
+        Self { part: &raw const list.part, index: 0, _list: PhantomData }
+    }
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // SAFETY: the contract of `of`; strings of headers live in the request's memory.
+        unsafe {
+            while let Some(part) = self.part.as_ref() {
+                if self.index < part.nelts {
+                    let header = &*part.elts.cast::<ngx_table_elt_t>().add(self.index);
+                    self.index += 1;
+                    return Some((bytes(&header.key), bytes(&header.value)));
+                }
+                self.part = part.next;
+                self.index = 0;
+            }
+            None
+        }
+    }
+}
+
+/// # Safety
+///
+/// `s` is empty or points to `len` bytes that live during `'a`.
+pub(super) unsafe fn bytes<'a>(s: &ngx_str_t) -> &'a [u8] {
+    if s.len == 0 || s.data.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller's contract.
+    unsafe { core::slice::from_raw_parts(s.data, s.len) }
+}
+
+/// Copy of `value` in `pool`.
+///
+/// # Safety
+///
+/// `pool` is valid.
+pub(super) unsafe fn copy_to(pool: *mut ngx_pool_t, value: &[u8]) -> Result<ngx_str_t, Failed> {
+    // SAFETY: the pool is valid, and gives at least `value.len()` bytes or null.
+    unsafe {
+        let data = ngx_pnalloc(pool, value.len().max(1)).cast::<u8>();
+        if data.is_null() {
+            return Err(Failed);
+        }
+        ptr::copy_nonoverlapping(value.as_ptr(), data, value.len());
+        Ok(ngx_str_t { len: value.len(), data })
+    }
+}
+
+/// Takes out of `list` every header whose name is `unwanted`.
+///
+/// # Safety
+///
+/// `list` is zeroed or a valid list of `ngx_table_elt_t`, with its pool.
+pub(super) unsafe fn remove(
+    list: &mut ngx_list_t,
+    pool: *mut ngx_pool_t,
+    unwanted: fn(&[u8]) -> bool,
+) -> Result<(), Failed> {
+    // SAFETY: the list is valid and not touched by anybody else meanwhile; indices stay below
+    // each part's `nelts`, and new parts are zeroed memory of the request's pool.
+    unsafe {
+        if !Headers::of(list).any(|(name, _)| unwanted(name)) {
+            return Ok(());
+        }
+
+        // Maximal runs of what stays, over all parts.
+        let mut runs: Vec<(*mut ngx_table_elt_t, usize)> = Vec::new();
+        let mut part: *mut ngx_list_part_t = &raw mut list.part;
+        while !part.is_null() {
+            let elts = (*part).elts.cast::<ngx_table_elt_t>();
+            let mut in_run = false;
+            for i in 0..(*part).nelts {
+                let header = elts.add(i);
+                if unwanted(bytes(&(*header).key)) {
+                    // For who kept a pointer to it: `$http_*` does not show it any more.
+                    (*header).hash = 0;
+                    in_run = false;
+                } else if in_run {
+                    if let Some(run) = runs.last_mut() {
+                        run.1 += 1;
+                    }
+                } else {
+                    runs.push((header, 1));
+                    in_run = true;
+                }
+            }
+            part = (*part).next;
+        }
+
+        // One part per run; they are allocated before the list changes.
+        let extra = runs.len().saturating_sub(1);
+        let mut parts: Vec<*mut ngx_list_part_t> = Vec::with_capacity(extra);
+        for _ in 0..extra {
+            let part = ngx_pcalloc(pool, size_of::<ngx_list_part_t>()).cast::<ngx_list_part_t>();
+            if part.is_null() {
+                return Err(Failed);
+            }
+            parts.push(part);
+        }
+
+        let removed_first = list.part.nelts;
+        list.part.next = ptr::null_mut();
+        list.last = &raw mut list.part;
+        let Some((&(elts, nelts), rest)) = runs.split_first() else {
+            // Nothing stays. The storage of the first part is free again.
+            list.part.nelts = 0;
+            list.nalloc = removed_first.max(1);
+            return Ok(());
+        };
+        list.part.elts = elts.cast();
+        list.part.nelts = nelts;
+        for (&(elts, nelts), part) in rest.iter().zip(parts) {
+            (*part).elts = elts.cast();
+            (*part).nelts = nelts;
+            (*list.last).next = part;
+            list.last = part;
+        }
+        // The last part counts as full: the next push opens a new one.
+        list.nalloc = (*list.last).nelts;
+        Ok(())
+    }
+}
+
+/// Appends `fields` to `list` as a part of its own, and returns that part.
+///
+/// # Safety
+///
+/// `list` is zeroed or a valid list of `ngx_table_elt_t`; `pool` is the request's. Names are
+/// lower-case.
+pub(super) unsafe fn append(
+    list: &mut ngx_list_t,
+    pool: *mut ngx_pool_t,
+    fields: &[(&[u8], &[u8])],
+) -> Result<*mut ngx_list_part_t, Failed> {
+    // SAFETY: the list is valid; `elts` has room for all fields, and the part is complete before
+    // it is linked.
+    unsafe {
+        if list.last.is_null() {
+            // A request line that could not be read leaves the list without storage.
+            if ngx_list_init(list, pool, 1, size_of::<ngx_table_elt_t>()) != 0 {
+                return Err(Failed);
+            }
+        }
+        let part = ngx_palloc(pool, size_of::<ngx_list_part_t>()).cast::<ngx_list_part_t>();
+        let elts = ngx_pcalloc(pool, fields.len() * size_of::<ngx_table_elt_t>())
+            .cast::<ngx_table_elt_t>();
+        if part.is_null() || elts.is_null() {
+            return Err(Failed);
+        }
+        for (i, (name, value)) in fields.iter().enumerate() {
+            let header = elts.add(i);
+            (*header).key = copy_to(pool, name)?;
+            (*header).value = copy_to(pool, value)?;
+            (*header).lowcase_key = (*header).key.data;
+            (*header).hash = nginx_sys::ngx_hash_key((*header).key.data, name.len());
+        }
+        (*part).elts = elts.cast();
+        (*part).nelts = fields.len();
+        (*part).next = ptr::null_mut();
+        (*list.last).next = part;
+        list.last = part;
+        list.nalloc = fields.len();
+        Ok(part)
+    }
+}
+
+/// Takes `part`, returned by [`append`], out of `list`; nothing happens if it is not in it.
+///
+/// # Safety
+///
+/// As for [`append`].
+pub(super) unsafe fn unlink(list: &mut ngx_list_t, part: *mut ngx_list_part_t) {
+    // SAFETY: the list is valid, and so is each part that it links.
+    unsafe {
+        let mut previous: *mut ngx_list_part_t = &raw mut list.part;
+        while !previous.is_null() {
+            if (*previous).next == part {
+                (*previous).next = (*part).next;
+                if list.last == part {
+                    list.last = previous;
+                    // It counts as full, so that the next push opens a new one; but a first part
+                    // that was emptied has its storage, and nginx allocates parts of `nalloc`.
+                    list.nalloc = (*previous).nelts.max(1);
+                }
+                return;
+            }
+            previous = (*previous).next;
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Error log.
+
+use core::fmt;
+
+use nginx_sys::{ngx_log_t, ngx_uint_t};
+use ngx::ngx_log_error;
+
+/// Level of a log line, as in the `error_log` directive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Level {
+    Emerg = nginx_sys::NGX_LOG_EMERG,
+    Alert = nginx_sys::NGX_LOG_ALERT,
+    Error = nginx_sys::NGX_LOG_ERR,
+    Warn = nginx_sys::NGX_LOG_WARN,
+    Notice = nginx_sys::NGX_LOG_NOTICE,
+    Info = nginx_sys::NGX_LOG_INFO,
+}
+
+/// A log that lives at least as long as the callback or cycle it was taken from.
+#[derive(Clone, Copy, Debug)]
+pub struct Log(*mut ngx_log_t);
+
+impl Log {
+    /// The log of the running cycle.
+    pub fn cycle() -> Self {
+        // SAFETY: `ngx_cycle` is set before any module code runs, and always points to a cycle.
+        Self(unsafe { (*nginx_sys::ngx_cycle).log })
+    }
+
+    /// # Safety
+    ///
+    /// `log` is null or outlives every use of the result.
+    pub(super) unsafe fn from_ptr(log: *mut ngx_log_t) -> Self {
+        Self(log)
+    }
+
+    pub(super) fn as_ptr(self) -> *mut ngx_log_t {
+        self.0
+    }
+
+    /// Writes one line; nginx appends what the log's owner is doing ("client: ..., server: ...").
+    pub fn write(self, level: Level, message: fmt::Arguments<'_>) {
+        if self.0.is_null() {
+            return;
+        }
+        ngx_log_error!(level as ngx_uint_t, self.0, "{message}");
+    }
+}
+
+/// Buffers of nginx hold bytes, and log lines must stay one line: escapes what is not printable.
+pub(super) struct Printable<'a>(pub(super) &'a [u8]);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if c.is_control() {
+                    write!(f, "{}", c.escape_default())?;
+                } else {
+                    write!(f, "{c}")?;
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,38 @@
+//! nginx, wrapped: the only module of the crate with unsafe code, and one that knows nothing of
+//! Authgear.
+//!
+//! nginx is single-threaded per worker and calls a module only from its event loop. Everything
+//! here relies on that: nothing is `Send`, and callbacks do not run concurrently.
+
+mod conf;
+mod dns;
+mod event;
+mod headers;
+mod log;
+mod module;
+mod request;
+mod shm;
+mod ssl;
+mod stream;
+mod subrequest;
+mod suspend;
+mod task;
+mod variable;
+mod wake;
+
+pub use conf::{Arguments, Conf, ConfError, Context, Directive, Place};
+pub use dns::Resolver;
+pub use event::{now, sleep, timeout, unix_time, Elapsed};
+pub use log::{Level, Log};
+pub use module::{process_exists, worker_is_exiting, Location, Main, Module, ModuleCell};
+pub use request::{Failed, Phase, Request, State, Status};
+pub use shm::{Header, SharedZone};
+pub use ssl::{SslContext, SslError};
+pub use stream::{Stream, StreamControl, StreamError};
+pub use subrequest::SubrequestOutcome;
+pub use suspend::Resume;
+pub use task::spawn;
+pub use variable::Value;
+pub use wake::{own_slot, wake};
+
+pub(crate) use module::{module_table, nginx_modules};

@@ -1,0 +1,300 @@
+//! `ngx_http_request_t`.
+
+use core::cell::{Cell, RefCell};
+use core::ffi::c_void;
+use core::ops::Deref;
+use core::ptr;
+use std::rc::Rc;
+
+use nginx_sys::{
+    ngx_http_request_t, ngx_int_t, ngx_list_part_t, ngx_list_push, ngx_pool_cleanup_add,
+    ngx_table_elt_t, NGX_AGAIN, NGX_DECLINED, NGX_HTTP_INTERNAL_SERVER_ERROR,
+};
+
+use super::headers::{self, bytes, copy_to, Headers};
+use super::log::Log;
+use super::module::{Module, ModuleCell};
+use super::suspend::Suspension;
+use super::variable;
+
+/// nginx had no memory, or refused what was asked; it has logged why.
+#[derive(Clone, Copy, Debug)]
+pub struct Failed;
+
+/// Phases in which a module is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// After the request's headers were read. Not for requests that nginx itself refuses.
+    PostRead,
+    /// Start of a pass: the request, or a redirect to a URI. Before location and rewrites.
+    ServerRewrite,
+    /// Before access is decided, in the location of this pass.
+    Preaccess,
+    /// Access, with `satisfy`.
+    Access,
+}
+
+/// What a phase handler answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// No opinion: on to the next handler.
+    Declined,
+    /// Suspended.
+    Again,
+    /// nginx answers 500.
+    InternalServerError,
+    /// nginx answers this status.
+    Http(u16),
+}
+
+impl Status {
+    pub(super) fn into_ngx(self) -> ngx_int_t {
+        match self {
+            Self::Declined => NGX_DECLINED as ngx_int_t,
+            Self::Again => NGX_AGAIN as ngx_int_t,
+            Self::InternalServerError => NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t,
+            Self::Http(status) => status as ngx_int_t,
+        }
+    }
+}
+
+/// A request or subrequest, for the duration of a callback.
+#[repr(transparent)]
+pub struct Request(ngx_http_request_t);
+
+/// What a module keeps of a client request. It dies with the request's pool.
+pub struct State<M: Module>(Rc<Slot<M>>);
+
+impl<M: Module> Deref for State<M> {
+    type Target = M::State;
+
+    fn deref(&self) -> &M::State {
+        &self.0.user
+    }
+}
+
+struct Slot<M: Module> {
+    user: M::State,
+    /// The part of `headers_in` that holds what was injected, or null.
+    injected: Cell<*mut ngx_list_part_t>,
+    suspension: RefCell<Option<Rc<Suspension>>>,
+}
+
+/// Data of the pool cleanup that owns a [`Slot`]; not generic, so that its handler has one
+/// address by which it is found again.
+struct Holder {
+    module: *const ModuleCell,
+    slot: *const c_void,
+    drop: unsafe fn(*const c_void),
+}
+
+extern "C" fn drop_holder(data: *mut c_void) {
+    // SAFETY: `data` is the Holder that keep() boxed, and cleanups run once.
+    let holder = unsafe { Box::from_raw(data.cast::<Holder>()) };
+    // SAFETY: `slot` came from Rc::into_raw of the type that `drop` takes.
+    super::module::guard(Log::cycle(), (), || unsafe { (holder.drop)(holder.slot) });
+}
+
+unsafe fn drop_slot<M: Module>(slot: *const c_void) {
+    // SAFETY: see keep().
+    let slot = unsafe { Rc::from_raw(slot.cast::<Slot<M>>()) };
+    // Events that still name the request must not outlive it.
+    if let Some(suspension) = slot.suspension.take() {
+        suspension.cancel();
+    }
+}
+
+impl Request {
+    /// # Safety
+    ///
+    /// `r` is valid for `'a` and not otherwise borrowed by Rust code.
+    pub(super) unsafe fn from_ptr<'a>(r: *mut ngx_http_request_t) -> &'a mut Self {
+        // SAFETY: the caller's contract; the layouts are the same.
+        unsafe { &mut *r.cast::<Self>() }
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut ngx_http_request_t {
+        ptr::from_ref(&self.0).cast_mut()
+    }
+
+    /// Whether this is the client's request and no subrequest.
+    pub fn is_main(&self) -> bool {
+        ptr::eq(self.0.main, &self.0)
+    }
+
+    /// Whether nginx redirected the request internally, or made it.
+    pub fn is_internal(&self) -> bool {
+        self.0.internal() != 0
+    }
+
+    /// The connection's log: nginx appends client, server and request line.
+    pub fn log(&self) -> Log {
+        // SAFETY: a request has a connection with a log for all its life.
+        unsafe { Log::from_ptr((*self.0.connection).log) }
+    }
+
+    /// Configuration of the location that handles this pass.
+    pub fn location<M: Module>(&self) -> &'static M::Location {
+        // SAFETY: nginx made one M::Location for each location (module.rs); configurations
+        // outlive requests, and are not written after they were read.
+        unsafe { &*(*self.0.loc_conf.add(M::cell().ctx_index())).cast() }
+    }
+
+    /// Configuration of the server.
+    pub fn server<M: Module>(&self) -> &'static M::Server {
+        // SAFETY: as above.
+        unsafe { &*(*self.0.srv_conf.add(M::cell().ctx_index())).cast() }
+    }
+
+    /// The client's address as text, after realip; `unix:` for a local socket.
+    pub fn client_address(&self) -> &[u8] {
+        // SAFETY: `addr_text` belongs to the connection, or to realip's context in the pool.
+        unsafe { bytes(&(*self.0.connection).addr_text) }
+    }
+
+    /// Request headers, in the order of appearance.
+    pub fn headers_in(&self) -> Headers<'_> {
+        // SAFETY: zeroed with the request, then a list of headers.
+        unsafe { Headers::of(&self.0.headers_in.headers) }
+    }
+
+    /// Status of the answer.
+    pub fn status_out(&self) -> u16 {
+        self.0.headers_out.status as u16
+    }
+
+    /// Adds a header to the answer.
+    pub fn add_header_out(&mut self, name: &'static str, value: &str) -> Result<(), Failed> {
+        // SAFETY: the list of headers and the pool are the request's own.
+        unsafe {
+            let value = copy_to(self.0.pool, value.as_bytes())?;
+            let header = ngx_list_push(&mut self.0.headers_out.headers).cast::<ngx_table_elt_t>();
+            if header.is_null() {
+                return Err(Failed);
+            }
+            ptr::write_bytes(header, 0, 1);
+            (*header).hash = 1;
+            (*header).key = super::conf::str_of(name.as_bytes());
+            (*header).value = value;
+        }
+        Ok(())
+    }
+
+    /// Takes away every request header whose name is `unwanted`.
+    pub fn remove_headers_in(&mut self, unwanted: fn(&[u8]) -> bool) -> Result<(), Failed> {
+        // SAFETY: the list and the pool are the request's own.
+        unsafe { headers::remove(&mut self.0.headers_in.headers, self.0.pool, unwanted) }
+    }
+
+    /// Adds `fields`, with lower-case names, to the request's headers, until [`Self::withdraw`].
+    pub fn inject<M: Module>(
+        &mut self,
+        state: &State<M>,
+        fields: &[(&[u8], &[u8])],
+    ) -> Result<(), Failed> {
+        self.withdraw(state);
+        if fields.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the list and the pool are the request's own.
+        let part = unsafe { headers::append(&mut self.0.headers_in.headers, self.0.pool, fields)? };
+        state.0.injected.set(part);
+        Ok(())
+    }
+
+    /// Takes back what [`Self::inject`] added.
+    pub fn withdraw<M: Module>(&mut self, state: &State<M>) {
+        let part = state.0.injected.replace(ptr::null_mut());
+        if !part.is_null() {
+            // SAFETY: the list is the request's own, and `part` came from it.
+            unsafe { headers::unlink(&mut self.0.headers_in.headers, part) };
+        }
+    }
+
+    /// What `M` keeps of this client request, if anything.
+    pub fn state<M: Module>(&self) -> Option<State<M>> {
+        // SAFETY: `main` is valid while any of its subrequests is; its ctx array has an entry
+        // per module; a non-null entry of ours is a slot that keep() made and the pool owns.
+        unsafe {
+            let main = self.0.main;
+            let ctx = (*main).ctx.add(M::cell().ctx_index());
+            if (*ctx).is_null() {
+                *ctx = find_slot::<M>(main)?.cast_mut().cast();
+            }
+            let slot = (*ctx).cast_const().cast::<Slot<M>>();
+            Rc::increment_strong_count(slot);
+            Some(State(Rc::from_raw(slot)))
+        }
+    }
+
+    /// The same, made when there is none.
+    pub fn state_or_default<M: Module>(&mut self) -> Result<State<M>, Failed> {
+        if let Some(state) = self.state::<M>() {
+            return Ok(state);
+        }
+        let slot = Rc::new(Slot::<M> {
+            user: M::State::default(),
+            injected: Cell::new(ptr::null_mut()),
+            suspension: RefCell::new(None),
+        });
+        // SAFETY: the pool of a request outlives the request's callbacks; the cleanup owns one
+        // count of the slot.
+        unsafe {
+            let main = self.0.main;
+            let cleanup = ngx_pool_cleanup_add((*main).pool, 0);
+            if cleanup.is_null() {
+                return Err(Failed);
+            }
+            let raw = Rc::into_raw(Rc::clone(&slot));
+            (*cleanup).data = Box::into_raw(Box::new(Holder {
+                module: M::cell(),
+                slot: raw.cast(),
+                drop: drop_slot::<M>,
+            }))
+            .cast();
+            (*cleanup).handler = Some(drop_holder);
+            *(*main).ctx.add(M::cell().ctx_index()) = raw.cast_mut().cast();
+        }
+        Ok(State(slot))
+    }
+
+    pub(super) fn set_suspension<M: Module>(state: &State<M>, suspension: Option<Rc<Suspension>>) {
+        if let Some(previous) = state.0.suspension.replace(suspension) {
+            previous.cancel();
+        }
+    }
+
+    /// Makes nginx evaluate the module's variables anew: what it kept of them is from before the
+    /// verdict.
+    pub fn forget_variables(&mut self) {
+        variable::forget(&mut self.0);
+    }
+}
+
+/// The slot of `M` after an internal redirect, or a filter that replaced the answer, cleared the
+/// request's contexts.
+///
+/// # Safety
+///
+/// `main` is a valid request.
+unsafe fn find_slot<M: Module>(main: *mut ngx_http_request_t) -> Option<*const Slot<M>> {
+    // SAFETY: the request and its pool are valid; a cleanup with our handler has a Holder.
+    unsafe {
+        if (*main).internal() == 0 && (*main).filter_finalize() == 0 {
+            return None;
+        }
+        let mut cleanup = (*(*main).pool).cleanup;
+        while let Some(c) = cleanup.as_ref() {
+            if c.handler.is_some_and(|handler| ptr::fn_addr_eq(handler, drop_holder as HandlerFn)) {
+                let holder = &*c.data.cast::<Holder>();
+                if ptr::eq(holder.module, M::cell()) {
+                    return Some(holder.slot.cast());
+                }
+            }
+            cleanup = c.next;
+        }
+        None
+    }
+}
+
+type HandlerFn = unsafe extern "C" fn(*mut c_void);

@@ -1,0 +1,493 @@
+//! A connection to a server, on nginx's event loop, with or without TLS, for hyper.
+
+use core::cell::{Cell, RefCell, UnsafeCell};
+use core::ffi::{c_int, c_void};
+use core::fmt;
+use core::pin::Pin;
+use core::ptr;
+use core::task::{Context, Poll, Waker};
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+
+use nginx_sys::{
+    ngx_close_connection, ngx_connection_log_error_e_NGX_ERROR_ERR, ngx_connection_t,
+    ngx_create_pool, ngx_destroy_pool, ngx_event_connect_peer, ngx_event_get_peer, ngx_event_t,
+    ngx_handle_read_event, ngx_handle_write_event, ngx_int_t, ngx_log_t, ngx_peer_connection_t,
+    ngx_pool_t, ngx_ssl_handshake, ngx_ssl_shutdown, ngx_uint_t, sockaddr, socklen_t, NGX_AGAIN,
+    NGX_DECLINED, NGX_ERROR, NGX_LOG_ALERT, NGX_LOG_DEBUG, NGX_LOG_INFO, NGX_OK,
+};
+use socket2::{SockAddr, SockAddrStorage};
+
+use super::log::{Log, Printable};
+use super::ssl::SslContext;
+
+/// Why a connection could not be made, or broke.
+#[derive(Debug)]
+pub enum StreamError {
+    /// No TCP connection.
+    Connect(String),
+    /// No TLS over it.
+    Tls(String),
+}
+
+/// A connection; hyper reads and writes it.
+pub struct Stream(Rc<Inner>);
+
+/// The handle of a [`Stream`] that stays with who lent it to hyper.
+#[derive(Clone)]
+pub struct StreamControl(Rc<Inner>);
+
+struct Inner {
+    /// Null when closed.
+    connection: Cell<*mut ngx_connection_t>,
+    pool: Cell<*mut ngx_pool_t>,
+    /// The connection's own log: see [`capture`].
+    log: UnsafeCell<ngx_log_t>,
+    /// The cycle's log, to which what is not captured goes.
+    cycle_log: *mut ngx_log_t,
+    message: RefCell<String>,
+    reader: RefCell<Option<Waker>>,
+    writer: RefCell<Option<Waker>>,
+    handshake: Cell<bool>,
+    received: Cell<u64>,
+}
+
+thread_local! {
+    /// Connections that are open.
+    static OPEN: RefCell<HashMap<*const Inner, Weak<Inner>>> = RefCell::default();
+}
+
+/// Closes all connections, for the exit of a worker: nginx reports what is left open.
+pub(super) fn shut_down() {
+    for inner in OPEN.take().values().filter_map(Weak::upgrade) {
+        inner.close();
+    }
+}
+
+/// `address` as Rust knows it.
+///
+/// # Safety
+///
+/// `address` points to `len` bytes.
+pub(super) unsafe fn socket_addr(address: *const sockaddr, len: socklen_t) -> Option<SocketAddr> {
+    let mut storage = SockAddrStorage::zeroed();
+    let len = (len as usize).min(size_of::<SockAddrStorage>());
+    // SAFETY: the storage is larger than any address of the families nginx resolves to.
+    let address = unsafe {
+        ptr::copy_nonoverlapping(
+            address.cast::<u8>(),
+            ptr::from_mut(&mut storage).cast::<u8>(),
+            len,
+        );
+        SockAddr::new(storage, len as _)
+    };
+    address.as_socket()
+}
+
+impl Stream {
+    /// Connects to `address`.
+    pub async fn connect(address: SocketAddr) -> Result<Self, StreamError> {
+        let stream = Self::start(address)?;
+        core::future::poll_fn(|cx| stream.0.poll_connected(cx)).await?;
+        Ok(stream)
+    }
+
+    fn start(address: SocketAddr) -> Result<Self, StreamError> {
+        let cycle_log = Log::cycle().as_ptr();
+        let inner = Rc::new(Inner {
+            connection: Cell::new(ptr::null_mut()),
+            pool: Cell::new(ptr::null_mut()),
+            // SAFETY: a plain C struct, copied from the cycle's and completed below.
+            log: UnsafeCell::new(unsafe { ptr::read(cycle_log) }),
+            cycle_log,
+            message: RefCell::default(),
+            reader: RefCell::default(),
+            writer: RefCell::default(),
+            handshake: Cell::new(false),
+            received: Cell::new(0),
+        });
+        let log = inner.log.get();
+        // SAFETY: `inner` does not move (Rc), and outlives the connection: close() in its Drop.
+        unsafe {
+            (*log).log_level = (*log).log_level.max(NGX_LOG_INFO as ngx_uint_t);
+            (*log).handler = None;
+            (*log).data = ptr::null_mut();
+            (*log).action = ptr::null_mut();
+            (*log).next = ptr::null_mut();
+            (*log).writer = Some(capture);
+            (*log).wdata = Rc::as_ptr(&inner).cast_mut().cast();
+
+            let pool = ngx_create_pool(1024, log);
+            if pool.is_null() {
+                return Err(StreamError::Connect("no memory".into()));
+            }
+            inner.pool.set(pool);
+
+            let sockaddr = SockAddr::from(address);
+            let text = address.to_string();
+            let mut name = super::conf::str_of(text.as_bytes());
+            let mut pc: ngx_peer_connection_t = core::mem::zeroed();
+            pc.get = Some(ngx_event_get_peer);
+            pc.log = log;
+            pc.set_log_error(ngx_connection_log_error_e_NGX_ERROR_ERR);
+            pc.sockaddr = sockaddr.as_ptr().cast_mut().cast();
+            pc.socklen = sockaddr.len() as _;
+            pc.name = &mut name;
+            let rc = ngx_event_connect_peer(&mut pc);
+            if rc == NGX_ERROR as ngx_int_t || rc == NGX_DECLINED as ngx_int_t {
+                return Err(StreamError::Connect(inner.why("connect() failed")));
+            }
+            let c = pc.connection;
+            (*c).pool = pool;
+            (*c).data = Rc::as_ptr(&inner).cast_mut().cast();
+            (*log).connection = (*c).number;
+            (*(*c).read).handler = Some(readable);
+            (*(*c).write).handler = Some(writable);
+            inner.connection.set(c);
+        }
+        OPEN.with_borrow_mut(|open| open.insert(Rc::as_ptr(&inner), Rc::downgrade(&inner)));
+        Ok(Self(inner))
+    }
+
+    /// TLS with the server `name`, verified as `ssl` says.
+    pub async fn handshake(&self, ssl: &SslContext, name: &str) -> Result<(), StreamError> {
+        let c = self.0.connection.get();
+        if c.is_null() {
+            return Err(StreamError::Tls("connection closed".into()));
+        }
+        // SAFETY: connected, and not handed to hyper yet.
+        unsafe { ssl.prepare(c, name) }.map_err(|e| StreamError::Tls(e.into()))?;
+        core::future::poll_fn(|cx| self.0.poll_handshake(cx)).await?;
+        // SAFETY: the handshake is complete.
+        unsafe { ssl.verdict(c) }.map_err(StreamError::Tls)
+    }
+
+    /// A handle to keep while hyper has the stream.
+    pub fn control(&self) -> StreamControl {
+        StreamControl(Rc::clone(&self.0))
+    }
+}
+
+impl StreamControl {
+    /// Bytes received so far.
+    pub fn received(&self) -> u64 {
+        self.0.received.get()
+    }
+
+    /// Marks the connection as idle: nginx closes it when the worker shuts down.
+    pub fn set_idle(&self, idle: bool) {
+        let c = self.0.connection.get();
+        if !c.is_null() {
+            // SAFETY: open, for close() would have set null.
+            unsafe { (*c).set_idle(u32::from(idle)) };
+        }
+    }
+
+    /// What nginx had to say about the connection's last error.
+    pub fn message(&self) -> String {
+        self.0.why("")
+    }
+
+    /// Closes the connection now, whoever else holds it.
+    pub fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl Inner {
+    fn why(&self, fallback: &str) -> String {
+        let message = self.message.borrow();
+        if message.is_empty() {
+            fallback.to_owned()
+        } else {
+            message.clone()
+        }
+    }
+
+    fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        let c = self.connection.get();
+        if c.is_null() {
+            return Poll::Ready(Err(StreamError::Connect("connection closed".into())));
+        }
+        // SAFETY: `c` is open.
+        unsafe {
+            if (*(*c).write).ready() == 0 && (*(*c).read).ready() == 0 {
+                *self.writer.borrow_mut() = Some(cx.waker().clone());
+                *self.reader.borrow_mut() = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            let mut error: c_int = 0;
+            let mut len = size_of::<c_int>() as socklen_t;
+            let rc = nginx_sys::getsockopt(
+                (*c).fd,
+                nginx_sys::SOL_SOCKET as c_int,
+                nginx_sys::SO_ERROR as c_int,
+                (&raw mut error).cast(),
+                &mut len,
+            );
+            if rc == -1 {
+                return Poll::Ready(Err(StreamError::Connect("getsockopt() failed".into())));
+            }
+            if error != 0 {
+                let error = io::Error::from_raw_os_error(error);
+                return Poll::Ready(Err(StreamError::Connect(format!(
+                    "connect() failed: {error}"
+                ))));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_handshake(&self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        let failed = |this: &Self| {
+            Poll::Ready(Err(StreamError::Tls(this.why("the peer closed the connection"))))
+        };
+        let c = self.connection.get();
+        if c.is_null() {
+            return failed(self);
+        }
+        // SAFETY: `c` is open and prepared for TLS. ngx_ssl_handshake() replaces the handlers of
+        // its events until it calls ours, and ours says whether it succeeded.
+        unsafe {
+            if self.handshake.get() {
+                if (*(*c).ssl).handshaked() == 0 {
+                    return match (*(*c).read).timedout() {
+                        0 => failed(self),
+                        _ => Poll::Ready(Err(StreamError::Tls("timed out".into()))),
+                    };
+                }
+            } else {
+                let rc = ngx_ssl_handshake(c);
+                if rc == NGX_AGAIN as ngx_int_t {
+                    (*(*c).ssl).handler = Some(handshaked);
+                    *self.reader.borrow_mut() = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                if rc != NGX_OK as ngx_int_t {
+                    return failed(self);
+                }
+                // ngx_ssl_handshake() left its own there when it had to wait before.
+                (*(*c).read).handler = Some(readable);
+                (*(*c).write).handler = Some(writable);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn close(&self) {
+        let c = self.connection.replace(ptr::null_mut());
+        if !c.is_null() {
+            // Gone only when the process exits.
+            let _ = OPEN.try_with(|open| open.borrow_mut().remove(&ptr::from_ref(self)));
+            // SAFETY: `c` is open and ours; closing it takes its events out of nginx's queues.
+            unsafe {
+                if !(*c).ssl.is_null() {
+                    (*(*c).ssl).set_no_wait_shutdown(1);
+                    let _ = ngx_ssl_shutdown(c);
+                }
+                ngx_close_connection(c);
+            }
+        }
+        let pool = self.pool.replace(ptr::null_mut());
+        if !pool.is_null() {
+            // SAFETY: made in start(), and nothing of the connection is left.
+            unsafe { ngx_destroy_pool(pool) };
+        }
+        let wakers = [self.reader.take(), self.writer.take()];
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // hyper is done with it; a StreamControl keeps counters, not the connection.
+        self.0.close();
+    }
+}
+
+impl hyper::rt::Read for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let inner = &self.0;
+        let c = inner.connection.get();
+        if c.is_null() || buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        // SAFETY: `c` is open, and `recv` is set on every connection; it writes at most as many
+        // bytes as the buffer has, and says how many.
+        unsafe {
+            if (*c).close() != 0 {
+                // The worker shuts down, and this connection was idle.
+                return Poll::Ready(Ok(()));
+            }
+            let space = buf.as_mut();
+            let Some(recv) = (*c).recv else { return Poll::Ready(Ok(())) };
+            let n = recv(c, space.as_mut_ptr().cast(), space.len());
+            if n == NGX_AGAIN as isize {
+                *inner.reader.borrow_mut() = Some(cx.waker().clone());
+                if ngx_handle_read_event((*c).read, 0) != NGX_OK as ngx_int_t {
+                    return Poll::Ready(Err(io::ErrorKind::Other.into()));
+                }
+                return Poll::Pending;
+            }
+            if n < 0 {
+                return Poll::Ready(Err(io::Error::other(inner.why("recv() failed"))));
+            }
+            buf.advance(n as usize);
+            inner.received.set(inner.received.get() + n as u64);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl hyper::rt::Write for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let inner = &self.0;
+        let c = inner.connection.get();
+        if c.is_null() {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        }
+        // SAFETY: `c` is open, and `send` is set on every connection; it only reads `data`.
+        unsafe {
+            let Some(send) = (*c).send else { return Poll::Ready(Ok(0)) };
+            let n = send(c, data.as_ptr().cast_mut(), data.len());
+            if n == NGX_AGAIN as isize {
+                *inner.writer.borrow_mut() = Some(cx.waker().clone());
+                if ngx_handle_write_event((*c).write, 0) != NGX_OK as ngx_int_t {
+                    return Poll::Ready(Err(io::ErrorKind::Other.into()));
+                }
+                return Poll::Pending;
+            }
+            if n < 0 {
+                return Poll::Ready(Err(io::Error::other(inner.why("send() failed"))));
+            }
+            Poll::Ready(Ok(n as usize))
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.close();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl fmt::Debug for StreamControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamControl").field("open", &!self.0.connection.get().is_null()).finish()
+    }
+}
+
+/// # Safety
+///
+/// `c` is a connection that [`Stream::start`] made.
+unsafe fn inner_of(c: *mut ngx_connection_t) -> Rc<Inner> {
+    // SAFETY: `data` came from the Rc that is alive while the connection is open.
+    unsafe {
+        let inner = (*c).data.cast_const().cast::<Inner>();
+        Rc::increment_strong_count(inner);
+        Rc::from_raw(inner)
+    }
+}
+
+extern "C" fn readable(event: *mut ngx_event_t) {
+    // SAFETY: `data` of a connection's event is the connection, whose Inner is alive while it is
+    // open.
+    unsafe {
+        let inner = inner_of((*event).data.cast());
+        let waker = inner.reader.borrow_mut().take();
+        match waker {
+            Some(waker) => waker.wake(),
+            // Nobody reads: an event that stays ready must not be reported again.
+            None => drop(ngx_handle_read_event(event, 0)),
+        }
+    }
+}
+
+extern "C" fn writable(event: *mut ngx_event_t) {
+    // SAFETY: as in readable().
+    unsafe {
+        let inner = inner_of((*event).data.cast());
+        let waker = inner.writer.borrow_mut().take();
+        match waker {
+            Some(waker) => waker.wake(),
+            None => drop(ngx_handle_write_event(event, 0)),
+        }
+    }
+}
+
+extern "C" fn handshaked(c: *mut ngx_connection_t) {
+    // SAFETY: called for a connection of ours whose handshake ended, one way or the other. Its
+    // events must not come to ngx_ssl_handshake() again: that would hide why it failed.
+    let inner = unsafe {
+        (*(*c).read).handler = Some(readable);
+        (*(*c).write).handler = Some(writable);
+        inner_of(c)
+    };
+    inner.handshake.set(true);
+    let waker = inner.reader.borrow_mut().take();
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// Writer of a connection's log. What nginx says of a failing connection is kept, for the one
+/// line that is logged of an outage; debug lines and alerts go where they always go.
+extern "C" fn capture(log: *mut ngx_log_t, level: ngx_uint_t, line: *mut u8, len: usize) {
+    // SAFETY: `wdata` is the Inner that owns this log; `line` has `len` bytes.
+    let (inner, line) = unsafe {
+        let inner = &*(*log).wdata.cast::<Inner>();
+        (inner, core::slice::from_raw_parts(line, len))
+    };
+    if level <= NGX_LOG_ALERT as ngx_uint_t || level == NGX_LOG_DEBUG as ngx_uint_t {
+        let mut target = inner.cycle_log;
+        // SAFETY: the cycle's logs live as long as the cycle; this is the loop of
+        // ngx_log_error_core().
+        unsafe {
+            while let Some(log) = target.as_mut() {
+                if log.log_level < level {
+                    break;
+                }
+                match log.writer {
+                    Some(write) => write(log, level, line.as_ptr().cast_mut(), len),
+                    None if !log.file.is_null() => {
+                        let fd = (*log.file).fd;
+                        let _ = nginx_sys::write(fd, line.as_ptr().cast::<c_void>(), len);
+                    }
+                    None => {}
+                }
+                target = log.next;
+            }
+        }
+        return;
+    }
+    // "2026/01/01 00:00:00 [error] 1#1: *1 message": the message.
+    let text = line.splitn(2, |&b| b == b'#').nth(1).unwrap_or(line);
+    let text = text.splitn(2, |&b| b == b' ').nth(1).unwrap_or(text);
+    let text = match text.strip_prefix(b"*") {
+        Some(rest) => rest.splitn(2, |&b| b == b' ').nth(1).unwrap_or(rest),
+        None => text,
+    };
+    const LONGEST: usize = 300;
+    let text = text.trim_ascii_end();
+    let text = text.get(..LONGEST).unwrap_or(text);
+    *inner.message.borrow_mut() = Printable(text).to_string();
+}

@@ -1,0 +1,190 @@
+//! Subrequests that carry nothing of the client but what they are given.
+
+use core::cell::Cell;
+use core::ffi::c_void;
+use core::ptr;
+
+use nginx_sys::{
+    ngx_http_post_subrequest_t, ngx_http_request_body_t, ngx_http_request_t, ngx_http_subrequest,
+    ngx_http_variable_value_t, ngx_int_t, ngx_list_part_t, ngx_list_t, ngx_pcalloc,
+    ngx_table_elt_t, NGX_ERROR, NGX_HTTP_SUBREQUEST_WAITED, NGX_OK,
+};
+use ngx::core::Pool;
+use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
+
+use super::headers::{append, copy_to, Headers};
+use super::module::guard;
+use super::request::{Failed, Request};
+
+/// How a subrequest ended.
+#[derive(Debug)]
+pub enum SubrequestOutcome {
+    /// The location answered itself.
+    Answer {
+        /// Its status.
+        status: u16,
+        /// Its headers.
+        headers: Vec<(Vec<u8>, Vec<u8>)>,
+    },
+    /// nginx answered, or was redirected by `error_page`: this is no answer of the location.
+    Failed,
+}
+
+type Done = Box<dyn FnOnce(SubrequestOutcome)>;
+
+struct Waiting(Cell<Option<Done>>);
+
+impl Request {
+    /// Asks the location of `uri`, with these headers and no others of the client's. nginx calls
+    /// the access phase of this request again after `done`; until then the phase answers
+    /// [`super::Status::Again`]. Names are lower-case.
+    pub fn subrequest(
+        &mut self,
+        uri: &str,
+        headers: &[(&[u8], &[u8])],
+        done: Done,
+    ) -> Result<(), Failed> {
+        let r = self.as_ptr();
+        // SAFETY: `r` is the request nginx called us with; all memory is from its pool, which
+        // outlives the subrequest. The subrequest runs after we return.
+        unsafe {
+            let pool = (*r).pool;
+            let waiting = Pool::from_ngx_pool(pool).allocate(Waiting(Cell::new(Some(done))));
+            let post = ngx_pcalloc(pool, size_of::<ngx_http_post_subrequest_t>())
+                .cast::<ngx_http_post_subrequest_t>();
+            let body = ngx_pcalloc(pool, size_of::<ngx_http_request_body_t>())
+                .cast::<ngx_http_request_body_t>();
+            if waiting.is_null() || post.is_null() || body.is_null() {
+                return Err(Failed);
+            }
+            (*post).handler = Some(finished);
+            (*post).data = waiting.cast();
+
+            let mut uri = copy_to(pool, uri.as_bytes())?;
+            let mut sr: *mut ngx_http_request_t = ptr::null_mut();
+            let flags = NGX_HTTP_SUBREQUEST_WAITED as usize;
+            let rc = ngx_http_subrequest(r, &mut uri, ptr::null_mut(), &mut sr, post, flags);
+            if rc != NGX_OK as ngx_int_t || sr.is_null() {
+                return Err(Failed);
+            }
+            // The client's body stays with the client's request.
+            (*sr).request_body = body;
+            (*sr).set_header_only(1);
+            own_variables(sr)?;
+            replace_headers(r, sr, headers)
+        }
+    }
+}
+
+/// Gives `sr` a copy of the variables that it shares with its parent: what is evaluated from other
+/// headers must not stay as the parent's.
+///
+/// # Safety
+///
+/// `sr` is a subrequest that does not run yet.
+unsafe fn own_variables(sr: *mut ngx_http_request_t) -> Result<(), Failed> {
+    // SAFETY: nginx allocates one value per variable of the configuration (ngx_http_alloc_request()).
+    unsafe {
+        let Some(core) = NgxHttpCoreModule::main_conf(&*sr) else { return Err(Failed) };
+        let count = core.variables.nelts;
+        let size = (count * size_of::<ngx_http_variable_value_t>()).max(1);
+        let own = ngx_pcalloc((*sr).pool, size).cast::<ngx_http_variable_value_t>();
+        if own.is_null() {
+            return Err(Failed);
+        }
+        ptr::copy_nonoverlapping((*sr).variables, own, count);
+        (*sr).variables = own;
+    }
+    Ok(())
+}
+
+/// Gives `sr` `headers` in place of those it took over from `r`.
+///
+/// # Safety
+///
+/// `sr` is a subrequest of `r` that does not run yet.
+unsafe fn replace_headers(
+    r: *mut ngx_http_request_t,
+    sr: *mut ngx_http_request_t,
+    headers: &[(&[u8], &[u8])],
+) -> Result<(), Failed> {
+    // SAFETY: both requests are valid, and nothing has read the subrequest's headers yet; header
+    // structs of nginx may be zeroed, as they are when nginx makes a request.
+    unsafe {
+        let server = (*r).headers_in.server;
+        let pool = (*sr).pool;
+        let headers_in = &mut (*sr).headers_in;
+        ptr::write_bytes(ptr::from_mut(headers_in), 0, 1);
+        headers_in.server = server;
+        headers_in.content_length_n = -1;
+        headers_in.keep_alive_n = -1;
+        let list: &mut ngx_list_t = &mut headers_in.headers;
+        let part: *mut ngx_list_part_t = append(list, pool, headers)?;
+        for (i, (name, _)) in headers.iter().enumerate() {
+            let header = (*part).elts.cast::<ngx_table_elt_t>().add(i);
+            match *name {
+                b"host" => headers_in.host = header,
+                b"user-agent" => headers_in.user_agent = header,
+                b"authorization" => headers_in.authorization = header,
+                b"cookie" => set_cookie(headers_in, pool, header)?,
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(nginx1_23_0)]
+unsafe fn set_cookie(
+    headers_in: &mut nginx_sys::ngx_http_headers_in_t,
+    _pool: *mut nginx_sys::ngx_pool_t,
+    header: *mut ngx_table_elt_t,
+) -> Result<(), Failed> {
+    headers_in.cookie = header;
+    Ok(())
+}
+
+#[cfg(not(nginx1_23_0))]
+unsafe fn set_cookie(
+    headers_in: &mut nginx_sys::ngx_http_headers_in_t,
+    pool: *mut nginx_sys::ngx_pool_t,
+    header: *mut ngx_table_elt_t,
+) -> Result<(), Failed> {
+    // SAFETY: an array of one pointer, in memory of the request's pool.
+    unsafe {
+        let cookies = &mut headers_in.cookies;
+        let size = size_of::<*mut ngx_table_elt_t>();
+        cookies.elts = nginx_sys::ngx_palloc(pool, size);
+        if cookies.elts.is_null() {
+            return Err(Failed);
+        }
+        cookies.elts.cast::<*mut ngx_table_elt_t>().write(header);
+        cookies.nelts = 1;
+        cookies.nalloc = 1;
+        cookies.size = size;
+        cookies.pool = pool;
+    }
+    Ok(())
+}
+
+extern "C" fn finished(sr: *mut ngx_http_request_t, data: *mut c_void, rc: ngx_int_t) -> ngx_int_t {
+    // SAFETY: `data` is the Waiting in the pool of the request, which `sr` shares.
+    let (waiting, request) = unsafe { (&*data.cast::<Waiting>(), &*sr) };
+    // nginx calls this again when it finalizes a request twice: only the first counts.
+    let Some(done) = waiting.0.take() else { return rc };
+    let status = request.headers_out.status as u16;
+    let outcome = if rc == NGX_ERROR as ngx_int_t || request.err_status != 0 || status == 0 {
+        SubrequestOutcome::Failed
+    } else {
+        // SAFETY: the list of the subrequest's answer.
+        let headers = unsafe { Headers::of(&request.headers_out.headers) };
+        SubrequestOutcome::Answer {
+            status,
+            headers: headers.map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
+        }
+    };
+    // SAFETY: the connection outlives its requests.
+    let log = unsafe { super::log::Log::from_ptr((*request.connection).log) };
+    guard(log, (), || done(outcome));
+    rc
+}

@@ -1,0 +1,137 @@
+//! Suspending a request in the access phase, and resuming it.
+//!
+//! The pattern is that of ngx_http_limit_req_module: the client's connection is watched, writing
+//! is off, and a timer that is not cancelable keeps a worker that was told to quit alive until
+//! the request was answered.
+
+use core::cell::{Cell, UnsafeCell};
+use core::ptr;
+use core::time::Duration;
+use std::rc::{Rc, Weak};
+
+use nginx_sys::{
+    ngx_add_timer, ngx_del_timer, ngx_delete_posted_event, ngx_event_t, ngx_handle_read_event,
+    ngx_http_block_reading, ngx_http_core_run_phases, ngx_http_finalize_request,
+    ngx_http_request_empty_handler, ngx_http_request_t, ngx_http_run_posted_requests,
+    ngx_http_test_reading, ngx_int_t, ngx_post_event, ngx_posted_events,
+    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_OK,
+};
+
+use super::event::msec;
+use super::module::Module;
+use super::request::{Failed, Request, State};
+
+pub(super) struct Suspension {
+    event: UnsafeCell<ngx_event_t>,
+    /// Null once the request runs again or is gone.
+    request: Cell<*mut ngx_http_request_t>,
+}
+
+impl Suspension {
+    /// Forgets the request; its events do not fire any more.
+    pub(super) fn cancel(&self) {
+        self.request.set(ptr::null_mut());
+        self.disarm();
+    }
+
+    fn disarm(&self) {
+        let event = self.event.get();
+        // SAFETY: the event is ours, and its flags say where nginx linked it.
+        unsafe {
+            if (*event).timer_set() != 0 {
+                ngx_del_timer(event);
+            }
+            if (*event).posted() != 0 {
+                ngx_delete_posted_event(event);
+            }
+        }
+    }
+}
+
+impl Drop for Suspension {
+    fn drop(&mut self) {
+        self.disarm();
+    }
+}
+
+/// Resumes a suspended request; nothing happens if it runs again or is gone.
+#[derive(Clone)]
+pub struct Resume(Weak<Suspension>);
+
+impl Resume {
+    /// Lets nginx call the access phase of the request again, soon, from its event loop.
+    pub fn resume(&self) {
+        let Some(suspension) = self.0.upgrade() else { return };
+        if suspension.request.get().is_null() {
+            return;
+        }
+        // SAFETY: the event lives in the Rc that the request's state holds, and is taken out of
+        // nginx's queue before that goes.
+        unsafe { ngx_post_event(suspension.event.get(), ptr::addr_of_mut!(ngx_posted_events)) };
+    }
+}
+
+impl Request {
+    /// Suspends the request for at most `deadline`; the caller then returns
+    /// [`super::Status::Again`] from the access phase, and is called again when resumed or when
+    /// the time is over.
+    pub fn suspend<M: Module>(
+        &mut self,
+        state: &State<M>,
+        deadline: Duration,
+    ) -> Result<Resume, Failed> {
+        let r = self.as_ptr();
+        let suspension = Rc::new(Suspension {
+            // SAFETY: all zeroes is the initial state of an ngx_event_t.
+            event: UnsafeCell::new(unsafe { core::mem::zeroed() }),
+            request: Cell::new(r),
+        });
+        let event = suspension.event.get();
+        // SAFETY: `r` is the request nginx called us with, in its access phase.
+        unsafe {
+            let c = (*r).connection;
+            if (*(*c).read).ready() != 0 {
+                ngx_post_event((*c).read, ptr::addr_of_mut!(ngx_posted_events));
+            } else if ngx_handle_read_event((*c).read, 0) != NGX_OK as ngx_int_t {
+                return Err(Failed);
+            }
+            (*r).read_event_handler = Some(ngx_http_test_reading);
+            (*r).write_event_handler = Some(ngx_http_request_empty_handler);
+
+            (*event).handler = Some(wake_up);
+            (*event).data = Rc::as_ptr(&suspension).cast_mut().cast();
+            (*event).log = (*c).log;
+            ngx_add_timer(event, msec(deadline));
+        }
+        let resume = Resume(Rc::downgrade(&suspension));
+        Self::set_suspension(state, Some(suspension));
+        Ok(resume)
+    }
+}
+
+extern "C" fn wake_up(event: *mut ngx_event_t) {
+    // SAFETY: `data` is the Suspension that holds this event; the request's state keeps it alive
+    // until cancel() took the event away from nginx.
+    let r = unsafe {
+        let suspension = &*(*event).data.cast::<Suspension>();
+        suspension.disarm();
+        suspension.request.replace(ptr::null_mut())
+    };
+    if r.is_null() {
+        return;
+    }
+    // SAFETY: the request is alive, for its pool would have cancelled the suspension. It may be
+    // gone after ngx_http_core_run_phases(); its connection is not (as in nginx's own
+    // ngx_http_request_handler()).
+    unsafe {
+        let c = (*r).connection;
+        if ngx_handle_read_event((*c).read, 0) != NGX_OK as ngx_int_t {
+            ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t);
+        } else {
+            (*r).read_event_handler = Some(ngx_http_block_reading);
+            (*r).write_event_handler = Some(ngx_http_core_run_phases);
+            ngx_http_core_run_phases(r);
+        }
+        ngx_http_run_posted_requests(c);
+    }
+}

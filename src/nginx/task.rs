@@ -1,0 +1,83 @@
+//! Futures on nginx's event loop.
+//!
+//! A wake-up never runs a task on the waker's stack: it queues it and posts one event, which
+//! nginx processes before it polls for I/O again. So a task may wake another, or a request, from
+//! anywhere, a `Drop` included. (ngx 0.5.1's own executor runs tasks synchronously.)
+
+use core::cell::{Cell, RefCell, UnsafeCell};
+use core::future::Future;
+use core::ptr;
+use std::collections::VecDeque;
+
+use async_task::Runnable;
+use nginx_sys::{ngx_event_t, ngx_post_event, ngx_posted_events};
+
+use super::log::Log;
+use super::module::guard;
+
+struct Scheduler {
+    queue: RefCell<VecDeque<Runnable>>,
+    /// Boxed: nginx links it into its queue, so its address must not change.
+    event: Box<UnsafeCell<ngx_event_t>>,
+    posted: Cell<bool>,
+}
+
+thread_local! {
+    static SCHEDULER: Scheduler = Scheduler {
+        queue: RefCell::default(),
+        // SAFETY: ngx_event_t is a C struct for which all zeroes is the initial state.
+        event: Box::new(UnsafeCell::new(unsafe { core::mem::zeroed() })),
+        posted: Cell::new(false),
+    };
+}
+
+/// Runs `future` on the event loop, detached. A panic ends that task only, and is logged.
+pub fn spawn(future: impl Future<Output = ()> + 'static) {
+    let (runnable, task) = async_task::spawn_local(future, schedule);
+    runnable.schedule();
+    task.detach();
+}
+
+fn schedule(runnable: Runnable) {
+    // Gone only when the process exits: the task is dropped then, as is everything.
+    let _ = SCHEDULER.try_with(|s| {
+        s.queue.borrow_mut().push_back(runnable);
+        if s.posted.replace(true) {
+            return;
+        }
+        let event = s.event.get();
+        // SAFETY: the event is a live, pinned allocation of this thread, which is nginx's only
+        // one, and is in no queue while `posted` is false.
+        unsafe {
+            (*event).handler = Some(run);
+            (*event).log = Log::cycle().as_ptr();
+            ngx_post_event(event, ptr::addr_of_mut!(ngx_posted_events));
+        }
+    });
+}
+
+extern "C" fn run(_event: *mut ngx_event_t) {
+    let batch = SCHEDULER.with(|s| {
+        s.posted.set(false);
+        core::mem::take(&mut *s.queue.borrow_mut())
+    });
+    for runnable in batch {
+        guard(Log::cycle(), (), || {
+            runnable.run();
+        });
+    }
+}
+
+/// Drops what is queued and takes the event back from nginx; for the exit of a worker.
+pub(super) fn shut_down() {
+    let batch = SCHEDULER.with(|s| core::mem::take(&mut *s.queue.borrow_mut()));
+    drop(batch);
+    SCHEDULER.with(|s| {
+        if s.posted.replace(false) {
+            // SAFETY: `posted` says that the event is linked into nginx's queue.
+            unsafe { nginx_sys::ngx_delete_posted_event(s.event.get()) };
+        }
+        // What was woken by those drops is not run any more.
+        s.queue.borrow_mut().clear();
+    });
+}

@@ -1,0 +1,84 @@
+//! Variables: `$x_authgear_*`, `$authgear_*`, and a value for `$remote_user`.
+
+use authgear::verdict::Verdict;
+
+use crate::lookup::Finding;
+use crate::nginx::{Conf, ConfError, Request, Value};
+use crate::Authgear;
+
+/// Prefix of variables that hold a header of the verdict.
+const IDENTITY: &str = "x_authgear_";
+
+/// A variable `$authgear_NAME` and its value.
+type Own = (&'static str, fn(&Request) -> Value);
+
+const OWN: &[Own] = &[
+    ("authgear_session", |r| of(r, |f| Value::Static(f.verdict.session_word()))),
+    ("authgear_reason", |r| of(r, |f| Value::Static(f.verdict.reason().as_str()))),
+    ("authgear_source", |r| of(r, |f| Value::Static(f.source))),
+    ("authgear_cache_status", |r| of(r, |f| f.cache_status.map_or(Value::NotFound, Value::Static))),
+    ("authgear_time", time),
+    ("authgear_host", |r| of_project(r, |p| Value::Bytes(p.endpoint.authority().into()))),
+    ("authgear_scheme", |r| of_project(r, |p| Value::Static(p.endpoint.scheme().as_str()))),
+];
+
+/// Defines them all.
+pub fn define(cf: &mut Conf<'_>) -> Result<(), ConfError> {
+    cf.add_variable::<Authgear>(IDENTITY, true)?;
+    for (name, _) in OWN {
+        cf.add_variable::<Authgear>(name, false)?;
+    }
+    cf.add_fallback::<Authgear>(c"remote_user")
+}
+
+/// Whether `name` is a variable that a verdict changes.
+pub fn is_own(name: &[u8]) -> bool {
+    name.starts_with(IDENTITY.as_bytes())
+        || name == b"remote_user"
+        || OWN.iter().any(|(own, _)| own.as_bytes() == name)
+}
+
+/// Value of `name` for `request`. Subrequests see the client request's.
+pub fn get(request: &Request, name: &[u8]) -> Value {
+    if let Some(suffix) = name.strip_prefix(IDENTITY.as_bytes()) {
+        return of(request, |finding| {
+            let value = finding.verdict.get_suffix(suffix);
+            value.map_or(Value::NotFound, |value| Value::Bytes(value.to_vec()))
+        });
+    }
+    let own = OWN.iter().find(|(own, _)| own.as_bytes() == name);
+    own.map_or(Value::NotFound, |(_, get)| get(request))
+}
+
+/// `$remote_user` where nginx knows none.
+pub fn remote_user(request: &Request) -> Value {
+    of(request, |finding| match &*finding.verdict {
+        Verdict::Valid(identity) => {
+            identity.user_id().map_or(Value::NotFound, |id| Value::Bytes(id.to_vec()))
+        }
+        _ => Value::NotFound,
+    })
+}
+
+fn of(request: &Request, get: impl FnOnce(Finding) -> Value) -> Value {
+    let current = request.state::<Authgear>().and_then(|state| state.current());
+    current.map_or(Value::NotFound, get)
+}
+
+fn of_project(
+    request: &Request,
+    get: impl FnOnce(&crate::conf::project::Project) -> Value,
+) -> Value {
+    // A subrequest to the location of `resolver_url` asks for the project that makes it.
+    let asking = request.state::<Authgear>().and_then(|state| state.asking());
+    match asking.as_ref().or(request.location::<Authgear>().project.as_ref()) {
+        Some(project) => get(project),
+        None => Value::NotFound,
+    }
+}
+
+fn time(request: &Request) -> Value {
+    let state = request.state::<Authgear>();
+    let Some(waited) = state.map(|state| state.waited()) else { return Value::NotFound };
+    Value::Bytes(format!("{}.{:03}", waited.as_secs(), waited.subsec_millis()).into_bytes())
+}

@@ -1,0 +1,65 @@
+//! What a worker process has for as long as it lives: clients, and flights.
+
+use core::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use authgear::key::KeySecret;
+
+use crate::cache::flights::Flights;
+use crate::cache::{new_secret, Cache};
+use crate::client::Client;
+use crate::conf::cache::CacheZone;
+use crate::conf::project::Project;
+use crate::conf::Id;
+
+#[derive(Default)]
+struct Worker {
+    clients: HashMap<Id, Rc<Client>>,
+    caches: HashMap<Id, Rc<Cache>>,
+    flights: Rc<Flights>,
+    secret: OnceCell<KeySecret>,
+}
+
+thread_local! {
+    static WORKER: RefCell<Worker> = RefCell::default();
+}
+
+/// The client of `project`.
+pub fn client(project: &Rc<Project>) -> Rc<Client> {
+    WORKER.with_borrow_mut(|worker| {
+        let client = worker.clients.entry(project.id);
+        Rc::clone(client.or_insert_with(|| Rc::new(Client::new(Rc::clone(project)))))
+    })
+}
+
+/// This worker's view of `zone`.
+pub fn cache(zone: &Rc<CacheZone>) -> Rc<Cache> {
+    WORKER.with_borrow_mut(|worker| {
+        let cache = worker.caches.entry(zone.id);
+        Rc::clone(cache.or_insert_with(|| Rc::new(Cache::new(zone))))
+    })
+}
+
+/// Another worker woke this one.
+pub fn woken() {
+    WORKER.with_borrow(|worker| worker.caches.values().for_each(|cache| cache.woken()));
+}
+
+/// The secret of keys where there is no zone.
+pub fn secret() -> KeySecret {
+    WORKER.with_borrow(|worker| worker.secret.get_or_init(new_secret).clone())
+}
+
+/// The flights of this worker.
+pub fn flights() -> Rc<Flights> {
+    WORKER.with_borrow(|worker| Rc::clone(&worker.flights))
+}
+
+/// The worker ends: connections must be closed while nginx still stands.
+pub fn exit() {
+    let worker = WORKER.take();
+    for client in worker.clients.values() {
+        client.close();
+    }
+}

@@ -1,0 +1,218 @@
+//! `make demo`: nginx with nginx-conf/minimal.conf, a demo Authgear and a backend that shows what
+//! it receives.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode};
+use std::time::Duration;
+
+use support::{eventually, get, Backend, FakeAuthgear, Request, User};
+
+/// What to send, and what the backend must receive of it.
+struct Scene {
+    title: &'static str,
+    headers: Vec<(&'static str, String)>,
+    /// Value of `x-authgear-session-valid`, and of `x-authgear-user-id`.
+    expected: (Option<&'static str>, Option<&'static str>),
+}
+
+fn main() -> ExitCode {
+    let (port, once) = match arguments() {
+        Ok(arguments) => arguments,
+        Err(argument) => {
+            eprintln!("unknown argument {argument:?}; usage: demo [--port N] [--once]");
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(port, once) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("an answer was not as expected");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("the demo failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn arguments() -> Result<(u16, bool), String> {
+    let (mut port, mut once) = (0, false);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--once" => once = true,
+            "--port" => match arguments.next().and_then(|port| port.parse().ok()) {
+                Some(number) => port = number,
+                None => return Err(argument),
+            },
+            _ => return Err(argument),
+        }
+    }
+    Ok((port, once))
+}
+
+fn run(port: u16, once: bool) -> io::Result<bool> {
+    let authgear = FakeAuthgear::start();
+    let backend = Backend::start();
+    let scenes = scenes(&authgear);
+    let nginx = Nginx::start(port, &authgear, &backend)?;
+
+    println!("Authgear (a demo of it) listens on {}", authgear.url());
+    println!("nginx listens on http://{}, with this configuration:\n", nginx.addr);
+    for line in nginx.conf.lines() {
+        println!("    {line}");
+    }
+    let mut as_expected = true;
+    for scene in &scenes {
+        as_expected &= show(scene, nginx.addr)?;
+    }
+    println!("\nAuthgear was asked {} times.", authgear.hits());
+    if !once {
+        println!("The curl lines above work until Ctrl-C.");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(tokio::signal::ctrl_c())?;
+        println!();
+    }
+    Ok(as_expected)
+}
+
+fn scenes(authgear: &FakeAuthgear) -> Vec<Scene> {
+    let alice = authgear.add_user(User::named("alice").roles(&["editor", "billing"]));
+    let bob = authgear.add_user(User::named("bob"));
+    let ended = authgear.session(&alice);
+    authgear.expire(&ended);
+    let bearer = |token: &str| ("Authorization", format!("Bearer {token}"));
+    let cookie = |session: &str| ("Cookie", format!("session={session}"));
+    vec![
+        Scene {
+            title: "alice, by an access token",
+            headers: vec![bearer(&authgear.opaque_token(&alice))],
+            expected: (Some("true"), Some("alice")),
+        },
+        Scene {
+            title: "bob, by a JWT access token",
+            headers: vec![bearer(&authgear.jwt(&bob))],
+            expected: (Some("true"), Some("bob")),
+        },
+        Scene {
+            title: "alice, by the cookie of her session",
+            headers: vec![cookie(&authgear.session(&alice))],
+            expected: (Some("true"), Some("alice")),
+        },
+        Scene {
+            title: "a session that has ended",
+            headers: vec![cookie(&ended)],
+            expected: (Some("false"), None),
+        },
+        Scene { title: "nobody", headers: Vec::new(), expected: (None, None) },
+        Scene {
+            title: "somebody who claims to be alice",
+            headers: vec![
+                ("X-Authgear-Session-Valid", "true".into()),
+                ("X-Authgear-User-Id", "alice".into()),
+            ],
+            expected: (None, None),
+        },
+    ]
+}
+
+/// Plays one scene, and tells whether the backend received what it should.
+fn show(scene: &Scene, addr: SocketAddr) -> io::Result<bool> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "\n{}:", scene.title)?;
+    write!(out, "    curl")?;
+    for (name, value) in &scene.headers {
+        write!(out, " -H '{name}: {value}'")?;
+    }
+    writeln!(out, " http://{addr}/")?;
+    let request = scene
+        .headers
+        .iter()
+        .fold(get(&addr, "/"), |request: Request, (name, value)| request.header(name, value));
+    let response = request.send();
+    let received = response.echo();
+    writeln!(out, "  answer {}; the backend received", response.status)?;
+    let identity = received.identity();
+    for (name, value) in &identity {
+        writeln!(out, "    {name}: {value}")?;
+    }
+    if identity.is_empty() {
+        writeln!(out, "    no x-authgear-* header")?;
+    }
+    let value = |name: &str| received.header(name).map(str::to_owned);
+    let (valid, user) = scene.expected;
+    Ok(response.status == 200
+        && value("x-authgear-session-valid").as_deref() == valid
+        && value("x-authgear-user-id").as_deref() == user)
+}
+
+/// An nginx with minimal.conf, stopped when dropped.
+struct Nginx {
+    child: Child,
+    addr: SocketAddr,
+    conf: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Nginx {
+    fn start(port: u16, authgear: &FakeAuthgear, backend: &Backend) -> io::Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+        let module = std::env::var_os("AUTHGEAR_MODULE").map(PathBuf::from);
+        let module =
+            module.unwrap_or_else(|| root.join("target/release/libngx_http_authgear_module.so"));
+        // A port of 0 is any free one. It is given back here, and nginx takes it next.
+        let addr = TcpListener::bind(("127.0.0.1", port))?.local_addr()?;
+        let conf = std::fs::read_to_string(root.join("nginx-conf/minimal.conf"))?
+            .replace("modules/ngx_http_authgear_module.so", &module.display().to_string())
+            .replace("listen 8080", &format!("listen {addr}"))
+            .replace("https://myapp.authgear.cloud", &authgear.url())
+            .replace("http://127.0.0.1:8000", &backend.url());
+
+        let dir = tempfile::tempdir()?;
+        // Where Debian's nginx would write to the system's folders.
+        let mut here = String::from("http {\n    access_log off;\n");
+        for temp in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+            here += &format!("    {temp}_temp_path {}/{temp};\n", dir.path().display());
+        }
+        let path = dir.path().join("nginx.conf");
+        std::fs::write(&path, conf.replace("http {\n", &here))?;
+        let error_log = dir.path().join("error.log");
+        let mut child = Command::new("nginx")
+            .arg("-p")
+            .arg(dir.path())
+            .arg("-c")
+            .arg(&path)
+            .arg("-g")
+            .arg(format!(
+                "daemon off; pid {}/nginx.pid; error_log {};",
+                dir.path().display(),
+                error_log.display()
+            ))
+            .stderr(File::create(dir.path().join("stderr.log"))?)
+            .spawn()?;
+        let up = || {
+            TcpStream::connect(addr).is_ok()
+                || child.try_wait().is_ok_and(|status| status.is_some())
+        };
+        if !eventually(Duration::from_secs(10), up) || child.try_wait()?.is_some() {
+            let log = std::fs::read_to_string(dir.path().join("stderr.log"))?
+                + &std::fs::read_to_string(error_log).unwrap_or_default();
+            return Err(io::Error::other(format!("nginx did not start:\n{log}")));
+        }
+        Ok(Self { child, addr, conf, _dir: dir })
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        if let Ok(pid) = libc::pid_t::try_from(self.child.id()) {
+            // SAFETY: a signal to a child that was not waited for yet.
+            unsafe { libc::kill(pid, libc::SIGTERM) };
+        }
+        let _ = self.child.wait();
+    }
+}

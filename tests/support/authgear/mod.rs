@@ -1,0 +1,341 @@
+//! A fake Authgear: the resolver and the JWKS endpoint, exactly as the real one answers.
+
+mod fault;
+mod resolver;
+mod serve;
+mod token;
+mod users;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub use fault::Fault;
+pub use token::{unix_now, SigningKey, Token};
+pub use users::User;
+
+use crate::net::ToAddr;
+use crate::random;
+use crate::recorded::{Log, Recorded};
+use crate::server::{listen, listened, Server};
+use crate::tls::{ServerIdentity, TlsAcceptor};
+use crate::wait::Watched;
+use resolver::{Deployment, JWKS_PATH};
+use serve::{serve, Shared, State};
+
+/// How a [`FakeAuthgear`] is to be deployed.
+#[derive(Debug)]
+pub struct FakeAuthgearBuilder {
+    origin: Option<String>,
+    trust_proxy: bool,
+    database: bool,
+    cookie_prefix: String,
+    session_mutex: bool,
+    tls: Option<ServerIdentity>,
+    listen: String,
+}
+
+impl FakeAuthgearBuilder {
+    /// The public origin: its host is the one the project is known by, and it is the tokens' `aud`.
+    /// Otherwise the fake's own address.
+    pub fn origin(mut self, origin: &str) -> Self {
+        self.origin = Some(origin.to_owned());
+        self
+    }
+
+    /// `TRUST_PROXY`: whether `X-Forwarded-*` count. They do unless said otherwise.
+    pub fn trust_proxy(mut self, trust_proxy: bool) -> Self {
+        self.trust_proxy = trust_proxy;
+        self
+    }
+
+    /// Whether projects are found by Host (`CONFIG_SOURCE_TYPE=database`), unknown ones being 404.
+    /// They are unless said otherwise.
+    pub fn database(mut self, database: bool) -> Self {
+        self.database = database;
+        self
+    }
+
+    /// `http.cookie_prefix` of the project.
+    pub fn cookie_prefix(mut self, prefix: &str) -> Self {
+        self.cookie_prefix = prefix.to_owned();
+        self
+    }
+
+    /// Whether a look-up of a session that is being looked up already gets a 500.
+    pub fn session_mutex(mut self, session_mutex: bool) -> Self {
+        self.session_mutex = session_mutex;
+        self
+    }
+
+    pub fn tls(mut self, identity: ServerIdentity) -> Self {
+        self.tls = Some(identity);
+        self
+    }
+
+    /// Where to listen; `127.0.0.1:0` unless said otherwise.
+    pub fn listen(mut self, addr: &str) -> Self {
+        self.listen = addr.to_owned();
+        self
+    }
+
+    pub fn start(self) -> FakeAuthgear {
+        let addr: SocketAddr = self.listen.parse().expect("an address to listen on");
+        let listener = listen(addr).unwrap_or_else(|error| panic!("listen on {addr}: {error}"));
+        let tls = self.tls.as_ref().map(TlsAcceptor::new);
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let own_origin = format!("{scheme}://{}", listened(&listener));
+        let shared = Arc::new(Shared {
+            deployment: Deployment {
+                origin: self.origin.unwrap_or(own_origin),
+                trust_proxy: self.trust_proxy,
+                database: self.database,
+                cookie_prefix: self.cookie_prefix,
+                tls: tls.is_some(),
+            },
+            session_mutex: self.session_mutex,
+            tls,
+            log: Log::default(),
+            state: Watched::new(State { keys: vec![SigningKey::nth(0)], ..State::default() }),
+        });
+        let serving = shared.clone();
+        let server = Server::start(listener, move |tcp, connection| {
+            Box::pin(serve(tcp, connection, serving.clone()))
+        });
+        FakeAuthgear { server, shared }
+    }
+}
+
+/// A running fake. It stops when dropped.
+#[derive(Debug)]
+pub struct FakeAuthgear {
+    server: Server,
+    shared: Arc<Shared>,
+}
+
+impl ToAddr for FakeAuthgear {
+    fn to_addr(&self) -> SocketAddr {
+        self.addr()
+    }
+}
+
+impl FakeAuthgear {
+    /// One whose public origin is its own address.
+    pub fn start() -> Self {
+        Self::builder().start()
+    }
+
+    pub fn builder() -> FakeAuthgearBuilder {
+        FakeAuthgearBuilder {
+            origin: None,
+            trust_proxy: true,
+            database: true,
+            cookie_prefix: String::new(),
+            session_mutex: false,
+            tls: None,
+            listen: "127.0.0.1:0".to_owned(),
+        }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.server.addr()
+    }
+
+    /// Scheme and address: what `authgear URL` takes when no origin was set.
+    pub fn url(&self) -> String {
+        let scheme = if self.shared.deployment.tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.addr())
+    }
+
+    pub fn origin(&self) -> &str {
+        &self.shared.deployment.origin
+    }
+
+    pub fn cookie_prefix(&self) -> &str {
+        &self.shared.deployment.cookie_prefix
+    }
+
+    pub fn resolver_url(&self) -> String {
+        format!("{}/_resolver/resolve", self.url())
+    }
+
+    pub fn jwks_url(&self) -> String {
+        format!("{}{JWKS_PATH}", self.url())
+    }
+
+    /// Adds a user, or replaces the one of that id.
+    pub fn add_user(&self, user: User) -> User {
+        self.shared.state.update(|state| state.store.put(user.clone()));
+        user
+    }
+
+    pub fn remove_user(&self, id: &str) {
+        self.shared.state.update(|state| state.store.remove(id));
+    }
+
+    pub fn disable(&self, id: &str) {
+        self.change_user(id, |user| user.disabled = true);
+    }
+
+    pub fn change_user(&self, id: &str, change: impl FnOnce(&mut User)) {
+        self.shared.state.update(|state| state.store.change(id, change));
+    }
+
+    // Credentials. Each call makes a new one; the user is added if not there yet.
+
+    /// An opaque access token.
+    pub fn opaque_token(&self, user: &User) -> String {
+        self.shared.state.update(|state| state.store.grant(user))
+    }
+
+    /// A JWT access token.
+    pub fn jwt(&self, user: &User) -> String {
+        self.token(user).sign()
+    }
+
+    /// A JWT access token to be changed before it is signed.
+    pub fn token(&self, user: &User) -> Token {
+        let opaque = self.opaque_token(user);
+        Token::access(self.signing_key(), self.origin(), user, &opaque)
+    }
+
+    /// A machine's token for a resource (`client_credentials`).
+    pub fn machine_token(&self, resource: &str) -> Token {
+        Token::machine(self.signing_key(), self.origin(), resource)
+    }
+
+    pub fn id_token(&self, user: &User) -> Token {
+        Token::id(self.signing_key(), self.origin(), user)
+    }
+
+    /// A refresh token, which is good for nothing here.
+    pub fn refresh_token(&self) -> String {
+        random::session()
+    }
+
+    /// The value of an IdP `session` cookie.
+    pub fn session(&self, user: &User) -> String {
+        self.shared.state.update(|state| state.store.session(user))
+    }
+
+    /// The value of an `app_session` cookie.
+    pub fn app_session(&self, user: &User) -> String {
+        self.shared.state.update(|state| state.store.app_session(user))
+    }
+
+    /// The value of an `app_access_token` cookie.
+    pub fn app_access_token(&self, user: &User) -> String {
+        self.opaque_token(user)
+    }
+
+    /// Ends what the credential stands for: the session, or the grant behind the token.
+    pub fn expire(&self, credential: &str) {
+        let claims = token::claims_of(credential);
+        let jti = claims.as_ref().and_then(|claims| claims["jti"].as_str());
+        self.shared.state.update(|state| state.store.end(jti.unwrap_or(credential)));
+    }
+
+    /// Publishes these keys from now on; the first one signs.
+    pub fn publish_keys(&self, keys: &[Arc<SigningKey>]) {
+        self.shared.state.update(|state| state.keys = keys.to_vec());
+    }
+
+    fn signing_key(&self) -> Arc<SigningKey> {
+        self.shared.state.read(|state| state.keys[0].clone())
+    }
+
+    // Faults. Those of `inject_next` go first, in order; then those for a path; then the other.
+
+    /// For all requests from now on.
+    pub fn inject(&self, fault: Fault) {
+        self.shared.state.update(|state| state.faults.inject(fault));
+    }
+
+    /// For the next `n` requests not yet provided for.
+    pub fn inject_next(&self, n: usize, fault: Fault) {
+        self.shared.state.update(|state| state.faults.inject_next(n, fault));
+    }
+
+    /// For all requests of this path, such as `/oauth2/jwks`.
+    pub fn inject_at(&self, path: &str, fault: Fault) {
+        self.shared.state.update(|state| state.faults.inject_at(path, fault));
+    }
+
+    /// Ends all faults, for requests to come.
+    pub fn clear(&self) {
+        self.shared.state.update(|state| state.faults.clear());
+    }
+
+    /// The next request that comes over a connection used before is read and recorded; then the
+    /// connection is closed without any answer.
+    pub fn close_on_next_reuse(&self) {
+        self.shared.state.update(|state| state.close_on_next_reuse = true);
+    }
+
+    /// Closes the connections that wait for a next request, and returns once they are closed.
+    #[track_caller]
+    pub fn close_idle_connections(&self) {
+        self.server.close_idle();
+    }
+
+    /// Closes the listener and all connections. New ones are refused.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.server.stop();
+    }
+
+    /// Listens again, here or elsewhere, after [`stop`](Self::stop).
+    pub fn restart_on(&self, addr: SocketAddr) {
+        self.server.restart_on(addr).unwrap_or_else(|error| panic!("listen on {addr}: {error}"));
+    }
+
+    // What came.
+
+    pub fn requests(&self) -> Vec<Recorded> {
+        self.shared.log.all()
+    }
+
+    /// How many requests came, those for keys left out.
+    pub fn hits(&self) -> usize {
+        self.shared.log.count(not_jwks)
+    }
+
+    #[track_caller]
+    pub fn wait_for_hits(&self, n: usize) {
+        self.shared.log.wait_for(n, not_jwks);
+    }
+
+    pub fn jwks_hits(&self) -> usize {
+        self.shared.log.count(jwks)
+    }
+
+    #[track_caller]
+    pub fn wait_for_jwks_hits(&self, n: usize) {
+        self.shared.log.wait_for(n, jwks);
+    }
+
+    /// The name each TLS client asked for, also where the handshake then failed.
+    pub fn sni_seen(&self) -> Vec<Option<String>> {
+        self.shared.state.read(|state| state.sni.clone())
+    }
+
+    pub fn connections_opened(&self) -> u64 {
+        self.server.opened()
+    }
+
+    pub fn connections_open(&self) -> usize {
+        self.server.open()
+    }
+
+    #[track_caller]
+    pub fn wait_for_no_connections(&self) {
+        self.server.wait_for_no_connections();
+    }
+}
+
+fn jwks(request: &Recorded) -> bool {
+    request.path() == JWKS_PATH
+}
+
+fn not_jwks(request: &Recorded) -> bool {
+    !jwks(request)
+}

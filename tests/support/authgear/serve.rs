@@ -1,0 +1,129 @@
+//! One connection of the fake, from handshake to close.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::fault::{apply, After, Fault, Faults};
+use super::resolver::{Answer, Authgear, Deployment};
+use super::token::SigningKey;
+use super::users::Store;
+use crate::http1::{keeps_alive, read_request};
+use crate::recorded::{Log, Recorded};
+use crate::server::{Connection, Phase};
+use crate::stream::Stream;
+use crate::tls::TlsAcceptor;
+use crate::wait::Watched;
+
+/// What the test and the connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) deployment: Deployment,
+    pub(crate) session_mutex: bool,
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) log: Log,
+    pub(crate) state: Watched<State>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) store: Store,
+    pub(crate) keys: Vec<Arc<SigningKey>>,
+    pub(crate) faults: Faults,
+    pub(crate) close_on_next_reuse: bool,
+    pub(crate) sni: Vec<Option<String>>,
+    /// Sessions being looked up right now.
+    pub(crate) locked: HashSet<String>,
+}
+
+/// The lock on a session, held until the answer goes out.
+struct SessionLock<'a> {
+    shared: &'a Shared,
+    session: Option<String>,
+}
+
+impl Drop for SessionLock<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = &self.session {
+            self.shared.state.update(|state| state.locked.remove(session));
+        }
+    }
+}
+
+impl Shared {
+    fn answer(&self, request: &Recorded) -> (Answer, SessionLock<'_>) {
+        self.state.update(|State { store, keys, locked, .. }| {
+            let authgear = Authgear { deployment: &self.deployment, store, keys };
+            let mut decision = authgear.decide(request);
+            let mut session = decision.session.filter(|_| self.session_mutex);
+            if session.as_ref().is_some_and(|session| !locked.insert(session.clone())) {
+                decision.answer = Answer::internal_error();
+                session = None;
+            }
+            (decision.answer, SessionLock { shared: self, session })
+        })
+    }
+
+    fn closes_reused(&self) -> bool {
+        self.state.update(|state| std::mem::take(&mut state.close_on_next_reuse))
+    }
+}
+
+pub(crate) async fn serve(tcp: TcpStream, connection: Connection, shared: Arc<Shared>) {
+    let mut stream = match &shared.tls {
+        None => Stream::Plain(tcp),
+        Some(tls) => {
+            let seen = |sni| shared.state.update(|state| state.sni.push(sni));
+            let Ok(stream) = tls.accept(tcp, seen).await else { return };
+            Stream::Tls(Box::new(stream))
+        }
+    };
+    let mut buffer = Vec::new();
+    let mut reused = false;
+    loop {
+        connection.enter(Phase::Idle);
+        let begun = || connection.enter(Phase::Busy);
+        let Ok(Some((mut request, _))) = read_request(&mut stream, &mut buffer, begun).await else {
+            return;
+        };
+        request.connection = connection.id;
+        let keep_alive = keeps_alive(&request);
+        let (answer, lock) = shared.answer(&request);
+        let fault = shared.state.update(|state| state.faults.take(request.path()));
+        let method = request.method.clone();
+        shared.log.push(request);
+        if reused && shared.closes_reused() {
+            return;
+        }
+        reused = true;
+
+        if let Some(Fault::Gate(gate)) = &fault {
+            tokio::select! {
+                () = gate.pass() => {}
+                () = stream.left(&mut buffer) => return,
+            }
+        }
+        let (bytes, after) = apply(fault, answer, &method);
+        let after = if keep_alive || after != After::KeepAlive { after } else { After::Close };
+        if after != After::Hang {
+            drop(lock);
+        }
+        if after == After::KeepAlive {
+            connection.enter(Phase::Answering);
+        }
+        if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
+            return;
+        }
+        match after {
+            After::KeepAlive => {}
+            After::Close => {
+                let _ = stream.shutdown().await;
+                return;
+            }
+            After::Reset => return stream.reset(),
+            After::Hang => return stream.left(&mut buffer).await,
+        }
+    }
+}

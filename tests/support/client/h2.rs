@@ -1,0 +1,131 @@
+//! HTTP/2 with prior knowledge.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::{handshake, SendRequest};
+use hyper::{HeaderMap, Request as Message};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::timeout;
+
+use super::request::Request;
+use super::response::Response;
+use crate::net::ToAddr;
+use crate::runtime::runtime;
+use crate::wait::DEADLINE;
+
+/// An HTTP/2 connection. Requests over it run side by side.
+pub struct H2 {
+    sender: SendRequest<Full<Bytes>>,
+    connection: Arc<OpenUntilDropped>,
+}
+
+impl fmt::Debug for H2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("H2").finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct OpenUntilDropped(AbortHandle);
+
+impl Drop for OpenUntilDropped {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl H2 {
+    #[track_caller]
+    pub fn open(to: &impl ToAddr) -> Self {
+        let addr = to.to_addr();
+        let opening = runtime().block_on(async {
+            timeout(DEADLINE, async {
+                let io = TokioIo::new(TcpStream::connect(addr).await.expect("connect"));
+                handshake(TokioExecutor::new(), io).await.expect("an HTTP/2 connection")
+            })
+            .await
+        });
+        let (sender, connection) = opening.expect("an HTTP/2 connection in time");
+        let task = runtime().spawn(async {
+            // What goes wrong with the connection goes wrong with each request.
+            let _ = connection.await;
+        });
+        Self { sender, connection: Arc::new(OpenUntilDropped(task.abort_handle())) }
+    }
+
+    /// Sends a request and reads its answer.
+    #[track_caller]
+    pub fn send(&self, request: &Request) -> Response {
+        self.start(request).wait()
+    }
+
+    /// Sends a request and leaves the answer for later.
+    #[track_caller]
+    pub fn start(&self, request: &Request) -> H2Pending {
+        let mut sender = self.sender.clone();
+        let (message, deadline) = (message(request), request.deadline);
+        let answering = runtime().spawn(async move {
+            let answer = async { read(sender.send_request(message).await?).await };
+            timeout(deadline, answer).await.expect("an answer in time")
+        });
+        H2Pending { answering, _connection: self.connection.clone() }
+    }
+}
+
+/// A request that was sent over HTTP/2. Dropped, its stream is reset.
+#[derive(Debug)]
+pub struct H2Pending {
+    answering: JoinHandle<hyper::Result<Response>>,
+    _connection: Arc<OpenUntilDropped>,
+}
+
+impl H2Pending {
+    #[track_caller]
+    pub fn wait(mut self) -> Response {
+        let answer = runtime().block_on(&mut self.answering).expect("an answer");
+        answer.unwrap_or_else(|error| panic!("no answer: {error:?}"))
+    }
+}
+
+impl Drop for H2Pending {
+    fn drop(&mut self) {
+        self.answering.abort();
+    }
+}
+
+#[track_caller]
+fn message(request: &Request) -> Message<Full<Bytes>> {
+    let host = |(name, _): &&(String, Vec<u8>)| name.eq_ignore_ascii_case("host");
+    let authority = match request.headers.iter().find(host) {
+        Some((_, value)) => String::from_utf8_lossy(value).into_owned(),
+        None => request.addr.to_string(),
+    };
+    let mut message = Message::builder()
+        .method(request.method.as_str())
+        .uri(format!("http://{authority}{}", request.target));
+    for (name, value) in request.headers.iter().filter(|header| !host(header)) {
+        message = message.header(name, value.as_slice());
+    }
+    message.body(Full::from(request.body.clone())).expect("a request for HTTP/2")
+}
+
+async fn read(answer: hyper::Response<hyper::body::Incoming>) -> hyper::Result<Response> {
+    let (head, body) = answer.into_parts();
+    let body = body.collect().await?;
+    let trailers = body.trailers().map(pairs).unwrap_or_default();
+    Ok(Response {
+        status: head.status.as_u16(),
+        headers: pairs(&head.headers),
+        body: body.to_bytes().into(),
+        trailers,
+    })
+}
+
+fn pairs(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
+    headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()
+}

@@ -1,0 +1,11 @@
+//! A real nginx for one test, on free ports and in a directory of its own.
+//!
+//! The harness binds the listening sockets and hands them over as nginx hands them to its own
+//! successor, in the environment variable `NGINX`: so there is no race for ports.
+
+mod config;
+mod log;
+mod process;
+
+pub use config::{Builder, ConfigTest};
+pub use process::Nginx;

@@ -1,0 +1,302 @@
+//! A running nginx: its processes and their end.
+
+use std::env;
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::config::{Builder, Site};
+use super::log;
+use crate::net::ToAddr;
+use crate::wait::{eventually, DEADLINE};
+
+/// A running nginx. When dropped it quits, and the test fails if its error log tells of trouble.
+#[derive(Debug)]
+pub struct Nginx {
+    pub(super) dir: TempDir,
+    pub(super) allowed: Mutex<Vec<String>>,
+    child: Mutex<Child>,
+    pid: u32,
+    addrs: Vec<SocketAddr>,
+    /// Of the listening sockets, to see who has them.
+    inodes: Vec<u64>,
+    worker_count: usize,
+}
+
+impl ToAddr for Nginx {
+    fn to_addr(&self) -> SocketAddr {
+        self.addr()
+    }
+}
+
+impl Nginx {
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    #[track_caller]
+    pub(super) fn start(mut builder: Builder) -> Self {
+        let site = builder.build();
+        let output = File::create(site.path("logs/stderr.log")).expect("stderr.log");
+        let child = command(&builder, &site)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("stderr.log"))
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot run nginx: {error}"));
+        let addrs = site.addrs();
+        let inodes = site.listeners.iter().map(inode).collect();
+        let Site { dir, listeners } = site;
+        let nginx = Self {
+            dir,
+            allowed: Mutex::new(builder.allowed),
+            pid: child.id(),
+            child: Mutex::new(child),
+            addrs,
+            inodes,
+            worker_count: builder.workers,
+        };
+        let ready = || nginx.exited() || nginx.workers().len() == nginx.worker_count;
+        let started = eventually(DEADLINE, ready) && !nginx.exited();
+        // From here on only nginx has them: when it is gone, connections are refused.
+        drop(listeners);
+        if !started {
+            panic!("nginx did not start");
+        }
+        nginx
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr_n(1)
+    }
+
+    /// The first extra listening socket, `%%ADDR2%%`.
+    pub fn addr2(&self) -> SocketAddr {
+        self.addr_n(2)
+    }
+
+    /// `%%ADDRn%%`, counted from 1.
+    pub fn addr_n(&self, n: usize) -> SocketAddr {
+        self.addrs[n - 1]
+    }
+
+    pub fn port(&self) -> u16 {
+        self.addr().port()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr())
+    }
+
+    /// The prefix directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The master's process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The workers that serve; those that are shutting down are not among them.
+    pub fn workers(&self) -> Vec<u32> {
+        let mut workers = children(self.pid);
+        workers.retain(|pid| {
+            let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let title: Vec<u8> = title.into_iter().take_while(|byte| *byte != 0).collect();
+            title.trim_ascii() == b"nginx: worker process"
+        });
+        workers
+    }
+
+    /// Changes the configuration for the next [`reload`](Self::reload).
+    pub fn edit_conf(&self, change: impl FnOnce(String) -> String) {
+        let path = self.dir().join("nginx.conf");
+        let conf = fs::read_to_string(&path).expect("nginx.conf");
+        fs::write(path, change(conf)).expect("nginx.conf");
+    }
+
+    /// Reloads and returns once only new workers accept connections. Gives back the old workers,
+    /// which may still work on requests: see [`wait_gone`](Self::wait_gone).
+    #[track_caller]
+    pub fn reload(&self) -> Vec<u32> {
+        let old = self.workers();
+        self.signal(libc::SIGHUP);
+        let reloaded = eventually(DEADLINE, || {
+            let new = self.workers().into_iter().filter(|pid| !old.contains(pid)).count();
+            new == self.worker_count && !old.iter().any(|pid| self.listens(*pid))
+        });
+        assert!(reloaded, "nginx did not reload");
+        old
+    }
+
+    fn listens(&self, pid: u32) -> bool {
+        let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+        let inodes = files.flatten().filter_map(|file| fs::metadata(file.path()).ok());
+        inodes.into_iter().any(|metadata| self.inodes.contains(&metadata.ino()))
+    }
+
+    /// Waits until a process has ended.
+    #[track_caller]
+    pub fn wait_gone(&self, pid: u32) {
+        let gone = || !Path::new(&format!("/proc/{pid}")).exists();
+        assert!(eventually(DEADLINE, gone), "process {pid} is still there");
+    }
+
+    /// Kills a worker and waits until another has taken its place.
+    #[track_caller]
+    pub fn kill_worker(&self, pid: u32) {
+        self.allow_log(&format!("worker process {pid} exited on signal 9"));
+        kill(pid, libc::SIGKILL);
+        self.wait_gone(pid);
+        let replaced = eventually(DEADLINE, || self.workers().len() == self.worker_count);
+        assert!(replaced, "no worker took the place of {pid}");
+    }
+
+    /// Sends the master a signal.
+    pub fn signal(&self, signal: libc::c_int) {
+        kill(self.pid, signal);
+    }
+
+    /// Quits gracefully and waits for the end.
+    #[track_caller]
+    pub fn quit(&self) {
+        self.end(libc::SIGQUIT);
+    }
+
+    /// As dropping it: quits, and panics if the error log tells of trouble.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.quit();
+        let troubles = self.troubles();
+        assert!(troubles.is_empty(), "nginx logged:\n{}", troubles.join("\n"));
+    }
+
+    /// Ends nginx, more and more firmly. What would not quit is trouble of its own.
+    fn end(&self, signal: libc::c_int) {
+        if self.exited() {
+            return;
+        }
+        let children = children(self.pid);
+        kill(self.pid, signal);
+        if self.exits_within(DEADLINE) {
+            return;
+        }
+        log::append(self.dir(), "[alert] nginx did not quit in time");
+        kill(self.pid, libc::SIGTERM);
+        if self.exits_within(Duration::from_secs(3)) {
+            return;
+        }
+        kill(self.pid, libc::SIGKILL);
+        children.into_iter().for_each(|pid| kill(pid, libc::SIGKILL));
+        self.exits_within(DEADLINE);
+    }
+
+    fn exits_within(&self, deadline: Duration) -> bool {
+        eventually(deadline, || self.exited())
+    }
+
+    fn exited(&self) -> bool {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        !matches!(child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // Its requests may hang: that is no time to be graceful.
+            self.end(libc::SIGTERM);
+            eprintln!("nginx logged, debug lines left out:\n{}", self.troubles_tail());
+            if env::var_os("AUTHGEAR_TESTS_KEEP").is_some() {
+                self.dir.disable_cleanup(true);
+                eprintln!("kept: {}", self.dir().display());
+            }
+        } else {
+            self.stop();
+        }
+    }
+}
+
+/// nginx for that site, its sockets handed over.
+pub(super) fn command(builder: &Builder, site: &Site) -> Command {
+    let mut command = launcher(builder, site);
+    command.arg("-p").arg(site.dir.path()).args(["-c", "nginx.conf", "-e", "logs/error.log"]);
+    command.envs(builder.env.iter().map(|(name, value)| (name, value)));
+
+    let fds: Vec<_> = site.listeners.iter().map(AsRawFd::as_raw_fd).collect();
+    command.env("NGINX", fds.iter().map(|fd| format!("{fd};")).collect::<String>());
+    let inherit = move || {
+        for fd in &fds {
+            // SAFETY: fcntl may be called after fork, and F_SETFD passes no pointer.
+            if unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) } == -1 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure does nothing but call fcntl; it neither allocates nor locks.
+    unsafe { command.pre_exec(inherit) };
+    command
+}
+
+/// The start of a command line that runs nginx, in a mount namespace of its own if need be.
+fn launcher(builder: &Builder, site: &Site) -> Command {
+    let nginx = env::var_os("AUTHGEAR_NGINX").unwrap_or_else(|| "nginx".into());
+    if builder.mounts.is_empty() {
+        let mut command = Command::new(nginx);
+        command.env("PATH", path());
+        return command;
+    }
+    const MOUNT: &str = r#"while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit; shift 2; done; shift; exec "$@""#;
+    // SAFETY: these have no preconditions and cannot fail.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    let mut command = Command::new("unshare");
+    command.env("PATH", path()).arg("--mount");
+    if uid != 0 {
+        command.arg("--map-root-user");
+    }
+    command.args(["--", "sh", "-c", MOUNT, "sh"]);
+    for (target, file) in &builder.mounts {
+        command.arg(site.path(file)).arg(target);
+    }
+    command.arg("--");
+    if uid != 0 {
+        // Root there only to mount: nginx is to be who the test is.
+        let (user, group) = (format!("--map-user={uid}"), format!("--map-group={gid}"));
+        command.args(["unshare", "--user", &user, &group, "--"]);
+    }
+    command.arg(nginx);
+    command
+}
+
+/// Where programs are: users other than root often lack the folder nginx is in.
+fn path() -> String {
+    format!("{}:/usr/local/sbin:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default())
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn kill(pid: u32, signal: libc::c_int) {
+    let pid = libc::pid_t::try_from(pid).expect("a process id");
+    // SAFETY: kill passes no pointer; the process is one that this test has started.
+    unsafe { libc::kill(pid, signal) };
+}
+
+fn inode(socket: &impl AsRawFd) -> u64 {
+    let path = format!("/proc/self/fd/{}", socket.as_raw_fd());
+    fs::metadata(path).expect("an open socket").ino()
+}
