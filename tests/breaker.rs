@@ -1,0 +1,194 @@
+//! `max_fails` and `fail_timeout`: a resolver that is down is left alone, and found again.
+//!
+//! One worker each: every worker counts for itself.
+
+use std::time::{Duration, Instant};
+
+use support::{
+    eventually, get, Backend, Builder, FakeAuthgear, Fault, Gate, Nginx, RefusedAddr, Request,
+    User, DEADLINE,
+};
+
+use crate::project::{project, project_at, verdict, TELLING};
+use crate::site::site;
+
+const VALID: &str = "valid ok resolver";
+// Nobody was asked.
+const SUSPENDED: &str = "error resolver_suspended none";
+const CLOSED: &str = "error connection_closed resolver";
+
+fn one_worker(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
+    site(authgear, backend)
+        .workers(1)
+        .http(project("p", authgear, settings))
+        .server(TELLING)
+        .server("location / { authgear p; proxy_pass http://%%BACKEND%%; }")
+}
+
+/// A look-up of its own.
+fn request(nginx: &Nginx, authgear: &FakeAuthgear, path: &str) -> Request {
+    get(nginx, path).bearer(&authgear.opaque_token(&User::named("alice")))
+}
+
+#[track_caller]
+fn told(nginx: &Nginx, authgear: &FakeAuthgear, path: &str) -> String {
+    verdict(&request(nginx, authgear, path).send())
+}
+
+#[test]
+fn after_max_fails_nobody_is_asked() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = one_worker(&authgear, &backend, "max_fails 3; fail_timeout 1d;")
+        .server(
+            "location /open {
+               authgear p;
+               authgear_on_error anonymous;
+               proxy_pass http://%%BACKEND%%;
+             }",
+        )
+        .start();
+    authgear.inject(Fault::CloseAtOnce);
+    for _ in 0..3 {
+        assert_eq!(told(&nginx, &authgear, "/"), CLOSED);
+    }
+    authgear.clear();
+    for _ in 0..3 {
+        let denied = request(&nginx, &authgear, "/").send();
+        assert_eq!((denied.status, verdict(&denied).as_str()), (503, SUSPENDED));
+        // That long there is no use in coming back.
+        let wait = denied.header("retry-after").expect("Retry-After").parse::<u32>();
+        assert!((86_000..=86_400).contains(&wait.expect("seconds")));
+    }
+    let open = request(&nginx, &authgear, "/open").send();
+    assert_eq!((open.status, verdict(&open).as_str()), (200, SUSPENDED));
+    assert_eq!(open.echo().identity(), []);
+    // Without credentials there is nothing to ask.
+    assert_eq!(verdict(&get(&nginx, "/").send()), "none no_credentials none");
+    assert_eq!((authgear.hits(), authgear.connections_opened()), (3, 3));
+}
+
+#[test]
+fn which_failures_count() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let refused = RefusedAddr::bind();
+    let settings = "max_fails 2; fail_timeout 1d; max_response_size 8k;";
+    let faults = [
+        (true, Fault::CloseAtOnce),
+        (true, Fault::Reset),
+        (true, Fault::CloseAfter(20)),
+        (true, Fault::Hang),
+        (true, Fault::HangAfter(20)),
+        (true, Fault::Raw(b"garbage\r\n\r\n".into())),
+        (true, Fault::Status(502)),
+        (true, Fault::Status(503)),
+        (true, Fault::Status(504)),
+        // Authgear's word on one session, or the fault of one client.
+        (false, Fault::Status(500)),
+        (false, Fault::Status(400)),
+        (false, Fault::Status(401)),
+        (false, Fault::Status(403)),
+        (false, Fault::Status(404)),
+        (false, Fault::Status(405)),
+        (false, Fault::Status(429)),
+        (false, Fault::Redirect(302, "/".into())),
+        (false, Fault::SilentBlank),
+    ];
+    let mut builder = site(&authgear, &backend)
+        .workers(1)
+        .server(TELLING)
+        .http(project_at("refused", &authgear, &format!("http://{}", refused.addr()), settings))
+        .server("location /refused { authgear refused; proxy_pass http://%%BACKEND%%; }");
+    for n in 0..faults.len() {
+        let settings =
+            format!("{settings} timeout {};", if n == 3 || n == 4 { "200ms" } else { "5s" });
+        builder = builder
+            .http(project(&format!("p{n}"), &authgear, &settings))
+            .server(format!("location = /{n} {{ authgear p{n}; proxy_pass http://%%BACKEND%%; }}"));
+    }
+    let nginx = builder.start();
+    for (n, (counts, fault)) in faults.into_iter().enumerate() {
+        let (path, what) = (format!("/{n}"), format!("row {n}"));
+        authgear.inject_next(2, fault);
+        for _ in 0..2 {
+            assert!(!told(&nginx, &authgear, &path).contains("suspended"), "{what}");
+        }
+        let hits = authgear.hits();
+        let expected = if counts { SUSPENDED } else { VALID };
+        assert_eq!(told(&nginx, &authgear, &path), expected, "{what}");
+        assert_eq!(authgear.hits(), hits + usize::from(!counts), "{what}");
+    }
+    for expected in ["error connect_error resolver", "error connect_error resolver", SUSPENDED] {
+        assert_eq!(told(&nginx, &authgear, "/refused"), expected);
+    }
+}
+
+#[test]
+fn only_failures_in_a_row_count() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = one_worker(&authgear, &backend, "max_fails 2; fail_timeout 1d;").start();
+    for _ in 0..3 {
+        authgear.inject_next(1, Fault::CloseAtOnce);
+        // A connection that is new: what dies when used again is asked once more.
+        authgear.close_idle_connections();
+        assert_eq!(told(&nginx, &authgear, "/"), CLOSED);
+        assert_eq!(told(&nginx, &authgear, "/"), VALID);
+    }
+    let never = one_worker(&authgear, &backend, "max_fails 0;").start();
+    authgear.inject(Fault::CloseAtOnce);
+    for _ in 0..10 {
+        assert_eq!(told(&never, &authgear, "/"), CLOSED);
+    }
+}
+
+#[test]
+fn one_probe_finds_out() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let settings = "max_fails 2; fail_timeout 300ms; timeout 10s;";
+    let nginx = one_worker(&authgear, &backend, settings).start();
+    let gate = Gate::new();
+    authgear.inject_next(2, Fault::CloseAtOnce);
+    authgear.inject(Fault::Gate(gate.clone()));
+    for _ in 0..2 {
+        assert_eq!(told(&nginx, &authgear, "/"), CLOSED);
+    }
+    // When the time is over, one of these is asked about.
+    let mut pending = Vec::new();
+    let probed = eventually(DEADLINE, || {
+        pending.push(request(&nginx, &authgear, "/").start());
+        gate.waiting() > 0
+    });
+    assert!(probed);
+    for _ in 0..3 {
+        assert_eq!(told(&nginx, &authgear, "/"), SUSPENDED);
+    }
+    assert_eq!((gate.waiting(), authgear.hits()), (1, 3));
+    gate.open();
+    let told_all: Vec<_> = pending.into_iter().map(|pending| verdict(&pending.wait())).collect();
+    let valid = told_all.iter().filter(|told| *told == VALID).count();
+    let suspended = told_all.iter().filter(|told| *told == SUSPENDED).count();
+    assert_eq!((valid, suspended), (1, told_all.len() - 1), "{told_all:?}");
+    for _ in 0..3 {
+        assert_eq!(told(&nginx, &authgear, "/"), VALID);
+    }
+    assert_eq!(authgear.hits(), 6);
+}
+
+#[test]
+fn a_probe_that_fails_suspends_again() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = one_worker(&authgear, &backend, "max_fails 1; fail_timeout 200ms;").start();
+    authgear.inject(Fault::CloseAtOnce);
+    let start = Instant::now();
+    // The first, and three probes.
+    let probed = eventually(DEADLINE, || {
+        let told = told(&nginx, &authgear, "/");
+        assert!(told == CLOSED || told == SUSPENDED, "{told}");
+        authgear.hits() == 4
+    });
+    assert!(probed);
+    // nginx's clock ticks once per turn of its loop, so allow it some milliseconds.
+    assert!(start.elapsed() >= Duration::from_millis(3 * 200 - 50), "{:?}", start.elapsed());
+    authgear.clear();
+    assert!(eventually(DEADLINE, || told(&nginx, &authgear, "/") == VALID));
+    assert_eq!(told(&nginx, &authgear, "/"), VALID);
+}

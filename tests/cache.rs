@@ -1,0 +1,386 @@
+//! Verdicts are kept, for as long as they may be, and for nobody else.
+
+use std::time::Duration;
+
+use support::{
+    eventually, get, Backend, Builder, FakeAuthgear, Fault, Nginx, Request, Response, User,
+};
+
+use crate::project::project;
+use crate::site::site;
+
+/// Makes each answer tell where its verdict came from.
+const TELLING: &str =
+    "add_header X-Cache \"$authgear_cache_status $authgear_source $authgear_session\" always;";
+
+/// Everything goes to the backend; verdicts are kept in zone `z`.
+fn cached(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
+    site(authgear, backend)
+        .http("authgear_cache_zone z:1m;")
+        .http(project("p", authgear, "timeout 2s; max_fails 0;"))
+        .server(TELLING)
+        .server(format!("authgear p; authgear_cache z; {settings}"))
+        .server("location / { proxy_pass http://%%BACKEND%%; }")
+}
+
+/// `$authgear_cache_status`, `$authgear_source` and `$authgear_session`.
+#[track_caller]
+fn told(answer: &Response) -> String {
+    answer.header("x-cache").unwrap_or_else(|| panic!("{} tells nothing", answer.status))
+}
+
+#[track_caller]
+fn user(answer: &Response) -> Option<String> {
+    answer.echo().header("x-authgear-user-id").map(str::to_owned)
+}
+
+/// Waits until the request is told this: time has to pass for it.
+#[track_caller]
+fn until_told(request: &Request, what: &str) {
+    let mut last = String::new();
+    let found = eventually(Duration::from_secs(10), || {
+        last = told(&request.send());
+        last == what
+    });
+    assert!(found, "{what:?} expected, last told {last:?}");
+}
+
+#[test]
+fn a_verdict_is_kept_for_all_workers() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = cached(&authgear, &backend, "").workers(4).start();
+    let alice = User::named("alice").roles(&["editor", "billing:admin"]).amr(&["pwd", "otp"]);
+    let token = authgear.opaque_token(&alice);
+    let first = get(&nginx, "/").bearer(&token).send();
+    assert_eq!(told(&first), "MISS resolver valid");
+    for _ in 0..40 {
+        let answer = get(&nginx, "/").bearer(&token).send();
+        assert_eq!(told(&answer), "HIT cache valid");
+        assert_eq!(answer.echo().identity(), first.echo().identity());
+    }
+    assert_eq!(authgear.hits(), 1);
+}
+
+#[test]
+fn without_a_cache_each_request_is_asked_about() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = cached(&authgear, &backend, "")
+        .server("location /fresh { authgear_cache off; proxy_pass http://%%BACKEND%%; }")
+        .start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    assert_eq!(told(&get(&nginx, "/").bearer(&token).send()), "MISS resolver valid");
+    for _ in 0..3 {
+        let answer = get(&nginx, "/fresh").bearer(&token).send();
+        assert_eq!(told(&answer), "BYPASS resolver valid");
+    }
+    assert_eq!(told(&get(&nginx, "/").send()), "none none");
+    assert_eq!(authgear.hits(), 4);
+}
+
+#[test]
+fn no_identity_is_anybody_elses() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = cached(&authgear, &backend, "")
+        .http(project("prefixed", &authgear, "cookie_prefix dev_;"))
+        .server(
+            "location /prefixed { authgear prefixed; proxy_pass http://%%BACKEND%%; }
+             location /other { authgear http://%%OTHER%%; proxy_pass http://%%BACKEND%%; }",
+        );
+    let other = FakeAuthgear::start();
+    let nginx = nginx.var("OTHER", other.addr()).start();
+    let (alice, bob) = (User::named("alice"), User::named("bob"));
+    let (a, b) = (authgear.opaque_token(&alice), authgear.opaque_token(&bob));
+    let (session_a, session_b) = (authgear.session(&alice), authgear.session(&bob));
+    let (app_a, app_b) = (authgear.app_session(&alice), authgear.app_session(&bob));
+    let access_a = authgear.app_access_token(&alice);
+    let at = |path: &str| get(&nginx, path);
+    let cookies = |value: String| get(&nginx, "/").header("Cookie", value);
+    let rows = [
+        (at("/").bearer(&a), Some("alice")),
+        (at("/").bearer(&b), Some("bob")),
+        (at("/").bearer(&a[1..]), None),
+        (at("/").bearer(&a).cookie("session", &session_b), Some("alice")),
+        (at("/").bearer(&b).cookie("session", &session_a), Some("bob")),
+        (at("/").bearer("dead").cookie("session", &session_a), Some("alice")),
+        (at("/").bearer("dead").cookie("session", &session_b), Some("bob")),
+        (cookies(format!("session={session_a}")), Some("alice")),
+        (cookies(format!("session={session_b}")), Some("bob")),
+        (cookies(format!("app_session={app_a}")), Some("alice")),
+        (cookies(format!("app_session={app_b}")), Some("bob")),
+        (cookies(format!("app_session={session_a}")), None),
+        (cookies(format!("app_access_token={access_a}")), Some("alice")),
+        (cookies(format!("app_access_token={a}x")), None),
+        (cookies(format!("app_session={app_a}; session={session_b}")), Some("alice")),
+        (cookies(format!("app_session={app_b}; session={session_a}")), Some("bob")),
+        (cookies(format!("session={session_a}; session={session_b}")), Some("alice")),
+        (cookies(format!("session={session_b}; session={session_a}")), Some("bob")),
+        (at("/prefixed").bearer(&a), Some("alice")),
+        (at("/prefixed").header("Cookie", format!("dev_session={session_a}")), None),
+        (at("/prefixed").bearer(&b).cookie("dev_session", "x"), Some("bob")),
+        (at("/other").bearer(&a), None),
+        (at("/other").cookie("session", &session_a), None),
+        (at("/"), None),
+    ];
+    for round in ["cold", "warm"] {
+        for (request, expected) in &rows {
+            assert_eq!(user(&request.send()).as_deref(), *expected, "{round}: {request:?}");
+        }
+    }
+    // Once each: but not about who has no credentials, and twice about the session cookie that
+    // the resolver says nothing about under its other name.
+    assert_eq!(authgear.hits() + other.hits(), rows.len());
+}
+
+#[test]
+fn places_share_verdicts_whatever_their_times() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = cached(&authgear, &backend, "")
+        .server(
+            "location /short { authgear_cache_valid valid=1ms; proxy_pass http://%%BACKEND%%; }
+             location /none { authgear_cache_valid none=0s invalid=0s; proxy_pass http://%%BACKEND%%; }",
+        )
+        .start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    assert_eq!(told(&get(&nginx, "/").bearer(&token).send()), "MISS resolver valid");
+    until_told(&get(&nginx, "/short").bearer(&token), "MISS resolver valid");
+    assert_eq!(told(&get(&nginx, "/none").bearer(&token).send()), "HIT cache valid");
+    for _ in 0..3 {
+        let answer = get(&nginx, "/none").bearer("dead").send();
+        assert_eq!(told(&answer), "MISS resolver none");
+    }
+}
+
+#[test]
+fn times_end() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let times = "authgear_cache_valid valid=400ms invalid=200ms none=100ms;";
+    let nginx = cached(&authgear, &backend, times).start();
+    let alice = authgear.add_user(User::named("alice"));
+    let dead = authgear.session(&alice);
+    authgear.expire(&dead);
+    let rows = [
+        (get(&nginx, "/").bearer(&authgear.opaque_token(&alice)), "valid"),
+        (get(&nginx, "/").cookie("session", &dead), "invalid"),
+        (get(&nginx, "/").bearer("dead"), "none"),
+    ];
+    for (request, session) in &rows {
+        assert_eq!(told(&request.send()), format!("MISS resolver {session}"));
+        assert_eq!(told(&request.send()), format!("HIT cache {session}"));
+        until_told(request, &format!("MISS resolver {session}"));
+    }
+}
+
+#[test]
+fn a_token_is_not_kept_beyond_its_expiry() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = cached(&authgear, &backend, "").start();
+    let alice = User::named("alice");
+    let bearer = authgear.token(&alice).expires_in(2).sign();
+    let cookie = authgear.token(&alice).expires_in(2).sign();
+    let requests =
+        [get(&nginx, "/").bearer(&bearer), get(&nginx, "/").cookie("app_access_token", &cookie)];
+    for request in &requests {
+        assert_eq!(user(&request.send()).as_deref(), Some("alice"));
+        assert_eq!(told(&request.send()), "HIT cache valid");
+    }
+    for request in &requests {
+        until_told(request, "MISS resolver none");
+    }
+    // One that had expired before did not decide, and caps nothing.
+    let expired = authgear.token(&alice).expires_in(-5).sign();
+    let session = authgear.session(&alice);
+    let request = get(&nginx, "/").bearer(&expired).cookie("session", &session);
+    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(told(&request.send()), "HIT cache valid");
+}
+
+#[test]
+fn failures_are_not_kept() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = cached(&authgear, &backend, "").start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    let request = get(&nginx, "/").bearer(&token);
+    for fault in [Fault::Status(500), Fault::Status(204), Fault::CloseAtOnce] {
+        authgear.inject(fault);
+        let answer = request.send();
+        assert_eq!((answer.status, told(&answer).as_str()), (503, "MISS resolver error"));
+    }
+    authgear.clear();
+    assert_eq!(told(&request.send()), "MISS resolver valid");
+}
+
+#[test]
+fn silence_about_a_session_is_not_kept() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = cached(&authgear, &backend, "authgear_cache_valid valid=200ms;")
+        .server(
+            "location /stale { authgear_cache_use_stale error=1h; proxy_pass http://%%BACKEND%%; }",
+        )
+        .start();
+    let session = authgear.session(&User::named("alice"));
+    let request = get(&nginx, "/").cookie("session", &session);
+    authgear.inject(Fault::SilentBlank);
+    for _ in 0..2 {
+        assert_eq!(told(&request.send()), "MISS resolver none");
+    }
+    nginx.wait_for_error_log("cookie_prefix");
+    // It does not replace what is kept, and counts as a failure where one may be bridged.
+    authgear.clear();
+    assert_eq!(told(&request.send()), "MISS resolver valid");
+    authgear.inject(Fault::SilentBlank);
+    let stale = get(&nginx, "/stale").cookie("session", &session);
+    until_told(&stale, "STALE cache valid");
+    assert_eq!(user(&stale.send()).as_deref(), Some("alice"));
+    // Of a bearer token it is an answer as any other.
+    let bearer = get(&nginx, "/").bearer("token");
+    assert_eq!(told(&bearer.send()), "MISS resolver none");
+    assert_eq!(told(&bearer.send()), "HIT cache none");
+}
+
+#[test]
+fn stale_while_authgear_fails() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let settings = "authgear_cache_valid valid=100ms; authgear_cache_use_stale error=3s;";
+    let nginx = cached(&authgear, &backend, settings).start();
+    let (alice, bob) = (User::named("alice"), User::named("bob"));
+    let request = get(&nginx, "/").bearer(&authgear.opaque_token(&alice));
+    assert_eq!(told(&request.send()), "MISS resolver valid");
+    authgear.inject(Fault::Status(500));
+    until_told(&request, "STALE cache valid");
+    assert_eq!(user(&request.send()).as_deref(), Some("alice"));
+    // Nothing to fall back on.
+    let other = get(&nginx, "/").bearer(&authgear.opaque_token(&bob)).send();
+    assert_eq!((other.status, told(&other).as_str()), (503, "MISS resolver error"));
+    // It ends.
+    let ended = eventually(Duration::from_secs(10), || request.send().status == 503);
+    assert!(ended, "stale for ever");
+    authgear.clear();
+    until_told(&request, "MISS resolver valid");
+}
+
+#[test]
+fn stale_while_it_is_refreshed() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let settings = "authgear_cache_valid valid=100ms; authgear_cache_use_stale updating=1h;";
+    let nginx = cached(&authgear, &backend, settings).workers(1).start();
+    let alice = authgear.add_user(User::named("alice"));
+    let request = get(&nginx, "/").bearer(&authgear.opaque_token(&alice));
+    assert_eq!(told(&request.send()), "MISS resolver valid");
+    let gate = support::Gate::new();
+    authgear.inject(Fault::Gate(gate.clone()));
+    until_told(&request, "STALE cache valid");
+    gate.wait_for_waiters(1);
+    for _ in 0..5 {
+        let answer = request.send();
+        assert_eq!(
+            (told(&answer).as_str(), user(&answer).as_deref()),
+            ("UPDATING cache valid", Some("alice"))
+        );
+    }
+    assert_eq!(authgear.hits(), 2, "one refresh, whose requests are long gone");
+    authgear.clear();
+    authgear.disable("alice");
+    gate.open();
+    // What was refreshed then is stale in turn, and the next refresh tells that she is disabled.
+    until_told(&request, "HIT cache invalid");
+}
+
+#[test]
+fn a_zone_outlives_a_reload() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = cached(&authgear, &backend, "").start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    let request = get(&nginx, "/").bearer(&token);
+    assert_eq!(told(&request.send()), "MISS resolver valid");
+    nginx.reload();
+    assert_eq!(told(&request.send()), "HIT cache valid");
+    // Another size is another zone.
+    nginx.edit_conf(|conf| conf.replace("z:1m", "z:2m"));
+    nginx.reload();
+    assert_eq!(told(&request.send()), "MISS resolver valid");
+    // Other settings are another project.
+    nginx.edit_conf(|conf| conf.replace("timeout 2s;", "timeout 2s; cookie_prefix x_;"));
+    nginx.reload();
+    assert_eq!(told(&request.send()), "MISS resolver valid");
+}
+
+#[test]
+fn a_full_zone_forgets_what_was_not_used() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .http("authgear_cache_zone z:64k front=1;")
+        .http(project("p", &authgear, ""))
+        .server(TELLING)
+        .server("authgear p; authgear_cache z; authgear_cache_valid none=1h;")
+        .server("location / { proxy_pass http://%%BACKEND%%; }")
+        .start();
+    let alice = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
+    assert_eq!(told(&alice.send()), "MISS resolver valid");
+    for n in 0..1000 {
+        let answer = get(&nginx, "/").bearer(&format!("token {n}")).send();
+        assert_eq!(told(&answer), "MISS resolver none");
+        if n % 20 == 0 {
+            assert_eq!(told(&alice.send()), "HIT cache valid", "after {n} others");
+        }
+    }
+    let forgotten = get(&nginx, "/").bearer("token 0").send();
+    assert_eq!(told(&forgotten), "MISS resolver none");
+    let recent = get(&nginx, "/").bearer("token 999").send();
+    assert_eq!(told(&recent), "HIT cache none");
+}
+
+#[test]
+fn cached_verdicts_reach_other_kinds_of_lookup() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .http("authgear_cache_zone z:1m;")
+        .http(format!(
+            "authgear_project p {{ endpoint {}; resolver_url /_auth; }}",
+            authgear.origin()
+        ))
+        .var("RESOLVER", authgear.resolver_url())
+        .server(TELLING)
+        .server("authgear p; authgear_cache z;")
+        .server("location / { proxy_pass http://%%BACKEND%%; }")
+        .server(
+            "location = /_auth {
+               internal;
+               proxy_pass %%RESOLVER%%;
+               proxy_set_header Host $authgear_host;
+               proxy_set_header X-Forwarded-Proto $authgear_scheme;
+             }",
+        )
+        .start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    let request = get(&nginx, "/").bearer(&token);
+    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(told(&request.send()), "HIT cache valid");
+    assert_eq!(user(&request.send()).as_deref(), Some("alice"));
+    assert_eq!(authgear.hits(), 1);
+}
+
+#[test]
+fn bad_settings_are_refused() {
+    for (line, says) in [
+        ("authgear_cache_zone z;", "it must be NAME:SIZE"),
+        ("authgear_cache_zone off:1m;", "it must be NAME:SIZE"),
+        ("authgear_cache_zone z:x;", "invalid size \"x\" of zone \"z\""),
+        ("authgear_cache_zone z:8k;", "zone \"z\" is too small, it needs at least "),
+        ("authgear_cache_zone z:1m front=0;", "front= with a number from 1"),
+        ("authgear_cache_zone z:1m back=1;", "front= with a number from 1"),
+        ("authgear_cache_zone z:1m; authgear_cache_zone z:1m;", "duplicate authgear_cache_zone"),
+        ("authgear_cache z;", "unknown authgear_cache_zone \"z\""),
+        ("authgear_cache off; authgear_cache off;", "\"authgear_cache\" directive is duplicate"),
+        ("authgear_cache_valid 10s;", "invalid value \"10s\" in \"authgear_cache_valid\""),
+        ("authgear_cache_valid valid=x;", "invalid value \"valid=x\""),
+        ("authgear_cache_valid other=1s;", "invalid value \"other=1s\""),
+        ("authgear_cache_use_stale on;", "invalid value \"on\" in \"authgear_cache_use_stale\""),
+        ("authgear_cache_use_stale error=x;", "invalid value \"error=x\""),
+        ("authgear_cache_use_stale off error;", "invalid value \"off\""),
+    ] {
+        let test = Nginx::builder().http(line).server("location / { return 204; }").check();
+        assert!(!test.ok, "{line} is accepted");
+        assert!(test.output.contains(says), "{line}: {says:?} expected in {}", test.output);
+        assert!(test.output.contains("nginx.conf:"), "{line} has no place: {}", test.output);
+    }
+}

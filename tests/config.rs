@@ -1,0 +1,416 @@
+//! Directives: what `nginx -t` refuses and with which words, and which level has the last word.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use support::{get, Backend, Builder, Ca, FakeAuthgear, Nginx, RefusedAddr, User};
+
+use crate::project::{project, project_at, verdict, TELLING};
+use crate::site::site;
+
+/// Where the faulty line ends.
+const HERE: &str = "# here";
+
+/// Panics unless `nginx -t` refuses this with those words and the file and line of [`HERE`].
+#[track_caller]
+fn refused(builder: Builder, says: &str) {
+    let here = Arc::new(Mutex::new(0));
+    let line = here.clone();
+    let test = builder
+        .raw_conf(move |conf| {
+            let marked = conf.lines().position(|line| line.ends_with(HERE));
+            *line.lock().expect("a line") = marked.expect("a faulty line") + 1;
+            conf
+        })
+        .check();
+    let line = *here.lock().expect("a line");
+    let errors: Vec<_> = test.output.lines().filter(|line| line.contains("[emerg]")).collect();
+    let place = format!("/nginx.conf:{line}");
+    let told =
+        matches!(errors[..], [e] if e.contains(&format!("{says} in /")) && e.ends_with(&place));
+    assert!(!test.ok && told, "{says} ...{place}\n{}", test.output);
+}
+
+fn http(text: impl AsRef<str>) -> Builder {
+    Nginx::builder().http(text)
+}
+
+fn server(text: &str) -> Builder {
+    Nginx::builder().server(text)
+}
+
+/// A project with this line, and an endpoint if the line is none.
+fn setting(line: &str) -> Builder {
+    let endpoint = if line.starts_with("endpoint ") { "" } else { "endpoint https://a.test;" };
+    http(format!("authgear_project p {{\n{endpoint}\n{line} {HERE}\n}}"))
+}
+
+/// A value as an error shows it.
+fn shown(value: &str) -> String {
+    match value.get(..100) {
+        Some(start) if value.len() > 100 => format!("{start}..."),
+        _ => value.to_owned(),
+    }
+}
+
+#[test]
+fn endpoints_and_resolver_urls() {
+    let long = format!("https://{}", "a".repeat(2048));
+    let rows = [
+        ("a.test", "it must begin with \"http://\" or \"https://\""),
+        ("\"\"", "it must begin with \"http://\" or \"https://\""),
+        ("ftp://a.test", "it must begin with \"http://\" or \"https://\""),
+        ("https://", "it has no host"),
+        ("https://:443", "it has no host"),
+        ("https:///x", "it has no host"),
+        ("https://u:p@a.test", "it must not have a user name or password"),
+        ("https://u@a.test", "it must not have a user name or password"),
+        ("https://a.test?q", "it must not have a query"),
+        ("https://a.test#f", "it must not have a fragment"),
+        ("https://a..test", "it has an invalid host"),
+        ("https://1.2.3", "it has an invalid host"),
+        ("https://a.test:0", "it has an invalid port"),
+        ("https://a.test:65536", "it has an invalid port"),
+        ("'https://a test'", "it has an invalid character"),
+        (&long, "it is longer than 2048 bytes"),
+    ];
+    for (value, says) in rows {
+        let quoted = shown(value.trim_matches(['"', '\'']));
+        let says_endpoint = format!("invalid \"endpoint\" \"{quoted}\": {says}");
+        refused(setting(&format!("endpoint {value};")), &says_endpoint);
+        let says_resolver = format!(
+            "invalid \"resolver_url\" \"{quoted}\": {says}; it may be a URL, or the URI of an internal \
+             location, which begins with \"/\""
+        );
+        refused(setting(&format!("resolver_url {value};")), &says_resolver);
+    }
+    let path = "invalid \"endpoint\" \"https://a.test/x\": it must not have a path";
+    refused(setting("endpoint https://a.test/x;"), path);
+    // No subrequest could go there.
+    for (uri, says) in [
+        ("'/a b'", "it has an invalid character"),
+        ("/a\u{e9}", "it has an invalid character"),
+        ("/a?b", "it must not have a query"),
+        ("/a#b", "it must not have a fragment"),
+    ] {
+        let says = format!("invalid \"resolver_url\" \"{}\": {says}", uri.trim_matches('\''));
+        refused(setting(&format!("resolver_url {uri};")), &says);
+    }
+}
+
+#[test]
+fn values_of_settings() {
+    let time = "it must be a time above 0 and up to 1d, such as 500ms or 5s";
+    let mut rows = vec![
+        ("max_connections", "0", "it must be a number from 1 to 65535"),
+        ("max_connections", "65536", "it must be a number from 1 to 65535"),
+        ("max_connections", "many", "it must be a number from 1 to 65535"),
+        ("max_fails", "-1", "it must be a number from 0 to 4294967295"),
+        ("max_fails", "1.5", "it must be a number from 0 to 4294967295"),
+        ("max_fails", "4294967296", "it must be a number from 0 to 4294967295"),
+        ("keepalive", "off", "it must be a number from 0 to 65535"),
+        ("keepalive", "65536", "it must be a number from 0 to 65535"),
+        ("max_response_size", "8191", "it must be a size from 8k to 1m"),
+        ("max_response_size", "1025k", "it must be a size from 8k to 1m"),
+        ("max_response_size", "big", "it must be a size from 8k to 1m"),
+        ("ssl_verify", "true", "it must be \"on\" or \"off\""),
+        ("ssl_verify", "ON", "it must be \"on\" or \"off\""),
+    ];
+    for key in ["connect_timeout", "timeout", "fail_timeout", "keepalive_timeout"] {
+        rows.extend(["0", "-1s", "soon", "86401s", "1y"].map(|value| (key, value, time)));
+    }
+    for (key, value, says) in rows {
+        let says = format!("invalid value \"{value}\" in \"{key}\" directive, {says}");
+        refused(setting(&format!("{key} {value};")), &says);
+    }
+
+    let long = "a".repeat(65);
+    for (prefix, says) in [
+        ("a=b", "it has an invalid character"),
+        ("'a b'", "it has an invalid character"),
+        (&long, "it is longer than 64 bytes"),
+    ] {
+        let quoted = prefix.trim_matches('\'');
+        let says = format!("invalid \"cookie_prefix\" \"{quoted}\": {says}");
+        refused(setting(&format!("cookie_prefix {prefix};")), &says);
+    }
+    // The line that can say which file is the end of the block, where TLS is set up.
+    let missing = "authgear_project p {\nendpoint https://a.test;\n\
+                   ssl_trusted_certificate no/such.pem;\n} # here";
+    refused(http(missing), "no/such.pem\"");
+    let no_certificate = http(missing.replace("no/such", "empty")).file("empty.pem", "nothing");
+    refused(no_certificate, "empty.pem\"");
+}
+
+#[test]
+fn shape_of_project_blocks() {
+    refused(setting("nonsense 1;"), "unknown directive \"nonsense\"");
+    refused(setting("Timeout 1s;"), "unknown directive \"Timeout\"");
+    for line in ["timeout;", "timeout 1s 2s;", "cookie_prefix;", "endpoint a b;", "keepalive 1 2;"]
+    {
+        let key = line.split([' ', ';']).next().unwrap_or_default();
+        refused(setting(line), &format!("invalid number of arguments in \"{key}\" directive"));
+    }
+    for (key, value) in [
+        ("endpoint", "https://a.test"),
+        ("resolver_url", "/_auth"),
+        ("cookie_prefix", "a"),
+        ("connect_timeout", "1s"),
+        ("timeout", "1s"),
+        ("max_connections", "1"),
+        ("max_fails", "1"),
+        ("fail_timeout", "1s"),
+        ("keepalive", "1"),
+        ("keepalive_timeout", "1s"),
+        ("ssl_verify", "on"),
+        ("ssl_trusted_certificate", "a.pem"),
+        ("max_response_size", "8k"),
+    ] {
+        let twice = format!("authgear_project p {{\n{key} {value};\n{key} {value}; {HERE}\n}}");
+        refused(http(twice), &format!("\"{key}\" directive is duplicate"));
+    }
+    refused(
+        http("authgear_project p {\ntimeout 1s;\n} # here"),
+        "authgear_project \"p\" has no \"endpoint\", such as https://myapp.authgear.cloud",
+    );
+    refused(setting("timeout 1s {"), "unexpected \"{\"");
+
+    let block = "{\nendpoint https://a.test;\n}";
+    let long = "a".repeat(65);
+    for name in ["1a", "off", "a/b", "-a", "\"\"", "a:b", &long] {
+        let quoted = name.trim_matches('"');
+        let says = format!(
+            "invalid name \"{quoted}\" of authgear_project: letters, digits, \"_\", \"-\" and \
+             \".\" are allowed, the first a letter or \"_\", and \"off\" is taken"
+        );
+        let opening = block.replacen('{', &format!("{{ {HERE}"), 1);
+        refused(http(format!("authgear_project {name} {opening}")), &says);
+    }
+    refused(
+        http(format!("authgear_project p {block}\nauthgear_project p {{ # here\n}}")),
+        "duplicate authgear_project \"p\"",
+    );
+    let arguments = "invalid number of arguments in \"authgear_project\" directive";
+    refused(http("authgear_project { # here\n}"), arguments);
+    refused(http("authgear_project a b { # here\n}"), arguments);
+    let unopened = "directive \"authgear_project\" has no opening \"{\"";
+    refused(http("authgear_project p; # here"), unopened);
+    let misplaced = "\"authgear_project\" directive is not allowed here";
+    refused(server("authgear_project p { # here\n}"), misplaced);
+    refused(server("location / {\nauthgear_project p { # here\n} }"), misplaced);
+}
+
+#[test]
+fn arguments_and_places_of_authgear() {
+    for value in ["1a", "a/b", "\"\"", "$host", "a.test:80", "https:/a.test", "OFF!"] {
+        let quoted = value.trim_matches('"');
+        let says = format!(
+            "invalid value \"{quoted}\" in \"authgear\" directive, it must be the URL of an \
+             Authgear endpoint (https://...), the name of an \"authgear_project\" or \"off\""
+        );
+        refused(server(&format!("authgear {value}; # here")), &says);
+    }
+    for (url, says) in [
+        ("ftp://a.test", "it must begin with \"http://\" or \"https://\""),
+        ("https://a.test/x", "it must not have a path"),
+        ("https://a.test/?q", "it must not have a query"),
+        ("https://u@a.test", "it must not have a user name or password"),
+    ] {
+        let says = format!("invalid Authgear endpoint \"{url}\": {says}");
+        refused(server(&format!("authgear {url}; # here")), &says);
+    }
+    let arguments = "invalid number of arguments in \"authgear\" directive";
+    refused(server("authgear; # here"), arguments);
+    refused(server("authgear off off; # here"), arguments);
+    let duplicate = "\"authgear\" directive is duplicate";
+    refused(server("authgear off; authgear off; # here"), duplicate);
+    refused(http("authgear off;\nauthgear https://192.0.2.1; # here"), duplicate);
+    refused(server("location / {\nauthgear off;\nauthgear off; # here\n}"), duplicate);
+    let misplaced = "\"authgear\" directive is not allowed here";
+    refused(Nginx::builder().main("authgear off; # here"), misplaced);
+    refused(server("location / { if ($arg_a) {\nauthgear off; # here\n} }"), misplaced);
+
+    // The place is that of `authgear`, wherever the error shows itself.
+    let unknown = "unknown authgear_project \"nope\"";
+    for text in ["authgear nope; # here\nreturn 204;", "location / {\nauthgear nope; # here\n}\n"] {
+        refused(server(text), unknown);
+    }
+    refused(server("location / { limit_except GET {\nauthgear nope; # here\n} }"), unknown);
+    refused(http("authgear nope; # here").server("location / { }"), unknown);
+}
+
+#[test]
+fn names_at_http_level_must_exist() {
+    // nginx merges this level into servers only, and this one does not inherit it.
+    let overridden = http("authgear nope; # here").server("authgear off;");
+    refused(overridden, "unknown authgear_project \"nope\"");
+}
+
+#[test]
+fn arguments_and_places_of_authgear_on_error() {
+    for value in ["allow", "\"\"", "Deny", "off"] {
+        let quoted = value.trim_matches('"');
+        let says = format!(
+            "invalid value \"{quoted}\" in \"authgear_on_error\" directive, it must be \"deny\" or \
+             \"anonymous\""
+        );
+        refused(server(&format!("authgear_on_error {value}; # here")), &says);
+    }
+    let arguments = "invalid number of arguments in \"authgear_on_error\" directive";
+    refused(server("authgear_on_error; # here"), arguments);
+    refused(server("authgear_on_error deny anonymous; # here"), arguments);
+    let duplicate = "\"authgear_on_error\" directive is duplicate";
+    refused(server("authgear_on_error deny;\nauthgear_on_error deny; # here"), duplicate);
+    let misplaced = "\"authgear_on_error\" directive is not allowed here";
+    refused(Nginx::builder().main("authgear_on_error deny; # here"), misplaced);
+    for block in ["if ($arg_a)", "limit_except GET"] {
+        let text = format!("location / {{ {block} {{\nauthgear_on_error deny; # here\n}} }}");
+        refused(server(&text), misplaced);
+    }
+}
+
+#[test]
+fn good_configurations() {
+    let all = "authgear_project A_b-c.9 {
+        endpoint HTTPS://192.0.2.1:443/;
+        resolver_url http://192.0.2.2:3001/resolve;
+        cookie_prefix \"\";
+        connect_timeout 1ms;
+        timeout 1d;
+        max_connections 65535;
+        max_fails 0;
+        fail_timeout 1m30s;
+        keepalive 0;
+        keepalive_timeout 1h;
+        ssl_verify off;
+        ssl_trusted_certificate ca.pem;
+        max_response_size 8k;
+    }";
+    let rows = [
+        server("authgear https://192.0.2.1;"),
+        server("authgear http://[2001:db8::1]:8080/;"),
+        server("authgear off;"),
+        server("location / { limit_except GET { authgear https://192.0.2.1; } }"),
+        http("authgear https://192.0.2.1; authgear_on_error anonymous;")
+            .server("authgear off; authgear_on_error deny; location / { authgear_on_error deny; }"),
+        // Names are looked up only for projects in use.
+        http("authgear_project p { endpoint https://no-such-host.invalid; }"),
+        http(all).server("authgear A_b-c.9;"),
+        http("authgear later;").http("authgear_project later { endpoint https://192.0.2.1; }"),
+        http("authgear_project p { endpoint https://192.0.2.1; resolver_url /_auth; }"),
+        http("authgear_project p { endpoint https://192.0.2.1; max_response_size 1m; max_fails 4294967295; }"),
+    ];
+    for (n, builder) in rows.into_iter().enumerate() {
+        let test = builder.file("ca.pem", Ca::new().pem()).check();
+        assert!(test.ok && !test.output.contains("[warn]"), "row {n}: {}", test.output);
+    }
+}
+
+#[test]
+fn each_level_inherits_and_replaces() {
+    let (one, two, backend) = (FakeAuthgear::start(), FakeAuthgear::start(), Backend::start());
+    let nginx = site(&one, &backend)
+        .var("TWO", two.url())
+        // A NAME may stand before its block.
+        .http("authgear two; proxy_http_version 1.1;")
+        .http(project("two", &two, ""))
+        .server(
+            "location /http { proxy_pass http://%%BACKEND%%; }
+             location /if { if ($arg_a) { set $a b; } proxy_pass http://%%BACKEND%%; }
+             location /off {
+               authgear off;
+               proxy_pass http://%%BACKEND%%;
+               location /off/nested { proxy_pass http://%%BACKEND%%; }
+               location /off/on { authgear %%AUTHGEAR%%; proxy_pass http://%%BACKEND%%; }
+             }
+             location /writes {
+               authgear off;
+               limit_except GET { authgear %%AUTHGEAR%%; }
+               proxy_pass http://%%BACKEND%%;
+             }
+             location /reads {
+               limit_except GET { authgear off; }
+               proxy_pass http://%%BACKEND%%;
+             }",
+        )
+        .http(
+            "server {
+               listen %%ADDR2%%;
+               authgear %%AUTHGEAR%%;
+               location / { proxy_pass http://%%BACKEND%%; }
+               location /two { authgear two; proxy_pass http://%%BACKEND%%; }
+             }",
+        )
+        .listen_extra(1)
+        .start();
+    let token_one = one.opaque_token(&User::named("one"));
+    let token_two = two.opaque_token(&User::named("two"));
+    // Each Authgear knows one of the tokens.
+    let who = |to: SocketAddr, method: &str, path: &str| {
+        let user = |token| {
+            let answer = get(&to, path).method(method).bearer(token).send();
+            answer.echo().header("x-authgear-user-id").map(str::to_owned)
+        };
+        user(&token_one).or_else(|| user(&token_two))
+    };
+    let (here, there) = (nginx.addr(), nginx.addr2());
+    for (to, method, path, expected) in [
+        (here, "GET", "/http", Some("two")),
+        (here, "GET", "/if?a=1", Some("two")),
+        (here, "GET", "/off", None),
+        (here, "GET", "/off/nested", None),
+        (here, "GET", "/off/on", Some("one")),
+        (here, "GET", "/writes", None),
+        (here, "POST", "/writes", Some("one")),
+        (here, "GET", "/reads", Some("two")),
+        (here, "POST", "/reads", None),
+        (there, "GET", "/", Some("one")),
+        (there, "GET", "/two", Some("two")),
+    ] {
+        assert_eq!(who(to, method, path).as_deref(), expected, "{method} {path}");
+    }
+}
+
+#[test]
+fn on_error_inherits_and_replaces() {
+    let (authgear, refused) = (FakeAuthgear::start(), RefusedAddr::bind());
+    let resolver = format!("http://{}", refused.addr());
+    let nginx = Nginx::builder()
+        .http(project_at("p", &authgear, &resolver, ""))
+        .http("authgear p;")
+        .server(
+            "location / { try_files /none =204; }
+             location /open {
+               authgear_on_error anonymous;
+               try_files /none =204;
+               location /open/nested { try_files /none =204; }
+               location /open/shut { authgear_on_error deny; try_files /none =204; }
+             }",
+        )
+        .start();
+    for (path, status) in [("/", 503), ("/open", 204), ("/open/nested", 204), ("/open/shut", 503)] {
+        assert_eq!(get(&nginx, path).bearer("token").send().status, status, "{path}");
+    }
+}
+
+#[test]
+fn a_url_is_one_project_and_a_name_another() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    // One worker: connections are kept per worker, and tell projects apart.
+    let nginx = site(&authgear, &backend)
+        .workers(1)
+        .http(project("p", &authgear, ""))
+        .server(TELLING)
+        .server(
+            "location /one { authgear %%AUTHGEAR%%; proxy_pass http://%%BACKEND%%; }
+             location /two { authgear %%AUTHGEAR%%/; proxy_pass http://%%BACKEND%%; }
+             location /name { authgear p; proxy_pass http://%%BACKEND%%; }",
+        )
+        .start();
+    for path in ["/one", "/two", "/name", "/name", "/two", "/one"] {
+        let answer = get(&nginx, path).bearer("token").send();
+        assert_eq!(verdict(&answer), "none no_session resolver", "{path}");
+    }
+    let connections: Vec<u64> = authgear.requests().iter().map(|asked| asked.connection).collect();
+    assert_eq!(connections, [1, 1, 2, 2, 1, 1]);
+}

@@ -1,0 +1,206 @@
+//! The example configurations run as they stand, but for ports, addresses and paths.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::{get, Backend, Builder, Ca, FakeAuthgear, Nginx, RefusedAddr, Request, User};
+use tempfile::TempDir;
+
+use crate::site::{assert_nothing_forged, identity_of, own_ip, Pairs, FORGED};
+
+/// Each is run by a test below.
+const EXAMPLES: [&str; 4] =
+    ["auth_request.conf", "internal-location.conf", "minimal.conf", "project.conf"];
+
+/// The public host of the examples' project.
+const HOST: &str = "myapp.authgear.cloud";
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../nginx-conf")
+}
+
+#[test]
+fn every_example_is_run() {
+    let files = fs::read_dir(folder()).expect("the examples");
+    let names = files.map(|file| file.expect("a file").file_name().into_string().expect("a name"));
+    assert_eq!(names.collect::<BTreeSet<_>>(), EXAMPLES.map(str::to_owned).into());
+}
+
+/// An example, this and that replaced: all of it has to be there.
+fn example(name: &str, replace: &[(&str, &str)]) -> Builder {
+    let text = fs::read_to_string(folder().join(name)).expect("the example");
+    let replace: Vec<(String, String)> = [("listen 8080;", "listen %%ADDR%%;")]
+        .iter()
+        .chain(replace)
+        .map(|(from, to)| ((*from).to_owned(), (*to).to_owned()))
+        .collect();
+    let uses_module = text.contains("load_module");
+    let builder = Nginx::builder()
+        // The example loads it itself.
+        .without_module()
+        .main("# %%ADDR%%\n# %%DIR%%\n# %%MODULE%%")
+        // Its host is where the test says, and nobody else is asked about it.
+        .file("resolv.conf", "")
+        .mount("/etc/resolv.conf", "resolv.conf");
+    builder.raw_conf(move |conf| {
+        let (main, rest) = conf.split_once("events {").expect("main");
+        let (_, http) = rest.split_once("http {\n").expect("http");
+        let http = http.trim_end().strip_suffix('}').expect("the end of http");
+        let mut values = main.lines().filter_map(|line| line.strip_prefix("# "));
+        let mut value = || values.next().expect("a value").to_owned();
+        let (addr, dir, module) = (value(), value(), value());
+
+        let mut text = text;
+        let mut swap = |from: &str, to: &str| {
+            assert!(text.contains(from), "no {from} in the example");
+            text = text.replace(from, to);
+        };
+        for (from, to) in &replace {
+            swap(from, &to.replace("%%ADDR%%", &addr).replace("%%DIR%%", &dir));
+        }
+        if uses_module {
+            swap("modules/ngx_http_authgear_module.so", &module);
+        }
+        // Logs and temporary files belong into the test's directory.
+        swap("http {\n", &format!("http {{\n{http}"));
+        format!("{main}{text}")
+    })
+}
+
+/// Authgear at its public host, whose authority the system trusts.
+struct Public {
+    authgear: FakeAuthgear,
+    hosts: String,
+    roots: TempDir,
+}
+
+impl Public {
+    fn start() -> Self {
+        let ip = own_ip(1);
+        let (ca, roots) = (Ca::new(), tempfile::tempdir().expect("a directory"));
+        ca.pem_path(roots.path());
+        let authgear = FakeAuthgear::builder()
+            .origin(&format!("https://{HOST}"))
+            .tls(ca.leaf(&[HOST]))
+            .listen(&format!("{ip}:443"))
+            .start();
+        Self { authgear, hosts: format!("{ip} {HOST}\n"), roots }
+    }
+
+    /// An example that finds it there.
+    fn example(&self, name: &str, backend: &Backend) -> Builder {
+        let roots = self.roots.path().join("ca.pem");
+        example(name, &[("127.0.0.1:8000", &backend.addr().to_string())])
+            .file("hosts", self.hosts.as_str())
+            .mount("/etc/hosts", "hosts")
+            .env("SSL_CERT_FILE", roots.to_str().expect("a path"))
+    }
+}
+
+/// `nginx -t` has nothing to say against it, and it runs.
+#[track_caller]
+fn run(builder: impl Fn() -> Builder) -> Nginx {
+    let test = builder().check();
+    assert!(test.ok && !test.output.contains("[warn]"), "{}", test.output);
+    builder().start()
+}
+
+fn alice() -> User {
+    User::named("alice").roles(&["editor"])
+}
+
+/// A client that calls itself something else.
+fn lying(request: Request) -> Request {
+    request.header("X-Authgear-User-Id", FORGED).header("X-Authgear-User-Roles", FORGED)
+}
+
+#[test]
+fn minimal_replaces_auth_request() {
+    let (public, backend) = (Public::start(), Backend::start());
+    let before = run(|| public.example("auth_request.conf", &backend));
+    let after = run(|| public.example("minimal.conf", &backend));
+    let jwt = public.authgear.jwt(&alice());
+    let session = public.authgear.session(&alice());
+    let ended = public.authgear.session(&alice());
+    public.authgear.expire(&ended);
+    let invalid = vec![("x-authgear-session-valid".to_owned(), "false".to_owned())];
+    for (name, value, identity) in [
+        ("Authorization", format!("Bearer {jwt}"), identity_of(&alice())),
+        ("Cookie", format!("session={session}"), identity_of(&alice())),
+        ("Cookie", format!("session={ended}"), invalid),
+        ("Accept", "*/*".to_owned(), Pairs::new()),
+    ] {
+        let ask = |nginx| get(nginx, "/").header(name, &value);
+        assert_eq!(ask(&after).send().echo().identity(), identity);
+        // Roles are not on the list that had to be copied by hand.
+        let mut listed = identity;
+        listed.retain(|(name, _)| name != "x-authgear-user-roles");
+        assert_eq!(ask(&before).send().echo().identity(), listed);
+
+        assert_nothing_forged(&lying(ask(&after)).send().echo(), "minimal.conf");
+        let echo = lying(ask(&before)).send().echo();
+        assert_eq!(echo.header("x-authgear-user-roles"), Some(FORGED));
+    }
+}
+
+#[test]
+fn project() {
+    let (ca, backend) = (Ca::new(), Backend::start());
+    let authgear = FakeAuthgear::builder()
+        .origin(&format!("https://{HOST}"))
+        .tls(ca.leaf(&["127.0.0.1"]))
+        .start();
+    let nginx = run(|| {
+        let (resolver, backend) = (authgear.addr().to_string(), backend.addr().to_string());
+        let replace = [
+            ("10.0.0.7:3001", resolver.as_str()),
+            ("/etc/nginx/private-ca.pem", "%%DIR%%/private-ca.pem"),
+            ("127.0.0.1:8000", &backend),
+        ];
+        example("project.conf", &replace)
+            .file("private-ca.pem", ca.pem())
+            .file("html/assets/logo.svg", "logo")
+    });
+    let token = authgear.jwt(&alice());
+    let ask = |path: &str| lying(get(&nginx, path).bearer(&token)).send();
+    for path in ["/", "/catalogue/"] {
+        assert_eq!(ask(path).echo().identity(), identity_of(&alice()), "{path}");
+    }
+    assert_eq!(ask("/assets/logo.svg").text(), "logo");
+    assert_eq!(authgear.hits(), 2);
+    let logged = nginx.wait_for_access_lines(3);
+    assert!(logged[0].starts_with("127.0.0.1 alice \"GET / HTTP/1.1\" 200 valid ok resolver 0."));
+    assert!(logged[2].ends_with(" 200 - - - -"), "{logged:?}");
+
+    authgear.stop();
+    assert_eq!(ask("/").status, 503);
+    assert_eq!(ask("/catalogue/").echo().identity(), Pairs::new());
+    let logged = nginx.wait_for_access_lines(5);
+    assert!(logged[3].contains(" 503 error connect_error resolver 0."), "{logged:?}");
+}
+
+#[test]
+fn internal_location() {
+    let (backend, refused) = (Backend::start(), RefusedAddr::bind());
+    let authgear = FakeAuthgear::builder().origin(&format!("https://{HOST}")).start();
+    // Either server of the upstream may be the one that is there.
+    let (up, down) = (authgear.addr().to_string(), refused.addr().to_string());
+    for (first, second) in [(&up, &down), (&down, &up), (&down, &down)] {
+        let nginx = run(|| {
+            let backend = backend.addr().to_string();
+            let replace = [
+                ("10.0.0.7:3001", first.as_str()),
+                ("10.0.0.8:3001", second),
+                ("127.0.0.1:8000", &backend),
+            ];
+            example("internal-location.conf", &replace)
+        });
+        let answer = lying(get(&nginx, "/").bearer(&authgear.jwt(&alice()))).send();
+        if first == second {
+            assert_eq!(answer.status, 503);
+        } else {
+            assert_eq!(answer.echo().identity(), identity_of(&alice()));
+        }
+    }
+}

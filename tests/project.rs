@@ -1,0 +1,31 @@
+//! Projects with settings of the test's own, and answers that tell their verdict.
+
+use support::{FakeAuthgear, Response};
+
+/// Makes each answer tell what [`verdict`] reads.
+pub(crate) const TELLING: &str =
+    "add_header X-Verdict \"$authgear_session $authgear_reason $authgear_source\" always;";
+
+/// The block of a project that asks this Authgear.
+pub(crate) fn project(name: &str, authgear: &FakeAuthgear, settings: &str) -> String {
+    project_at(name, authgear, &authgear.resolver_url(), settings)
+}
+
+/// The block of a project of this Authgear that is asked elsewhere.
+pub(crate) fn project_at(
+    name: &str,
+    authgear: &FakeAuthgear,
+    resolver_url: &str,
+    settings: &str,
+) -> String {
+    let origin = authgear.origin();
+    format!(
+        "authgear_project {name} {{ endpoint {origin}; resolver_url {resolver_url}; {settings} }}"
+    )
+}
+
+/// `$authgear_session`, `$authgear_reason` and `$authgear_source` of a [`TELLING`] place.
+#[track_caller]
+pub(crate) fn verdict(answer: &Response) -> String {
+    answer.header("x-verdict").unwrap_or_else(|| panic!("{} tells no verdict", answer.status))
+}

@@ -1,0 +1,250 @@
+//! TLS to the resolver: who it is has to be proven before it is told any credential.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{
+    get, Backend, Builder, Ca, FakeAuthgear, FakeDns, Fault, Nginx, Response, ServerIdentity, User,
+};
+
+use crate::project::{project_at, verdict, TELLING};
+use crate::site::{identity_of, site};
+
+const NAME: &str = "myapp.test";
+const VALID: &str = "valid ok resolver";
+const NO_TLS: &str = "error tls_error resolver";
+
+/// One that proves who it is with this, if at all, and is known by `NAME`.
+fn authgear_with(identity: ServerIdentity) -> FakeAuthgear {
+    FakeAuthgear::builder().origin(&format!("https://{NAME}")).tls(identity).start()
+}
+
+/// Asks `host` at that port; names are known to `dns`.
+fn asking(authgear: &FakeAuthgear, backend: &Backend, host: &str, settings: &str) -> Builder {
+    let port = authgear.addr().port();
+    let url = format!("https://{host}:{port}/_resolver/resolve");
+    site(authgear, backend)
+        .http(project_at("p", authgear, &url, settings))
+        .server(TELLING)
+        .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
+}
+
+/// The server at 127.0.0.1 has every name of these tests.
+fn with_dns(builder: Builder, dns: &FakeDns) -> Builder {
+    for name in [NAME, "other.test", "a.wild.test"] {
+        dns.set(name, &[[127, 0, 0, 1].into()], 60);
+    }
+    builder.http("resolver %%DNS%% ipv6=off;").var("DNS", dns.addr())
+}
+
+fn ask(nginx: &Nginx, authgear: &FakeAuthgear) -> Response {
+    get(nginx, "/").bearer(&authgear.opaque_token(&User::named("alice"))).send()
+}
+
+const TRUSTED: &str = "ssl_trusted_certificate ca.pem;";
+
+#[test]
+fn a_server_that_proves_its_name_is_asked_by_it() {
+    let (ca, backend, dns) = (Ca::new(), Backend::start(), FakeDns::start("127.0.0.1:0"));
+    for (name, host, sni) in [
+        (NAME, NAME, Some(NAME)),
+        ("*.wild.test", "a.wild.test", Some("a.wild.test")),
+        // Addresses are nothing to ask for by name (RFC 6066, section 3).
+        ("127.0.0.1", "127.0.0.1", None),
+    ] {
+        let authgear = authgear_with(ca.leaf(&["first.test", name]));
+        let nginx = with_dns(asking(&authgear, &backend, host, TRUSTED), &dns);
+        let nginx = nginx.file("ca.pem", ca.pem()).start();
+        let answer = ask(&nginx, &authgear);
+        assert_eq!(verdict(&answer), VALID, "{host}");
+        assert_eq!(answer.echo().identity(), identity_of(&User::named("alice")), "{host}");
+        assert_eq!(authgear.sni_seen(), [sni.map(str::to_owned)], "{host}");
+        let asked = &authgear.requests()[0];
+        assert_eq!(asked.header("host"), Some(NAME), "{host}");
+        assert_eq!(asked.header("x-forwarded-proto"), Some("https"), "{host}");
+    }
+}
+
+#[test]
+fn the_system_s_roots_are_trusted() {
+    let (ca, backend, dns) = (Ca::new(), Backend::start(), FakeDns::start("127.0.0.1:0"));
+    // As a URL alone: all of it by default.
+    let authgear = authgear_with(ca.leaf(&[NAME]));
+    let build = |roots: &Ca| {
+        let url = format!("authgear https://{NAME}:{};", authgear.addr().port());
+        let nginx = site(&authgear, &backend)
+            .server(url + TELLING)
+            .server("location / { proxy_pass http://%%BACKEND%%; }");
+        let dir = tempfile::tempdir().expect("a directory");
+        let roots = roots.pem_path(dir.path());
+        let nginx = with_dns(nginx, &dns).env("SSL_CERT_FILE", roots.to_str().expect("a path"));
+        (nginx.start(), dir)
+    };
+    let (nginx, _roots) = build(&ca);
+    assert_eq!(verdict(&ask(&nginx, &authgear)), VALID);
+    let (nginx, _roots) = build(&Ca::new());
+    assert_eq!(verdict(&ask(&nginx, &authgear)), NO_TLS);
+    assert_eq!(authgear.hits(), 1);
+}
+
+#[test]
+fn private_roots_are_trusted_besides_the_system_s() {
+    let (system, private, backend) = (Ca::new(), Ca::new(), Backend::start());
+    let dir = tempfile::tempdir().expect("a directory");
+    let roots = system.pem_path(dir.path());
+    for ca in [&system, &private] {
+        let authgear = authgear_with(ca.leaf(&["127.0.0.1"]));
+        let nginx = asking(&authgear, &backend, "127.0.0.1", TRUSTED)
+            .file("ca.pem", private.pem())
+            .env("SSL_CERT_FILE", roots.to_str().expect("a path"))
+            .start();
+        assert_eq!(verdict(&ask(&nginx, &authgear)), VALID);
+    }
+}
+
+/// Identities that prove nothing about who is asked, and what the log says about each.
+fn impostors(ca: &Ca) -> [(&'static str, ServerIdentity, &'static str); 6] {
+    [
+        (NAME, ca.leaf(&["other.test"]), "hostname mismatch"),
+        (NAME, ca.leaf(&["127.0.0.1"]), "hostname mismatch"),
+        ("127.0.0.1", ca.leaf(&[NAME]), "IP address mismatch"),
+        (NAME, ca.expired(&[NAME]), "certificate has expired"),
+        (NAME, Ca::new().leaf(&[NAME]), "unable to verify the first certificate"),
+        (NAME, ServerIdentity::self_signed(&[NAME]), "signed certificate"),
+    ]
+}
+
+#[test]
+fn who_does_not_is_told_no_credential() {
+    let (ca, backend, dns) = (Ca::new(), Backend::start(), FakeDns::start("127.0.0.1:0"));
+    for (host, identity, reason) in impostors(&ca) {
+        let authgear = authgear_with(identity);
+        let nginx = with_dns(asking(&authgear, &backend, host, TRUSTED), &dns);
+        let nginx = nginx.file("ca.pem", ca.pem()).start();
+        let answer = ask(&nginx, &authgear);
+        assert_eq!((answer.status, verdict(&answer)), (503, NO_TLS.to_owned()), "{reason}");
+        assert!(answer.header("retry-after").is_some(), "{reason}");
+        let line = nginx.wait_for_error_log("authgear resolver failed");
+        let told = ["[error]", "tls_error", "certificate verify error", reason, "project: \"p\""];
+        assert!(told.iter().all(|text| line.contains(text)), "{reason}: {line}");
+        authgear.wait_for_no_connections();
+        assert_eq!(authgear.hits(), 0, "{reason}");
+        assert!(!nginx.error_log().contains("[crit]"), "{reason}");
+    }
+    assert_eq!(backend.hits(), 0);
+}
+
+#[test]
+fn verification_can_be_turned_off() {
+    let (ca, backend, dns) = (Ca::new(), Backend::start(), FakeDns::start("127.0.0.1:0"));
+    for (host, identity, reason) in impostors(&ca) {
+        let authgear = authgear_with(identity);
+        let nginx = with_dns(asking(&authgear, &backend, host, "ssl_verify off;"), &dns).start();
+        assert_eq!(verdict(&ask(&nginx, &authgear)), VALID, "{reason}");
+        let sni = (host == NAME).then(|| NAME.to_owned());
+        assert_eq!(authgear.sni_seen(), [sni], "{reason}");
+    }
+}
+
+#[test]
+fn what_speaks_no_tls_is_told_no_credential() {
+    let backend = Backend::start();
+    let plain = FakeAuthgear::start();
+    let nginx = asking(&plain, &backend, "127.0.0.1", "ssl_verify off;").start();
+    let answer = ask(&nginx, &plain);
+    assert_eq!((answer.status, verdict(&answer)), (503, NO_TLS.to_owned()));
+    assert_eq!(plain.hits(), 0);
+}
+
+/// Takes one connection and does this with it, once the client's first bytes are there.
+fn serve_one(answer: fn(TcpStream)) -> (SocketAddr, thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let addr = listener.local_addr().expect("its address");
+    let serving = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let _ = stream.read(&mut [0; 4096]);
+        answer(stream);
+    });
+    (addr, serving)
+}
+
+#[test]
+fn a_handshake_may_break_off() {
+    // As a server without TLS answers; a handshake message announced and not sent; an alert;
+    // nothing; nothing, ever.
+    let http: fn(TcpStream) = |mut stream| drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n"));
+    let hello: fn(TcpStream) = |mut stream| drop(stream.write_all(&[22, 3, 3, 0, 100, 2, 0]));
+    let alert: fn(TcpStream) = |mut stream| drop(stream.write_all(&[21, 3, 3, 0, 2, 2, 40]));
+    let close: fn(TcpStream) = drop;
+    let hang: fn(TcpStream) = |mut stream| drop(stream.read(&mut [0; 1]));
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    for (way, answer, reason) in [
+        ("http", http, "tls_error, SSL_do_handshake() failed"),
+        ("hello", hello, "tls_error, peer closed connection in SSL handshake"),
+        ("alert", alert, "tls_error, SSL_do_handshake() failed"),
+        ("close", close, "tls_error, peer closed connection in SSL handshake"),
+        ("hang", hang, "connect_error, connect timed out"),
+    ] {
+        let (addr, serving) = serve_one(answer);
+        let url = format!("https://{addr}/");
+        let nginx = site(&authgear, &backend)
+            .http(project_at("p", &authgear, &url, "connect_timeout 200ms; timeout 8s;"))
+            .server(TELLING)
+            .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
+            .start();
+        let begin = Instant::now();
+        let answer = ask(&nginx, &authgear);
+        let took = begin.elapsed();
+        assert_eq!(answer.status, 503, "{way}");
+        let line = nginx.wait_for_error_log("authgear resolver failed");
+        assert!(line.contains(&format!("failed: {reason}")), "{way}: {line}");
+        assert!(line.contains(&format!("address: {addr}")), "{way}: {line}");
+        assert!(took < Duration::from_secs(4), "{way}: {took:?}");
+        // The connection is gone as well, not just given up.
+        serving.join().expect("the server");
+    }
+}
+
+#[test]
+fn connections_are_kept() {
+    let (ca, backend) = (Ca::new(), Backend::start());
+    let authgear = authgear_with(ca.leaf(&["127.0.0.1"]));
+    // Each worker has connections of its own.
+    let nginx = asking(&authgear, &backend, "127.0.0.1", TRUSTED).file("ca.pem", ca.pem());
+    let nginx = nginx.workers(1).start();
+    for _ in 0..5 {
+        assert_eq!(verdict(&ask(&nginx, &authgear)), VALID);
+    }
+    assert_eq!(authgear.connections_opened(), 1);
+
+    // One that the server closed meanwhile is no failure.
+    authgear.close_idle_connections();
+    assert_eq!(verdict(&ask(&nginx, &authgear)), VALID);
+    authgear.close_on_next_reuse();
+    assert_eq!(verdict(&ask(&nginx, &authgear)), VALID);
+    assert_eq!(authgear.connections_opened(), 3);
+    assert!(!nginx.error_log().contains("resolver failed"));
+}
+
+#[test]
+fn answers_are_whole_or_errors() {
+    let (ca, backend) = (Ca::new(), Backend::start());
+    let authgear = authgear_with(ca.leaf(&["127.0.0.1"]));
+    let nginx = asking(&authgear, &backend, "127.0.0.1", "ssl_verify off; max_fails 0;").start();
+    // Longer than a record of TLS, which is 16k at most.
+    let long = vec![b'x'; 50_000];
+    let closed = "error connection_closed resolver";
+    for (fault, expected) in [
+        (Fault::LengthBody(long.clone()), VALID),
+        (Fault::Chunked(long.clone()), VALID),
+        (Fault::CloseDelimited(long), VALID),
+        (Fault::CloseAtOnce, closed),
+        (Fault::CloseAfter(20), closed),
+        (Fault::Reset, closed),
+    ] {
+        authgear.inject(fault.clone());
+        assert_eq!(verdict(&ask(&nginx, &authgear)), expected, "{fault:.20?}");
+    }
+}
