@@ -45,8 +45,8 @@ build-dependencies:
 
 # Debian's headers, configured as its nginx was; nothing of nginx is compiled.
 $(DEBIAN_OBJS)/Makefile: | build-dependencies
-	cd $(DEBIAN_SOURCE) && bash -c '. ./conf_flags; \
-	    ./configure "$${NGINX_CONF_FLAGS[@]}" --with-cc-opt=-fPIC --builddir=$(DEBIAN_OBJS)' \
+	cd $(DEBIAN_SOURCE) && bash -euc '. ./conf_flags; \
+	    ./configure "$${NGX_CONF_FLAGS[@]}" --with-cc-opt=-fPIC --builddir=$(DEBIAN_OBJS)' \
 	    >/dev/null
 
 nginx:

@@ -107,8 +107,12 @@ pub fn start(
         return Ok(Step::Found(Finding { verdict, source: "none", cache_status: None }));
     }
     let key = match &cache {
-        Some(cache) => Key::of(cache.secret(), &project.scope, &credentials),
-        None => Key::of(&worker::secret(), &project.scope, &credentials),
+        Some(cache) => Some(Key::of(cache.secret(), &project.scope, &credentials)),
+        None => worker::secret().map(|secret| Key::of(&secret, &project.scope, &credentials)),
+    };
+    let Some(key) = key else {
+        let verdict = unavailable(Unavailable::Internal).verdict;
+        return Ok(Step::Found(Finding::asked(verdict, "BYPASS")));
     };
     let found = match &cache {
         Some(cache) => cache.get(&key, &valid, &stale),

@@ -1,6 +1,6 @@
 //! What a worker process has for as long as it lives: clients, and flights.
 
-use core::cell::{OnceCell, RefCell};
+use core::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -18,7 +18,7 @@ struct Worker {
     clients: HashMap<Id, Rc<Client>>,
     caches: HashMap<Id, Rc<Cache>>,
     flights: Rc<Flights>,
-    secret: OnceCell<KeySecret>,
+    secret: Option<KeySecret>,
 }
 
 thread_local! {
@@ -46,9 +46,14 @@ pub fn woken() {
     WORKER.with_borrow(|worker| worker.caches.values().for_each(|cache| cache.woken()));
 }
 
-/// The secret of keys where there is no zone.
-pub fn secret() -> KeySecret {
-    WORKER.with_borrow(|worker| worker.secret.get_or_init(new_secret).clone())
+/// The secret of keys where there is no zone; none without random numbers.
+pub fn secret() -> Option<KeySecret> {
+    WORKER.with_borrow_mut(|worker| {
+        if worker.secret.is_none() {
+            worker.secret = new_secret().ok();
+        }
+        worker.secret.clone()
+    })
 }
 
 /// The flights of this worker.

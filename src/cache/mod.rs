@@ -311,13 +311,8 @@ impl Drop for Lead<'_> {
 }
 
 /// A secret for keys.
-pub fn new_secret() -> KeySecret {
+pub fn new_secret() -> Result<KeySecret, getrandom::Error> {
     let mut secret = [0; 16];
-    if getrandom::fill(&mut secret).is_err() {
-        // Only on systems that have no random numbers at all; two hashers differ in any process.
-        use std::hash::{BuildHasher as _, RandomState};
-        let halves = [RandomState::new().hash_one(0), RandomState::new().hash_one(1)];
-        secret = (u128::from(halves[0]) << 64 | u128::from(halves[1])).to_ne_bytes();
-    }
-    KeySecret::from_bytes(secret)
+    getrandom::fill(&mut secret)?;
+    Ok(KeySecret::from_bytes(secret))
 }

@@ -25,7 +25,7 @@ impl nginx::Header for ZoneHeader {
         Ok(Self {
             dirty: AtomicU32::new(0),
             generation: AtomicU64::new(0),
-            secret: super::new_secret(),
+            secret: super::new_secret().map_err(|error| format!("no random numbers: {error}"))?,
         })
     }
 }

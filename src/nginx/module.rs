@@ -89,12 +89,7 @@ impl ModuleCell {
         ctx: &'static Table,
         commands: &'static Commands<N>,
     ) -> Self {
-        Self(UnsafeCell::new(ngx_module_t {
-            ctx: ptr::from_ref(ctx).cast_mut().cast(),
-            commands: ptr::from_ref(commands).cast_mut().cast(),
-            type_: NGX_HTTP_MODULE as ngx_uint_t,
-            ..ngx_module_t::default()
-        }))
+        Self(UnsafeCell::new(http_module(ctx, commands)))
     }
 
     /// The same, with the hooks of the worker's life.
@@ -103,13 +98,10 @@ impl ModuleCell {
         commands: &'static Commands<N>,
     ) -> Self {
         Self(UnsafeCell::new(ngx_module_t {
-            ctx: ptr::from_ref(ctx).cast_mut().cast(),
-            commands: ptr::from_ref(commands).cast_mut().cast(),
-            type_: NGX_HTTP_MODULE as ngx_uint_t,
             init_module: Some(init_module),
             init_process: Some(init_process::<M>),
             exit_process: Some(exit_process::<M>),
-            ..ngx_module_t::default()
+            ..http_module(ctx, commands)
         }))
     }
 
@@ -118,6 +110,18 @@ impl ModuleCell {
     pub(super) fn ctx_index(&self) -> usize {
         // SAFETY: written only while the configuration is read, on this thread.
         unsafe { (*self.0.get()).ctx_index }
+    }
+}
+
+const fn http_module<const N: usize>(
+    ctx: &'static Table,
+    commands: &'static Commands<N>,
+) -> ngx_module_t {
+    ngx_module_t {
+        ctx: ptr::from_ref(ctx).cast_mut().cast(),
+        commands: ptr::from_ref(commands).cast_mut().cast(),
+        type_: NGX_HTTP_MODULE as ngx_uint_t,
+        ..ngx_module_t::default()
     }
 }
 
