@@ -5,21 +5,23 @@
 //!    what an earlier pass of this request injected is withdrawn.
 //! 3. [`access`]: the verdict on the credentials is found, and handed over: as request headers
 //!    for the backend and as variables. It may suspend the request to ask.
-//! 4. [`header_filter`]: an answer that tells of an outage says when to come again.
+//!    Then the location's policy allows, denies, or has no opinion.
+//! 4. [`header_filter`]: an answer that denies access says what would help.
 
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::identity::is_identity_header;
-use authgear::verdict::{Unavailable, Verdict};
+use authgear::verdict::{Reason, Verdict};
 
 use crate::conf::location::Fallback;
-use crate::conf::project::{Project, Upstream};
+use crate::conf::project::Project;
 use crate::conf::{Id, LocationConf};
+use crate::denial::{self, Denial};
 use crate::lookup::{self, Finding, Pending, Step};
 use crate::nginx::{Failed, Level, Request, State, Status};
-use crate::{worker, Authgear};
+use crate::Authgear;
 
 /// What is kept of a client request over its passes.
 #[derive(Default)]
@@ -31,14 +33,21 @@ pub struct RequestState {
     pending: RefCell<Option<Box<Pending>>>,
     /// Time spent waiting for verdicts.
     waited: Cell<Duration>,
-    /// Seconds for `Retry-After`, once the request was denied for want of a verdict.
-    retry_after: Cell<Option<u64>>,
+    /// How the request was denied last.
+    denial: RefCell<Option<Denial>>,
+    /// Why, once that was answered.
+    denied: Cell<Option<Reason>>,
 }
 
 impl RequestState {
     /// The last verdict that was handed over.
     pub fn current(&self) -> Option<Finding> {
         self.current.borrow().clone()
+    }
+
+    /// Why the request was denied, if it was.
+    pub fn denied(&self) -> Option<Reason> {
+        self.denied.get().or(self.denial.borrow().as_ref().map(|denial| denial.reason))
     }
 
     /// The project whose verdict the request waits for.
@@ -103,6 +112,9 @@ fn withdraw(request: &mut Request) {
 pub fn access(request: &mut Request) -> Status {
     let location = request.location::<Authgear>();
     let Some(project) = &location.project else { return Status::Declined };
+    if location.preflight_pass() && denial::is_preflight(request) {
+        return Status::Declined;
+    }
     let Ok(state) = request.state_or_default::<Authgear>() else {
         return Status::InternalServerError;
     };
@@ -111,16 +123,45 @@ pub fn access(request: &mut Request) -> Status {
         Ok(None) => return Status::Again,
         Err(Failed) => return Status::InternalServerError,
     };
-    if hand_over(request, &state, &finding).is_err() {
+    // What was denied on another project's account is not denied here.
+    drop(state.denial.borrow_mut().take_if(|denial| denial.project != project.id));
+    if hand_over(request, &state, location, &finding).is_err() {
         return Status::InternalServerError;
     }
-    match &*finding.verdict {
+    let denial = match &*finding.verdict {
         Verdict::Unavailable(why) if location.on_error() == Fallback::Deny => {
-            deny_unavailable(request, &state, project, *why)
+            Some(denial::unavailable(project, *why))
         }
-        // Whether a session is needed is the backend's to say.
-        _ => Status::Declined,
+        // Without requirements nobody is turned away, and nobody is let in either: another
+        // module may have its say, and then the backend.
+        _ if location.require().is_empty() => return Status::Declined,
+        verdict => match denial::judge(request, location, project, verdict) {
+            Ok(denial) => denial,
+            Err(Failed) => return Status::InternalServerError,
+        },
+    };
+    match denial {
+        None => Status::Allowed,
+        Some(denial) => deny(request, &state, location, denial),
     }
+}
+
+fn deny(
+    request: &Request,
+    state: &State<Authgear>,
+    location: &LocationConf,
+    denial: Denial,
+) -> Status {
+    let reason = denial.reason.as_str();
+    if location.dry_run() {
+        let message = format_args!("authgear would deny access: {reason}");
+        request.log().write(Level::Info, message);
+        return Status::Declined;
+    }
+    request.log().write(Level::Info, format_args!("authgear denied access: {reason}"));
+    let status = Status::Http(denial.status);
+    *state.denial.borrow_mut() = Some(denial);
+    status
 }
 
 /// The verdict of `project` on the request; none while the request must wait for it.
@@ -154,10 +195,14 @@ fn find(
 fn hand_over(
     request: &mut Request,
     state: &State<Authgear>,
+    location: &LocationConf,
     finding: &Finding,
 ) -> Result<(), Failed> {
     *state.current.borrow_mut() = Some(finding.clone());
     request.forget_variables();
+    if !location.set_headers() {
+        return Ok(());
+    }
     // nginx's proxy modules send no empty headers either.
     let fields: Vec<(&[u8], &[u8])> = (finding.verdict.fields())
         .filter(|(_, value)| !value.is_empty())
@@ -166,31 +211,19 @@ fn hand_over(
     request.inject(state, &fields)
 }
 
-/// An unknown identity is not passed on as an absent one.
-fn deny_unavailable(
-    request: &Request,
-    state: &State<Authgear>,
-    project: &Rc<Project>,
-    why: Unavailable,
-) -> Status {
-    let wait = match &project.resolver {
-        Upstream::Url(_) => worker::client(project).suspended_for(),
-        Upstream::Location(_) => Duration::ZERO,
-    };
-    state.retry_after.set(Some(wait.as_millis().div_ceil(1000).max(1) as u64));
-    let reason = why.reason().as_str();
-    request.log().write(Level::Info, format_args!("authgear denied access: {reason}"));
-    Status::Http(503)
-}
-
-/// Tells who was denied for want of a verdict when to come again.
-pub fn header_filter(request: &mut Request) -> Result<(), Failed> {
-    if !request.is_main() || request.status_out() != 503 {
-        return Ok(());
+/// Completes an answer that denies access, once it is final that it does: `satisfy` may let the
+/// request in all the same, and `error_page` may answer something else. To a gRPC client nothing
+/// else makes sense.
+pub fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
+    if !request.is_main() {
+        return Ok(None);
     }
-    let retry_after = request.state::<Authgear>().and_then(|state| state.retry_after.take());
-    match retry_after {
-        Some(seconds) => request.add_header_out("Retry-After", &seconds.to_string()),
-        None => Ok(()),
+    let Some(state) = request.state::<Authgear>() else { return Ok(None) };
+    let Some(denial) = state.denial.take() else { return Ok(None) };
+    if !denial.is_final(request) {
+        *state.denial.borrow_mut() = Some(denial);
+        return Ok(None);
     }
+    state.denied.set(Some(denial.reason));
+    denial.answer(request)
 }

@@ -9,6 +9,7 @@ mod access;
 mod cache;
 mod client;
 mod conf;
+mod denial;
 mod lookup;
 #[allow(unsafe_code)]
 mod nginx;
@@ -29,6 +30,12 @@ nginx::nginx_modules!(
         conf::project::Project,
         conf::location::Authgear,
         conf::location::OnError,
+        conf::policy::Require,
+        conf::policy::ResourceMetadata,
+        conf::policy::DryRun,
+        conf::policy::LoginRedirect,
+        conf::policy::Preflight,
+        conf::backend::SetHeaders,
         conf::cache::Zone,
         conf::cache::Cache,
         conf::cache::CacheValid,
@@ -62,6 +69,7 @@ impl nginx::Module for Authgear {
 
     fn postconfiguration(cf: &mut Conf<'_>, main: &mut conf::MainConf) -> Result<(), ConfError> {
         main.check_names()?;
+        main.compile(cf)?;
         main.find_servers(cf)
     }
 
@@ -94,7 +102,7 @@ impl nginx::Module for Authgear {
         variables::is_own(name)
     }
 
-    fn header_filter(request: &mut Request) -> Result<(), Failed> {
+    fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
         access::header_filter(request)
     }
 }

@@ -352,12 +352,19 @@ fn read_location(outcome: SubrequestOutcome) -> Verdict {
     }
 }
 
+/// Whether the request presents a bearer token, good or bad.
+pub fn has_bearer(request: &Request) -> bool {
+    header(request, b"authorization").is_some_and(|value| {
+        value.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
+    })
+}
+
 fn read_credentials<'a>(request: &'a Request, project: &Project) -> Credentials<'a> {
     Credentials::read(header(request, b"authorization"), cookies(request), &project.cookies)
 }
 
 /// Value of the first header `name`.
-fn header<'a>(request: &'a Request, name: &[u8]) -> Option<&'a [u8]> {
+pub fn header<'a>(request: &'a Request, name: &[u8]) -> Option<&'a [u8]> {
     let mut headers = request.headers_in();
     headers.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }

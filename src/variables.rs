@@ -1,6 +1,7 @@
 //! Variables: `$x_authgear_*`, `$authgear_*`, and a value for `$remote_user`.
 
 use authgear::verdict::Verdict;
+use percent_encoding::{percent_encode, NON_ALPHANUMERIC};
 
 use crate::lookup::Finding;
 use crate::nginx::{Conf, ConfError, Request, Value};
@@ -14,9 +15,10 @@ type Own = (&'static str, fn(&Request) -> Value);
 
 const OWN: &[Own] = &[
     ("authgear_session", |r| of(r, |f| Value::Static(f.verdict.session_word()))),
-    ("authgear_reason", |r| of(r, |f| Value::Static(f.verdict.reason().as_str()))),
+    ("authgear_reason", reason),
     ("authgear_source", |r| of(r, |f| Value::Static(f.source))),
     ("authgear_cache_status", |r| of(r, |f| f.cache_status.map_or(Value::NotFound, Value::Static))),
+    ("authgear_return_to", return_to),
     ("authgear_time", time),
     ("authgear_host", |r| of_project(r, |p| Value::Bytes(p.endpoint.authority().into()))),
     ("authgear_scheme", |r| of_project(r, |p| Value::Static(p.endpoint.scheme().as_str()))),
@@ -74,6 +76,22 @@ fn of_project(
     match asking.as_ref().or(request.location::<Authgear>().project.as_ref()) {
         Some(project) => get(project),
         None => Value::NotFound,
+    }
+}
+
+fn reason(request: &Request) -> Value {
+    let denied = request.state::<Authgear>().and_then(|state| state.denied());
+    of(request, |finding| Value::Static(denied.unwrap_or(finding.verdict.reason()).as_str()))
+}
+
+/// Where the client is, to be put into the query of a URL.
+fn return_to(request: &Request) -> Value {
+    let here = request.main_conf::<Authgear>().here();
+    match here.map(|here| request.evaluate(here)) {
+        Some(Ok(url)) => {
+            Value::Bytes(percent_encode(url, NON_ALPHANUMERIC).to_string().into_bytes())
+        }
+        _ => Value::NotFound,
     }
 }
 

@@ -167,6 +167,8 @@ fn killed_workers_leave_the_zone_usable() {
         .server("location / { proxy_pass http://%%BACKEND%%; }")
         .start();
     nginx.allow_log("exited on signal 9");
+    // nginx unlocks the zone of a worker that died with it locked, and says so.
+    nginx.allow_log("was locked by");
     let users: Vec<_> = (0..USERS)
         .map(|n| {
             let roles: Vec<String> = (0..n).map(|role| format!("role_{role}")).collect();

@@ -4,14 +4,23 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::{get, Backend, Builder, Ca, FakeAuthgear, Nginx, RefusedAddr, Request, User};
+use support::{
+    get, unix_now, Backend, Builder, Ca, FakeAuthgear, Nginx, RefusedAddr, Request, User,
+};
 use tempfile::TempDir;
 
 use crate::site::{assert_nothing_forged, identity_of, own_ip, Pairs, FORGED};
 
 /// Each is run by a test below.
-const EXAMPLES: [&str; 4] =
-    ["auth_request.conf", "internal-location.conf", "minimal.conf", "project.conf"];
+const EXAMPLES: [&str; 7] = [
+    "auth_request.conf",
+    "cache.conf",
+    "internal-location.conf",
+    "login.conf",
+    "minimal.conf",
+    "project.conf",
+    "require.conf",
+];
 
 /// The public host of the examples' project.
 const HOST: &str = "myapp.authgear.cloud";
@@ -76,8 +85,9 @@ struct Public {
 }
 
 impl Public {
-    fn start() -> Self {
-        let ip = own_ip(1);
+    /// At an address of its own: see [`own_ip`].
+    fn start(n: u8) -> Self {
+        let ip = own_ip(n);
         let (ca, roots) = (Ca::new(), tempfile::tempdir().expect("a directory"));
         ca.pem_path(roots.path());
         let authgear = FakeAuthgear::builder()
@@ -117,7 +127,7 @@ fn lying(request: Request) -> Request {
 
 #[test]
 fn minimal_replaces_auth_request() {
-    let (public, backend) = (Public::start(), Backend::start());
+    let (public, backend) = (Public::start(1), Backend::start());
     let before = run(|| public.example("auth_request.conf", &backend));
     let after = run(|| public.example("minimal.conf", &backend));
     let jwt = public.authgear.jwt(&alice());
@@ -163,21 +173,96 @@ fn project() {
             .file("html/assets/logo.svg", "logo")
     });
     let token = authgear.jwt(&alice());
-    let ask = |path: &str| lying(get(&nginx, path).bearer(&token)).send();
+    let mut lines = 0;
+    let mut ask = |path: &str, logged: &str| {
+        let answer = lying(get(&nginx, path).bearer(&token)).send();
+        lines += 1;
+        let line = nginx.wait_for_access_lines(lines).remove(lines - 1);
+        assert!(line.contains(logged), "{line}");
+        answer
+    };
     for path in ["/", "/catalogue/"] {
-        assert_eq!(ask(path).echo().identity(), identity_of(&alice()), "{path}");
+        let logged = format!("127.0.0.1 alice \"GET {path} HTTP/1.1\" 200 valid ok resolver 0.");
+        assert_eq!(ask(path, &logged).echo().identity(), identity_of(&alice()), "{path}");
     }
-    assert_eq!(ask("/assets/logo.svg").text(), "logo");
+    assert_eq!(ask("/assets/logo.svg", " 200 - - - -").text(), "logo");
     assert_eq!(authgear.hits(), 2);
-    let logged = nginx.wait_for_access_lines(3);
-    assert!(logged[0].starts_with("127.0.0.1 alice \"GET / HTTP/1.1\" 200 valid ok resolver 0."));
-    assert!(logged[2].ends_with(" 200 - - - -"), "{logged:?}");
 
     authgear.stop();
-    assert_eq!(ask("/").status, 503);
-    assert_eq!(ask("/catalogue/").echo().identity(), Pairs::new());
-    let logged = nginx.wait_for_access_lines(5);
-    assert!(logged[3].contains(" 503 error connect_error resolver 0."), "{logged:?}");
+    ask("/", " 503 error connect_error resolver 0.");
+    let answer = ask("/catalogue/", " 200 error connect_error resolver 0.");
+    assert_eq!(answer.echo().identity(), Pairs::new());
+}
+
+#[test]
+fn require() {
+    let (public, backend) = (Public::start(3), Backend::start());
+    let nginx = run(|| public.example("require.conf", &backend));
+    let of_late = |user: User| User { authenticated_at: unix_now() - 60, ..user };
+    let guest = User { anonymous: true, verified: false, ..User::named("guest") };
+    for (user, statuses) in [
+        (None, [200, 401, 401, 401]),
+        (Some(guest), [200, 200, 403, 401]),
+        (Some(of_late(User::named("bob"))), [200, 200, 200, 401]),
+        (Some(User::named("carol").roles(&["admin"])), [200, 200, 200, 401]),
+        (Some(of_late(User::named("dave").roles(&["operator"]))), [200, 200, 200, 200]),
+    ] {
+        let token = user.as_ref().map(|user| public.authgear.jwt(user));
+        for (path, status) in ["/", "/account/", "/orders/", "/admin/"].into_iter().zip(statuses) {
+            let request = lying(get(&nginx, path));
+            let answer = token.iter().fold(request, |request, token| request.bearer(token)).send();
+            assert_eq!(answer.status, status, "{path} {user:?}");
+            if status == 200 {
+                let identity = user.as_ref().map(identity_of).unwrap_or_default();
+                assert_eq!(answer.echo().identity(), identity, "{path}");
+            }
+        }
+    }
+}
+
+#[test]
+fn login() {
+    let (public, backend) = (Public::start(4), Backend::start());
+    let nginx = run(|| public.example("login.conf", &backend));
+    let browser = |path: &str| lying(get(&nginx, path)).header("Accept", "text/html");
+    let sent = browser("/a?b=c").send();
+    let here = nginx.addr().to_string().replace('.', "%2E").replace(':', "%3A");
+    let to = format!("/login?return_to=http%3A%2F%2F{here}%2Fa%3Fb%3Dc");
+    assert_eq!((sent.status, sent.all("location")), (302, vec![to.clone()]));
+    assert_eq!(browser(&to).send().echo().identity(), Pairs::new());
+    let back = browser("/a?b=c").cookie("session", &public.authgear.session(&alice())).send();
+    assert_eq!(back.echo().identity(), identity_of(&alice()));
+    assert_eq!(lying(get(&nginx, "/api/x")).send().status, 401);
+    let preflight = lying(get(&nginx, "/api/x"))
+        .method("OPTIONS")
+        .header("Origin", "https://app.test")
+        .header("Access-Control-Request-Method", "POST");
+    assert_eq!(preflight.send().echo().identity(), Pairs::new());
+}
+
+#[test]
+fn cache() {
+    let (public, backend) = (Public::start(2), Backend::start());
+    let nginx = run(|| public.example("cache.conf", &backend));
+    let token = public.authgear.jwt(&alice());
+    for (n, (path, calls, status)) in
+        [("/", 1, "MISS"), ("/", 1, "HIT"), ("/payments/", 2, "BYPASS"), ("/", 2, "HIT")]
+            .into_iter()
+            .enumerate()
+    {
+        let echo = lying(get(&nginx, path).bearer(&token)).send().echo();
+        assert_eq!(echo.identity(), identity_of(&alice()), "{n}");
+        assert_eq!(public.authgear.hits(), calls, "{n}");
+        let line = nginx.wait_for_access_lines(n + 1).remove(n);
+        assert!(
+            line.contains(&format!("alice \"GET {path} HTTP/1.1\" 200 valid {status}")),
+            "{line}"
+        );
+    }
+    // Nobody who is logged in notices.
+    public.authgear.stop();
+    assert_eq!(get(&nginx, "/").bearer(&token).send().status, 200);
+    assert_eq!(get(&nginx, "/payments/").bearer(&token).send().status, 503);
 }
 
 #[test]

@@ -453,7 +453,7 @@ mod tests {
     #[test]
     fn messages_read_after_a_name() {
         assert_eq!(UrlError::NoHost.to_string(), "has no host");
-        assert_eq!(UrlError::Port.to_string(), "invalid port");
+        assert_eq!(UrlError::Port.to_string(), "has an invalid port");
         assert_eq!(UrlError::Path.to_string(), "must not have a path");
         assert_eq!(UrlError::Scheme.to_string(), "must begin with \"http://\" or \"https://\"");
         assert_eq!(UrlError::TooLong.to_string(), "is longer than 2048 bytes");

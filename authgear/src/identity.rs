@@ -1,5 +1,6 @@
 //! Whom a session belongs to: the `x-authgear-*` fields of the resolver's answer.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use thiserror::Error;
@@ -93,7 +94,7 @@ pub enum IdentityError {
 
 #[derive(Clone, PartialEq, Eq)]
 struct Field {
-    name: Box<str>,
+    name: Cow<'static, str>,
     value: Box<[u8]>,
 }
 
@@ -163,6 +164,19 @@ impl IdentityBuilder {
     /// See [`IdentityError`]; the identity is then as it was.
     pub fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), IdentityError> {
         let name = field_name(name).ok_or(IdentityError::Name)?;
+        self.push_field(name.into(), value)
+    }
+
+    /// As [`push`](Self::push), for a name that is known to be good.
+    pub(crate) fn push_known(
+        &mut self,
+        name: &'static str,
+        value: &[u8],
+    ) -> Result<(), IdentityError> {
+        self.push_field(name.into(), value)
+    }
+
+    fn push_field(&mut self, name: Cow<'static, str>, value: &[u8]) -> Result<(), IdentityError> {
         if value.iter().any(u8::is_ascii_control) {
             return Err(IdentityError::Value);
         }
@@ -184,16 +198,13 @@ impl IdentityBuilder {
     }
 }
 
-fn field_name(name: &[u8]) -> Option<Box<str>> {
+fn field_name(name: &[u8]) -> Option<String> {
     if name.len() > MAX_NAME || !is_identity_header(name) {
         return None;
     }
     let name: String = name.iter().map(|byte| char::from(byte.to_ascii_lowercase())).collect();
     let suffix = name.strip_prefix(PREFIX).filter(|suffix| !suffix.is_empty())?;
-    suffix
-        .bytes()
-        .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-        .then(|| name.into_boxed_str())
+    suffix.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-')).then_some(name)
 }
 
 #[cfg(test)]

@@ -43,9 +43,11 @@
 )]
 
 pub mod credentials;
+pub mod denial;
 pub mod endpoint;
 pub mod identity;
 pub mod key;
+pub mod policy;
 pub mod resolver;
 pub mod token;
 pub mod verdict;

@@ -1,4 +1,22 @@
 //! Access tokens that are JWTs.
+//!
+//! Authgear signs them (`pkg/lib/oauth/token_encoding.go`) with keys it publishes: [`KeySet`] reads
+//! those, [`verify`] says whether a token counts, and which identity it has.
+
+mod algorithm;
+mod claims;
+mod error;
+mod json;
+mod jwks;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub use algorithm::Algorithm;
+pub use claims::{Claims, MAX_SUBJECT};
+pub use error::TokenError;
+pub use jwks::{JwksError, KeySet, MAX_KEYS, MAX_KEY_SET};
+pub use verify::{verify, Profile, Verified};
 
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::Engine as _;
@@ -6,6 +24,30 @@ use serde::Deserialize;
 
 /// Longest token that is looked into, in bytes.
 pub const MAX_TOKEN: usize = 16 * 1024;
+
+/// Longest header of a token, in bytes as it stands there.
+pub const MAX_HEADER: usize = 4096;
+
+/// Longest id of a key, in bytes.
+pub const MAX_KID: usize = 256;
+
+/// Whether a token is a JWT rather than an opaque one, as Authgear tells them apart
+/// (`pkg/lib/oauth/token_encoding.go`): it begins as `{"` and a letter do in base64url.
+pub fn looks_like_jwt(token: &[u8]) -> bool {
+    token.starts_with(b"eyJ")
+}
+
+/// Decodes base64url without padding (RFC 7515 section 2) that is canonical: what can be decoded
+/// has no other spelling that can.
+fn base64url(text: &[u8]) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
+}
+
+/// Whether this can be the id of a key: neither empty nor longer than [`MAX_KID`], and without
+/// control bytes, so that it can be logged.
+fn is_kid(kid: &str) -> bool {
+    !kid.is_empty() && kid.len() <= MAX_KID && !kid.bytes().any(|byte| byte.is_ascii_control())
+}
 
 /// When `token` says it expires, in seconds since 1970 (RFC 7519, section 4.1.4), if it is a JWT
 /// that says so.
@@ -18,8 +60,7 @@ pub fn expires_at(token: &[u8]) -> Option<u64> {
         exp: serde_json::Number,
     }
 
-    // As Authgear tells a JWT from an opaque token.
-    if token.len() > MAX_TOKEN || !token.starts_with(b"eyJ") {
+    if token.len() > MAX_TOKEN || !looks_like_jwt(token) {
         return None;
     }
     let mut parts = token.split(|&byte| byte == b'.');
@@ -27,61 +68,11 @@ pub fn expires_at(token: &[u8]) -> Option<u64> {
     if parts.next().is_some() {
         return None;
     }
-    let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
+    let payload = base64url(payload)?;
     let exp = serde_json::from_slice::<Claims>(&payload).ok()?.exp;
     match exp.as_u64() {
         Some(exp) => Some(exp),
         // A cast saturates: what is negative has expired, and what is beyond all times never does.
         None => exp.as_f64().map(|exp| exp as u64),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn jwt(payload: &str) -> Vec<u8> {
-        let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
-        format!("{}.{}.c2ln", part(r#"{"alg":"RS256"}"#), part(payload)).into_bytes()
-    }
-
-    #[test]
-    fn expiry_of_a_jwt() {
-        for (payload, expected) in [
-            (r#"{"exp":1700000000}"#, Some(1_700_000_000)),
-            (r#"{"sub":"alice","exp":1700000000,"aud":["x"]}"#, Some(1_700_000_000)),
-            (r#"{"exp":1700000000.9}"#, Some(1_700_000_000)),
-            (r#"{"exp":1e3}"#, Some(1000)),
-            (r#"{"exp":-1}"#, Some(0)),
-            (r#"{"exp":1e308}"#, Some(u64::MAX)),
-            (r#"{"exp":"1700000000"}"#, None),
-            (r#"{"exp":null}"#, None),
-            (r#"{"exp":1,"exp":2}"#, None),
-            (r#"{}"#, None),
-            (r#"[]"#, None),
-            ("nothing", None),
-        ] {
-            assert_eq!(expires_at(&jwt(payload)), expected, "{payload}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_jwt_has_none() {
-        let good = jwt(r#"{"exp":1}"#);
-        assert_eq!(expires_at(&good), Some(1));
-        let mut more = good.clone();
-        more.extend(b".x");
-        let mut long = good.clone();
-        long.resize(MAX_TOKEN + 1, b'x');
-        for token in [&more, &long, &b"eyJ".to_vec(), &b"".to_vec(), &b"opaque".to_vec()] {
-            assert_eq!(expires_at(token), None);
-        }
-        assert_eq!(expires_at(&good[1..]), None);
-    }
-
-    #[test]
-    fn deep_nesting_is_no_stack_overflow() {
-        let deep = format!(r#"{{"a":{}1,"exp":1}}"#, "[".repeat(5000));
-        assert_eq!(expires_at(&jwt(&deep)), None);
     }
 }

@@ -149,6 +149,20 @@ reasons! {
     NoSession = "no_session",
     /// The resolver found a session that is not valid.
     SessionInvalid = "session_invalid",
+    /// See [`Shortfall::NotVerified`](crate::policy::Shortfall::NotVerified).
+    NotVerified = "not_verified",
+    /// See [`Shortfall::Anonymous`](crate::policy::Shortfall::Anonymous).
+    AnonymousUser = "anonymous_user",
+    /// See [`Shortfall::CannotReauthenticate`](crate::policy::Shortfall::CannotReauthenticate).
+    CannotReauthenticate = "cannot_reauthenticate",
+    /// See [`Shortfall::Role`](crate::policy::Shortfall::Role).
+    RoleMissing = "role_missing",
+    /// See [`Shortfall::Amr`](crate::policy::Shortfall::Amr).
+    AmrMissing = "amr_missing",
+    /// See [`Shortfall::MaxAge`](crate::policy::Shortfall::MaxAge).
+    AuthenticationTooOld = "authentication_too_old",
+    /// See [`Shortfall::Variable`](crate::policy::Shortfall::Variable).
+    VariableUnset = "variable_unset",
     /// See [`Unavailable::Dns`].
     DnsError = "dns_error",
     /// See [`Unavailable::Connect`].
@@ -171,6 +185,36 @@ reasons! {
     TooManyWaiting = "too_many_waiting",
     /// See [`Unavailable::Internal`].
     InternalError = "internal_error",
+    /// See [`TokenError::TooLarge`](crate::token::TokenError::TooLarge).
+    TokenTooLarge = "token_too_large",
+    /// See [`TokenError::Malformed`](crate::token::TokenError::Malformed).
+    TokenMalformed = "token_malformed",
+    /// See [`TokenError::Algorithm`](crate::token::TokenError::Algorithm).
+    TokenAlgorithm = "token_algorithm",
+    /// See [`TokenError::Type`](crate::token::TokenError::Type).
+    TokenType = "token_type",
+    /// See [`TokenError::Critical`](crate::token::TokenError::Critical).
+    TokenCritical = "token_critical",
+    /// See [`TokenError::NoKid`](crate::token::TokenError::NoKid).
+    TokenNoKid = "token_no_kid",
+    /// See [`TokenError::UnknownKid`](crate::token::TokenError::UnknownKid).
+    TokenUnknownKey = "token_unknown_key",
+    /// See [`TokenError::Signature`](crate::token::TokenError::Signature).
+    TokenSignature = "token_signature",
+    /// See [`TokenError::Issuer`](crate::token::TokenError::Issuer).
+    TokenIssuer = "token_issuer",
+    /// See [`TokenError::Audience`](crate::token::TokenError::Audience).
+    TokenAudience = "token_audience",
+    /// See [`TokenError::Expired`](crate::token::TokenError::Expired).
+    TokenExpired = "token_expired",
+    /// See [`TokenError::NotYetValid`](crate::token::TokenError::NotYetValid).
+    TokenNotYetValid = "token_not_yet_valid",
+    /// See [`TokenError::MissingClaim`](crate::token::TokenError::MissingClaim).
+    TokenMissingClaim = "token_missing_claim",
+    /// See [`TokenError::Claim`](crate::token::TokenError::Claim).
+    TokenClaims = "token_claims",
+    /// See [`TokenError::MachineToken`](crate::token::TokenError::MachineToken).
+    TokenMachine = "token_machine",
 }
 
 impl Verdict {
@@ -217,7 +261,10 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Shortfall;
+    use crate::token::TokenError;
     use std::collections::HashSet;
+    use std::time::Duration;
 
     const UNAVAILABLE: [(Unavailable, &str); 11] = [
         (Unavailable::Dns, "dns_error"),
@@ -263,7 +310,7 @@ mod tests {
         let mut verdicts = others();
         verdicts.push((valid(), "valid", "ok"));
         verdicts.push((Verdict::Invalid, "invalid", "session_invalid"));
-        let reasons: HashSet<_> = verdicts
+        let mut reasons: HashSet<_> = verdicts
             .iter()
             .map(|(verdict, session, reason)| {
                 assert_eq!(verdict.session_word(), *session);
@@ -271,6 +318,22 @@ mod tests {
                 verdict.reason()
             })
             .collect();
+        for error in TokenError::ALL {
+            assert!(reasons.insert(error.reason()), "{error:?}");
+        }
+        let shortfalls = [
+            Shortfall::NoSession,
+            Shortfall::NotVerified,
+            Shortfall::Anonymous,
+            Shortfall::CannotReauthenticate,
+            Shortfall::Role,
+            Shortfall::Amr,
+            Shortfall::MaxAge(Duration::ZERO),
+            Shortfall::Variable,
+        ];
+        for reason in shortfalls.iter().filter_map(|shortfall| shortfall.reason()) {
+            assert!(reasons.insert(reason), "{reason:?}");
+        }
         assert_eq!(reasons, Reason::ALL.iter().copied().collect());
         let words: HashSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         assert_eq!(words.len(), Reason::ALL.len());

@@ -27,7 +27,7 @@
 //! let dirty = AtomicU32::new(0);
 //!
 //! // Under the lock:
-//! let (mut zone, _) = Zone::open(memory, &dirty)?;
+//! let mut zone = Zone::open(memory, &dirty)?;
 //! assert!(zone.get(&key).is_none());
 //! let [first, second] = [1, 2].map(|slot| Owner { slot, pid: 100 + u32::from(slot) });
 //! let Flight::Leader { id } = zone.lead(&key, first, 1_000, 6_000) else { unreachable!() };
@@ -216,7 +216,7 @@ impl<'m> Zone<'m> {
         Ok(())
     }
 
-    /// The zone in this memory, and whether it was found half changed, and emptied.
+    /// The zone in this memory; see [`emptied`](Self::emptied).
     ///
     /// `dirty` is the mark of a change going on: 0 when the zone is made, and not in its memory.
     /// Memory and mark must not be used otherwise while the zone is.
@@ -224,15 +224,14 @@ impl<'m> Zone<'m> {
     /// # Errors
     ///
     /// See [`ZoneError`]. Nothing was changed then.
-    pub fn open(memory: &'m mut [u8], dirty: &'m AtomicU32) -> Result<(Self, bool), ZoneError> {
+    pub fn open(memory: &'m mut [u8], dirty: &'m AtomicU32) -> Result<Self, ZoneError> {
         let mut zone = Self { region: Region::split(memory)?, dirty, emptied: false };
         if dirty.load(Ordering::SeqCst) == 0 {
             zone.region.check()?;
         } else {
             zone.recover();
         }
-        let emptied = zone.emptied;
-        Ok((zone, emptied))
+        Ok(zone)
     }
 
     /// Whether it was emptied since it was opened, or by that, because of what was found in it.

@@ -56,7 +56,7 @@ impl Shared {
 
     fn with<R>(&self, body: impl FnOnce(&mut Zone<'_>) -> R) -> Option<R> {
         self.0.lock(|arena, header| {
-            let (mut zone, _) = Zone::open(arena, &header.dirty)
+            let mut zone = Zone::open(arena, &header.dirty)
                 .inspect_err(|error| {
                     Log::cycle().write(Level::Error, format_args!("authgear cache zone: {error}"));
                 })
@@ -64,7 +64,7 @@ impl Shared {
             let result = body(&mut zone);
             if zone.emptied() {
                 header.generation.fetch_add(1, Ordering::AcqRel);
-                let message = format_args!("authgear cache zone emptied: a process died in it");
+                let message = format_args!("authgear cache zone emptied: a process died while changing it, or it was damaged");
                 Log::cycle().write(Level::Warn, message);
             }
             Some(result)
@@ -80,6 +80,9 @@ impl Shared {
     pub(super) fn store(&self, key: &Key, id: Option<u64>, kept: &Kept) {
         let mut data = Vec::new();
         if !kept.verdict.encode(&mut data) {
+            if let Some(id) = id {
+                self.fail(key, id, super::ABANDONED);
+            }
             return;
         }
         let (fetched_at, expires_at) = kept.times();

@@ -6,9 +6,10 @@ use std::rc::Rc;
 use authgear::endpoint::Endpoint;
 
 use super::cache::{CacheZone, UseStale, Valid};
+use super::policy::Requirement;
 use super::project::Project;
 use super::{MainConf, ServerConf};
-use crate::nginx::{self, Conf, ConfError, Context, Directive, Place};
+use crate::nginx::{self, ComplexValue, Conf, ConfError, Context, Directive, Place};
 
 /// Configuration of a location, and of the levels above it.
 #[derive(Default)]
@@ -18,6 +19,14 @@ pub struct LocationConf {
     pub(super) cache: Option<CacheUse>,
     pub(super) cache_valid: Option<Valid>,
     pub(super) cache_use_stale: Option<UseStale>,
+    pub(super) require: Option<Vec<Requirement>>,
+    /// Where `authgear_require` stands, if it does at this level.
+    pub(super) require_place: Option<Place>,
+    pub(super) resource_metadata: Option<Option<String>>,
+    pub(super) dry_run: Option<bool>,
+    pub(super) login_redirect: Option<Option<ComplexValue>>,
+    pub(super) preflight_pass: Option<bool>,
+    pub(super) set_headers: Option<bool>,
     /// The project that decides here; none when `off` or never turned on.
     pub project: Option<Rc<Project>>,
     /// Where its verdicts are kept, if they are.
@@ -55,6 +64,36 @@ impl LocationConf {
         self.on_error.unwrap_or_default()
     }
 
+    /// What `authgear_require` says; nothing where nobody is turned away.
+    pub fn require(&self) -> &[Requirement] {
+        self.require.as_deref().unwrap_or_default()
+    }
+
+    /// What `authgear_resource_metadata` says.
+    pub fn resource_metadata(&self) -> Option<&str> {
+        self.resource_metadata.as_ref()?.as_deref()
+    }
+
+    /// What `authgear_set_headers` says.
+    pub fn set_headers(&self) -> bool {
+        self.set_headers.unwrap_or(true)
+    }
+
+    /// What `authgear_login_redirect` says.
+    pub fn login_redirect(&self) -> Option<ComplexValue> {
+        self.login_redirect.flatten()
+    }
+
+    /// Whether `authgear_preflight` says `pass`.
+    pub fn preflight_pass(&self) -> bool {
+        self.preflight_pass.unwrap_or(false)
+    }
+
+    /// What `authgear_dry_run` says.
+    pub fn dry_run(&self) -> bool {
+        self.dry_run.unwrap_or(false)
+    }
+
     /// What `authgear_cache_valid` says.
     pub fn cache_valid(&self) -> Valid {
         self.cache_valid.unwrap_or_default()
@@ -76,6 +115,16 @@ impl LocationConf {
         self.on_error = self.on_error.or(parent.on_error);
         self.cache_valid = self.cache_valid.or(parent.cache_valid);
         self.cache_use_stale = self.cache_use_stale.or(parent.cache_use_stale);
+        self.dry_run = self.dry_run.or(parent.dry_run);
+        self.login_redirect = self.login_redirect.or(parent.login_redirect);
+        self.preflight_pass = self.preflight_pass.or(parent.preflight_pass);
+        self.set_headers = self.set_headers.or(parent.set_headers);
+        if self.require.is_none() {
+            self.require = parent.require.clone();
+        }
+        if self.resource_metadata.is_none() {
+            self.resource_metadata = parent.resource_metadata.clone();
+        }
         if self.cache.is_none() {
             self.cache = parent.cache.clone();
         }
@@ -91,6 +140,10 @@ impl LocationConf {
             Some(Use::Url(endpoint)) => Some(main.by_url(cf, endpoint)?),
             Some(Use::Name(name, place)) => Some(main.by_name(name, place)?),
         };
+        if let (None, Some(place)) = (&self.project, &self.require_place) {
+            let message = "\"authgear_require\" where \"authgear\" is not on";
+            return Err(ConfError::At(place.clone(), message.into()));
+        }
         if let Some(project) = &self.project {
             server.in_use = true;
             project.use_at(cf.resolver());

@@ -1,7 +1,9 @@
 //! Directives, and the configuration they make. It is immutable once read, and knows no request.
 
+pub mod backend;
 pub mod cache;
 pub mod location;
+pub mod policy;
 pub mod project;
 
 use core::cell::Cell;
@@ -10,7 +12,7 @@ use std::rc::Rc;
 
 use authgear::endpoint::Endpoint;
 
-use crate::nginx::{Conf, ConfError, Place, Resolver};
+use crate::nginx::{ComplexValue, Conf, ConfError, Place, Resolver};
 use cache::CacheZone;
 pub use location::LocationConf;
 use project::{Draft, Project};
@@ -23,6 +25,9 @@ pub struct MainConf {
     /// `authgear URL`, by origin.
     by_url: HashMap<String, Rc<Project>>,
     zones: Vec<Rc<CacheZone>>,
+    /// `$scheme://$http_host`, and `$request_uri` after it: where the client is.
+    origin: Option<ComplexValue>,
+    here: Option<ComplexValue>,
     expected_projects: Vec<(String, Place)>,
     expected_zones: Vec<(String, Place)>,
 }
@@ -74,6 +79,23 @@ impl MainConf {
     /// A place names a project: it must exist, even if no location comes to use it.
     fn expect_project(&mut self, name: &str, place: Place) {
         self.expected_projects.push((name.to_owned(), place));
+    }
+
+    /// Prepares what [`Self::origin`] and [`Self::here`] return.
+    pub fn compile(&mut self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
+        self.origin = Some(cf.complex_value("$scheme://$http_host")?);
+        self.here = Some(cf.complex_value("$scheme://$http_host$request_uri")?);
+        Ok(())
+    }
+
+    /// The origin of the client's request, as the client knows it.
+    pub fn origin(&self) -> Option<ComplexValue> {
+        self.origin
+    }
+
+    /// The URL of the client's request, as the client knows it.
+    pub fn here(&self) -> Option<ComplexValue> {
+        self.here
     }
 
     /// Whether every name that was used exists.

@@ -363,7 +363,7 @@ fn response_size(key: &str, value: &str) -> Result<usize, ConfError> {
         .ok_or_else(|| invalid(key, value, "a size from 8k to 1m"))
 }
 
-fn flag(key: &str, value: &str) -> Result<bool, ConfError> {
+pub(super) fn flag(key: &str, value: &str) -> Result<bool, ConfError> {
     match value {
         "on" => Ok(true),
         "off" => Ok(false),

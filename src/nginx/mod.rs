@@ -17,6 +17,7 @@ mod stream;
 mod subrequest;
 mod suspend;
 mod task;
+mod value;
 mod variable;
 mod wake;
 
@@ -32,6 +33,7 @@ pub use stream::{Stream, StreamControl, StreamError};
 pub use subrequest::SubrequestOutcome;
 pub use suspend::Resume;
 pub use task::spawn;
+pub use value::ComplexValue;
 pub use variable::Value;
 pub use wake::{own_slot, wake};
 

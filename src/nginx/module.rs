@@ -66,8 +66,8 @@ pub trait Module: Sized + 'static {
     fn fallback(request: &Request, name: &[u8]) -> Value;
     /// Whether `name` is one of the module's variables, or one it gives a fallback.
     fn has_variable(name: &[u8]) -> bool;
-    /// The answer to a request is about to be sent.
-    fn header_filter(request: &mut Request) -> Result<(), Failed>;
+    /// The answer to a request is about to be sent; what is returned takes the place of its body.
+    fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed>;
 }
 
 /// Marker of the `http` level for [`super::Directive`]s of module `M`.
@@ -377,10 +377,15 @@ extern "C" fn header_filter<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t 
     // SAFETY: nginx passes a valid request.
     let request = unsafe { Request::from_ptr(r) };
     let log = request.log();
-    match guard(log, Err(Failed), || M::header_filter(request)) {
-        // SAFETY: set before the first request, and the next filter takes the same request.
-        Ok(()) => unsafe { (*NEXT_HEADER_FILTER.0.get()).map_or(0, |next| next(r)) },
-        Err(Failed) => nginx_sys::NGX_ERROR as ngx_int_t,
+    let failed = nginx_sys::NGX_ERROR as ngx_int_t;
+    let Ok(body) = guard(log, Err(Failed), || M::header_filter(request)) else { return failed };
+    // SAFETY: set before the first request, and the next filter takes the same request.
+    let rc = unsafe { (*NEXT_HEADER_FILTER.0.get()).map_or(0, |next| next(r)) };
+    match body {
+        Some(body) if rc == nginx_sys::NGX_OK as ngx_int_t => {
+            request.send_body(&body).map_or(failed, |()| rc)
+        }
+        _ => rc,
     }
 }
 

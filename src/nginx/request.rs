@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use nginx_sys::{
     ngx_http_request_t, ngx_int_t, ngx_list_part_t, ngx_list_push, ngx_pool_cleanup_add,
-    ngx_table_elt_t, NGX_AGAIN, NGX_DECLINED, NGX_HTTP_INTERNAL_SERVER_ERROR,
+    ngx_table_elt_t, NGX_AGAIN, NGX_DECLINED, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_OK,
 };
 
 use super::headers::{self, bytes, copy_to, Headers};
@@ -39,6 +39,8 @@ pub enum Phase {
 pub enum Status {
     /// No opinion: on to the next handler.
     Declined,
+    /// Access is granted, whatever else `satisfy any` would ask.
+    Allowed,
     /// Suspended.
     Again,
     /// nginx answers 500.
@@ -51,6 +53,7 @@ impl Status {
     pub(super) fn into_ngx(self) -> ngx_int_t {
         match self {
             Self::Declined => NGX_DECLINED as ngx_int_t,
+            Self::Allowed => NGX_OK as ngx_int_t,
             Self::Again => NGX_AGAIN as ngx_int_t,
             Self::InternalServerError => NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t,
             Self::Http(status) => status as ngx_int_t,
@@ -146,6 +149,12 @@ impl Request {
         unsafe { &*(*self.0.srv_conf.add(M::cell().ctx_index())).cast() }
     }
 
+    /// Configuration of `http {}`.
+    pub fn main_conf<M: Module>(&self) -> &'static M::Main {
+        // SAFETY: as above.
+        unsafe { &*(*self.0.main_conf.add(M::cell().ctx_index())).cast() }
+    }
+
     /// The client's address as text, after realip; `unix:` for a local socket.
     pub fn client_address(&self) -> &[u8] {
         // SAFETY: `addr_text` belongs to the connection, or to realip's context in the pool.
@@ -178,6 +187,72 @@ impl Request {
             (*header).value = value;
         }
         Ok(())
+    }
+
+    /// Makes an answer of one's own of the one that is about to be sent, in the header filter:
+    /// what nginx would have sent as its body is not sent.
+    pub fn answer(&mut self, status: u16, content_type: &'static str, length: usize) {
+        let out = &mut self.0.headers_out;
+        out.status = status as usize;
+        out.status_line = nginx_sys::ngx_str_t::empty();
+        out.content_type = super::conf::str_of(content_type.as_bytes());
+        out.content_type_len = content_type.len();
+        out.charset = nginx_sys::ngx_str_t::empty();
+        out.content_length_n = length as _;
+        out.last_modified_time = -1;
+        for header in [&mut out.content_length, &mut out.content_encoding, &mut out.etag] {
+            // SAFETY: null, or a header of this answer.
+            if let Some(header) = unsafe { header.as_mut() } {
+                header.hash = 0;
+            }
+            *header = ptr::null_mut();
+        }
+        self.0.set_header_only(u32::from(length == 0 || self.0.header_only() != 0));
+    }
+
+    /// Sends the body of [`Self::answer`], after its header.
+    pub(super) fn send_body(&mut self, body: &[u8]) -> Result<(), Failed> {
+        if self.0.header_only() != 0 {
+            return Ok(());
+        }
+        // SAFETY: the buffer and its chain live in the request's pool.
+        let rc = unsafe {
+            let buf = nginx_sys::ngx_create_temp_buf(self.0.pool, body.len());
+            let chain = nginx_sys::ngx_alloc_chain_link(self.0.pool);
+            if buf.is_null() || chain.is_null() {
+                return Err(Failed);
+            }
+            ptr::copy_nonoverlapping(body.as_ptr(), (*buf).pos, body.len());
+            (*buf).last = (*buf).pos.add(body.len());
+            (*buf).set_last_buf(1);
+            (*buf).set_last_in_chain(1);
+            (*chain).buf = buf;
+            (*chain).next = ptr::null_mut();
+            nginx_sys::ngx_http_output_filter(&mut self.0, chain)
+        };
+        // Whoever was about to send a body sees that there is none to send.
+        self.0.set_header_only(1);
+        if rc == nginx_sys::NGX_ERROR as ngx_int_t {
+            Err(Failed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the method is GET.
+    pub fn is_get(&self) -> bool {
+        self.0.method == nginx_sys::NGX_HTTP_GET as usize
+    }
+
+    /// Whether the method is OPTIONS.
+    pub fn is_options(&self) -> bool {
+        self.0.method == nginx_sys::NGX_HTTP_OPTIONS as usize
+    }
+
+    /// The normalised path of this pass.
+    pub fn path(&self) -> &[u8] {
+        // SAFETY: in the request's memory.
+        unsafe { bytes(&self.0.uri) }
     }
 
     /// Takes away every request header whose name is `unwanted`.

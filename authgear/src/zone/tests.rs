@@ -39,12 +39,13 @@ impl Memory {
         &mut self.words.as_mut_bytes()[..self.len]
     }
 
-    fn try_open(&mut self) -> Result<(Zone<'_>, bool), ZoneError> {
+    fn try_open(&mut self) -> Result<Zone<'_>, ZoneError> {
         Zone::open(&mut self.words.as_mut_bytes()[..self.len], &self.dirty)
     }
 
     fn open(&mut self) -> Zone<'_> {
-        let (zone, emptied) = self.try_open().unwrap();
+        let zone = self.try_open().unwrap();
+        let emptied = zone.emptied();
         assert!(!emptied);
         zone
     }
@@ -462,8 +463,8 @@ fn memory_that_is_no_zone_is_refused() {
     assert!(matches!(memory.try_open(), Err(ZoneError::Version)));
     // Its contents do not matter when a process died in it.
     memory.dirty = AtomicU32::new(1);
-    assert!(matches!(memory.try_open(), Ok((_, true))));
-    assert!(matches!(memory.try_open(), Ok((_, false))));
+    assert!(memory.try_open().unwrap().emptied());
+    assert!(!memory.try_open().unwrap().emptied());
 }
 
 #[test]
@@ -471,7 +472,7 @@ fn any_size_from_the_least_on_has_room() {
     for len in (MIN_SIZE..MIN_SIZE + 20_000).chain([1 << 20, (1 << 24) - 4096, 1 << 24]) {
         let mut memory = Memory::raw(len);
         Zone::format(memory.bytes()).unwrap();
-        let (zone, _) = memory.try_open().unwrap();
+        let zone = memory.try_open().unwrap();
         let (chunks, buckets) = (zone.stats().chunks, zone.region.buckets.len());
         assert!(chunks >= MIN_CHUNKS && buckets.is_power_of_two());
         // Little is wasted.
@@ -520,10 +521,11 @@ fn a_session_takes_few_bytes() {
 fn the_mark_is_there_during_a_change_and_after_a_crash() {
     let mut memory = Memory::new(MIN_SIZE);
     assert!(put(&mut memory.open(), 1, b"v").kept);
+    let id = leader(memory.open().lead(&key(3), A, 0, 100));
     let dirty = AtomicU32::new(0);
     let seen = Cell::new(0);
     let result = catch_unwind(AssertUnwindSafe(|| {
-        let (mut zone, _) = Zone::open(memory.bytes(), &dirty).unwrap();
+        let mut zone = Zone::open(memory.bytes(), &dirty).unwrap();
         zone.change(|region| {
             region.insert(&key(2)).unwrap();
             seen.set(dirty.load(Ordering::SeqCst));
@@ -534,11 +536,14 @@ fn the_mark_is_there_during_a_change_and_after_a_crash() {
         });
     }));
     assert!(result.is_err() && seen.get() == 1);
-    let (mut zone, emptied) = Zone::open(memory.bytes(), &dirty).unwrap();
+    let mut zone = Zone::open(memory.bytes(), &dirty).unwrap();
+    let emptied = zone.emptied();
     assert!(emptied && zone.emptied() && !has(&mut zone, 1));
     assert_eq!(dirty.load(Ordering::SeqCst), 0);
     assert_eq!(check(&zone), [vec![], vec![]]);
     assert!(put(&mut zone, 1, b"v").kept && has(&mut zone, 1));
+    // The leader may still be alive: its flight is none of the new ones.
+    assert!(leader(zone.lead(&key(3), B, 0, 100)) > id);
 }
 
 #[test]
@@ -570,6 +575,42 @@ fn contradictions_empty_the_zone() {
         assert_eq!(check(&zone), [vec![], vec![]], "{n}");
         assert!(put(&mut zone, 1, b"v").kept && has(&mut zone, 1), "{n}");
     }
+}
+
+#[test]
+fn contradictions_are_seen_without_a_change() {
+    let damages: [fn(&mut Region<'_>); 6] = [
+        |region| region.chunks[2].bucket_next = 2,
+        |region| region.chunks[0].kind = kind::FREE,
+        |region| region.chunks[1].kind = kind::ENTRY,
+        |region| region.chunks[0].next = NIL,
+        |region| region.chunks[1].as_mut_bytes()[..4].fill(0),
+        |region| region.header.touched = 1,
+    ];
+    for (n, damage) in damages.into_iter().enumerate() {
+        let mut memory = Memory::new(MIN_SIZE);
+        let mut zone = memory.open();
+        assert!(put(&mut zone, 1, &[1; 300]).kept && put(&mut zone, 9, b"").kept);
+        assert_eq!(zone.region.chunks[0].next, 1);
+        damage(&mut zone.region);
+        assert!(!has(&mut zone, if n == 0 { 17 } else { 1 }), "{n}");
+        assert!(zone.emptied(), "{n}");
+        assert_eq!(check(&zone), [vec![], vec![]], "{n}");
+    }
+}
+
+/// Who makes room is not looked for in its bucket, but must be taken out of it.
+#[test]
+fn a_bucket_that_is_a_circle_is_seen_when_making_room() {
+    let mut memory = Memory::new(MIN_SIZE);
+    let mut zone = memory.open();
+    assert!(put(&mut zone, 1, b"").kept && put(&mut zone, 9, b"").kept);
+    zone.region.chunks[1].bucket_next = 1;
+    for n in 0..MIN_CHUNKS as u32 {
+        zone.lead(&key(8 * n), A, 0, 100);
+    }
+    assert!(zone.emptied());
+    check(&zone);
 }
 
 /// A change of a zone, or a question.
@@ -938,7 +979,8 @@ proptest! {
         }
         memory.dirty = AtomicU32::new(1);
         {
-            let (zone, emptied) = memory.try_open().unwrap();
+            let zone = memory.try_open().unwrap();
+            let emptied = zone.emptied();
             prop_assert!(emptied && zone.emptied());
             prop_assert_eq!(check(&zone), [vec![], vec![]]);
         }
@@ -962,7 +1004,8 @@ proptest! {
         memory.words[7] &= u64::from(u32::MAX);
         memory.dirty = AtomicU32::new(2);
         {
-            let (zone, emptied) = memory.try_open().unwrap();
+            let zone = memory.try_open().unwrap();
+            let emptied = zone.emptied();
             prop_assert!(emptied);
             prop_assert_eq!(check(&zone), [vec![], vec![]]);
         }

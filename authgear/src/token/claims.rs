@@ -1,0 +1,236 @@
+//! What a token says.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::json::{self, Json, Object};
+use super::{Profile, TokenError};
+use crate::identity::Identity;
+
+/// Longest `sub`, in bytes. Authgear's are UUIDs, or `client_id_` and a client's id.
+pub const MAX_SUBJECT: usize = 256;
+
+/// The last second of the year 9999. Later times are not meant.
+const MAX_TIME: u64 = 253_402_300_799;
+
+/// What `sub` begins with in tokens that Authgear gives to machines
+/// (`pkg/lib/oauth/token_encoding.go`).
+const MACHINE_PREFIX: &str = "client_id_";
+
+/// The claims of users' tokens (`pkg/api/model/claims.go`).
+const IS_ANONYMOUS: &str = "https://authgear.com/claims/user/is_anonymous";
+const IS_VERIFIED: &str = "https://authgear.com/claims/user/is_verified";
+const CAN_REAUTHENTICATE: &str = "https://authgear.com/claims/user/can_reauthenticate";
+const ROLES: &str = "https://authgear.com/claims/user/roles";
+
+/// All claims of a verified token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// An object that [`Json::parse`] accepts.
+    payload: Box<str>,
+}
+
+impl Claims {
+    pub(super) fn new(payload: Box<str>) -> Self {
+        Self { payload }
+    }
+
+    /// The claim of this name, letter by letter, as the text of a variable.
+    ///
+    /// - A string is its text.
+    /// - An array of strings is those with `,` between them, as in variables of nginx's own
+    ///   `auth_jwt_claim_set`, unless a comma is in one of them: then there is none, so that no
+    ///   element can pass for two.
+    /// - A number, a boolean, an object or any other array is JSON, as it stands in the token.
+    /// - `null` is none.
+    ///
+    /// None, too, if there is a control byte in the text, which no header can carry. The text may
+    /// be empty.
+    pub fn get(&self, name: &[u8]) -> Option<Cow<'_, [u8]>> {
+        let written = json::member(&self.payload, std::str::from_utf8(name).ok()?)?;
+        let text = match Json::parse(written.as_bytes())? {
+            Json::Null => return None,
+            Json::Text(Cow::Borrowed(text)) => Cow::Borrowed(text.as_bytes()),
+            Json::Text(Cow::Owned(text)) => Cow::Owned(text.into_bytes()),
+            Json::List(items) => match items.iter().map(Json::as_text).collect() {
+                Some(items) => Cow::Owned(join(items, ',')?.into_bytes()),
+                None => Cow::Borrowed(written.as_bytes()),
+            },
+            _ => Cow::Borrowed(written.as_bytes()),
+        };
+        (!text.iter().any(u8::is_ascii_control)).then_some(text)
+    }
+}
+
+impl fmt::Debug for Claims {
+    /// Tells nothing.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Claims")
+    }
+}
+
+/// The texts with the separator between them, if it is in none of them.
+fn join(texts: Vec<&str>, separator: char) -> Option<String> {
+    let unambiguous = !texts.iter().any(|text| text.contains(separator));
+    unambiguous.then(|| texts.join(separator.encode_utf8(&mut [0; 4])))
+}
+
+/// What the claims of a token amount to.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub identity: Identity,
+    pub expires_at: u64,
+    pub issued_at: Option<u64>,
+}
+
+/// Checks the claims of a token whose signature is right.
+pub(super) fn check(
+    claims: &Object<'_>,
+    profile: &Profile,
+    now: u64,
+) -> Result<Accepted, TokenError> {
+    if text(required(claims, "iss")?)? != profile.issuer {
+        return Err(TokenError::Issuer);
+    }
+    if !is_for_one_of(required(claims, "aud")?, &profile.audiences)? {
+        return Err(TokenError::Audience);
+    }
+
+    // All fractions of a second are rounded against the token.
+    let expires_at = time(required(claims, "exp")?)?.floor;
+    if now >= expires_at.saturating_add(profile.leeway) {
+        return Err(TokenError::Expired);
+    }
+    let not_before = claims.get("nbf").map(time).transpose()?;
+    let issued_at = claims.get("iat").map(time).transpose()?;
+    let latest = now.saturating_add(profile.leeway);
+    if [&not_before, &issued_at].into_iter().flatten().any(|time| time.ceil > latest) {
+        return Err(TokenError::NotYetValid);
+    }
+
+    let subject = visible(required(claims, "sub")?)?;
+    if subject.len() > MAX_SUBJECT {
+        return Err(TokenError::Claim);
+    }
+    let machine = subject.starts_with(MACHINE_PREFIX);
+    if machine && !profile.machine_tokens {
+        return Err(TokenError::MachineToken);
+    }
+    let identity = if machine { identity_of_machine()? } else { identity_of(subject, claims)? };
+    Ok(Accepted { identity, expires_at, issued_at: issued_at.map(|time| time.floor) })
+}
+
+/// As the resolver would tell of the session of a user
+/// (`SessionInfo.PopulateHeaders`, `pkg/api/model/session_info.go`).
+fn identity_of(subject: &str, claims: &Object<'_>) -> Result<Identity, TokenError> {
+    let mut fields = vec![
+        ("x-authgear-session-valid", Cow::Borrowed("true")),
+        ("x-authgear-user-id", Cow::Borrowed(subject)),
+        ("x-authgear-user-anonymous", flag(required(claims, IS_ANONYMOUS)?)?.into()),
+        ("x-authgear-user-verified", flag(required(claims, IS_VERIFIED)?)?.into()),
+        ("x-authgear-user-can-reauthenticate", flag(required(claims, CAN_REAUTHENTICATE)?)?.into()),
+    ];
+    let roles = required(claims, ROLES)?;
+    if roles.as_list().is_none_or(|roles| !roles.is_empty()) {
+        fields.push(("x-authgear-user-roles", joined(roles, ',')?.into()));
+    }
+    let amr = claims.get("amr").map(|amr| joined(amr, ' ')).transpose()?;
+    fields.push(("x-authgear-session-amr", amr.unwrap_or_default().into()));
+    let auth_time = claims.get("auth_time").map(past_time).transpose()?.flatten();
+    if let Some(time) = auth_time {
+        fields.push(("x-authgear-session-authenticated-at", time.to_string().into()));
+    }
+    build(&fields)
+}
+
+/// A machine has a session, but is no user.
+fn identity_of_machine() -> Result<Identity, TokenError> {
+    build(&[("x-authgear-session-valid", Cow::Borrowed("true"))])
+}
+
+fn build(fields: &[(&str, Cow<'_, str>)]) -> Result<Identity, TokenError> {
+    let mut builder = Identity::builder();
+    for (name, value) in fields {
+        builder.push(name.as_bytes(), value.as_bytes()).map_err(|_| TokenError::Claim)?;
+    }
+    Ok(builder.build())
+}
+
+fn required<'a, 'b>(claims: &'a Object<'b>, name: &str) -> Result<&'a Json<'b>, TokenError> {
+    claims.get(name).ok_or(TokenError::MissingClaim)
+}
+
+fn text<'a>(claim: &'a Json<'_>) -> Result<&'a str, TokenError> {
+    claim.as_text().ok_or(TokenError::Claim)
+}
+
+fn list<'a, 'b>(claim: &'a Json<'b>) -> Result<&'a [Json<'b>], TokenError> {
+    claim.as_list().ok_or(TokenError::Claim)
+}
+
+/// A text for a header: not empty, of visible ASCII. Authgear makes no others, and what goes
+/// beyond reads differently from one backend to the next: spaces at the ends are cut off, letters
+/// beyond ASCII are decoded or truncated, down to CR and LF.
+fn visible<'a>(claim: &'a Json<'_>) -> Result<&'a str, TokenError> {
+    let text = text(claim)?;
+    let passes = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    passes.then_some(text).ok_or(TokenError::Claim)
+}
+
+/// An array of such texts, as one.
+fn joined(claim: &Json<'_>, separator: char) -> Result<String, TokenError> {
+    let texts = list(claim)?.iter().map(visible).collect::<Result<_, _>>()?;
+    join(texts, separator).ok_or(TokenError::Claim)
+}
+
+fn flag(claim: &Json<'_>) -> Result<&'static str, TokenError> {
+    match claim {
+        Json::Bool(true) => Ok("true"),
+        Json::Bool(false) => Ok("false"),
+        _ => Err(TokenError::Claim),
+    }
+}
+
+/// RFC 7519 section 4.1.3: one audience or an array of them.
+fn is_for_one_of(audience: &Json<'_>, allowed: &[String]) -> Result<bool, TokenError> {
+    let is_allowed = |audience: &str| allowed.iter().any(|allowed| allowed == audience);
+    if let Some(audience) = audience.as_text() {
+        return Ok(is_allowed(audience));
+    }
+    let audiences = list(audience)?.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    Ok(audiences.into_iter().any(is_allowed))
+}
+
+/// Seconds since 1970 (NumericDate of RFC 7519 section 2).
+struct Time {
+    floor: u64,
+    ceil: u64,
+}
+
+fn time(claim: &Json<'_>) -> Result<Time, TokenError> {
+    let time = match *claim {
+        Json::Integer(time) => {
+            let time = u64::try_from(time).map_err(|_| TokenError::Claim)?;
+            Time { floor: time, ceil: time }
+        }
+        // The casts saturate.
+        Json::Float(time) if time >= 0.0 => {
+            Time { floor: time.floor() as u64, ceil: time.ceil() as u64 }
+        }
+        _ => return Err(TokenError::Claim),
+    };
+    (time.ceil <= MAX_TIME).then_some(time).ok_or(TokenError::Claim)
+}
+
+/// A time that is absent when it is not after 1970: Go's zero time is in the year 1.
+fn past_time(claim: &Json<'_>) -> Result<Option<u64>, TokenError> {
+    let absent = match *claim {
+        Json::Integer(time) => time <= 0,
+        Json::Float(time) => time < 1.0,
+        _ => false,
+    };
+    if absent {
+        return Ok(None);
+    }
+    time(claim).map(|time| Some(time.floor))
+}

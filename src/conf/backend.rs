@@ -1,0 +1,22 @@
+//! Directives about what the backend receives.
+
+use core::ffi::CStr;
+
+use super::location::{set_once, LocationConf};
+use super::project::flag;
+use crate::nginx::{self, Conf, ConfError, Context, Directive};
+
+/// `authgear_set_headers on | off`
+pub struct SetHeaders;
+
+impl Directive for SetHeaders {
+    type Scope = nginx::Location<crate::Authgear>;
+    const NAME: &'static CStr = c"authgear_set_headers";
+    const CONTEXT: Context = Context::HttpServerLocation;
+
+    fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
+        let arguments = cf.arguments();
+        let value = arguments.get(1).map(String::as_str).unwrap_or_default();
+        set_once(&mut conf.set_headers, flag("authgear_set_headers", value)?)
+    }
+}

@@ -1,0 +1,257 @@
+//! Each kind of client is denied access in a way that it understands.
+
+use support::{
+    get, Backend, Builder, FakeAuthgear, Fault, Nginx, Request, Response, User, WebSocket,
+};
+
+use crate::site::site;
+
+fn places(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
+    site(authgear, backend)
+        .listen_extra(1)
+        .http("authgear_project p { endpoint http://%%AUTHGEAR_ADDR%%; max_fails 0; }")
+        .var("AUTHGEAR_ADDR", authgear.addr())
+        .server(
+            "listen %%ADDR2%% http2;
+             authgear p;
+             authgear_require session;
+             authgear_login_redirect https://login.test/?to=$authgear_return_to;
+             location / { proxy_pass http://%%BACKEND%%; }
+             location /admin { authgear_require role=admin; proxy_pass http://%%BACKEND%%; }
+             location /fresh { authgear_require max_age=1m; proxy_pass http://%%BACKEND%%; }
+             location /stay { authgear_login_redirect off; proxy_pass http://%%BACKEND%%; }
+             location /page { error_page 401 /sorry.html; proxy_pass http://%%BACKEND%%; }
+             location = /sorry.html {
+               authgear_require off;
+               authgear_login_redirect off;
+               return 200 sorry;
+             }",
+        )
+}
+
+type Make = fn(Request) -> Request;
+
+const BROWSER: Make = |request| {
+    request
+        .header("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
+        .header("Sec-Fetch-Mode", "navigate")
+        .header("Sec-Fetch-Dest", "document")
+};
+const OLD_BROWSER: Make = |request| request.header("Accept", "text/html,*/*;q=0.8");
+const FETCH: Make = |request| {
+    request
+        .header("Accept", "application/json")
+        .header("Sec-Fetch-Mode", "cors")
+        .header("Sec-Fetch-Dest", "empty")
+};
+const IMAGE: Make = |request| {
+    request
+        .header("Accept", "image/avif,image/webp,*/*")
+        .header("Sec-Fetch-Mode", "no-cors")
+        .header("Sec-Fetch-Dest", "image")
+};
+const CURL: Make = |request| request.header("Accept", "*/*");
+const FORM: Make = |request| BROWSER(request).method("POST").body("a=b");
+const HEAD: Make = |request| FETCH(request).method("HEAD");
+
+/// What an answer is: its status, and its kind.
+fn kind(answer: &Response) -> (u16, &'static str) {
+    let kind = match answer.header("content-type").as_deref() {
+        Some("application/problem+json") => "problem",
+        Some("application/grpc") => "grpc",
+        Some("text/html") => "page",
+        _ if answer.header("location").is_some() => "redirect",
+        _ => "other",
+    };
+    (answer.status, kind)
+}
+
+#[test]
+fn every_client_gets_an_answer_of_its_own() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = places(&authgear, &backend).start();
+    let user = User { authenticated_at: 1, ..User::named("alice") };
+    let token = authgear.opaque_token(&user);
+    let no_session: &[(&str, Make, (u16, &str))] = &[
+        ("browser", BROWSER, (302, "redirect")),
+        ("old browser", OLD_BROWSER, (302, "redirect")),
+        ("fetch", FETCH, (401, "problem")),
+        ("image", IMAGE, (401, "page")),
+        ("curl", CURL, (401, "page")),
+        ("form", FORM, (401, "page")),
+        ("head", HEAD, (401, "problem")),
+    ];
+    let not_allowed: &[(&str, Make, (u16, &str))] = &[
+        ("browser", BROWSER, (403, "page")),
+        ("fetch", FETCH, (403, "problem")),
+        ("curl", CURL, (403, "page")),
+    ];
+    let too_old: &[(&str, Make, (u16, &str))] =
+        &[("browser", BROWSER, (302, "redirect")), ("fetch", FETCH, (401, "problem"))];
+    let unavailable: &[(&str, Make, (u16, &str))] =
+        &[("browser", BROWSER, (503, "page")), ("fetch", FETCH, (503, "problem"))];
+    let send = |path: &str, make: Make, token: Option<&str>| {
+        let request = make(get(&nginx, path));
+        token.map_or(request.clone(), |token| request.bearer(token)).send()
+    };
+    for (path, token, rows) in [
+        ("/x?a=b", None, no_session),
+        ("/x?a=b", Some("dead"), no_session),
+        ("/admin", Some(token.as_str()), not_allowed),
+        ("/fresh", Some(token.as_str()), too_old),
+    ] {
+        for (client, make, expected) in rows {
+            let answer = send(path, *make, token);
+            assert_eq!(kind(&answer), *expected, "{client} at {path} with {token:?}");
+            let challenged = answer.header("www-authenticate").is_some();
+            let refused = path == "/admin" && answer.status == 403;
+            assert_eq!(challenged, answer.status == 401 || refused, "{client} at {path}");
+        }
+    }
+    for (client, make, expected) in
+        [("curl", CURL, (401, "page")), ("browser", BROWSER, (401, "page"))]
+    {
+        assert_eq!(kind(&send("/stay", make, None)), expected, "{client}");
+    }
+    authgear.inject(Fault::Status(500));
+    for (client, make, expected) in unavailable {
+        let answer = send("/x", *make, Some(&token));
+        assert_eq!(
+            (kind(&answer), answer.header("retry-after").is_some()),
+            (*expected, true),
+            "{client}"
+        );
+    }
+    assert_eq!(backend.hits(), 0);
+}
+
+#[test]
+fn a_browser_is_sent_to_log_in_and_told_where_it_was() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = places(&authgear, &backend)
+        .server(
+            "location /login { authgear_login_redirect /login?to=$authgear_return_to; proxy_pass http://%%BACKEND%%; }
+             location /inner { authgear_login_redirect http://$http_host/login; proxy_pass http://%%BACKEND%%; }
+             location /odd { authgear_login_redirect $arg_to; proxy_pass http://%%BACKEND%%; }",
+        )
+        .start();
+    let browser = |path: &str| BROWSER(get(&nginx, path)).send();
+    let answer = browser("/a%20b/?c=d&e=http://evil.test/%0d%0a");
+    assert_eq!(answer.status, 302);
+    let host = nginx.addr().to_string().replace('.', "%2E").replace(':', "%3A");
+    let to = format!(
+        "https://login.test/?to=http%3A%2F%2F{host}%2Fa%2520b%2F%3Fc%3Dd%26e%3Dhttp%3A%2F%2Fevil%2Etest%2F%250d%250a"
+    );
+    assert_eq!(answer.all("location"), [to]);
+    assert_eq!(answer.all("cache-control"), ["no-store"]);
+    assert_eq!((answer.body.len(), answer.all("www-authenticate").len()), (0, 0));
+    // The login page itself does not send to the login page.
+    assert_eq!(browser("/login").status, 401);
+    assert_eq!(browser("/inner").status, 302);
+    // What a client puts there does not become another header, and nothing is no URL.
+    assert_eq!(browser("/odd").status, 401);
+    assert_eq!(browser("/odd?to=/x").all("location"), ["/x"]);
+    // A page of the user's own goes first.
+    let page = browser("/page");
+    assert_eq!((page.status, page.text().as_str()), (302, ""));
+    let fetched = FETCH(get(&nginx, "/page")).send();
+    assert_eq!((fetched.status, fetched.text().as_str()), (401, "sorry"));
+}
+
+#[test]
+fn a_problem_is_told_in_json() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = places(&authgear, &backend).start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    for (path, token, expected) in [
+        ("/", "dead", r#"{"title":"Unauthorized","status":401,"reason":"no_session"}"#),
+        ("/admin", &token, r#"{"title":"Forbidden","status":403,"reason":"role_missing"}"#),
+    ] {
+        let request = FETCH(get(&nginx, path)).bearer(token);
+        let h2 = FETCH(get(&nginx.addr2(), path)).bearer(token);
+        for answer in [request.send(), h2.send_h2()] {
+            assert_eq!(answer.text().trim_end(), expected);
+            assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string()));
+        }
+        let head = request.method("HEAD").send();
+        assert_eq!((head.body.len(), kind(&head).1), (0, "problem"));
+    }
+}
+
+#[test]
+fn grpc_clients_get_trailers_only() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::grpc());
+    let nginx = Nginx::builder()
+        .listen_options("http2")
+        .var("BACKEND", backend.addr())
+        .http(format!("authgear_project p {{ endpoint {}; max_fails 0; }}", authgear.origin()))
+        .server(
+            "authgear p;
+             authgear_require session;
+             authgear_login_redirect https://login.test/;
+             error_page 401 403 503 =200 /page;
+             location / { grpc_pass %%BACKEND%%; }
+             location /admin { authgear_require role=admin; grpc_pass %%BACKEND%%; }
+             location = /page { authgear_require off; return 200 page; }",
+        )
+        .start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    let call = |path: &str, token: &str| {
+        let request = get(&nginx, path).method("POST").body(vec![0; 5]);
+        request
+            .header("Content-Type", "application/grpc")
+            .header("TE", "trailers")
+            .bearer(token)
+            .send_h2()
+    };
+    let good = call("/a.B/C", &token);
+    assert_eq!((good.status, good.trailer("grpc-status").as_deref()), (200, Some("0")));
+    let denied = |path: &str, token: &str| {
+        let answer = call(path, token);
+        assert_eq!((answer.status, answer.body.len()), (200, 0), "{path}");
+        assert_eq!(answer.header("content-type").as_deref(), Some("application/grpc"));
+        (
+            answer.header("grpc-status").unwrap_or_default(),
+            answer.header("grpc-message").unwrap_or_default(),
+        )
+    };
+    assert_eq!(denied("/a.B/C", "dead"), ("16".to_owned(), "no_session".to_owned()));
+    assert_eq!(denied("/admin", &token), ("7".to_owned(), "role_missing".to_owned()));
+    authgear.inject(Fault::Status(500));
+    assert_eq!(denied("/a.B/C", &token), ("14".to_owned(), "bad_status".to_owned()));
+    assert_eq!(backend.hits(), 1);
+}
+
+#[test]
+fn websockets_and_preflights() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = places(&authgear, &backend)
+        .server(
+            "location /ws {
+               proxy_http_version 1.1;
+               proxy_set_header Upgrade $http_upgrade;
+               proxy_set_header Connection upgrade;
+               proxy_pass http://%%BACKEND%%;
+             }
+             location /cors { authgear_preflight pass; proxy_pass http://%%BACKEND%%; }",
+        )
+        .start();
+    let refused = WebSocket::open(&get(&nginx, "/ws")).expect_err("a refusal");
+    assert_eq!(kind(&refused), (401, "page"));
+    let token = authgear.opaque_token(&User::named("alice"));
+    assert!(WebSocket::open(&get(&nginx, "/ws").bearer(&token)).is_ok());
+
+    let hits = authgear.hits();
+    let preflight = |path: &str| {
+        get(&nginx, path)
+            .method("OPTIONS")
+            .header("Origin", "https://app.test")
+            .header("Access-Control-Request-Method", "POST")
+    };
+    let passed = preflight("/cors").bearer(&token).header("X-Authgear-User-Id", "forged").send();
+    assert_eq!((passed.status, passed.echo().identity().len()), (200, 0));
+    assert_eq!(authgear.hits(), hits);
+    assert_eq!(preflight("/").send().status, 401);
+    // It is none without its headers.
+    assert_eq!(get(&nginx, "/cors").method("OPTIONS").send().status, 401);
+}
