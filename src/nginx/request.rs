@@ -127,7 +127,8 @@ impl Request {
 
     /// Whether nginx redirected the request internally, or made it.
     pub fn is_internal(&self) -> bool {
-        self.0.internal() != 0
+        // SAFETY: a valid request.
+        unsafe { internal(&self.0) }
     }
 
     /// The connection's log: nginx appends client, server and request line.
@@ -207,12 +208,16 @@ impl Request {
             }
             *header = ptr::null_mut();
         }
-        self.0.set_header_only(u32::from(length == 0 || self.0.header_only() != 0));
+        if length == 0 {
+            // SAFETY: a valid request.
+            unsafe { set_header_only(&mut self.0) };
+        }
     }
 
     /// Sends the body of [`Self::answer`], after its header.
     pub(super) fn send_body(&mut self, body: &[u8]) -> Result<(), Failed> {
-        if self.0.header_only() != 0 {
+        // SAFETY: a valid request.
+        if unsafe { header_only(&self.0) } {
             return Ok(());
         }
         // SAFETY: the buffer and its chain live in the request's pool.
@@ -231,7 +236,8 @@ impl Request {
             nginx_sys::ngx_http_output_filter(&mut self.0, chain)
         };
         // Whoever was about to send a body sees that there is none to send.
-        self.0.set_header_only(1);
+        // SAFETY: a valid request.
+        unsafe { set_header_only(&mut self.0) };
         if rc == nginx_sys::NGX_ERROR as ngx_int_t {
             Err(Failed)
         } else {
@@ -355,7 +361,7 @@ impl Request {
 unsafe fn find_slot<M: Module>(main: *mut ngx_http_request_t) -> Option<*const Slot<M>> {
     // SAFETY: the request and its pool are valid; a cleanup with our handler has a Holder.
     unsafe {
-        if (*main).internal() == 0 && (*main).filter_finalize() == 0 {
+        if !internal(main) && !filter_finalize(main) {
             return None;
         }
         let mut cleanup = (*(*main).pool).cleanup;
@@ -373,3 +379,43 @@ unsafe fn find_slot<M: Module>(main: *mut ngx_http_request_t) -> Option<*const S
 }
 
 type HandlerFn = unsafe extern "C" fn(*mut c_void);
+
+/// See request_bits.c: what bindgen generates for these is wrong with some versions of nginx.
+mod bits {
+    use nginx_sys::{ngx_http_request_t, ngx_uint_t};
+
+    extern "C" {
+        pub(super) fn ngx_rust_request_internal(r: *const ngx_http_request_t) -> ngx_uint_t;
+        pub(super) fn ngx_rust_request_filter_finalize(r: *const ngx_http_request_t) -> ngx_uint_t;
+        pub(super) fn ngx_rust_request_header_only(r: *const ngx_http_request_t) -> ngx_uint_t;
+        pub(super) fn ngx_rust_request_set_header_only(
+            r: *mut ngx_http_request_t,
+            value: ngx_uint_t,
+        );
+    }
+}
+
+/// `r->internal`.
+///
+/// # Safety
+///
+/// `r` is a valid request; so for those below.
+unsafe fn internal(r: *const ngx_http_request_t) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe { bits::ngx_rust_request_internal(r) != 0 }
+}
+
+unsafe fn filter_finalize(r: *const ngx_http_request_t) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe { bits::ngx_rust_request_filter_finalize(r) != 0 }
+}
+
+unsafe fn header_only(r: *const ngx_http_request_t) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe { bits::ngx_rust_request_header_only(r) != 0 }
+}
+
+pub(super) unsafe fn set_header_only(r: *mut ngx_http_request_t) {
+    // SAFETY: the caller's contract.
+    unsafe { bits::ngx_rust_request_set_header_only(r, 1) };
+}

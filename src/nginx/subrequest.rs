@@ -14,7 +14,7 @@ use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 
 use super::headers::{append, copy_to, Headers};
 use super::module::guard;
-use super::request::{Failed, Request};
+use super::request::{set_header_only, Failed, Request};
 
 /// How a subrequest ended.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Request {
             }
             // The client's body stays with the client's request.
             (*sr).request_body = body;
-            (*sr).set_header_only(1);
+            set_header_only(sr);
             own_variables(sr)?;
             replace_headers(r, sr, headers)
         }
