@@ -105,6 +105,9 @@ fn strip(request: &mut Request) -> Status {
 fn withdraw(request: &mut Request) {
     if let Some(state) = request.state::<Authgear>() {
         request.withdraw(&state);
+        // post_action goes on with a request whose client left while it waited.
+        request.cancel_suspension(&state);
+        state.pending.take();
     }
 }
 
@@ -130,7 +133,7 @@ pub fn access(request: &mut Request) -> Status {
     }
     let denial = match &*finding.verdict {
         Verdict::Unavailable(why) if location.on_error() == Fallback::Deny => {
-            Some(denial::unavailable(project, *why))
+            Some(denial::unavailable(request, project, *why))
         }
         // Without requirements nobody is turned away, and nobody is let in either: another
         // module may have its say, and then the backend.
@@ -141,7 +144,10 @@ pub fn access(request: &mut Request) -> Status {
         },
     };
     match denial {
-        None => Status::Allowed,
+        None => {
+            state.denial.take();
+            Status::Allowed
+        }
         Some(denial) => deny(request, &state, location, denial),
     }
 }
@@ -174,7 +180,8 @@ fn find(
     if let Some(finding) = state.finding(project.id) {
         return Ok(Some(finding));
     }
-    if let Some(pending) = state.pending.take() {
+    let pending = state.pending.take().filter(|pending| pending.project().id == project.id);
+    if let Some(pending) = pending {
         let Some(finding) = pending.outcome() else {
             *state.pending.borrow_mut() = Some(pending);
             return Ok(None);

@@ -21,6 +21,10 @@ pub struct Denial {
     pub status: u16,
     /// Why.
     pub reason: Reason,
+    /// Whether a gRPC call is denied; nginx makes a GET of it for its error pages.
+    is_grpc: bool,
+    /// Where it was decided: the location, and the path.
+    place: (&'static LocationConf, Vec<u8>),
     header: Option<(&'static str, String)>,
     /// Where a browser is sent instead.
     login: Option<String>,
@@ -30,28 +34,35 @@ impl Denial {
     /// Whether the answer that is about to be sent is this one. To a gRPC client no other makes
     /// sense.
     pub fn is_final(&self, request: &Request) -> bool {
-        self.status == request.status_out() || client(request).is_grpc()
+        self.status == request.status_out() || self.is_grpc
+    }
+
+    /// Whether no `error_page` redirected the request since.
+    fn is_here(&self, request: &Request) -> bool {
+        let (location, path) = &self.place;
+        core::ptr::eq(*location, request.location::<Authgear>()) && path == request.path()
     }
 
     /// Makes that answer fit the client. What is returned is its body.
     pub fn answer(&self, request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
-        if client(request).is_grpc() {
+        if self.is_grpc {
             request.answer(200, "application/grpc", 0);
+            request.add_header_out("Cache-Control", "no-store")?;
             request.add_header_out("grpc-status", grpc_status(self.status))?;
             request.add_header_out("grpc-message", self.reason.as_str())?;
-            return Ok(None);
+            return Ok(Some(Vec::new()));
         }
         if let Some(url) = &self.login {
             request.answer(302, "", 0);
             request.add_header_out("Location", url)?;
             request.add_header_out("Cache-Control", "no-store")?;
-            return Ok(None);
+            return Ok(Some(Vec::new()));
         }
         if let Some((name, value)) = &self.header {
             request.add_header_out(name, value)?;
         }
         // What the user's own error page says is better than anything of ours.
-        if request.is_internal() || !client(request).prefers_json() {
+        if !self.is_here(request) || !client(request).prefers_json() {
             return Ok(None);
         }
         let body = problem(self.status, self.reason.as_str()).into_bytes();
@@ -67,7 +78,7 @@ pub fn judge(
     project: &Project,
     verdict: &Verdict,
 ) -> Result<Option<Denial>, Failed> {
-    let now = nginx::unix_time();
+    let now = nginx::unix_time().as_secs();
     for requirement in location.require() {
         let mut shortfall = None;
         for condition in &requirement.conditions {
@@ -96,20 +107,28 @@ pub fn judge(
             Some(url) if status == 401 && client(request).is_navigation() => login(request, url)?,
             _ => None,
         };
-        return Ok(Some(Denial { project: project.id, status, reason, header, login }));
+        let (place, is_grpc) = (place(request), client(request).is_grpc());
+        let project = project.id;
+        return Ok(Some(Denial { project, status, reason, is_grpc, place, header, login }));
     }
     Ok(None)
 }
 
 /// An unknown identity is not passed on as an absent one.
-pub fn unavailable(project: &Rc<Project>, why: Unavailable) -> Denial {
+pub fn unavailable(request: &Request, project: &Rc<Project>, why: Unavailable) -> Denial {
     let wait = match &project.resolver {
         Upstream::Url(_) => worker::client(project).suspended_for(),
         Upstream::Location(_) => Duration::ZERO,
     };
     let seconds = wait.as_millis().div_ceil(1000).max(1);
     let header = Some(("Retry-After", seconds.to_string()));
-    Denial { project: project.id, status: 503, reason: why.reason(), header, login: None }
+    let (place, is_grpc) = (place(request), client(request).is_grpc());
+    let (project, reason) = (project.id, why.reason());
+    Denial { project, status: 503, reason, is_grpc, place, header, login: None }
+}
+
+fn place(request: &Request) -> (&'static LocationConf, Vec<u8>) {
+    (request.location::<Authgear>(), request.path().to_vec())
 }
 
 /// Where to log in, unless the request is for that page itself.
@@ -121,6 +140,7 @@ fn login(request: &Request, url: ComplexValue) -> Result<Option<String>, Failed>
         None => None,
     };
     let path = here.unwrap_or(&url).split(['?', '#']).next().unwrap_or_default();
+    let path = if path.is_empty() { "/" } else { path };
     let is_here = path.as_bytes() == request.path();
     // What comes from the client may be in it, encoded or not: it must stay one header.
     let is_url = !url.is_empty() && url.bytes().all(|byte| byte.is_ascii_graphic());
@@ -138,6 +158,7 @@ fn client(request: &Request) -> Client<'_> {
     let header = |name| lookup::header(request, name);
     Client {
         is_get: request.is_get(),
+        is_post: request.is_post(),
         accept: header(b"accept"),
         content_type: header(b"content-type"),
         fetch_dest: header(b"sec-fetch-dest"),

@@ -94,12 +94,12 @@ impl nginx::Module for Authgear {
         variables::get(request, name)
     }
 
-    fn fallback(request: &Request, _name: &[u8]) -> Value {
+    fn override_variable(request: &Request, _name: &[u8]) -> Value {
         variables::remote_user(request)
     }
 
-    fn has_variable(name: &[u8]) -> bool {
-        variables::is_own(name)
+    fn has_variable(main: &conf::MainConf, name: &[u8]) -> bool {
+        variables::is_own(name) || main.requires_variable(name)
     }
 
     fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {

@@ -68,8 +68,9 @@ struct Question {
     key: Key,
     seen: Seen,
     request: http::Request<()>,
-    /// Until the first of its tokens expires.
-    expires_in: Option<Duration>,
+    /// When it was made, and when the first of its tokens expires, by nginx's clock.
+    asked_at: Duration,
+    expires_at: Option<Duration>,
     /// There is a session cookie of the form that Authgear makes: it will say something about it.
     has_session: bool,
 }
@@ -144,11 +145,17 @@ pub fn start(
     };
     let from = match &project.resolver {
         Upstream::Url(_) => {
-            let resume = request.suspend(state, project.timeout)?;
-            let Some((seat, pilot)) = worker::flights().join(key, resume) else {
+            let flights = worker::flights();
+            if !flights.has_room(&key) {
+                let usable = kept.filter(|kept| kept.usable_on_error(&valid, &stale));
                 let crowded = unavailable(Unavailable::Crowded).verdict;
-                return Ok(Step::Found(Finding::asked(crowded, status)));
-            };
+                return Ok(Step::Found(match usable {
+                    Some(kept) => Finding::kept(&kept, "STALE"),
+                    None => Finding::asked(crowded, status),
+                }));
+            }
+            let resume = request.suspend(state, project.timeout)?;
+            let (seat, pilot) = flights.join(key, resume);
             let joined = pilot.is_none();
             if let Some(pilot) = pilot {
                 spawn(pilot, project, cache, question);
@@ -244,7 +251,8 @@ impl Question {
             key,
             seen,
             request,
-            expires_in: expires_in(credentials, project),
+            asked_at: nginx::now(),
+            expires_at: expires_at(credentials, project),
             has_session: credentials.has_session(&project.cookies),
         })
     }
@@ -255,17 +263,18 @@ impl Question {
             Verdict::Unavailable(why) => Answer::Pass { code: why.code(), verdict },
             // Authgear answers so on a passing fault of its database, too.
             Verdict::None(_) if self.has_session => Answer::Pass { code: BLANK, verdict },
-            _ => Answer::Keep(Kept::new(verdict, self.expires_in)),
+            _ => Answer::Keep(Kept::new(verdict, self.asked_at, self.expires_at)),
         }
     }
 }
 
-fn expires_in(credentials: &Credentials<'_>, project: &Project) -> Option<Duration> {
+fn expires_at(credentials: &Credentials<'_>, project: &Project) -> Option<Duration> {
     // Nothing is kept for as long as this; a token may say anything.
     const MOST: Duration = Duration::from_secs(30 * 86400);
     let now = nginx::unix_time();
-    let left = credentials.expires_at(&project.cookies, now)?.saturating_sub(now);
-    Some(Duration::from_secs(left).min(MOST))
+    let expires_at = credentials.expires_at(&project.cookies, now.as_secs())?;
+    let left = Duration::from_secs(expires_at).saturating_sub(now);
+    Some(nginx::now() + left.min(MOST))
 }
 
 /// Code of a blank answer to a session cookie, besides those of [`Unavailable`].

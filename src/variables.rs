@@ -30,7 +30,7 @@ pub fn define(cf: &mut Conf<'_>) -> Result<(), ConfError> {
     for (name, _) in OWN {
         cf.add_variable::<Authgear>(name, false)?;
     }
-    cf.add_fallback::<Authgear>(c"remote_user")
+    cf.override_variable::<Authgear>(c"remote_user")
 }
 
 /// Whether `name` is a variable that a verdict changes.
@@ -52,7 +52,8 @@ pub fn get(request: &Request, name: &[u8]) -> Value {
     own.map_or(Value::NotFound, |(_, get)| get(request))
 }
 
-/// `$remote_user` where nginx knows none.
+/// `$remote_user` of a valid session. nginx's own is what a client says in an Authorization of
+/// scheme Basic, whether anybody checks that or not.
 pub fn remote_user(request: &Request) -> Value {
     of(request, |finding| match &*finding.verdict {
         Verdict::Valid(identity) => {

@@ -1,7 +1,13 @@
 //! Each kind of client is denied access in a way that it understands.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
 use support::{
-    get, Backend, Builder, FakeAuthgear, Fault, Nginx, Request, Response, User, WebSocket,
+    eventually, get, Backend, Builder, Connection, FakeAuthgear, Fault, Nginx, Request, Response,
+    User, WebSocket,
 };
 
 use crate::site::site;
@@ -254,4 +260,71 @@ fn websockets_and_preflights() {
     assert_eq!(preflight("/").send().status, 401);
     // It is none without its headers.
     assert_eq!(get(&nginx, "/cors").method("OPTIONS").send().status, 401);
+}
+
+#[test]
+fn answers_stay_whole_among_other_things_of_nginx() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = places(&authgear, &backend)
+        .log_format("$status $uri")
+        .server(
+            "location /trailing { add_trailer X-T 1 always; proxy_pass http://%%BACKEND%%; }
+             location /rewritten {
+               rewrite ^/rewritten/(.*) /$1 break;
+               proxy_pass http://%%BACKEND%%;
+             }",
+        )
+        .start();
+    // nginx chooses chunks for trailers: there is an end to them.
+    let mut connection = Connection::open(&nginx);
+    for _ in 0..2 {
+        let answer = connection.send(&BROWSER(get(&nginx, "/trailing")));
+        assert_eq!((answer.status, answer.body.len()), (302, 0));
+    }
+    assert_eq!(kind(&FETCH(get(&nginx, "/rewritten/x")).send()), (401, "problem"));
+    // Logs show what was sent.
+    let logged = nginx.wait_for_access_lines(3);
+    assert_eq!(logged, ["302 /trailing", "302 /trailing", "401 /x"]);
+}
+
+#[test]
+fn answers_stay_whole_when_the_client_reads_slowly() {
+    const REQUESTS: usize = 4000;
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let long = "x".repeat(3800);
+    let nginx = places(&authgear, &backend)
+        .error_level("info")
+        .http("keepalive_requests 100000;")
+        .server(format!(
+            "location /long {{ add_header X-Long {long} always; proxy_pass http://%%BACKEND%%; }}"
+        ))
+        .start();
+    let stream = TcpStream::connect(nginx.addr()).expect("a connection");
+    let mut writer = stream.try_clone().expect("its other half");
+    let request = "GET /long HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n\r\n";
+    thread::scope(|scope| {
+        scope.spawn(move || writer.write_all(request.repeat(REQUESTS).as_bytes()).expect("sent"));
+        // By the time the logs tell that nginx cannot go on, it has tried to.
+        let mut last = 0;
+        eventually(Duration::from_secs(10), || {
+            let now = nginx.access_log().lines().count();
+            std::mem::replace(&mut last, now) == now && now > 0
+        });
+        let mut reader = BufReader::new(stream);
+        for n in 0..REQUESTS {
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                assert_ne!(reader.read_line(&mut head).expect("a line"), 0, "{n}");
+            }
+            assert!(
+                head.starts_with("HTTP/1.1 401 ") && head.contains("problem+json"),
+                "{n}: {head}"
+            );
+            let length = head.split("Content-Length: ").nth(1).expect("a length");
+            let length = length.lines().next().and_then(|n| n.parse().ok()).expect("a number");
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).expect("a body");
+            assert!(body.starts_with(b"{") && body.ends_with(b"}\n"), "{n}");
+        }
+    });
 }

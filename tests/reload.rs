@@ -322,3 +322,54 @@ fn reload_after_reload_leaves_nothing_behind() {
     let grown = self::memory(nginx.pid()).saturating_sub(memory);
     assert!(grown < 4096, "{grown} kB");
 }
+
+#[test]
+fn look_ups_that_wait_for_a_connection_do_not_hold_up_the_end() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = Nginx::builder()
+        .workers(1)
+        .http(format!(
+            "authgear_project p {{
+               endpoint {}; max_connections 1; timeout 1h; connect_timeout 1h;
+             }}",
+            authgear.origin()
+        ))
+        .var("BACKEND", backend.addr())
+        .server("location / { authgear p; proxy_pass http://%%BACKEND%%; }")
+        .start();
+    authgear.inject(Fault::Hang);
+    let pending: Vec<_> =
+        (0..4).map(|n| get(&nginx, "/").bearer(&format!("token {n}")).start()).collect();
+    authgear.wait_for_hits(1);
+    pending.into_iter().for_each(support::Pending::leave);
+    // Dropping nginx fails the test unless it ends in time.
+    nginx.wait_for_access_lines(4);
+    nginx.quit();
+}
+
+#[test]
+fn a_request_that_goes_on_without_its_client_is_handled_once() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = Nginx::builder()
+        .workers(1)
+        .var("AUTHGEAR", authgear.url())
+        .var("BACKEND", backend.addr())
+        .server(
+            "location / { authgear %%AUTHGEAR%%; post_action /after; proxy_pass http://%%BACKEND%%; }
+             location /after { proxy_pass http://%%BACKEND%%; }",
+        )
+        .start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    let gate = Gate::new();
+    authgear.inject(Fault::Gate(gate.clone()));
+    let request = get(&nginx, "/").bearer(&token).start();
+    gate.wait_for_waiters(1);
+    request.leave();
+    nginx.wait_for_error_log("client prematurely closed connection");
+    gate.open();
+    backend.wait_for_hits(1);
+    assert_eq!(get(&nginx, "/").bearer(&token).send().status, 200);
+    backend.wait_for_hits(3);
+    let paths: Vec<_> = backend.requests().into_iter().map(|request| request.target).collect();
+    assert_eq!(paths, ["/after", "/", "/after"]);
+}

@@ -220,6 +220,26 @@ fn without_authgear_nobody_gets_in() {
 }
 
 #[test]
+fn a_variable_that_was_looked_at_before_is_looked_at_again() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .http("map $x_authgear_user_id $not_banned { alice 0; default 1; }")
+        .server(
+            "authgear %%AUTHGEAR%%;
+             location / {
+               if ($not_banned = x) { return 500; }
+               authgear_require session $not_banned;
+               proxy_pass http://%%BACKEND%%;
+             }",
+        )
+        .start();
+    for (user, status) in [("alice", 403), ("bob", 200)] {
+        let token = authgear.opaque_token(&User::named(user));
+        assert_eq!(get(&nginx, "/").bearer(&token).send().status, status, "{user}");
+    }
+}
+
+#[test]
 fn headers_may_be_left_out() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
@@ -251,6 +271,7 @@ fn bad_settings_are_refused() {
         ("authgear_require off session;", "invalid value \"off\""),
         ("authgear_require session; authgear_require off;", "directive is duplicate"),
         ("authgear_require off; authgear_require session;", "stands with other conditions"),
+        ("authgear_require $a$b;", "it must be one variable"),
         ("authgear_require $nosuch;", "unknown \"nosuch\" variable"),
         ("authgear_resource_metadata /x;", "it must be a URL or \"off\""),
         ("authgear_resource_metadata 'https://a/\"';", "it must be a URL or \"off\""),

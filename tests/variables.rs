@@ -219,7 +219,7 @@ fn subrequests_see_those_of_the_client_request() {
 }
 
 #[test]
-fn the_remote_user_is_the_user_unless_there_is_another() {
+fn the_remote_user_is_who_has_the_session() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::fastcgi());
     let fastcgi = "fastcgi_pass %%BACKEND%%; include /etc/nginx/fastcgi_params;";
     let nginx = site(&authgear, &backend)
@@ -249,7 +249,9 @@ fn the_remote_user_is_the_user_unless_there_is_another() {
         (get(&nginx, "/"), ""),
         (get(&nginx, "/off").bearer(&token), ""),
         (basic(get(&nginx, "/password")), "basil"),
-        (basic(get(&nginx, "/password").cookie("session", &session)), "basil"),
+        (basic(get(&nginx, "/password").cookie("session", &session)), "alice"),
+        // A name that nobody checks is no other user's.
+        (basic(get(&nginx, "/").cookie("session", &session)), "alice"),
     ];
     for (n, (request, user)) in rows.into_iter().enumerate() {
         let echo = request.send().echo();

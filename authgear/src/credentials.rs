@@ -155,7 +155,10 @@ impl<'a> Credentials<'a> {
     pub fn has_session(&self, names: &CookieNames) -> bool {
         self.cookie_values(names, SESSION).any(|value| {
             let mut parts = value.split(|&byte| byte == b'.');
-            let id = parts.next().is_some_and(|id| !id.is_empty());
+            let id = parts.next().is_some_and(|id| {
+                // Nothing that Go's net/http would drop: then Authgear does not see the cookie.
+                !id.is_empty() && id.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+            });
             let secret = parts.next().is_some_and(|secret| {
                 secret.len() == 32 && secret.iter().all(u8::is_ascii_alphanumeric)
             });
@@ -497,6 +500,7 @@ mod tests {
             (format!("session=id.{secret}"), false),
             (format!("dev_app_session=id.{secret}"), false),
             (format!("dev_session=.{secret}"), false),
+            (format!("dev_session=\u{e9}.{secret}"), false),
             (format!("dev_session=id.{secret}0"), false),
             (format!("dev_session=id.{}", &secret[1..]), false),
             (format!("dev_session=id.{}-", &secret[1..]), false),

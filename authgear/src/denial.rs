@@ -5,6 +5,8 @@
 pub struct Client<'a> {
     /// Whether the method is GET.
     pub is_get: bool,
+    /// Whether the method is POST.
+    pub is_post: bool,
     /// `Accept`.
     pub accept: Option<&'a [u8]>,
     /// `Content-Type`.
@@ -18,8 +20,11 @@ pub struct Client<'a> {
 }
 
 impl Client<'_> {
-    /// Whether this is a gRPC call, by its content type.
+    /// Whether this is a gRPC call, by its method and content type.
     pub fn is_grpc(&self) -> bool {
+        if !self.is_post {
+            return false;
+        }
         let Some(rest) = self.content_type.and_then(|value| value.strip_prefix(GRPC)) else {
             return false;
         };
@@ -101,8 +106,10 @@ mod tests {
             ("application/json", false),
             ("", false),
         ] {
-            let client = Client { content_type: Some(value.as_bytes()), ..Client::default() };
+            let client =
+                Client { is_post: true, content_type: Some(value.as_bytes()), ..Client::default() };
             assert_eq!(client.is_grpc(), expected, "{value}");
+            assert!(!Client { is_post: false, ..client }.is_grpc());
         }
         assert!(!Client::default().is_grpc());
     }

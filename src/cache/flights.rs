@@ -33,21 +33,22 @@ pub struct Pilot {
 }
 
 impl Flights {
-    /// Takes a seat in the flight of `key`, unless it is full. The first to do so gets the
-    /// pilot's seat too.
-    pub fn join(self: &Rc<Self>, key: Key, resume: Resume) -> Option<(Rc<Seat>, Option<Pilot>)> {
-        let pilot = self.begin(key);
-        let seat = Rc::new(Seat { landing: RefCell::new(None), resume });
+    /// Whether there is a seat left in the flight of `key`.
+    pub fn has_room(&self, key: &Key) -> bool {
         let mut flights = self.0.borrow_mut();
-        let seats = flights.entry(key).or_default();
+        let Some(seats) = flights.get_mut(key) else { return true };
         if seats.len() >= MAX_SEATS {
             seats.retain(|seat| seat.strong_count() > 0);
-            if seats.len() >= MAX_SEATS {
-                return None;
-            }
         }
-        seats.push(Rc::downgrade(&seat));
-        Some((seat, pilot))
+        seats.len() < MAX_SEATS
+    }
+
+    /// Takes a seat in the flight of `key`. The first to do so gets the pilot's seat too.
+    pub fn join(self: &Rc<Self>, key: Key, resume: Resume) -> (Rc<Seat>, Option<Pilot>) {
+        let pilot = self.begin(key);
+        let seat = Rc::new(Seat { landing: RefCell::new(None), resume });
+        self.0.borrow_mut().entry(key).or_default().push(Rc::downgrade(&seat));
+        (seat, pilot)
     }
 
     /// Begins the flight of `key`, unless it is in the air.

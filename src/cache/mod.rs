@@ -69,10 +69,9 @@ pub enum Use {
 }
 
 impl Kept {
-    /// `verdict`, made now, of a token that expires after `expires_in`.
-    pub fn new(verdict: Rc<Verdict>, expires_in: Option<Duration>) -> Self {
-        let now = nginx::now();
-        Self { verdict, fetched_at: now, expires_at: expires_in.map(|left| now + left) }
+    /// `verdict` on what was asked at `asked_at`, of a token that expires at `expires_at`.
+    pub fn new(verdict: Rc<Verdict>, asked_at: Duration, expires_at: Option<Duration>) -> Self {
+        Self { verdict, fetched_at: asked_at, expires_at }
     }
 
     fn decode(record: &Record<'_>) -> Option<Self> {

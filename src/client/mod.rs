@@ -76,9 +76,16 @@ impl Client {
             self.outage.suspended();
             return Verdict::Unavailable(Unavailable::Suspended);
         };
-        let asked = nginx::timeout(self.project.timeout, self.exchange(server, &request)).await;
-        let answer = match asked {
+        let turn = Cell::new(false);
+        let exchange = self.exchange(server, &request, &turn);
+        let answer = match nginx::timeout(self.project.timeout, exchange).await {
             Ok(answer) => answer,
+            // Who never had its turn says nothing about the resolver.
+            Err(Elapsed) if !turn.get() => {
+                let detail = "no connection became free in time";
+                self.outage.report(&self.project, &Failure::new(Unavailable::Timeout, detail));
+                return Verdict::Unavailable(Unavailable::Timeout);
+            }
             Err(Elapsed) => Err(Failure::new(Unavailable::Timeout, "timed out")),
         };
         match answer.map(|answer| (resolver::verdict(answer.status, &answer.headers), answer)) {
@@ -100,7 +107,11 @@ impl Client {
                 verdict
             }
             Err(failure) => {
-                attempt.failed(nginx::now());
+                match failure.why {
+                    // One user's identity may be that large.
+                    Unavailable::TooLarge => attempt.succeeded(),
+                    _ => attempt.failed(nginx::now()),
+                }
                 self.outage.report(&self.project, &failure);
                 Verdict::Unavailable(failure.why)
             }
@@ -128,8 +139,10 @@ impl Client {
         self: &Rc<Self>,
         server: &Server,
         request: &Request<()>,
+        turn: &Cell<bool>,
     ) -> Result<Answer, Failure> {
         let _permit = self.connections.acquire().await;
+        turn.set(true);
         if let Some(mut connection) = self.take_idle(server) {
             match connection.exchange(request).await {
                 Ok(answer) => {

@@ -28,6 +28,8 @@ pub struct MainConf {
     /// `$scheme://$http_host`, and `$request_uri` after it: where the client is.
     origin: Option<ComplexValue>,
     here: Option<ComplexValue>,
+    /// Variables that requirements name: what nginx keeps of them may be from before the verdict.
+    required_variables: Vec<String>,
     expected_projects: Vec<(String, Place)>,
     expected_zones: Vec<(String, Place)>,
 }
@@ -79,6 +81,15 @@ impl MainConf {
     /// A place names a project: it must exist, even if no location comes to use it.
     fn expect_project(&mut self, name: &str, place: Place) {
         self.expected_projects.push((name.to_owned(), place));
+    }
+
+    fn require_variable(&mut self, name: &str) {
+        self.required_variables.push(name.to_owned());
+    }
+
+    /// Whether `authgear_require` names the variable somewhere.
+    pub fn requires_variable(&self, name: &[u8]) -> bool {
+        self.required_variables.iter().any(|own| own.as_bytes() == name)
     }
 
     /// Prepares what [`Self::origin`] and [`Self::here`] return.

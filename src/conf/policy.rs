@@ -48,6 +48,10 @@ impl Directive for Require {
                     return Err(invalid("authgear_require", word, "error=401 or error=403"));
                 }
                 None if word.starts_with('$') => {
+                    let name = variable_name(word).ok_or_else(|| {
+                        invalid("authgear_require", word, "one variable, such as $is_internal")
+                    })?;
+                    cf.main::<crate::Authgear>().require_variable(name);
                     requirement.variables.push(cf.complex_value(word)?);
                 }
                 None => requirement.conditions.push(condition(cf, word)?),
@@ -60,6 +64,14 @@ impl Directive for Require {
         conf.require_place = Some(cf.place());
         Ok(())
     }
+}
+
+/// The name in `$name` or `${name}`.
+fn variable_name(word: &str) -> Option<&str> {
+    let name = word.strip_prefix('$')?;
+    let name = name.strip_prefix('{').and_then(|name| name.strip_suffix('}')).unwrap_or(name);
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    (!name.is_empty() && name.bytes().all(is_name)).then_some(name)
 }
 
 fn condition(cf: &mut Conf<'_>, word: &str) -> Result<Condition, ConfError> {

@@ -252,6 +252,12 @@ impl Draft {
                  https://myapp.authgear.cloud"
             )));
         };
+        // What was believed without a certificate is not believed with one.
+        let trust = match &self.ssl_trusted_certificate {
+            _ if !self.ssl_verify => "anybody".to_owned(),
+            Some(file) => file.display().to_string(),
+            None => String::new(),
+        };
         let resolver = match self.resolver_url {
             Some(Target::Location(uri)) => Upstream::Location(uri),
             Some(Target::Url(url)) => {
@@ -264,7 +270,7 @@ impl Draft {
         };
         Ok(Project {
             id: Id::new(),
-            scope: scope(&[endpoint.origin(), &resolver.to_string(), &self.cookie_prefix]),
+            scope: scope(&[endpoint.origin(), &resolver.to_string(), &self.cookie_prefix, &trust]),
             name: name.to_owned(),
             endpoint,
             resolver,

@@ -16,9 +16,11 @@ pub fn now() -> Duration {
     Duration::from_millis(unsafe { ngx_current_msec } as u64)
 }
 
-/// Seconds since 1970, as nginx has them.
-pub fn unix_time() -> u64 {
-    u64::try_from(nginx_sys::ngx_time()).unwrap_or(0)
+/// Time since 1970, as nginx has it.
+pub fn unix_time() -> Duration {
+    let time = nginx_sys::ngx_timeofday();
+    let seconds = Duration::from_secs(u64::try_from(time.sec).unwrap_or(0));
+    seconds + Duration::from_millis(time.msec as u64)
 }
 
 /// Duration as nginx's timers take it; what is beyond a day is a day.

@@ -62,10 +62,10 @@ pub trait Module: Sized + 'static {
     fn phase(phase: Phase, request: &mut Request) -> Status;
     /// Value of the variable `name`, as it stands in the configuration.
     fn variable(request: &Request, name: &[u8]) -> Value;
-    /// Value of nginx's own variable `name` when nginx finds none.
-    fn fallback(request: &Request, name: &[u8]) -> Value;
-    /// Whether `name` is one of the module's variables, or one it gives a fallback.
-    fn has_variable(name: &[u8]) -> bool;
+    /// Value for nginx's own variable `name`, if the module has one.
+    fn override_variable(request: &Request, name: &[u8]) -> Value;
+    /// Whether `name` is a variable that a verdict changes.
+    fn has_variable(main: &Self::Main, name: &[u8]) -> bool;
     /// The answer to a request is about to be sent; what is returned takes the place of its body.
     fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed>;
 }
@@ -382,8 +382,11 @@ extern "C" fn header_filter<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t 
     // SAFETY: set before the first request, and the next filter takes the same request.
     let rc = unsafe { (*NEXT_HEADER_FILTER.0.get()).map_or(0, |next| next(r)) };
     match body {
-        Some(body) if rc == nginx_sys::NGX_OK as ngx_int_t => {
-            request.send_body(&body).map_or(failed, |()| rc)
+        // NGX_AGAIN is no error: what could not be written yet is kept by nginx.
+        Some(body)
+            if rc == nginx_sys::NGX_OK as ngx_int_t || rc == nginx_sys::NGX_AGAIN as ngx_int_t =>
+        {
+            request.send_body(&body).unwrap_or(failed)
         }
         _ => rc,
     }

@@ -195,6 +195,9 @@ impl Request {
     pub fn answer(&mut self, status: u16, content_type: &'static str, length: usize) {
         let out = &mut self.0.headers_out;
         out.status = status as usize;
+        // What $status and logs show.
+        self.0.err_status = status as usize;
+        let out = &mut self.0.headers_out;
         out.status_line = nginx_sys::ngx_str_t::empty();
         out.content_type = super::conf::str_of(content_type.as_bytes());
         out.content_type_len = content_type.len();
@@ -210,44 +213,53 @@ impl Request {
         }
         if length == 0 {
             // SAFETY: a valid request.
-            unsafe { set_header_only(&mut self.0) };
+            unsafe { set_header_only(&mut self.0, true) };
         }
     }
 
     /// Sends the body of [`Self::answer`], after its header.
-    pub(super) fn send_body(&mut self, body: &[u8]) -> Result<(), Failed> {
-        // SAFETY: a valid request.
-        if unsafe { header_only(&self.0) } {
-            return Ok(());
-        }
-        // SAFETY: the buffer and its chain live in the request's pool.
-        let rc = unsafe {
-            let buf = nginx_sys::ngx_create_temp_buf(self.0.pool, body.len());
-            let chain = nginx_sys::ngx_alloc_chain_link(self.0.pool);
-            if buf.is_null() || chain.is_null() {
-                return Err(Failed);
+    pub(super) fn send_body(&mut self, body: &[u8]) -> Result<ngx_int_t, Failed> {
+        let mut rc = NGX_OK as ngx_int_t;
+        // SAFETY: a valid request; the buffer and its chain live in its pool.
+        unsafe {
+            if self.0.method == nginx_sys::NGX_HTTP_HEAD as usize {
+                return Ok(rc);
             }
-            ptr::copy_nonoverlapping(body.as_ptr(), (*buf).pos, body.len());
-            (*buf).last = (*buf).pos.add(body.len());
-            (*buf).set_last_buf(1);
-            (*buf).set_last_in_chain(1);
-            (*chain).buf = buf;
-            (*chain).next = ptr::null_mut();
-            nginx_sys::ngx_http_output_filter(&mut self.0, chain)
-        };
-        // Whoever was about to send a body sees that there is none to send.
-        // SAFETY: a valid request.
-        unsafe { set_header_only(&mut self.0) };
-        if rc == nginx_sys::NGX_ERROR as ngx_int_t {
-            Err(Failed)
-        } else {
-            Ok(())
+            if !body.is_empty() {
+                let buf = nginx_sys::ngx_create_temp_buf(self.0.pool, body.len());
+                let chain = nginx_sys::ngx_alloc_chain_link(self.0.pool);
+                if buf.is_null() || chain.is_null() {
+                    return Err(Failed);
+                }
+                ptr::copy_nonoverlapping(body.as_ptr(), (*buf).pos, body.len());
+                (*buf).last = (*buf).pos.add(body.len());
+                (*buf).set_last_buf(1);
+                (*buf).set_last_in_chain(1);
+                (*chain).buf = buf;
+                (*chain).next = ptr::null_mut();
+                rc = nginx_sys::ngx_http_output_filter(&mut self.0, chain);
+            } else if bits::ngx_rust_request_chunked(&self.0) != 0 {
+                // Trailers made nginx choose chunks: the last one must come.
+                set_header_only(&mut self.0, false);
+                rc = nginx_sys::ngx_http_send_special(
+                    &mut self.0,
+                    nginx_sys::NGX_HTTP_LAST as usize,
+                );
+            }
+            // Whoever was about to send a body sees that there is none to send.
+            set_header_only(&mut self.0, true);
         }
+        Ok(rc)
     }
 
     /// Whether the method is GET.
     pub fn is_get(&self) -> bool {
         self.0.method == nginx_sys::NGX_HTTP_GET as usize
+    }
+
+    /// Whether the method is POST.
+    pub fn is_post(&self) -> bool {
+        self.0.method == nginx_sys::NGX_HTTP_POST as usize
     }
 
     /// Whether the method is OPTIONS.
@@ -339,6 +351,11 @@ impl Request {
         Ok(State(slot))
     }
 
+    /// Forgets that the request waits: a new pass begins.
+    pub fn cancel_suspension<M: Module>(&mut self, state: &State<M>) {
+        Self::set_suspension(state, None);
+    }
+
     pub(super) fn set_suspension<M: Module>(state: &State<M>, suspension: Option<Rc<Suspension>>) {
         if let Some(previous) = state.0.suspension.replace(suspension) {
             previous.cancel();
@@ -387,7 +404,7 @@ mod bits {
     extern "C" {
         pub(super) fn ngx_rust_request_internal(r: *const ngx_http_request_t) -> ngx_uint_t;
         pub(super) fn ngx_rust_request_filter_finalize(r: *const ngx_http_request_t) -> ngx_uint_t;
-        pub(super) fn ngx_rust_request_header_only(r: *const ngx_http_request_t) -> ngx_uint_t;
+        pub(super) fn ngx_rust_request_chunked(r: *const ngx_http_request_t) -> ngx_uint_t;
         pub(super) fn ngx_rust_request_set_header_only(
             r: *mut ngx_http_request_t,
             value: ngx_uint_t,
@@ -410,12 +427,7 @@ unsafe fn filter_finalize(r: *const ngx_http_request_t) -> bool {
     unsafe { bits::ngx_rust_request_filter_finalize(r) != 0 }
 }
 
-unsafe fn header_only(r: *const ngx_http_request_t) -> bool {
+pub(super) unsafe fn set_header_only(r: *mut ngx_http_request_t, value: bool) {
     // SAFETY: the caller's contract.
-    unsafe { bits::ngx_rust_request_header_only(r) != 0 }
-}
-
-pub(super) unsafe fn set_header_only(r: *mut ngx_http_request_t) {
-    // SAFETY: the caller's contract.
-    unsafe { bits::ngx_rust_request_set_header_only(r, 1) };
+    unsafe { bits::ngx_rust_request_set_header_only(r, usize::from(value)) };
 }

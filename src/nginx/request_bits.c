@@ -25,9 +25,9 @@ ngx_rust_request_filter_finalize(const ngx_http_request_t *r)
 
 
 ngx_uint_t
-ngx_rust_request_header_only(const ngx_http_request_t *r)
+ngx_rust_request_chunked(const ngx_http_request_t *r)
 {
-    return r->header_only;
+    return r->chunked;
 }
 
 

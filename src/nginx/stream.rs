@@ -285,6 +285,10 @@ impl Inner {
             unsafe {
                 if !(*c).ssl.is_null() {
                     (*(*c).ssl).set_no_wait_shutdown(1);
+                    if (*(*c).write).ready() == 0 {
+                        // There is no room for a close_notify, and nobody would wait for it.
+                        (*(*c).ssl).set_no_send_shutdown(1);
+                    }
                     let _ = ngx_ssl_shutdown(c);
                 }
                 ngx_close_connection(c);

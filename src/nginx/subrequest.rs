@@ -69,7 +69,7 @@ impl Request {
             }
             // The client's body stays with the client's request.
             (*sr).request_body = body;
-            set_header_only(sr);
+            set_header_only(sr, true);
             own_variables(sr)?;
             replace_headers(r, sr, headers)
         }

@@ -70,14 +70,18 @@ extern "C" fn run(_event: *mut ngx_event_t) {
 
 /// Drops what is queued and takes the event back from nginx; for the exit of a worker.
 pub(super) fn shut_down() {
-    let batch = SCHEDULER.with(|s| core::mem::take(&mut *s.queue.borrow_mut()));
-    drop(batch);
+    // Dropping a task may wake others; none is dropped while the queue is borrowed.
+    loop {
+        let batch = SCHEDULER.with(|s| core::mem::take(&mut *s.queue.borrow_mut()));
+        if batch.is_empty() {
+            break;
+        }
+        drop(batch);
+    }
     SCHEDULER.with(|s| {
         if s.posted.replace(false) {
             // SAFETY: `posted` says that the event is linked into nginx's queue.
             unsafe { nginx_sys::ngx_delete_posted_event(s.event.get()) };
         }
-        // What was woken by those drops is not run any more.
-        s.queue.borrow_mut().clear();
     });
 }

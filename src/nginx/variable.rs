@@ -31,7 +31,7 @@ pub enum Value {
 thread_local! {
     /// Indices, among the variables of this configuration, of those that a verdict changes.
     static INDICES: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-    /// nginx's own handler of the variable that has a fallback.
+    /// nginx's own handler of the variable that is overridden.
     static WRAPPED: Cell<ngx_http_get_variable_pt> = const { Cell::new(None) };
 }
 
@@ -59,8 +59,8 @@ impl Conf<'_> {
         Ok(())
     }
 
-    /// Gives nginx's own variable `name` the module's value where nginx finds none.
-    pub fn add_fallback<M: Module>(&mut self, name: &'static CStr) -> Result<(), ConfError> {
+    /// Gives nginx's own variable `name` the module's value where the module has one.
+    pub fn override_variable<M: Module>(&mut self, name: &'static CStr) -> Result<(), ConfError> {
         // SAFETY: `cf` is inside http {}; nginx's core added its variables, as keys with an
         // ngx_http_variable_t each, before ours is asked (ngx_http_variables_add_core_vars()).
         unsafe {
@@ -73,7 +73,7 @@ impl Conf<'_> {
                 return Err(ConfError::new(format!("no variable {name:?}")));
             };
             WRAPPED.set(variable.get_handler);
-            variable.get_handler = Some(get_with_fallback::<M>);
+            variable.get_handler = Some(get_overridden::<M>);
             // nginx's handler of such a variable takes no data.
             variable.data = (&raw const variable.name) as usize;
         }
@@ -96,23 +96,22 @@ extern "C" fn get<M: Module>(
     }
 }
 
-extern "C" fn get_with_fallback<M: Module>(
+extern "C" fn get_overridden<M: Module>(
     r: *mut ngx_http_request_t,
     value: *mut ngx_http_variable_value_t,
     data: usize,
 ) -> ngx_int_t {
     // SAFETY: as in get(); the wrapped handler is nginx's own.
     unsafe {
-        if let Some(wrapped) = WRAPPED.get() {
-            let rc = wrapped(r, value, 0);
-            if rc != NGX_OK as ngx_int_t || (*value).not_found() == 0 {
-                return rc;
-            }
-        }
         let request = Request::from_ptr(r);
         let name = bytes(&*(data as *const ngx_str_t));
-        let found = guard(request.log(), Value::NotFound, || M::fallback(request, name));
-        write(r, value, found)
+        match guard(request.log(), Value::NotFound, || M::override_variable(request, name)) {
+            Value::NotFound => match WRAPPED.get() {
+                Some(wrapped) => wrapped(r, value, 0),
+                None => write(r, value, Value::NotFound),
+            },
+            found => write(r, value, found),
+        }
     }
 }
 
@@ -157,8 +156,26 @@ pub(super) unsafe fn index_variables<M: Module>(cycle: &ngx_cycle_t) {
     let used = core.map(|core| unsafe { core.variables.as_slice::<ngx_http_variable_t>() });
     let names = used.unwrap_or_default().iter().enumerate();
     // SAFETY: names live as long as the configuration.
-    let own = names.filter(|(_, v)| M::has_variable(unsafe { bytes(&v.name) }));
+    let main = unsafe { main_conf::<M>(cycle) };
+    let Some(main) = main else { return };
+    // SAFETY: as above.
+    let own = names.filter(|(_, v)| M::has_variable(main, unsafe { bytes(&v.name) }));
     INDICES.set(own.map(|(i, _)| i).collect());
+}
+
+/// The module's configuration of `http {}`, if there is one.
+///
+/// # Safety
+///
+/// `cycle` is the running cycle.
+unsafe fn main_conf<M: Module>(cycle: &ngx_cycle_t) -> Option<&M::Main> {
+    // SAFETY: the cycle's entry of the http module is null or its contexts, which have an entry
+    // of ours that create() made.
+    unsafe {
+        let http = *cycle.conf_ctx.add(nginx_sys::ngx_http_module.index);
+        let ctx = http.cast::<nginx_sys::ngx_http_conf_ctx_t>().as_ref()?;
+        (*ctx.main_conf.add(M::cell().ctx_index())).cast::<M::Main>().as_ref()
+    }
 }
 
 /// Has nginx evaluate those variables anew, even where it would use what it kept (as access
