@@ -192,3 +192,18 @@ fn a_probe_that_fails_suspends_again() {
     assert!(eventually(DEADLINE, || told(&nginx, &authgear, "/") == VALID));
     assert_eq!(told(&nginx, &authgear, "/"), VALID);
 }
+
+#[test]
+fn who_waits_for_a_connection_says_nothing_about_the_resolver() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let settings = "max_connections 1; max_fails 2; fail_timeout 1d; timeout 2s;";
+    let nginx = one_worker(&authgear, &backend, settings).start();
+    authgear.inject(Fault::Hang);
+    // One has the connection for all its time; the others get it when theirs is over.
+    let pending: Vec<_> = (0..4).map(|_| request(&nginx, &authgear, "/").start()).collect();
+    for pending in pending {
+        assert_eq!(verdict(&pending.wait()), "error timeout resolver");
+    }
+    authgear.clear();
+    assert_eq!(request(&nginx, &authgear, "/").send().status, 200);
+}

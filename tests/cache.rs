@@ -195,6 +195,27 @@ fn a_token_is_not_kept_beyond_its_expiry() {
 }
 
 #[test]
+fn an_answer_that_takes_long_makes_no_token_last_longer() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = cached(&authgear, &backend, "")
+        .http(project("slow", &authgear, "timeout 20s;"))
+        .server("location /slow { authgear slow; proxy_pass http://%%BACKEND%%; }")
+        .start();
+    let token = authgear.token(&User::named("alice")).expires_in(2).sign();
+    let expired = support::unix_now() + 2;
+    let request = get(&nginx, "/slow").bearer(&token).deadline(Duration::from_secs(20));
+    let gate = support::Gate::new();
+    authgear.inject_next(1, Fault::Gate(gate.clone()));
+    let pending = request.start();
+    gate.wait_for_waiters(1);
+    // Authgear made up its mind before, and is heard after.
+    assert!(eventually(Duration::from_secs(10), || support::unix_now() > expired));
+    gate.open();
+    assert_eq!(told(&pending.wait()), "MISS resolver valid");
+    assert_eq!(told(&request.send()), "MISS resolver none");
+}
+
+#[test]
 fn failures_are_not_kept() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "").start();

@@ -76,12 +76,13 @@ impl Client {
             self.outage.suspended();
             return Verdict::Unavailable(Unavailable::Suspended);
         };
-        let turn = Cell::new(false);
+        let turn = Cell::new(None);
         let exchange = self.exchange(server, &request, &turn);
         let answer = match nginx::timeout(self.project.timeout, exchange).await {
             Ok(answer) => answer,
-            // Who never had its turn says nothing about the resolver.
-            Err(Elapsed) if !turn.get() => {
+            // Who waited for a connection for most of the time says nothing about the resolver:
+            // any client can make others wait.
+            Err(Elapsed) if !self.was_long_enough(turn.get()) => {
                 let detail = "no connection became free in time";
                 self.outage.report(&self.project, &Failure::new(Unavailable::Timeout, detail));
                 return Verdict::Unavailable(Unavailable::Timeout);
@@ -118,6 +119,11 @@ impl Client {
         }
     }
 
+    /// Whether who had its `turn` then had it for a fair part of the project's `timeout`.
+    fn was_long_enough(&self, turn: Option<Duration>) -> bool {
+        turn.is_some_and(|turn| nginx::now().saturating_sub(turn) >= self.project.timeout / 2)
+    }
+
     /// Authgear said nothing about a session cookie that looks like its own.
     pub fn blank_answer(&self) {
         let detail = "it said nothing about a session cookie: a passing fault, or the project's \
@@ -139,10 +145,10 @@ impl Client {
         self: &Rc<Self>,
         server: &Server,
         request: &Request<()>,
-        turn: &Cell<bool>,
+        turn: &Cell<Option<Duration>>,
     ) -> Result<Answer, Failure> {
         let _permit = self.connections.acquire().await;
-        turn.set(true);
+        turn.set(Some(nginx::now()));
         if let Some(mut connection) = self.take_idle(server) {
             match connection.exchange(request).await {
                 Ok(answer) => {
