@@ -13,6 +13,7 @@ mod denial;
 mod lookup;
 #[allow(unsafe_code)]
 mod nginx;
+mod shared;
 mod variables;
 mod worker;
 
@@ -70,7 +71,12 @@ impl nginx::Module for Authgear {
     fn postconfiguration(cf: &mut Conf<'_>, main: &mut conf::MainConf) -> Result<(), ConfError> {
         main.check_names()?;
         main.compile(cf)?;
+        main.declare_own_zone(cf)?;
         main.find_servers(cf)
+    }
+
+    fn init_process(main: &'static conf::MainConf) {
+        worker::init(main);
     }
 
     fn woken() {

@@ -7,11 +7,13 @@ use std::rc::Rc;
 use authgear::key::KeySecret;
 
 use crate::cache::flights::Flights;
-use crate::cache::{new_secret, Cache};
+use crate::cache::Cache;
 use crate::client::Client;
 use crate::conf::cache::CacheZone;
 use crate::conf::project::Project;
-use crate::conf::Id;
+use crate::conf::{Id, MainConf};
+use crate::shared::map::{new_secret, Map};
+use crate::shared::Own;
 
 #[derive(Default)]
 struct Worker {
@@ -19,10 +21,22 @@ struct Worker {
     caches: HashMap<Id, Rc<Cache>>,
     flights: Rc<Flights>,
     secret: Option<KeySecret>,
+    own: Option<Rc<Map<Own>>>,
 }
 
 thread_local! {
     static WORKER: RefCell<Worker> = RefCell::default();
+}
+
+/// The worker begins.
+pub fn init(main: &'static MainConf) {
+    let own = main.own_zone().map(|zone| Rc::new(Map::new(zone)));
+    WORKER.with_borrow_mut(|worker| worker.own = own);
+}
+
+/// The module's own zone.
+pub fn own() -> Option<Rc<Map<Own>>> {
+    WORKER.with_borrow(|worker| worker.own.clone())
 }
 
 /// The client of `project`.
@@ -43,7 +57,10 @@ pub fn cache(zone: &Rc<CacheZone>) -> Rc<Cache> {
 
 /// Another worker woke this one.
 pub fn woken() {
-    WORKER.with_borrow(|worker| worker.caches.values().for_each(|cache| cache.woken()));
+    WORKER.with_borrow(|worker| {
+        worker.caches.values().for_each(|cache| cache.woken());
+        worker.own.iter().for_each(|own| own.woken());
+    });
 }
 
 /// The secret of keys where there is no zone; none without random numbers.

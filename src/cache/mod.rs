@@ -4,7 +4,6 @@
 //! The front needs no lock; it is right as long as the zone's generation stays the same.
 
 pub mod flights;
-pub mod zone;
 
 use core::cell::RefCell;
 use core::future::Future;
@@ -14,20 +13,12 @@ use std::rc::Rc;
 
 use authgear::key::{Key, KeySecret};
 use authgear::verdict::Verdict;
-use authgear::zone::{Flight, Outcome, Record};
-use event_listener::Event;
+use authgear::zone::{Record, NEVER};
 use lru::LruCache;
 
 use crate::conf::cache::{CacheZone, UseStale, Valid};
 use crate::nginx;
-use zone::Shared;
-
-/// How often a follower looks whether the leader of its look-up is still there, besides being
-/// woken.
-const POLL: Duration = Duration::from_millis(250);
-
-/// Code of a failure that is none: the leader went away.
-const ABANDONED: u8 = u8::MAX;
+use crate::shared::map::{Ended, Map, MapHeader, Turn};
 
 /// A verdict, and when it was made.
 #[derive(Clone, Debug)]
@@ -79,15 +70,21 @@ impl Kept {
             verdict: Rc::new(Verdict::decode(&record.data)?),
             fetched_at: Duration::from_millis(record.fetched_at),
             expires_at: match record.expires_at {
-                u64::MAX => None,
+                NEVER => None,
                 at => Some(Duration::from_millis(at)),
             },
         })
     }
 
+    /// As the zone has it, unless it holds for one request only.
+    fn encode(&self) -> Option<Vec<u8>> {
+        let mut data = Vec::new();
+        self.verdict.encode(&mut data).then_some(data)
+    }
+
     /// Milliseconds, as the zone has them.
     fn times(&self) -> (u64, u64) {
-        let expires_at = self.expires_at.map_or(u64::MAX, |at| at.as_millis() as u64);
+        let expires_at = self.expires_at.map_or(NEVER, |at| at.as_millis() as u64);
         (self.fetched_at.as_millis() as u64, expires_at)
     }
 
@@ -130,10 +127,8 @@ struct Front {
 
 /// A worker's view of a zone.
 pub struct Cache {
-    shared: Shared,
+    map: Map<MapHeader>,
     front: RefCell<LruCache<Key, Front>>,
-    /// Notified when this worker is woken.
-    woken: Event,
 }
 
 /// How a look-up ended.
@@ -153,21 +148,17 @@ impl Cache {
     /// A view with an empty front.
     pub fn new(zone: &CacheZone) -> Self {
         let front = NonZeroUsize::new(zone.front).unwrap_or(NonZeroUsize::MIN);
-        Self {
-            shared: Shared::new(zone.shared),
-            front: RefCell::new(LruCache::new(front)),
-            woken: Event::new(),
-        }
+        Self { map: Map::new(zone.shared), front: RefCell::new(LruCache::new(front)) }
     }
 
     /// The secret of the zone's keys.
     pub fn secret(&self) -> &KeySecret {
-        self.shared.secret()
+        self.map.secret()
     }
 
     /// What is kept under `key`, for a location with these settings.
     pub fn get(&self, key: &Key, valid: &Valid, stale: &UseStale) -> Found {
-        let generation = self.shared.generation();
+        let generation = self.map.generation();
         let front = self
             .front
             .borrow_mut()
@@ -177,7 +168,7 @@ impl Cache {
         if let Some(found @ Use::Fresh(_)) = front.and_then(|kept| kept.sort(valid, stale)) {
             return Found { usable: Some(found), seen: Seen::NOTHING };
         }
-        let Some(kept) = self.shared.get(key) else {
+        let Some(kept) = self.map.get(key, Kept::decode) else {
             return Found { usable: None, seen: Seen::NOTHING };
         };
         self.keep_in_front(key, &kept, generation);
@@ -187,8 +178,9 @@ impl Cache {
 
     /// What is kept now, if it is not what was seen there.
     fn newer(&self, key: &Key, seen: Seen) -> Option<Kept> {
-        let generation = self.shared.generation();
-        let kept = self.shared.get(key).filter(|kept| Seen(Some(kept.fetched_at)) != seen)?;
+        let generation = self.map.generation();
+        let kept =
+            self.map.get(key, Kept::decode).filter(|kept| Seen(Some(kept.fetched_at)) != seen)?;
         self.keep_in_front(key, &kept, generation);
         Some(kept)
     }
@@ -209,109 +201,54 @@ impl Cache {
         ask: impl FnOnce() -> F,
         decode: impl Fn(u8) -> Rc<Verdict>,
     ) -> (Answer, bool) {
-        let id = loop {
-            match self.shared.lead(key, lease) {
-                Flight::Leader { id } => break Some(id),
-                // No room in the zone: everybody for himself.
-                Flight::Alone => break None,
-                Flight::Follower { id, owner, lease_until } => {
-                    let lease_until = Duration::from_millis(lease_until);
-                    let leader = Leader { id, pid: owner.pid, lease_until };
-                    match self.follow(key, seen, leader).await {
-                        Some(Ended::Kept(kept)) => return (Answer::Keep(kept), true),
-                        Some(Ended::Failed(code)) => {
-                            return (Answer::Pass { verdict: decode(code), code }, true);
-                        }
-                        // Its leader is gone: somebody else must lead.
-                        None => {}
+        let lead = loop {
+            match self.map.turn(key, lease) {
+                Turn::Lead(lead) => break lead,
+                Turn::Follow(leader) => match self.map.follow(key, leader).await {
+                    Ended::Failed(code) => {
+                        return (Answer::Pass { verdict: decode(code), code }, true);
                     }
-                }
+                    Ended::Stored => {
+                        if let Some(kept) = self.newer(key, seen) {
+                            return (Answer::Keep(kept), true);
+                        }
+                    }
+                    // Somebody else must lead.
+                    Ended::Abandoned => {}
+                },
             }
         };
-        let mut lead = Lead { cache: self, key, id };
         // Another worker's look-up may have ended since this one looked.
         if let Some(kept) = self.newer(key, seen) {
             return (Answer::Keep(kept), true);
         }
-        let generation = self.shared.generation();
+        let generation = self.map.generation();
         let answer = ask().await;
-        match (&answer, lead.id.take()) {
-            (Answer::Keep(kept), id) => {
-                self.shared.store(key, id, kept);
-                self.keep_in_front(key, kept, generation);
+        match &answer {
+            Answer::Keep(kept) => {
+                if let Some(data) = kept.encode() {
+                    let (fetched_at, expires_at) = kept.times();
+                    lead.store(fetched_at, expires_at, &data);
+                    self.keep_in_front(key, kept, generation);
+                }
             }
-            (Answer::Pass { code, .. }, Some(id)) => self.shared.fail(key, id, *code),
-            (Answer::Pass { .. }, None) => {}
+            Answer::Pass { code, .. } => lead.fail(*code),
         }
         (answer, false)
     }
 
-    /// Waits for another worker's look-up; nothing when that worker is gone or too slow.
-    async fn follow(&self, key: &Key, seen: Seen, leader: Leader) -> Option<Ended> {
-        loop {
-            // Before looking, so that no wake-up in between is lost.
-            let woken = self.woken.listen();
-            match self.shared.outcome(key, leader.id) {
-                Outcome::Pending => {}
-                Outcome::Failed(ABANDONED) => return None,
-                Outcome::Failed(code) => return Some(Ended::Failed(code)),
-                Outcome::Gone => return self.newer(key, seen).map(Ended::Kept),
-            }
-            if nginx::now() >= leader.lease_until {
-                return None;
-            }
-            if !nginx::process_exists(leader.pid) {
-                self.shared.fail(key, leader.id, ABANDONED);
-                return None;
-            }
-            let _ = nginx::timeout(POLL, woken).await;
-        }
-    }
-
     /// Keeps an answer that was not asked for by [`Self::fly`].
     pub fn put(&self, key: &Key, kept: &Kept) {
-        let generation = self.shared.generation();
-        self.shared.store(key, None, kept);
-        self.keep_in_front(key, kept, generation);
+        let generation = self.map.generation();
+        if let Some(data) = kept.encode() {
+            let (fetched_at, expires_at) = kept.times();
+            self.map.store(key, fetched_at, expires_at, &data);
+            self.keep_in_front(key, kept, generation);
+        }
     }
 
     /// This worker was woken: some look-up that it waits for may have ended.
     pub fn woken(&self) {
-        self.woken.notify(usize::MAX);
+        self.map.woken();
     }
-}
-
-/// The look-up of another worker.
-struct Leader {
-    id: u64,
-    pid: u32,
-    lease_until: Duration,
-}
-
-/// How it ended.
-enum Ended {
-    Kept(Kept),
-    Failed(u8),
-}
-
-/// The lead of a look-up. Dropped before its end, it lets others take over.
-struct Lead<'a> {
-    cache: &'a Cache,
-    key: &'a Key,
-    id: Option<u64>,
-}
-
-impl Drop for Lead<'_> {
-    fn drop(&mut self) {
-        if let Some(id) = self.id.take() {
-            self.cache.shared.fail(self.key, id, ABANDONED);
-        }
-    }
-}
-
-/// A secret for keys.
-pub fn new_secret() -> Result<KeySecret, getrandom::Error> {
-    let mut secret = [0; 16];
-    getrandom::fill(&mut secret)?;
-    Ok(KeySecret::from_bytes(secret))
 }

@@ -9,8 +9,8 @@ use authgear::verdict::Verdict;
 use super::location::{set_once, CacheUse, LocationConf};
 use super::project::{invalid, is_name};
 use super::{Id, MainConf};
-use crate::cache::zone::ZoneHeader;
 use crate::nginx::{self, Arguments, Conf, ConfError, Context, Directive, SharedZone};
+use crate::shared::map::{least_size, MapHeader};
 
 /// `authgear_cache_zone`: verdicts that all workers share.
 pub struct CacheZone {
@@ -19,7 +19,7 @@ pub struct CacheZone {
     /// Its name.
     pub name: String,
     /// The memory.
-    pub shared: SharedZone<ZoneHeader>,
+    pub shared: SharedZone<MapHeader>,
     /// Entries that each worker keeps before the zone.
     pub front: usize,
 }
@@ -81,7 +81,7 @@ impl Directive for Zone {
             })?;
         let size = Conf::parse_size(size)
             .ok_or_else(|| ConfError::new(format!("invalid size \"{size}\" of zone \"{name}\"")))?;
-        let least = crate::cache::zone::least_size();
+        let least = least_size();
         if size < least {
             let least = least.div_ceil(1024);
             let message = format!("zone \"{name}\" is too small, it needs at least {least}k");
@@ -101,7 +101,7 @@ impl Directive for Zone {
         if conf.zone(name, &cf.place()).is_ok() {
             return Err(ConfError::new(format!("duplicate authgear_cache_zone \"{name}\"")));
         }
-        let shared = cf.shared_zone::<crate::Authgear, ZoneHeader>(name, size)?;
+        let shared = cf.shared_zone::<crate::Authgear, MapHeader>(name, size)?;
         conf.add_zone(Rc::new(CacheZone { id: Id::new(), name: name.to_owned(), shared, front }));
         Ok(())
     }

@@ -12,7 +12,8 @@ use std::rc::Rc;
 
 use authgear::endpoint::Endpoint;
 
-use crate::nginx::{ComplexValue, Conf, ConfError, Place, Resolver};
+use crate::nginx::{ComplexValue, Conf, ConfError, Place, Resolver, SharedZone};
+use crate::shared::{self, Own};
 use cache::CacheZone;
 pub use location::LocationConf;
 use project::{Draft, Project};
@@ -25,6 +26,8 @@ pub struct MainConf {
     /// `authgear URL`, by origin.
     by_url: HashMap<String, Rc<Project>>,
     zones: Vec<Rc<CacheZone>>,
+    /// The module's own zone.
+    own_zone: Option<SharedZone<Own>>,
     /// `$scheme://$http_host`, and `$request_uri` after it: where the client is.
     origin: Option<ComplexValue>,
     here: Option<ComplexValue>,
@@ -97,6 +100,17 @@ impl MainConf {
         self.origin = Some(cf.complex_value("$scheme://$http_host")?);
         self.here = Some(cf.complex_value("$scheme://$http_host$request_uri")?);
         Ok(())
+    }
+
+    /// Declares what [`Self::own_zone`] returns.
+    pub fn declare_own_zone(&mut self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
+        self.own_zone = Some(shared::declare(cf)?);
+        Ok(())
+    }
+
+    /// The module's own zone: there since the configuration was read.
+    pub fn own_zone(&self) -> Option<SharedZone<Own>> {
+        self.own_zone
     }
 
     /// The origin of the client's request, as the client knows it.

@@ -53,6 +53,8 @@ pub trait Module: Sized + 'static {
     /// After all locations were merged.
     fn postconfiguration(cf: &mut Conf<'_>, main: &mut Self::Main) -> Result<(), ConfError>;
 
+    /// A worker process begins, if `http {}` is configured at all.
+    fn init_process(main: &'static Self::Main);
     /// Another worker woke this one ([`super::wake`]).
     fn woken();
     /// A worker process ends: what holds connections and timers must go.
@@ -426,11 +428,43 @@ extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
 }
 
 extern "C" fn init_process<M: Module>(cycle: *mut ngx_cycle_t) -> ngx_int_t {
-    // SAFETY: nginx passes the running cycle.
+    // SAFETY: nginx passes the running cycle, which outlives all that the process does.
+    let cycle: &'static ngx_cycle_t = unsafe { &*cycle };
+    if is_worker() {
+        // SAFETY: as above.
+        unsafe {
+            super::variable::index_variables::<M>(cycle);
+            wake::listen::<M>(cycle);
+        }
+        // SAFETY: as above.
+        if let Some(main) = unsafe { main_conf::<M>(cycle) } {
+            guard(Log::cycle(), (), || M::init_process(main));
+        }
+    }
+    nginx_sys::NGX_OK as ngx_int_t
+}
+
+/// Whether this process serves requests. Helpers of nginx's cache are initialised as workers too,
+/// under the number of the first one.
+fn is_worker() -> bool {
+    // SAFETY: a plain variable of a single-threaded process.
+    let process = unsafe { nginx_sys::ngx_process };
+    process == nginx_sys::NGX_PROCESS_WORKER as usize
+        || process == nginx_sys::NGX_PROCESS_SINGLE as usize
+}
+
+/// The module's configuration of `http {}`, if there is one.
+///
+/// # Safety
+///
+/// `cycle` is the running cycle.
+pub(super) unsafe fn main_conf<M: Module>(cycle: &ngx_cycle_t) -> Option<&M::Main> {
+    // SAFETY: the cycle's entry of the http module is null or its contexts, which have an entry
+    // of ours that create() made.
     unsafe {
-        super::variable::index_variables::<M>(&*cycle);
-        wake::listen::<M>(&*cycle);
-        nginx_sys::NGX_OK as ngx_int_t
+        let http = *cycle.conf_ctx.add(nginx_sys::ngx_http_module.index);
+        let ctx = http.cast::<ngx_http_conf_ctx_t>().as_ref()?;
+        (*ctx.main_conf.add(M::cell().ctx_index())).cast::<M::Main>().as_ref()
     }
 }
 

@@ -14,7 +14,7 @@ use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 
 use super::conf::{Conf, ConfError};
 use super::headers::{bytes, copy_to};
-use super::module::{guard, Module};
+use super::module::{guard, main_conf, Module};
 use super::request::Request;
 
 /// Value of a variable.
@@ -161,21 +161,6 @@ pub(super) unsafe fn index_variables<M: Module>(cycle: &ngx_cycle_t) {
     // SAFETY: as above.
     let own = names.filter(|(_, v)| M::has_variable(main, unsafe { bytes(&v.name) }));
     INDICES.set(own.map(|(i, _)| i).collect());
-}
-
-/// The module's configuration of `http {}`, if there is one.
-///
-/// # Safety
-///
-/// `cycle` is the running cycle.
-unsafe fn main_conf<M: Module>(cycle: &ngx_cycle_t) -> Option<&M::Main> {
-    // SAFETY: the cycle's entry of the http module is null or its contexts, which have an entry
-    // of ours that create() made.
-    unsafe {
-        let http = *cycle.conf_ctx.add(nginx_sys::ngx_http_module.index);
-        let ctx = http.cast::<nginx_sys::ngx_http_conf_ctx_t>().as_ref()?;
-        (*ctx.main_conf.add(M::cell().ctx_index())).cast::<M::Main>().as_ref()
-    }
 }
 
 /// Has nginx evaluate those variables anew, even where it would use what it kept (as access

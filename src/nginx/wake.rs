@@ -10,7 +10,6 @@ use core::ffi::c_int;
 use nginx_sys::{
     eventfd, eventfd_read, eventfd_write, ngx_connection_t, ngx_cycle_t, ngx_event_t,
     ngx_get_connection, ngx_handle_read_event, ngx_int_t, EFD_CLOEXEC, EFD_NONBLOCK, NGX_OK,
-    NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER,
 };
 
 use super::log::{Level, Log};
@@ -63,12 +62,8 @@ pub(super) fn prepare(workers: usize, log: Log) {
 ///
 /// `cycle` is the running cycle.
 pub(super) unsafe fn listen<M: Module>(cycle: &ngx_cycle_t) {
-    // SAFETY: plain variables of a single-threaded process.
-    let (process, worker) = unsafe { (nginx_sys::ngx_process, nginx_sys::ngx_worker) };
-    // Helpers of nginx's cache run this too, under the number of the first worker.
-    if process != NGX_PROCESS_WORKER as usize && process != NGX_PROCESS_SINGLE as usize {
-        return;
-    }
+    // SAFETY: a plain variable of a single-threaded process.
+    let worker = unsafe { nginx_sys::ngx_worker };
     let turn = TURN.get();
     let pair = EVENTS.with_borrow(|events| events.get(worker).copied());
     let Some(&fd) = pair.as_ref().and_then(|pair| pair.get(turn)) else { return };

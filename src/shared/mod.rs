@@ -1,0 +1,39 @@
+//! What worker processes share.
+//!
+//! Verdicts are in the zones that the user declares. All else is in one of the module's own,
+//! which is always there: the keys of tokens.
+
+pub mod map;
+
+use crate::nginx::{Conf, ConfError, Header, SharedZone};
+use crate::Authgear;
+use map::{HasMap, MapHeader};
+
+/// Bytes of the module's own zone: the same in every configuration, so that it outlives a reload.
+const SIZE: usize = 2 * 1024 * 1024;
+
+/// Its name, which no `authgear_cache_zone` can have.
+const NAME: &str = "authgear:own";
+
+/// The module's own zone.
+pub struct Own {
+    /// Of the map of key sets.
+    keys: MapHeader,
+}
+
+impl Header for Own {
+    fn init(arena: &mut [u8]) -> Result<Self, String> {
+        Ok(Self { keys: MapHeader::init(arena)? })
+    }
+}
+
+impl HasMap for Own {
+    fn map(&self) -> &MapHeader {
+        &self.keys
+    }
+}
+
+/// Declares the zone.
+pub fn declare(cf: &mut Conf<'_>) -> Result<SharedZone<Own>, ConfError> {
+    cf.shared_zone::<Authgear, Own>(NAME, SIZE)
+}
