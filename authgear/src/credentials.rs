@@ -79,7 +79,9 @@ impl CookieNames {
 /// fails closed: a session comes only from a credential the resolver sees, so leaving one out can
 /// lose a session but never make one. With several credentials in one request the resolver may
 /// then decide on another of them, as it does itself when one is invalid.
-#[derive(Clone)]
+///
+/// The default is those of a request that has none.
+#[derive(Clone, Default)]
 pub struct Credentials<'a> {
     authorization: Option<&'a [u8]>,
     cookies: SmallVec<[&'a [u8]; 4]>,
@@ -130,6 +132,16 @@ impl<'a> Credentials<'a> {
         self.authorization
     }
 
+    /// The bearer token: what follows the scheme in [`authorization`](Self::authorization).
+    pub fn bearer(&self) -> Option<&'a [u8]> {
+        self.authorization.and_then(|value| value.splitn(2, |&byte| byte == b' ').nth(1))
+    }
+
+    /// The same credentials, had the request no cookies.
+    pub fn without_cookies(&self) -> Self {
+        Self { authorization: self.authorization, cookies: SmallVec::new() }
+    }
+
     /// Whether any of the project's cookies is there.
     pub fn has_cookies(&self) -> bool {
         !self.cookies.is_empty()
@@ -145,8 +157,7 @@ impl<'a> Credentials<'a> {
     ///
     /// See [`token::expires_at`]: nothing is verified.
     pub fn expires_at(&self, names: &CookieNames, now: u64) -> Option<u64> {
-        let bearer = self.authorization.and_then(|value| value.splitn(2, |&b| b == b' ').nth(1));
-        let tokens = bearer.into_iter().chain(self.cookie_values(names, APP_ACCESS_TOKEN));
+        let tokens = self.bearer().into_iter().chain(self.cookie_values(names, APP_ACCESS_TOKEN));
         tokens.filter_map(token::expires_at).filter(|&exp| exp > now).min()
     }
 

@@ -15,6 +15,9 @@ const MAX_HOST: usize = 253;
 /// Longest label of a DNS name, in bytes (RFC 1035 section 2.3.4).
 const MAX_LABEL: usize = 63;
 
+/// Path at which Authgear's public origin publishes its keys (`pkg/auth/handler/oauth/jwks.go`).
+const JWKS_PATH: &str = "/oauth2/jwks";
+
 /// Path at which Authgear's public origin answers for its resolver
 /// (`pkg/resolver/handler/resolve.go`).
 const RESOLVER_PATH: &str = "/_resolver/resolve";
@@ -240,6 +243,11 @@ impl Endpoint {
     /// Where the origin itself answers for the resolver: `/_resolver/resolve`.
     pub fn resolver_url(&self) -> Url {
         Url { path: RESOLVER_PATH.to_owned(), ..self.url.clone() }
+    }
+
+    /// Where the origin publishes its keys: `/oauth2/jwks`.
+    pub fn jwks_url(&self) -> Url {
+        Url { path: JWKS_PATH.to_owned(), ..self.url.clone() }
     }
 }
 

@@ -45,16 +45,8 @@ pub fn request(
     credentials: &Credentials<'_>,
     client: &Client<'_>,
 ) -> Result<Request<()>, http::Error> {
-    // GET and HTTP/1.1 are what a new request has.
-    let mut request = Request::new(());
-    // `Uri` takes a text without the slash for a host, and none for an error.
-    *request.uri_mut() = Uri::try_from(if path.starts_with('/') { path } else { "" })?;
-
+    let mut request = request_as(endpoint, path)?;
     let headers = request.headers_mut();
-    let authority = HeaderValue::from_str(endpoint.authority())?;
-    headers.insert(HOST, authority.clone());
-    headers.insert("x-forwarded-host", authority);
-    headers.insert("x-forwarded-proto", HeaderValue::from_static(endpoint.scheme().as_str()));
     if let Some(address) = client.address.and_then(forwarded_for) {
         headers.insert("x-forwarded-for", address);
     }
@@ -67,6 +59,21 @@ pub fn request(
     if let Some(cookie) = credentials.cookie_header() {
         headers.insert(COOKIE, sensitive(&cookie)?);
     }
+    Ok(request)
+}
+
+/// A GET at `path` of one of Authgear's servers, as if at the project's public origin: by that it
+/// tells projects apart.
+pub(crate) fn request_as(endpoint: &Endpoint, path: &str) -> Result<Request<()>, http::Error> {
+    // GET and HTTP/1.1 are what a new request has.
+    let mut request = Request::new(());
+    // `Uri` takes a text without the slash for a host, and none for an error.
+    *request.uri_mut() = Uri::try_from(if path.starts_with('/') { path } else { "" })?;
+    let headers = request.headers_mut();
+    let authority = HeaderValue::from_str(endpoint.authority())?;
+    headers.insert(HOST, authority.clone());
+    headers.insert("x-forwarded-host", authority);
+    headers.insert("x-forwarded-proto", HeaderValue::from_static(endpoint.scheme().as_str()));
     Ok(request)
 }
 

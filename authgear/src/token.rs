@@ -8,6 +8,7 @@ mod claims;
 mod error;
 mod json;
 mod jwks;
+mod published;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -15,7 +16,8 @@ mod verify;
 pub use algorithm::Algorithm;
 pub use claims::{Claims, MAX_SUBJECT};
 pub use error::TokenError;
-pub use jwks::{JwksError, KeySet, MAX_KEYS, MAX_KEY_SET};
+pub use jwks::{Fingerprint, JwksError, KeySet, MAX_KEYS, MAX_KEY_SET};
+pub use published::{request, Cause, Published, Schedule};
 pub use verify::{verify, Profile, Verified};
 
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -35,6 +37,24 @@ pub const MAX_KID: usize = 256;
 /// (`pkg/lib/oauth/token_encoding.go`): it begins as `{"` and a letter do in base64url.
 pub fn looks_like_jwt(token: &[u8]) -> bool {
     token.starts_with(b"eyJ")
+}
+
+/// The parts of a token: three, with a dot between them (RFC 7515 section 7.1).
+struct Parts<'a> {
+    header: &'a [u8],
+    payload: &'a [u8],
+    signature: &'a [u8],
+    /// What the signature is of: all before the last dot.
+    signed: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn of(token: &'a [u8]) -> Option<Self> {
+        let mut parts = token.split(|&byte| byte == b'.');
+        let (header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
+        let signed = token.get(..header.len() + 1 + payload.len())?;
+        parts.next().is_none().then_some(Self { header, payload, signature, signed })
+    }
 }
 
 /// Decodes base64url without padding (RFC 7515 section 2) that is canonical: what can be decoded
@@ -63,12 +83,7 @@ pub fn expires_at(token: &[u8]) -> Option<u64> {
     if token.len() > MAX_TOKEN || !looks_like_jwt(token) {
         return None;
     }
-    let mut parts = token.split(|&byte| byte == b'.');
-    let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() {
-        return None;
-    }
-    let payload = base64url(payload)?;
+    let payload = base64url(Parts::of(token)?.payload)?;
     let exp = serde_json::from_slice::<Claims>(&payload).ok()?.exp;
     match exp.as_u64() {
         Some(exp) => Some(exp),

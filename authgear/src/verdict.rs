@@ -3,6 +3,7 @@
 mod codec;
 
 use crate::identity::{self, Identity};
+use crate::token::TokenError;
 
 /// The one field a backend gets when the session is invalid.
 const INVALID: (&str, &[u8]) = ("x-authgear-session-valid", b"false");
@@ -31,6 +32,8 @@ pub enum NoSession {
     /// The resolver found none. It says so of a bearer token that has expired or been revoked too
     /// (`pkg/lib/oauth/resolver.go`).
     Resolver,
+    /// The bearer token was refused here.
+    Token(TokenError),
 }
 
 /// Why the resolver gave no answer that counts.
@@ -56,6 +59,8 @@ pub enum Unavailable {
     Suspended,
     /// Too many requests wait for the same look-up.
     Crowded,
+    /// There are no keys to verify tokens with, and none to be had.
+    Keys,
     /// The fault is on this side.
     Internal,
 }
@@ -74,6 +79,7 @@ impl Unavailable {
             Self::TooLarge => Reason::AnswerTooLarge,
             Self::Suspended => Reason::ResolverSuspended,
             Self::Crowded => Reason::TooManyWaiting,
+            Self::Keys => Reason::KeysUnavailable,
             Self::Internal => Reason::InternalError,
         }
     }
@@ -92,6 +98,7 @@ impl Unavailable {
             Self::Suspended => 9,
             Self::Crowded => 10,
             Self::Internal => 11,
+            Self::Keys => 12,
         }
     }
 
@@ -108,6 +115,7 @@ impl Unavailable {
             8 => Self::TooLarge,
             9 => Self::Suspended,
             10 => Self::Crowded,
+            12 => Self::Keys,
             _ => Self::Internal,
         }
     }
@@ -183,6 +191,8 @@ reasons! {
     ResolverSuspended = "resolver_suspended",
     /// See [`Unavailable::Crowded`].
     TooManyWaiting = "too_many_waiting",
+    /// See [`Unavailable::Keys`].
+    KeysUnavailable = "keys_unavailable",
     /// See [`Unavailable::Internal`].
     InternalError = "internal_error",
     /// See [`TokenError::TooLarge`](crate::token::TokenError::TooLarge).
@@ -235,6 +245,7 @@ impl Verdict {
             Self::Invalid => Reason::SessionInvalid,
             Self::None(NoSession::NoCredentials) => Reason::NoCredentials,
             Self::None(NoSession::Resolver) => Reason::NoSession,
+            Self::None(NoSession::Token(error)) => error.reason(),
             Self::Unavailable(why) => why.reason(),
         }
     }
@@ -266,7 +277,7 @@ mod tests {
     use std::collections::HashSet;
     use std::time::Duration;
 
-    const UNAVAILABLE: [(Unavailable, &str); 11] = [
+    const UNAVAILABLE: [(Unavailable, &str); 12] = [
         (Unavailable::Dns, "dns_error"),
         (Unavailable::Connect, "connect_error"),
         (Unavailable::Tls, "tls_error"),
@@ -277,6 +288,7 @@ mod tests {
         (Unavailable::TooLarge, "answer_too_large"),
         (Unavailable::Suspended, "resolver_suspended"),
         (Unavailable::Crowded, "too_many_waiting"),
+        (Unavailable::Keys, "keys_unavailable"),
         (Unavailable::Internal, "internal_error"),
     ];
 
@@ -318,8 +330,10 @@ mod tests {
                 verdict.reason()
             })
             .collect();
-        for error in TokenError::ALL {
-            assert!(reasons.insert(error.reason()), "{error:?}");
+        for &error in TokenError::ALL {
+            let verdict = Verdict::None(NoSession::Token(error));
+            assert_eq!(verdict.session_word(), "none");
+            assert!(reasons.insert(verdict.reason()), "{error:?}");
         }
         let shortfalls = [
             Shortfall::NoSession,

@@ -61,8 +61,8 @@ use layout::Region;
 
 pub use layout::MIN_SIZE;
 
-/// Most bytes of a verdict that is kept.
-pub const MAX_DATA: usize = 48 * 1024;
+/// Most bytes that are kept under one key.
+pub const MAX_DATA: usize = 128 * 1024;
 
 /// Slots from this one on are never in [`Waiters`].
 pub const MAX_SLOTS: u16 = 128;

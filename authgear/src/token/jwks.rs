@@ -1,8 +1,11 @@
 //! The keys that tokens are verified with.
 
 use std::fmt;
+use std::hash::Hasher as _;
 
 use aws_lc_rs::signature::{ParsedPublicKey, RsaPublicKeyComponents, ED25519};
+use serde_json::{Map, Value};
+use siphasher::sip::SipHasher13;
 use thiserror::Error;
 
 use super::algorithm::{Algorithm, Scheme};
@@ -25,6 +28,9 @@ const RSA_EXPONENT: std::ops::RangeInclusive<u64> = 3..=1 << 32;
 /// section 2).
 const SECRET_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
+/// What makes a key, all of it text: its id, its type and algorithm, and the public numbers.
+const MEMBERS: [&str; 8] = ["kty", "kid", "alg", "crv", "n", "e", "x", "y"];
+
 /// Why a document is no [`KeySet`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -46,12 +52,38 @@ pub enum JwksError {
 /// The keys of a JSON Web Key Set (RFC 7517) that can verify, in the form that takes.
 pub struct KeySet {
     /// Never empty; no two have the same id.
-    keys: Vec<Key>,
+    pub(super) keys: Vec<Key>,
+}
+
+/// Stands for a key, its id and all it is made of: another key under the same id has another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint(u64);
+
+impl Fingerprint {
+    fn of(jwk: &str) -> Self {
+        // Who could choose keys that collide signs what he likes: a hash without a secret will do.
+        let mut hasher = SipHasher13::new();
+        hasher.write(jwk.as_bytes());
+        Self(hasher.finish())
+    }
+
+    /// It as bytes, for other processes.
+    pub const fn to_bytes(self) -> [u8; 8] {
+        self.0.to_be_bytes()
+    }
+
+    /// What [`to_bytes`](Self::to_bytes) made.
+    pub const fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(u64::from_be_bytes(bytes))
+    }
 }
 
 /// One key.
 pub(super) struct Key {
     kid: Option<Box<str>>,
+    /// It as a JWK, of the members that count and no others.
+    jwk: Box<str>,
+    fingerprint: Fingerprint,
     verifiers: Vec<(Algorithm, ParsedPublicKey)>,
 }
 
@@ -113,6 +145,18 @@ impl KeySet {
         self.keys.iter().filter_map(Key::kid)
     }
 
+    /// Whether this key is there.
+    pub fn has(&self, key: Fingerprint) -> bool {
+        self.keys.iter().any(|own| own.fingerprint == key)
+    }
+
+    /// The set as a document, from which [`parse`](Self::parse) makes it again: of usable keys,
+    /// and of their members that count.
+    pub fn to_json(&self) -> String {
+        let keys: Vec<_> = self.keys.iter().map(|key| &*key.jwk).collect();
+        format!("{{\"keys\":[{}]}}", keys.join(","))
+    }
+
     /// Whether a key has this id.
     pub fn contains(&self, kid: &str) -> bool {
         self.kids().any(|own| own == kid)
@@ -167,7 +211,18 @@ impl Key {
             .filter(|algorithm| only.is_none_or(|only| only == **algorithm))
             .filter_map(|&algorithm| Some((algorithm, material.verifier(algorithm)?)))
             .collect();
-        (!verifiers.is_empty()).then_some(Self { kid, verifiers })
+        if verifiers.is_empty() {
+            return None;
+        }
+        let jwk: Map<String, Value> = (MEMBERS.iter())
+            .filter_map(|&name| Some((name.to_owned(), key.get(name)?.as_text()?.into())))
+            .collect();
+        let jwk = Value::from(jwk).to_string().into_boxed_str();
+        Some(Self { kid, fingerprint: Fingerprint::of(&jwk), jwk, verifiers })
+    }
+
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 
     pub fn kid(&self) -> Option<&str> {

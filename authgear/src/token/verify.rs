@@ -3,8 +3,8 @@
 use super::algorithm::Algorithm;
 use super::claims::{self, Claims};
 use super::json::Json;
-use super::jwks::KeySet;
-use super::{base64url, is_kid, looks_like_jwt, TokenError, MAX_HEADER, MAX_TOKEN};
+use super::jwks::{Fingerprint, KeySet};
+use super::{base64url, is_kid, looks_like_jwt, Parts, TokenError, MAX_HEADER, MAX_TOKEN};
 use crate::verdict::Verdict;
 
 /// What a token must be to count.
@@ -30,8 +30,8 @@ pub struct Verified {
     pub verdict: Verdict,
     /// When it expires, in seconds since 1970, without leeway: that may have passed.
     pub expires_at: u64,
-    /// The id of the key it was verified with, if that has one. The token need not name it.
-    pub kid: Option<String>,
+    /// The key it was verified with. It counts no longer than that is published.
+    pub key: Fingerprint,
     /// When it was made, in seconds since 1970, if it says so.
     pub issued_at: Option<u64>,
     /// All it says.
@@ -112,28 +112,10 @@ pub fn verify(
     Ok(Verified {
         verdict: Verdict::Valid(accepted.identity),
         expires_at: accepted.expires_at,
-        kid: key.kid().map(str::to_owned),
+        key: key.fingerprint(),
         issued_at: accepted.issued_at,
         claims: Claims::new(payload.into()),
     })
-}
-
-/// The parts of a token: three, with a dot between them (RFC 7515 section 7.1).
-struct Parts<'a> {
-    header: &'a [u8],
-    payload: &'a [u8],
-    signature: &'a [u8],
-    /// What the signature is of: all before the last dot.
-    signed: &'a [u8],
-}
-
-impl<'a> Parts<'a> {
-    fn of(token: &'a [u8]) -> Option<Self> {
-        let mut parts = token.split(|&byte| byte == b'.');
-        let (header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
-        let signed = token.get(..header.len() + 1 + payload.len())?;
-        parts.next().is_none().then_some(Self { header, payload, signature, signed })
-    }
 }
 
 /// RFC 9068 section 2.1; media types have no case, and `application/` may be left out

@@ -51,7 +51,9 @@ impl Verdict {
             }
             Self::Invalid => out.push(INVALID),
             Self::None(NoSession::Resolver) => out.push(NONE),
-            Self::None(NoSession::NoCredentials) | Self::Unavailable(_) => return false,
+            Self::None(NoSession::NoCredentials | NoSession::Token(_)) | Self::Unavailable(_) => {
+                return false
+            }
         }
         true
     }
@@ -222,6 +224,7 @@ mod tests {
     use super::super::Unavailable;
     use super::*;
     use crate::identity::{MAX_TOTAL, MAX_VALUE};
+    use crate::token::TokenError;
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -296,6 +299,7 @@ mod tests {
     fn what_holds_for_one_request_is_not_encoded() {
         for verdict in [
             Verdict::None(NoSession::NoCredentials),
+            Verdict::None(NoSession::Token(TokenError::Expired)),
             Verdict::Unavailable(Unavailable::Timeout),
             Verdict::Unavailable(Unavailable::Internal),
         ] {

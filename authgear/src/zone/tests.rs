@@ -158,7 +158,7 @@ fn verdicts_are_kept_until_replaced_or_removed() {
 
 #[test]
 fn data_of_any_size_comes_back() {
-    let mut memory = Memory::new(1 << 16);
+    let mut memory = Memory::new(1 << 18);
     let mut zone = memory.open();
     let all = zone.stats().chunks;
     for len in
@@ -365,7 +365,7 @@ fn a_flight_whose_lease_is_over_is_taken_over() {
 
 #[test]
 fn what_is_too_large_is_not_kept() {
-    for (size, len) in [(1 << 17, MAX_DATA + 1), (MIN_SIZE, INLINE + 15 * FURTHER + 1)] {
+    for (size, len) in [(1 << 18, MAX_DATA + 1), (MIN_SIZE, INLINE + 15 * FURTHER + 1)] {
         let mut memory = Memory::new(size);
         let mut zone = memory.open();
         let data = vec![1; len];

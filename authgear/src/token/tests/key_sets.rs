@@ -324,3 +324,39 @@ fn keys_on_curves() {
         assert_skipped(name, key);
     }
 }
+
+/// What processes pass on of a set is the same set.
+#[test]
+fn a_set_comes_back_from_its_json() {
+    let jwks = json!({"keys": [
+        with(rsa_jwk(&keys().rsa, "new\" \\ \u{e9}"), "x5c", json!(["MIIC"])),
+        without(rsa_jwk(&keys().other_rsa, "old"), "alg"),
+        ec_jwk(&keys().p256, "P-256", "ES256", "p256"),
+        ec_jwk(&keys().p384, "P-384", "ES384", "p384"),
+        ed25519_jwk(),
+        {"kty": "oct", "k": "AAAA"},
+    ]});
+    let (set, skipped) = read_keys(&jwks, Algorithm::ALL).unwrap();
+    assert_eq!((set.len(), skipped), (5, 1));
+    let json = set.to_json();
+    assert!(!json.contains("x5c") && !json.contains("oct") && !json.contains("created_at"));
+    let (again, skipped) = KeySet::parse(json.as_bytes(), Algorithm::ALL).unwrap();
+    assert_eq!((again.to_json(), skipped), (json, 0));
+    assert_eq!(again.kids().collect::<Vec<_>>(), set.kids().collect::<Vec<_>>());
+    for key in &set.keys {
+        let key = key.fingerprint();
+        assert!(again.has(key));
+        assert_eq!(Fingerprint::from_bytes(key.to_bytes()), key);
+    }
+}
+
+#[test]
+fn a_key_has_its_own_fingerprint_whatever_else_stands_by_it() {
+    let print = |jwk: Value| {
+        read_keys(&json!({"keys": [jwk]}), &[Algorithm::RS256]).unwrap().0.keys[0].fingerprint()
+    };
+    let jwk = rsa_jwk(&keys().rsa, "a");
+    assert_eq!(print(jwk.clone()), print(with(jwk.clone(), "created_at", 1)));
+    assert_ne!(print(jwk.clone()), print(rsa_jwk(&keys().other_rsa, "a")));
+    assert_ne!(print(jwk), print(rsa_jwk(&keys().rsa, "b")));
+}
