@@ -17,17 +17,20 @@ use authgear::verdict::{Reason, Verdict};
 
 use crate::conf::location::Fallback;
 use crate::conf::project::Project;
-use crate::conf::{Id, LocationConf};
+use crate::conf::{Id, LocationConf, Mode};
 use crate::denial::{self, Denial};
 use crate::lookup::{self, Finding, Pending, Step};
 use crate::nginx::{Failed, Level, Request, State, Status};
 use crate::Authgear;
 
+/// What a finding is of: the project, and who was to decide.
+type Subject = (Id, Mode);
+
 /// What is kept of a client request over its passes.
 #[derive(Default)]
 pub struct RequestState {
-    /// Verdicts so far: a client request asks at most once per project.
-    findings: RefCell<Vec<(Id, Finding)>>,
+    /// Verdicts so far: a client request asks at most once per project and mode.
+    findings: RefCell<Vec<(Subject, Finding)>>,
     /// The last verdict that was handed over, for variables.
     current: RefCell<Option<Finding>>,
     pending: RefCell<Option<Box<Pending>>>,
@@ -60,13 +63,13 @@ impl RequestState {
         self.waited.get()
     }
 
-    fn finding(&self, project: Id) -> Option<Finding> {
+    fn finding(&self, subject: Subject) -> Option<Finding> {
         let findings = self.findings.borrow();
-        findings.iter().find(|(id, _)| *id == project).map(|(_, finding)| finding.clone())
+        findings.iter().find(|(own, _)| *own == subject).map(|(_, finding)| finding.clone())
     }
 
-    fn keep(&self, project: Id, finding: Finding) -> Finding {
-        self.findings.borrow_mut().push((project, finding.clone()));
+    fn keep(&self, subject: Subject, finding: Finding) -> Finding {
+        self.findings.borrow_mut().push((subject, finding.clone()));
         finding
     }
 }
@@ -177,20 +180,21 @@ fn find(
     location: &LocationConf,
     project: &Rc<Project>,
 ) -> Result<Option<Finding>, Failed> {
-    if let Some(finding) = state.finding(project.id) {
+    let subject = (project.id, location.mode());
+    if let Some(finding) = state.finding(subject) {
         return Ok(Some(finding));
     }
-    let pending = state.pending.take().filter(|pending| pending.project().id == project.id);
+    let pending = state.pending.take().filter(|pending| pending.subject() == subject);
     if let Some(pending) = pending {
         let Some(finding) = pending.outcome() else {
             *state.pending.borrow_mut() = Some(pending);
             return Ok(None);
         };
         state.waited.set(state.waited.get() + pending.waited());
-        return Ok(Some(state.keep(pending.project().id, finding)));
+        return Ok(Some(state.keep(subject, finding)));
     }
     match lookup::start(request, state, location, project)? {
-        Step::Found(finding) => Ok(Some(state.keep(project.id, finding))),
+        Step::Found(finding) => Ok(Some(state.keep(subject, finding))),
         Step::Waiting(pending) => {
             *state.pending.borrow_mut() = Some(pending);
             Ok(None)

@@ -116,10 +116,12 @@ pub fn judge(
 
 /// An unknown identity is not passed on as an absent one.
 pub fn unavailable(request: &Request, project: &Rc<Project>, why: Unavailable) -> Denial {
-    let wait = match &project.resolver {
-        Upstream::Url(_) => worker::client(project).suspended_for(),
-        Upstream::Location(_) => Duration::ZERO,
+    let wait = match (why, &project.resolver) {
+        (Unavailable::Keys, _) => worker::keys(project).map(|keys| keys.suspended_for()),
+        (_, Upstream::Url(_)) => Some(worker::client(project).suspended_for()),
+        (_, Upstream::Location(_)) => None,
     };
+    let wait = wait.unwrap_or(Duration::ZERO);
     let seconds = wait.as_millis().div_ceil(1000).max(1);
     let header = Some(("Retry-After", seconds.to_string()));
     let (place, is_grpc) = (place(request), client(request).is_grpc());

@@ -10,6 +10,7 @@ mod cache;
 mod client;
 mod conf;
 mod denial;
+mod keys;
 mod lookup;
 #[allow(unsafe_code)]
 mod nginx;
@@ -30,6 +31,7 @@ nginx::nginx_modules!(
     [
         conf::project::Project,
         conf::location::Authgear,
+        conf::location::AuthgearMode,
         conf::location::OnError,
         conf::policy::Require,
         conf::policy::ResourceMetadata,

@@ -1,5 +1,7 @@
 //! From credentials to a verdict: what is asked, and what is kept of the answer.
 
+mod token;
+
 use core::cell::RefCell;
 use core::time::Duration;
 use std::rc::Rc;
@@ -8,6 +10,7 @@ use authgear::credentials::Credentials;
 use authgear::identity::is_identity_header;
 use authgear::key::Key;
 use authgear::resolver;
+use authgear::token::Claims;
 use authgear::verdict::{NoSession, Unavailable, Verdict};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -15,9 +18,10 @@ use crate::cache::flights::{Pilot, Seat};
 use crate::cache::{Answer, Cache, Found, Kept, Seen, Use};
 use crate::conf::cache::{UseStale, Valid};
 use crate::conf::project::{Project, Upstream};
-use crate::conf::LocationConf;
+use crate::conf::{Id, LocationConf, Mode};
 use crate::nginx::{self, Failed, Request, State, SubrequestOutcome};
 use crate::{worker, Authgear};
+use token::Judged;
 
 /// A verdict, and how it was found.
 #[derive(Clone)]
@@ -28,11 +32,14 @@ pub struct Finding {
     pub source: &'static str,
     /// Value of `$authgear_cache_status`, when there were credentials to look up.
     pub cache_status: Option<&'static str>,
+    /// It is of the bearer token alone, which was verified here: its claims can be believed.
+    pub by_token: bool,
 }
 
 /// A look-up that a request waits for.
 pub struct Pending {
     project: Rc<Project>,
+    mode: Mode,
     since: Duration,
     from: Source,
     /// Value of `$authgear_cache_status` if nobody else is asking.
@@ -83,6 +90,8 @@ pub struct Landing {
     failed: bool,
     /// Another worker asked.
     followed: bool,
+    /// See [`Finding::by_token`].
+    by_token: bool,
 }
 
 impl Landing {
@@ -99,19 +108,28 @@ pub fn start(
     location: &LocationConf,
     project: &Rc<Project>,
 ) -> Result<Step, Failed> {
-    let cache = location.zone.as_ref().map(worker::cache);
-    let (valid, stale) = (location.cache_valid(), location.cache_use_stale());
-    let credentials = read_credentials(request, project);
+    let mode = location.mode();
+    let mut credentials = read_credentials(request, project);
+    if mode == Mode::Jwt {
+        credentials = credentials.without_cookies();
+    }
     if credentials.is_empty() {
         // Authgear would say the same.
-        let verdict = Rc::new(Verdict::None(NoSession::NoCredentials));
-        return Ok(Step::Found(Finding { verdict, source: "none", cache_status: None }));
+        return Ok(Step::Found(Finding::no_credentials()));
     }
-    let key = match &cache {
-        Some(cache) => Some(Key::of(cache.secret(), &project.scope, &credentials)),
-        None => worker::secret().map(|secret| Key::of(&secret, &project.scope, &credentials)),
-    };
-    let Some(key) = key else {
+    if mode != Mode::Resolver {
+        match token::judge(location, project, &credentials) {
+            Judged::Found(finding) => return Ok(Step::Found(finding)),
+            Judged::AskResolver => {}
+            Judged::WaitForKeys(undecided) => {
+                drop(credentials);
+                return token::wait_for_keys(request, state, location, project, *undecided);
+            }
+        }
+    }
+    let cache = location.zone.as_ref().map(worker::cache);
+    let (valid, stale) = (location.cache_valid(), location.cache_use_stale());
+    let Some(key) = key_of(cache.as_deref(), &project.scope, &credentials) else {
         let verdict = unavailable(Unavailable::Internal).verdict;
         return Ok(Step::Found(Finding::asked(verdict, "BYPASS")));
     };
@@ -167,19 +185,38 @@ pub fn start(
             Source::Subrequest(Box::new(Subrequest { answer, question, cache }))
         }
     };
-    Ok(Step::Waiting(Box::new(Pending {
-        project: Rc::clone(project),
-        since: nginx::now(),
-        from,
-        status,
-        stale: kept.map(|kept| (kept, valid, stale)),
-    })))
+    let stale = kept.map(|kept| (kept, valid, stale));
+    Ok(Step::Waiting(Box::new(Pending::new(project, mode, from, status, stale))))
+}
+
+/// Under what a verdict on `credentials` is kept and flights are joined; none without random
+/// numbers.
+fn key_of(cache: Option<&Cache>, scope: &[u8; 32], credentials: &Credentials<'_>) -> Option<Key> {
+    match cache {
+        Some(cache) => Some(Key::of(cache.secret(), scope, credentials)),
+        None => worker::secret().map(|secret| Key::of(&secret, scope, credentials)),
+    }
 }
 
 impl Pending {
+    fn new(
+        project: &Rc<Project>,
+        mode: Mode,
+        from: Source,
+        status: &'static str,
+        stale: Option<(Kept, Valid, UseStale)>,
+    ) -> Self {
+        Self { project: Rc::clone(project), mode, since: nginx::now(), from, status, stale }
+    }
+
     /// The project that is asked.
     pub fn project(&self) -> &Rc<Project> {
         &self.project
+    }
+
+    /// Who is asked: what the finding is of.
+    pub fn subject(&self) -> (Id, Mode) {
+        (self.project.id, self.mode)
     }
 
     /// How long the request has waited.
@@ -210,14 +247,28 @@ impl Pending {
             }
         }
         let status = if joined || landing.followed { "JOINED" } else { self.status };
-        Some(Finding::asked(landing.verdict, status))
+        Some(if landing.by_token {
+            Finding::by_token(landing.verdict, status)
+        } else {
+            Finding::asked(landing.verdict, status)
+        })
     }
 }
 
 impl Finding {
+    fn no_credentials() -> Self {
+        let verdict = Rc::new(Verdict::None(NoSession::NoCredentials));
+        Self { verdict, source: "none", cache_status: None, by_token: false }
+    }
+
     fn kept(kept: &Kept, status: &'static str) -> Self {
         let verdict = Rc::clone(&kept.verdict);
-        Self { verdict, source: "cache", cache_status: Some(status) }
+        let by_token = kept.key.is_some();
+        Self { verdict, source: "cache", cache_status: Some(status), by_token }
+    }
+
+    fn by_token(verdict: Rc<Verdict>, status: &'static str) -> Self {
+        Self { verdict, source: "jwt", cache_status: Some(status), by_token: true }
     }
 
     fn asked(verdict: Rc<Verdict>, status: &'static str) -> Self {
@@ -225,7 +276,7 @@ impl Finding {
             Verdict::Unavailable(why) if why.nobody_was_asked() => "none",
             _ => "resolver",
         };
-        Self { verdict, source, cache_status: Some(status) }
+        Self { verdict, source, cache_status: Some(status), by_token: false }
     }
 }
 
@@ -269,12 +320,16 @@ impl Question {
 }
 
 fn expires_at(credentials: &Credentials<'_>, project: &Project) -> Option<Duration> {
+    let now = nginx::unix_time().as_secs();
+    credentials.expires_at(&project.cookies, now).map(cached_until)
+}
+
+/// A time in seconds since 1970, by nginx's clock.
+fn cached_until(expires_at: u64) -> Duration {
     // Nothing is kept for as long as this; a token may say anything.
     const MOST: Duration = Duration::from_secs(30 * 86400);
-    let now = nginx::unix_time();
-    let expires_at = credentials.expires_at(&project.cookies, now.as_secs())?;
-    let left = Duration::from_secs(expires_at).saturating_sub(now);
-    Some(nginx::now() + left.min(MOST))
+    let left = Duration::from_secs(expires_at).saturating_sub(nginx::unix_time());
+    nginx::now() + left.min(MOST)
 }
 
 /// Code of a blank answer to a session cookie, besides those of [`Unavailable`].
@@ -289,16 +344,21 @@ fn decode(code: u8) -> Rc<Verdict> {
 
 impl Landing {
     fn of(answer: Answer, followed: bool) -> Self {
-        match answer {
-            Answer::Keep(kept) => Self { verdict: kept.verdict, failed: false, followed },
-            Answer::Pass { verdict, .. } => Self { verdict, failed: true, followed },
-        }
+        let (verdict, failed) = match answer {
+            Answer::Keep(kept) => (kept.verdict, false),
+            Answer::Pass { verdict, .. } => (verdict, true),
+        };
+        Self { verdict, failed, followed, by_token: false }
+    }
+
+    fn of_token(verdict: Rc<Verdict>) -> Self {
+        Self { verdict, failed: false, followed: false, by_token: true }
     }
 }
 
 fn unavailable(why: Unavailable) -> Landing {
     let verdict = Rc::new(Verdict::Unavailable(why));
-    Landing { verdict, failed: true, followed: false }
+    Landing { verdict, failed: true, followed: false, by_token: false }
 }
 
 /// Flies: asks Authgear, or follows the worker that does, and lands with the answer.
@@ -376,6 +436,14 @@ fn read_credentials<'a>(request: &'a Request, project: &Project) -> Credentials<
 pub fn header<'a>(request: &'a Request, name: &[u8]) -> Option<&'a [u8]> {
     let mut headers = request.headers_in();
     headers.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+/// The claim `name` of the request's bearer token, which was verified.
+pub fn claim(request: &Request, name: &[u8]) -> Option<Vec<u8>> {
+    let location = request.location::<Authgear>();
+    let project = location.project.as_ref()?;
+    let bearer = read_credentials(request, project).bearer()?;
+    Some(Claims::of_verified(bearer)?.find(name)?.into_owned())
 }
 
 fn cookies(request: &Request) -> impl Iterator<Item = &[u8]> {

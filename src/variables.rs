@@ -3,12 +3,15 @@
 use authgear::verdict::Verdict;
 use percent_encoding::{percent_encode, NON_ALPHANUMERIC};
 
-use crate::lookup::Finding;
+use crate::lookup::{self, Finding};
 use crate::nginx::{Conf, ConfError, Request, Value};
 use crate::Authgear;
 
 /// Prefix of variables that hold a header of the verdict.
 const IDENTITY: &str = "x_authgear_";
+
+/// Prefix of variables that hold a claim of the token.
+const CLAIM: &str = "authgear_claim_";
 
 /// A variable `$authgear_NAME` and its value.
 type Own = (&'static str, fn(&Request) -> Value);
@@ -27,6 +30,7 @@ const OWN: &[Own] = &[
 /// Defines them all.
 pub fn define(cf: &mut Conf<'_>) -> Result<(), ConfError> {
     cf.add_variable::<Authgear>(IDENTITY, true)?;
+    cf.add_variable::<Authgear>(CLAIM, true)?;
     for (name, _) in OWN {
         cf.add_variable::<Authgear>(name, false)?;
     }
@@ -36,6 +40,7 @@ pub fn define(cf: &mut Conf<'_>) -> Result<(), ConfError> {
 /// Whether `name` is a variable that a verdict changes.
 pub fn is_own(name: &[u8]) -> bool {
     name.starts_with(IDENTITY.as_bytes())
+        || name.starts_with(CLAIM.as_bytes())
         || name == b"remote_user"
         || OWN.iter().any(|(own, _)| own.as_bytes() == name)
 }
@@ -46,6 +51,14 @@ pub fn get(request: &Request, name: &[u8]) -> Value {
         return of(request, |finding| {
             let value = finding.verdict.get_suffix(suffix);
             value.map_or(Value::NotFound, |value| Value::Bytes(value.to_vec()))
+        });
+    }
+    if let Some(claim) = name.strip_prefix(CLAIM.as_bytes()) {
+        return of(request, |finding| match &*finding.verdict {
+            Verdict::Valid(_) if finding.by_token => {
+                lookup::claim(request, claim).map_or(Value::NotFound, Value::Bytes)
+            }
+            _ => Value::NotFound,
         });
     }
     let own = OWN.iter().find(|(own, _)| own.as_bytes() == name);

@@ -10,8 +10,10 @@ use crate::cache::flights::Flights;
 use crate::cache::Cache;
 use crate::client::Client;
 use crate::conf::cache::CacheZone;
-use crate::conf::project::Project;
+use crate::conf::project::{KeySource, Project};
 use crate::conf::{Id, MainConf};
+use crate::keys::Keys;
+use crate::nginx;
 use crate::shared::map::{new_secret, Map};
 use crate::shared::Own;
 
@@ -22,6 +24,7 @@ struct Worker {
     flights: Rc<Flights>,
     secret: Option<KeySecret>,
     own: Option<Rc<Map<Own>>>,
+    keys: HashMap<Id, Rc<Keys>>,
 }
 
 thread_local! {
@@ -32,11 +35,24 @@ thread_local! {
 pub fn init(main: &'static MainConf) {
     let own = main.own_zone().map(|zone| Rc::new(Map::new(zone)));
     WORKER.with_borrow_mut(|worker| worker.own = own);
+    for project in main.projects() {
+        let is_fetched = matches!(project.tokens.keys, KeySource::Url(_));
+        if project.tokens.in_use() && is_fetched {
+            if let Some(keys) = keys(project) {
+                nginx::spawn(keys.keep_fresh());
+            }
+        }
+    }
 }
 
-/// The module's own zone.
-pub fn own() -> Option<Rc<Map<Own>>> {
-    WORKER.with_borrow(|worker| worker.own.clone())
+/// The keys of `project`; none before the worker began.
+pub fn keys(project: &Rc<Project>) -> Option<Rc<Keys>> {
+    WORKER.with_borrow_mut(|worker| {
+        let own = worker.own.as_ref()?;
+        let keys = worker.keys.entry(project.id);
+        let new = || Rc::new(Keys::new(Rc::clone(project), Rc::clone(own)));
+        Some(Rc::clone(keys.or_insert_with(new)))
+    })
 }
 
 /// The client of `project`.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use support::{get, Backend, Builder, Ca, FakeAuthgear, Nginx, RefusedAddr, User};
+use support::{get, Backend, Builder, Ca, FakeAuthgear, Nginx, RefusedAddr, SigningKey, User};
 
 use crate::project::{project, project_at, verdict, TELLING};
 use crate::site::site;
@@ -119,6 +119,39 @@ fn values_of_settings() {
     for key in ["connect_timeout", "timeout", "fail_timeout", "keepalive_timeout"] {
         rows.extend(["0", "-1s", "soon", "86401s", "1y"].map(|value| (key, value, time)));
     }
+    for key in ["jwks_refresh", "jwks_cooldown"] {
+        rows.extend(
+            ["0", "999ms", "soon", "86401s"]
+                .map(|value| (key, value, "it must be a time from 1s to 1d")),
+        );
+    }
+    let known = "it must be among RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA";
+    rows.extend([
+        ("leeway", "-1s", "it must be whole seconds up to 5m"),
+        ("leeway", "500ms", "it must be whole seconds up to 5m"),
+        ("leeway", "301s", "it must be whole seconds up to 5m"),
+        ("machine_tokens", "yes", "it must be \"on\" or \"off\""),
+        ("algorithms", "HS256", known),
+        ("algorithms", "none", known),
+        ("algorithms", "rs256", known),
+    ]);
+    refused(
+        setting("algorithms RS256 HS512;"),
+        &format!("invalid value \"HS512\" in \"algorithms\" directive, {known}"),
+    );
+    refused(
+        setting("audience https://a.test 'b c';"),
+        "invalid value \"b c\" in \"audience\" directive, it must be from 1 to 16 audiences, without spaces",
+    );
+    let many = vec!["a"; 17].join(" ");
+    refused(
+        setting(&format!("audience {many};")),
+        &format!("invalid value \"{many}\" in \"audience\" directive, it must be from 1 to 16 audiences, without spaces"),
+    );
+    refused(
+        setting("jwks_url ftp://a;"),
+        "invalid \"jwks_url\" \"ftp://a\": it must begin with \"http://\" or \"https://\"",
+    );
     for (key, value, says) in rows {
         let says = format!("invalid value \"{value}\" in \"{key}\" directive, {says}");
         refused(setting(&format!("{key} {value};")), &says);
@@ -143,11 +176,62 @@ fn values_of_settings() {
 }
 
 #[test]
+fn key_files() {
+    let with = |contents: &str| setting("jwks_file keys.json;").file("keys.json", contents);
+    let rows = [
+        ("", "the key set is not JSON"),
+        ("[]", "the document is no key set"),
+        ("{\"keys\":[]}", "the key set has no usable key"),
+        ("{\"keys\":[{\"kty\":\"oct\",\"k\":\"AAAA\"}]}", "the key set has no usable key"),
+        (&" ".repeat(300 * 1024), "the key set is too large"),
+    ];
+    for (contents, says) in rows {
+        let test = with(contents).check();
+        assert!(!test.ok && test.output.contains(says), "{says}: {}", test.output);
+        assert!(test.output.contains("invalid \"jwks_file\" \""), "{}", test.output);
+    }
+    let test = setting("jwks_file nowhere.json;").check();
+    assert!(!test.ok && test.output.contains("nowhere.json\": No such file"), "{}", test.output);
+    let test = setting("jwks_file keys.json; jwks_url https://a.test/jwks;").check();
+    let both = "authgear_project \"p\" has both \"jwks_url\" and \"jwks_file\"";
+    assert!(!test.ok && test.output.contains(both), "{}", test.output);
+    // What cannot be used of it is no error, but said.
+    let mut keys = serde_json::json!({"keys": [SigningKey::nth(0).jwk()]});
+    keys["keys"].as_array_mut().expect("keys").push(serde_json::json!({"kty": "oct", "k": "AAAA"}));
+    let test = with(&keys.to_string()).check();
+    assert!(test.ok && test.output.contains("[warn] 1 of 2 keys in"), "{}", test.output);
+}
+
+#[test]
+fn arguments_and_places_of_authgear_mode() {
+    let right = "it must be \"resolver\", \"jwt\" or \"auto\"";
+    refused(
+        server("authgear_mode off; # here"),
+        &format!("invalid value \"off\" in \"authgear_mode\" directive, {right}"),
+    );
+    refused(
+        server("authgear_mode jwt; authgear_mode auto; # here"),
+        "\"authgear_mode\" directive is duplicate",
+    );
+    refused(
+        server("authgear_mode; # here"),
+        "invalid number of arguments in \"authgear_mode\" directive",
+    );
+}
+
+#[test]
 fn shape_of_project_blocks() {
     refused(setting("nonsense 1;"), "unknown directive \"nonsense\"");
     refused(setting("Timeout 1s;"), "unknown directive \"Timeout\"");
-    for line in ["timeout;", "timeout 1s 2s;", "cookie_prefix;", "endpoint a b;", "keepalive 1 2;"]
-    {
+    for line in [
+        "timeout;",
+        "timeout 1s 2s;",
+        "cookie_prefix;",
+        "endpoint a b;",
+        "keepalive 1 2;",
+        "audience;",
+        "algorithms;",
+    ] {
         let key = line.split([' ', ';']).next().unwrap_or_default();
         refused(setting(line), &format!("invalid number of arguments in \"{key}\" directive"));
     }
@@ -165,6 +249,14 @@ fn shape_of_project_blocks() {
         ("ssl_verify", "on"),
         ("ssl_trusted_certificate", "a.pem"),
         ("max_response_size", "8k"),
+        ("jwks_url", "https://a.test"),
+        ("jwks_file", "a.json"),
+        ("jwks_refresh", "1m"),
+        ("jwks_cooldown", "1m"),
+        ("audience", "a"),
+        ("leeway", "1s"),
+        ("algorithms", "RS256"),
+        ("machine_tokens", "on"),
     ] {
         let twice = format!("authgear_project p {{\n{key} {value};\n{key} {value}; {HERE}\n}}");
         refused(http(twice), &format!("\"{key}\" directive is duplicate"));
@@ -285,6 +377,13 @@ fn good_configurations() {
         ssl_verify off;
         ssl_trusted_certificate ca.pem;
         max_response_size 8k;
+        jwks_url http://192.0.2.3/keys;
+        jwks_refresh 1d;
+        jwks_cooldown 1s;
+        audience https://a.test https://b.test urn:c;
+        leeway 5m;
+        algorithms RS256 ES256 EdDSA;
+        machine_tokens on;
     }";
     let rows = [
         server("authgear https://192.0.2.1;"),

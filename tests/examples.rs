@@ -12,10 +12,11 @@ use tempfile::TempDir;
 use crate::site::{assert_nothing_forged, identity_of, own_ip, Pairs, FORGED};
 
 /// Each is run by a test below.
-const EXAMPLES: [&str; 7] = [
+const EXAMPLES: [&str; 8] = [
     "auth_request.conf",
     "cache.conf",
     "internal-location.conf",
+    "jwt.conf",
     "login.conf",
     "minimal.conf",
     "project.conf",
@@ -263,6 +264,38 @@ fn cache() {
     public.authgear.stop();
     assert_eq!(get(&nginx, "/").bearer(&token).send().status, 200);
     assert_eq!(get(&nginx, "/payments/").bearer(&token).send().status, 503);
+}
+
+#[test]
+fn jwt() {
+    let (public, backend) = (Public::start(2), Backend::start());
+    let nginx = run(|| public.example("jwt.conf", &backend));
+    let (authgear, alice) = (&public.authgear, alice());
+    let (jwt, opaque) = (authgear.jwt(&alice), authgear.opaque_token(&alice));
+    let machine = authgear.machine_token("https://api.example.com").sign();
+    let session = authgear.session(&alice);
+    let first = lying(get(&nginx, "/api/").bearer(&jwt)).send().echo();
+    assert_eq!(first.header("x-client-id"), Some("4b60ac4a9a2a4a3b"));
+    let rows = [
+        (get(&nginx, "/api/").bearer(&jwt), 200, 0, "200 valid ok cache 4b60ac4a9a2a4a3b"),
+        (get(&nginx, "/api/").bearer(&machine), 200, 0, "200 valid ok jwt 4b60ac4a9a2a4a3b"),
+        (get(&nginx, "/api/").bearer(&opaque), 401, 0, "401 none token_malformed jwt -"),
+        (
+            get(&nginx, "/api/").cookie("session", &session),
+            401,
+            0,
+            "401 none no_credentials none -",
+        ),
+        (get(&nginx, "/").bearer(&jwt), 200, 0, "200 valid ok cache 4b60ac4a9a2a4a3b"),
+        (get(&nginx, "/").cookie("session", &session), 200, 1, "200 valid ok resolver -"),
+        (get(&nginx, "/payments/").bearer(&jwt), 200, 2, "200 valid ok resolver -"),
+    ];
+    for (n, (request, status, calls, logged)) in rows.into_iter().enumerate() {
+        assert_eq!(lying(request).send().status, status, "{n}");
+        assert_eq!(authgear.hits(), calls, "{n}");
+        let line = nginx.wait_for_access_lines(n + 2).remove(n + 1);
+        assert!(line.ends_with(logged), "{line}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Integration tests: one module per behaviour, each against a real nginx.
 
+mod auto;
 mod bodies;
 mod breaker;
 mod cache;
@@ -13,6 +14,8 @@ mod examples;
 mod inject;
 mod internal_location;
 mod joining;
+mod jwks;
+mod jwt;
 mod keepalive;
 mod late_strip;
 mod outage;

@@ -46,6 +46,7 @@ pub mod credentials;
 pub mod denial;
 pub mod endpoint;
 pub mod identity;
+pub mod kept;
 pub mod key;
 pub mod policy;
 pub mod resolver;

@@ -11,7 +11,9 @@ use core::num::NonZeroUsize;
 use core::time::Duration;
 use std::rc::Rc;
 
+use authgear::kept;
 use authgear::key::{Key, KeySecret};
+use authgear::token::Fingerprint;
 use authgear::verdict::Verdict;
 use authgear::zone::{Record, NEVER};
 use lru::LruCache;
@@ -29,6 +31,8 @@ pub struct Kept {
     fetched_at: Duration,
     /// When the token that it is of expires.
     expires_at: Option<Duration>,
+    /// The key it was verified with, of a verdict that the worker itself found.
+    pub key: Option<Fingerprint>,
 }
 
 /// What a look into the cache found.
@@ -62,12 +66,19 @@ pub enum Use {
 impl Kept {
     /// `verdict` on what was asked at `asked_at`, of a token that expires at `expires_at`.
     pub fn new(verdict: Rc<Verdict>, asked_at: Duration, expires_at: Option<Duration>) -> Self {
-        Self { verdict, fetched_at: asked_at, expires_at }
+        Self { verdict, fetched_at: asked_at, expires_at, key: None }
+    }
+
+    /// `verdict` on a token that was verified now with `key`.
+    pub fn of_token(verdict: Rc<Verdict>, expires_at: Duration, key: Fingerprint) -> Self {
+        Self { verdict, fetched_at: nginx::now(), expires_at: Some(expires_at), key: Some(key) }
     }
 
     fn decode(record: &Record<'_>) -> Option<Self> {
+        let (key, verdict) = kept::decode(&record.data)?;
         Some(Self {
-            verdict: Rc::new(Verdict::decode(&record.data)?),
+            verdict: Rc::new(verdict),
+            key,
             fetched_at: Duration::from_millis(record.fetched_at),
             expires_at: match record.expires_at {
                 NEVER => None,
@@ -78,8 +89,7 @@ impl Kept {
 
     /// As the zone has it, unless it holds for one request only.
     fn encode(&self) -> Option<Vec<u8>> {
-        let mut data = Vec::new();
-        self.verdict.encode(&mut data).then_some(data)
+        kept::encode(self.key, &self.verdict)
     }
 
     /// Milliseconds, as the zone has them.

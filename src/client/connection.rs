@@ -15,11 +15,11 @@ use hyper::client::conn::http1;
 use super::Failure;
 use crate::nginx::{self, SslContext, Stream, StreamControl, StreamError};
 
-/// Status and headers of an answer whose body was read to its end.
-#[derive(Debug)]
+/// An answer that was read to its end.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
 }
 
 /// An exchange failed; `answer_begun` if the server had sent anything by then.
@@ -77,19 +77,23 @@ impl Connection {
         let (head, ()) = request.clone().into_parts();
         let request = Request::from_parts(head, Empty::new());
         let response = self.sender.send_request(request).await;
-        let (head, mut body) = response.map_err(|error| self.failure(&error, before))?.into_parts();
+        let (head, mut frames) =
+            response.map_err(|error| self.failure(&error, before))?.into_parts();
+        let mut body = Vec::new();
         loop {
             if self.exceeded(before) {
                 let detail = format!("the answer exceeds {} bytes", self.max_response_size);
                 return Err(Failure::new(Unavailable::TooLarge, detail));
             }
-            match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-                Some(Ok(_)) => {}
+            match poll_fn(|cx| Pin::new(&mut frames).poll_frame(cx)).await {
+                Some(Ok(frame)) => {
+                    body.extend_from_slice(frame.data_ref().map_or(&[], |data| data))
+                }
                 Some(Err(error)) => return Err(self.failure(&error, before)),
                 None => break,
             }
         }
-        Ok(Answer { status: head.status, headers: head.headers })
+        Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
     fn exceeded(&self, before: u64) -> bool {

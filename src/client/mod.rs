@@ -1,12 +1,15 @@
-//! Asks Authgear's resolver: one exchange at a time, over connections that are kept.
+//! Asks Authgear: its resolver, one exchange at a time over connections that are kept, and its
+//! main server, for keys.
 //!
 //! Everything here runs on nginx's event loop and belongs to the worker, not to a request.
 
 mod breaker;
 mod connection;
+mod keys;
 mod outage;
 
 use core::cell::{Cell, RefCell};
+use core::fmt;
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -17,10 +20,12 @@ use authgear::resolver;
 use authgear::verdict::{Unavailable, Verdict};
 use http::Request;
 
-use crate::conf::project::{Project, Server, Upstream};
+use crate::conf::project::{Project, Upstream};
+use crate::conf::Server;
 use crate::nginx::{self, Elapsed, Stream};
 use breaker::Breaker;
 use connection::{Answer, Broken, Connection};
+pub use keys::fetch_keys;
 use outage::Outage;
 
 /// Longest life of a connection, as of nginx's own (`keepalive_time`).
@@ -30,9 +35,15 @@ const MAX_AGE_OF_NAME: Duration = Duration::from_secs(60);
 
 /// Why there is no answer: the word for `$authgear_reason`, and the sentence for the log.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub struct Failure {
     why: Unavailable,
     detail: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.why.reason().as_str(), self.detail)
+    }
 }
 
 impl Failure {
@@ -160,50 +171,11 @@ impl Client {
                 Err(Broken { answer_begun: false, .. }) => {}
             }
         }
-        let mut connection = self.connect(server).await?;
+        let size = self.project.max_response_size;
+        let mut connection = connect(&self.project, server, size).await?;
         let answer = connection.exchange(request).await.map_err(|broken| broken.failure)?;
         self.keep(connection);
         Ok(answer)
-    }
-
-    async fn connect(&self, server: &Server) -> Result<Connection, Failure> {
-        let tls = server.tls.as_ref().map(|context| (context, server.url.host()));
-        let size = self.project.max_response_size;
-        let mut failure = Failure::new(Unavailable::Dns, "no address");
-        for address in self.addresses(server).await? {
-            let connection = async {
-                let stream = Stream::connect(address).await?;
-                Connection::open(stream, tls, size).await
-            };
-            failure = match nginx::timeout(self.project.connect_timeout, connection).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(failure)) => failure,
-                Err(Elapsed) => Failure::new(Unavailable::Connect, "connect timed out"),
-            };
-            failure.detail = format!("{}, address: {address}", failure.detail);
-        }
-        Err(failure)
-    }
-
-    /// Addresses of the resolver's host, asked anew for each connection: nginx's resolver keeps
-    /// them for their TTL.
-    async fn addresses(&self, server: &Server) -> Result<Vec<SocketAddr>, Failure> {
-        let Some(name_servers) = server.name_servers().filter(|_| server.url.ip().is_none()) else {
-            return Ok(server.addresses().to_vec());
-        };
-        let host = server.url.host();
-        match name_servers.resolve(host, self.project.connect_timeout).await {
-            Ok(ips) => {
-                let port = server.url.port();
-                Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
-            }
-            // /etc/hosts is known to the system, and not to name servers.
-            Err(_) if !server.addresses().is_empty() => Ok(server.addresses().to_vec()),
-            Err(error) => {
-                let detail = format!("\"{host}\" could not be resolved ({})", error.0);
-                Err(Failure::new(Unavailable::Dns, detail))
-            }
-        }
     }
 
     fn take_idle(&self, server: &Server) -> Option<Connection> {
@@ -252,5 +224,45 @@ impl Client {
             }
         }
         self.janitor.set(false);
+    }
+}
+
+/// Connects to `server`, over which answers have at most `size` bytes.
+async fn connect(project: &Project, server: &Server, size: usize) -> Result<Connection, Failure> {
+    let tls = server.tls.as_deref().map(|context| (context, server.url.host()));
+    let mut failure = Failure::new(Unavailable::Dns, "no address");
+    for address in addresses(project, server).await? {
+        let connection = async {
+            let stream = Stream::connect(address).await?;
+            Connection::open(stream, tls, size).await
+        };
+        failure = match nginx::timeout(project.connect_timeout, connection).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(failure)) => failure,
+            Err(Elapsed) => Failure::new(Unavailable::Connect, "connect timed out"),
+        };
+        failure.detail = format!("{}, address: {address}", failure.detail);
+    }
+    Err(failure)
+}
+
+/// Addresses of the server's host, asked anew for each connection: nginx's resolver keeps
+/// them for their TTL.
+async fn addresses(project: &Project, server: &Server) -> Result<Vec<SocketAddr>, Failure> {
+    let Some(name_servers) = server.name_servers().filter(|_| server.url.ip().is_none()) else {
+        return Ok(server.addresses().to_vec());
+    };
+    let host = server.url.host();
+    match name_servers.resolve(host, project.connect_timeout).await {
+        Ok(ips) => {
+            let port = server.url.port();
+            Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+        }
+        // /etc/hosts is known to the system, and not to name servers.
+        Err(_) if !server.addresses().is_empty() => Ok(server.addresses().to_vec()),
+        Err(error) => {
+            let detail = format!("\"{host}\" could not be resolved ({})", error.0);
+            Err(Failure::new(Unavailable::Dns, detail))
+        }
     }
 }

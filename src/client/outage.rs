@@ -28,11 +28,7 @@ impl Outage {
             return;
         }
         self.logged.set(Some(now));
-        let message = format_args!(
-            "authgear resolver failed: {}, {}",
-            failure.why.reason().as_str(),
-            failure.detail
-        );
+        let message = format_args!("authgear resolver failed: {failure}");
         match self.silent.take() {
             0 => line(Level::Error, project, message),
             n => line(Level::Error, project, format_args!("{message} ({n} failures not logged)")),

@@ -7,7 +7,7 @@ use authgear::endpoint::Endpoint;
 
 use super::cache::{CacheZone, UseStale, Valid};
 use super::policy::Requirement;
-use super::project::Project;
+use super::project::{invalid, Project};
 use super::{MainConf, ServerConf};
 use crate::nginx::{self, ComplexValue, Conf, ConfError, Context, Directive, Place};
 
@@ -15,6 +15,7 @@ use crate::nginx::{self, ComplexValue, Conf, ConfError, Context, Directive, Plac
 #[derive(Default)]
 pub struct LocationConf {
     authgear: Option<Use>,
+    mode: Option<Mode>,
     on_error: Option<Fallback>,
     pub(super) cache: Option<CacheUse>,
     pub(super) cache_valid: Option<Valid>,
@@ -48,6 +49,18 @@ enum Use {
     Name(String, Place),
 }
 
+/// Who decides about credentials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Authgear's resolver.
+    #[default]
+    Resolver,
+    /// The worker, about bearer tokens; nothing else counts.
+    Jwt,
+    /// The worker about bearer tokens that it can verify, and Authgear's resolver about the rest.
+    Auto,
+}
+
 /// What becomes of a request when Authgear cannot be asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fallback {
@@ -59,6 +72,11 @@ pub enum Fallback {
 }
 
 impl LocationConf {
+    /// What `authgear_mode` says.
+    pub fn mode(&self) -> Mode {
+        self.mode.unwrap_or_default()
+    }
+
     /// What `authgear_on_error` says.
     pub fn on_error(&self) -> Fallback {
         self.on_error.unwrap_or_default()
@@ -112,6 +130,7 @@ impl LocationConf {
         server: &mut ServerConf,
         parent: &Self,
     ) -> Result<(), ConfError> {
+        self.mode = self.mode.or(parent.mode);
         self.on_error = self.on_error.or(parent.on_error);
         self.cache_valid = self.cache_valid.or(parent.cache_valid);
         self.cache_use_stale = self.cache_use_stale.or(parent.cache_use_stale);
@@ -146,9 +165,33 @@ impl LocationConf {
         }
         if let Some(project) = &self.project {
             server.in_use = true;
-            project.use_at(cf.resolver());
+            project.use_at(self.mode(), cf.resolver());
+            self.warn_about_amr(cf);
         }
         Ok(())
+    }
+}
+
+/// `authgear_mode resolver | jwt | auto`
+pub struct AuthgearMode;
+
+impl Directive for AuthgearMode {
+    type Scope = nginx::Location<crate::Authgear>;
+    const NAME: &'static CStr = c"authgear_mode";
+    const CONTEXT: Context = Context::HttpServerLocation;
+
+    fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
+        let arguments = cf.arguments();
+        let mode = match arguments.get(1).map(String::as_str).unwrap_or_default() {
+            "resolver" => Mode::Resolver,
+            "jwt" => Mode::Jwt,
+            "auto" => Mode::Auto,
+            other => {
+                let right = "\"resolver\", \"jwt\" or \"auto\"";
+                return Err(invalid("authgear_mode", other, right));
+            }
+        };
+        set_once(&mut conf.mode, mode)
     }
 }
 

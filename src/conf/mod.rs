@@ -5,6 +5,7 @@ pub mod cache;
 pub mod location;
 pub mod policy;
 pub mod project;
+mod server;
 
 use core::cell::Cell;
 use std::collections::HashMap;
@@ -15,8 +16,9 @@ use authgear::endpoint::Endpoint;
 use crate::nginx::{ComplexValue, Conf, ConfError, Place, Resolver, SharedZone};
 use crate::shared::{self, Own};
 use cache::CacheZone;
-pub use location::LocationConf;
+pub use location::{LocationConf, Mode};
 use project::{Draft, Project};
+pub use server::Server;
 
 /// Configuration of `http {}`: the projects.
 #[derive(Default)]
@@ -146,33 +148,18 @@ impl MainConf {
     /// Finds name servers, and addresses to begin with, for the projects in use that no
     /// `resolver` directive covers: those of the system.
     pub fn find_servers(&mut self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
-        let mut system: Option<Option<Resolver>> = None;
-        for project in self.named.values().chain(self.by_url.values()) {
-            let Some(name) = project.unresolved_name() else { continue };
-            let resolver = match system {
-                Some(found) => found,
-                None => *system.insert(system_resolver(cf)?),
-            };
-            match (cf.addresses(name.host(), name.port()), resolver) {
-                (Ok(addresses), resolver) => project.use_system(addresses, resolver),
-                (Err(error), Some(resolver)) => {
-                    cf.warn(format_args!(
-                        "{} in \"{name}\" of authgear project \"{}\", no \"resolver\" is \
-                         defined: the name servers of /etc/resolv.conf will be asked",
-                        error.0, project.name
-                    ));
-                    project.use_system(Vec::new(), Some(resolver));
-                }
-                (Err(error), None) => {
-                    return Err(ConfError::new(format!(
-                        "{} in \"{name}\" of authgear project \"{}\", and neither \"resolver\" \
-                         nor /etc/resolv.conf names a server to ask",
-                        error.0, project.name
-                    )));
-                }
+        let mut system = None;
+        for project in self.projects() {
+            for server in project.servers() {
+                server.find(cf, &mut system, &project.name)?;
             }
         }
         Ok(())
+    }
+
+    /// All of them, used or not.
+    pub fn projects(&self) -> impl Iterator<Item = &Rc<Project>> {
+        self.named.values().chain(self.by_url.values())
     }
 }
 

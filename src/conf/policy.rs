@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use authgear::policy::{Condition, ConditionError};
 
-use super::location::{set_once, LocationConf};
+use super::location::{set_once, LocationConf, Mode};
 use super::project::{flag, invalid};
 use crate::nginx::{self, Arguments, ComplexValue, Conf, ConfError, Context, Directive};
 
@@ -54,7 +54,7 @@ impl Directive for Require {
                     cf.main::<crate::Authgear>().require_variable(name);
                     requirement.variables.push(cf.complex_value(word)?);
                 }
-                None => requirement.conditions.push(condition(cf, word)?),
+                None => requirement.conditions.push(condition(word)?),
             }
         }
         if requirement.conditions.is_empty() && requirement.variables.is_empty() {
@@ -74,7 +74,7 @@ fn variable_name(word: &str) -> Option<&str> {
     (!name.is_empty() && name.bytes().all(is_name)).then_some(name)
 }
 
-fn condition(cf: &mut Conf<'_>, word: &str) -> Result<Condition, ConfError> {
+fn condition(word: &str) -> Result<Condition, ConfError> {
     const DAYS: Duration = Duration::from_secs(366 * 86400);
     let age = |time: &str| Conf::parse_time(time).filter(|time| *time <= DAYS);
     let condition = Condition::parse(word, age).map_err(|error| match error {
@@ -88,12 +88,26 @@ fn condition(cf: &mut Conf<'_>, word: &str) -> Result<Condition, ConfError> {
              max_age=, a variable or \"off\"",
         ),
     })?;
-    if matches!(condition, Condition::Amr(_)) {
-        cf.warn(format_args!(
-            "\"{word}\" hardly ever holds: Authgear's resolver leaves x-authgear-session-amr empty"
-        ));
-    }
     Ok(condition)
+}
+
+impl LocationConf {
+    /// Authgear's resolver hardly ever says how a user authenticated.
+    pub(super) fn warn_about_amr(&self, cf: &mut Conf<'_>) {
+        let Some(place) = &self.require_place else { return };
+        let mut conditions = self.require().iter().flat_map(|line| &line.conditions);
+        let method = conditions.find_map(|condition| match condition {
+            Condition::Amr(method) => Some(method),
+            _ => None,
+        });
+        if let (Some(method), Mode::Resolver) = (method, self.mode()) {
+            let message = format_args!(
+                "\"amr={method}\" hardly ever holds: Authgear's resolver leaves \
+                 x-authgear-session-amr empty"
+            );
+            cf.warn_at(place, message);
+        }
+    }
 }
 
 /// `authgear_resource_metadata URL | off`

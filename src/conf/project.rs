@@ -1,18 +1,21 @@
 //! Projects: `authgear_project NAME {}`, and those that a URL alone makes.
 
-use core::cell::{Cell, OnceCell};
+use core::cell::Cell;
 use core::ffi::CStr;
 use core::fmt;
 use core::time::Duration;
 use std::collections::HashSet;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use authgear::credentials::CookieNames;
-use authgear::endpoint::{Endpoint, Scheme, Url, UrlError};
+use authgear::endpoint::{Endpoint, Url, UrlError};
+use authgear::token::{Algorithm, KeySet, Profile, Schedule, MAX_KEY_SET};
 use sha2::{Digest as _, Sha256};
 
-use super::{Id, MainConf};
+use super::{Id, MainConf, Mode, Server};
 use crate::nginx::{self, Conf, ConfError, Context, Directive, Resolver, SslContext, SslError};
 
 /// One Authgear project, and how its resolver is asked.
@@ -46,6 +49,8 @@ pub struct Project {
     pub keepalive_timeout: Duration,
     /// Most bytes of an answer, header and body.
     pub max_response_size: usize,
+    /// How access tokens are verified here, where they are.
+    pub tokens: Tokens,
 }
 
 /// Where a project's resolver is asked.
@@ -56,27 +61,31 @@ pub enum Upstream {
     Location(String),
 }
 
-/// A server that the module's client connects to.
-pub struct Server {
-    /// The URL that is asked.
-    pub url: Url,
-    /// Set for https.
-    pub tls: Option<SslContext>,
-    in_use: Cell<bool>,
-    name_servers: OnceCell<Resolver>,
-    /// Known when the configuration was read: the address itself, or what the system said.
-    addresses: OnceCell<Vec<SocketAddr>>,
+/// Where the keys of tokens come from.
+pub enum KeySource {
+    /// They are fetched.
+    Url(Box<Server>),
+    /// They were read with the configuration.
+    File(Rc<KeySet>),
 }
 
-impl Server {
-    /// The name servers that know the host's addresses, when it is a name.
-    pub fn name_servers(&self) -> Option<Resolver> {
-        self.name_servers.get().copied()
-    }
+/// How access tokens are verified here.
+pub struct Tokens {
+    /// What they must be.
+    pub profile: Profile,
+    /// The keys they are verified with.
+    pub keys: KeySource,
+    /// When those are fetched.
+    pub schedule: Schedule,
+    /// As [`Project::scope`], for verdicts that the worker itself found.
+    pub scope: [u8; 32],
+    in_use: Cell<bool>,
+}
 
-    /// Addresses to use where there are no name servers, or they fail.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        self.addresses.get().map(Vec::as_slice).unwrap_or_default()
+impl Tokens {
+    /// Whether tokens are verified anywhere.
+    pub fn in_use(&self) -> bool {
+        self.in_use.get()
     }
 }
 
@@ -91,35 +100,29 @@ impl fmt::Display for Upstream {
 
 impl Project {
     /// A location uses the project, with this `resolver` directive in force.
-    pub(super) fn use_at(&self, resolver: Option<Resolver>) {
-        let Upstream::Url(server) = &self.resolver else { return };
-        server.in_use.set(true);
-        if let Some(resolver) = resolver {
-            // The first one stays: locations of one project share its connections.
-            let _ = server.name_servers.set(resolver);
+    pub(super) fn use_at(&self, mode: Mode, resolver: Option<Resolver>) {
+        if let (Upstream::Url(server), Mode::Resolver | Mode::Auto) = (&self.resolver, mode) {
+            server.use_at(resolver);
         }
-    }
-
-    /// The URL with a host name that is in use and that no `resolver` covers.
-    pub(super) fn unresolved_name(&self) -> Option<&Url> {
-        match &self.resolver {
-            Upstream::Url(server)
-                if server.in_use.get()
-                    && server.name_servers.get().is_none()
-                    && server.addresses.get().is_none() =>
-            {
-                Some(&server.url)
+        if matches!(mode, Mode::Jwt | Mode::Auto) {
+            self.tokens.in_use.set(true);
+            if let KeySource::Url(server) = &self.tokens.keys {
+                server.use_at(resolver);
             }
-            _ => None,
         }
     }
 
-    pub(super) fn use_system(&self, addresses: Vec<SocketAddr>, resolver: Option<Resolver>) {
-        let Upstream::Url(server) = &self.resolver else { return };
-        let _ = server.addresses.set(addresses);
-        if let Some(resolver) = resolver {
-            let _ = server.name_servers.set(resolver);
-        }
+    /// The servers that the module's client connects to.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &Server> {
+        let resolver = match &self.resolver {
+            Upstream::Url(server) => Some(&**server),
+            Upstream::Location(_) => None,
+        };
+        let keys = match &self.tokens.keys {
+            KeySource::Url(server) => Some(&**server),
+            KeySource::File(_) => None,
+        };
+        resolver.into_iter().chain(keys)
     }
 }
 
@@ -148,6 +151,14 @@ pub(super) struct Draft {
     ssl_verify: bool,
     ssl_trusted_certificate: Option<PathBuf>,
     max_response_size: usize,
+    jwks_url: Option<Url>,
+    jwks_file: Option<PathBuf>,
+    jwks_refresh: Duration,
+    jwks_cooldown: Duration,
+    audiences: Vec<String>,
+    leeway: Duration,
+    algorithms: Vec<Algorithm>,
+    machine_tokens: bool,
 }
 
 enum Target {
@@ -173,6 +184,14 @@ impl Draft {
             ssl_verify: true,
             ssl_trusted_certificate: None,
             max_response_size: 64 * 1024,
+            jwks_url: None,
+            jwks_file: None,
+            jwks_refresh: Duration::from_secs(300),
+            jwks_cooldown: Duration::from_secs(30),
+            audiences: Vec::new(),
+            leeway: Duration::ZERO,
+            algorithms: Vec::new(),
+            machine_tokens: false,
         }
     }
 
@@ -185,8 +204,10 @@ impl Draft {
     fn line(&mut self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
         let arguments = cf.arguments();
         let key = arguments.first().map(String::as_str).unwrap_or_default();
-        let value = match arguments.get(1..) {
-            Some([value]) => value.as_str(),
+        let values = arguments.get(1..).unwrap_or_default();
+        let value = match values {
+            [value] => value.as_str(),
+            [first, ..] if matches!(key, "audience" | "algorithms") => first.as_str(),
             _ => {
                 let message = format!("invalid number of arguments in \"{key}\" directive");
                 return Err(ConfError::new(message));
@@ -236,6 +257,18 @@ impl Draft {
             "ssl_trusted_certificate" => {
                 self.ssl_trusted_certificate = Some(cf.full_path(value)?);
             }
+            "jwks_url" => {
+                self.jwks_url = Some(Url::parse(value).map_err(|error| {
+                    ConfError::new(format!("invalid \"jwks_url\" \"{}\": it {error}", shown(value)))
+                })?);
+            }
+            "jwks_file" => self.jwks_file = Some(cf.full_path(value)?),
+            "jwks_refresh" => self.jwks_refresh = time(key, value, Duration::from_secs(1))?,
+            "jwks_cooldown" => self.jwks_cooldown = time(key, value, Duration::from_secs(1))?,
+            "audience" => self.audiences = audiences(key, values)?,
+            "leeway" => self.leeway = leeway(key, value)?,
+            "algorithms" => self.algorithms = algorithms(key, values)?,
+            "machine_tokens" => self.machine_tokens = flag(key, value)?,
             _ => return Err(ConfError::new(format!("unknown directive \"{key}\""))),
         }
         if !self.seen.insert(key.to_owned()) {
@@ -252,21 +285,65 @@ impl Draft {
                  https://myapp.authgear.cloud"
             )));
         };
+        if self.jwks_url.is_some() && self.jwks_file.is_some() {
+            return Err(ConfError::new(format!(
+                "authgear_project \"{name}\" has both \"jwks_url\" and \"jwks_file\""
+            )));
+        }
         // What was believed without a certificate is not believed with one.
         let trust = match &self.ssl_trusted_certificate {
             _ if !self.ssl_verify => "anybody".to_owned(),
             Some(file) => file.display().to_string(),
             None => String::new(),
         };
+        let mut context = None;
+        let mut tls = || match &context {
+            Some(context) => Ok(Rc::clone(context)),
+            None => {
+                let made = tls(cf, self.ssl_verify, self.ssl_trusted_certificate.as_deref())?;
+                Ok(Rc::clone(context.insert(Rc::new(made))))
+            }
+        };
         let resolver = match self.resolver_url {
             Some(Target::Location(uri)) => Upstream::Location(uri),
-            Some(Target::Url(url)) => {
-                server(cf, url, self.ssl_verify, self.ssl_trusted_certificate)?
+            Some(Target::Url(url)) => Upstream::Url(Box::new(Server::new(url, &mut tls)?)),
+            None => Upstream::Url(Box::new(Server::new(endpoint.resolver_url(), &mut tls)?)),
+        };
+        let mut profile = Profile {
+            issuer: endpoint.origin().to_owned(),
+            audiences: self.audiences,
+            algorithms: self.algorithms,
+            leeway: self.leeway.as_secs(),
+            machine_tokens: self.machine_tokens,
+        };
+        if profile.audiences.is_empty() {
+            profile.audiences.push(endpoint.origin().to_owned());
+        }
+        if profile.algorithms.is_empty() {
+            profile.algorithms.push(Algorithm::default());
+        }
+        let (keys, source) = match &self.jwks_file {
+            Some(file) => {
+                let keys = read_keys(cf, file, &profile.algorithms)?;
+                // Other keys are another source.
+                let source = keys.to_json();
+                (KeySource::File(Rc::new(keys)), source)
             }
             None => {
-                let url = endpoint.resolver_url();
-                server(cf, url, self.ssl_verify, self.ssl_trusted_certificate)?
+                let url = self.jwks_url.unwrap_or_else(|| endpoint.jwks_url());
+                let source = url.to_string();
+                (KeySource::Url(Box::new(Server::new(url, &mut tls)?)), source)
             }
+        };
+        let tokens = Tokens {
+            scope: scope(&token_settings(&profile, &source, &trust)),
+            profile,
+            keys,
+            schedule: Schedule {
+                refresh: self.jwks_refresh.as_millis() as u64,
+                cooldown: self.jwks_cooldown.as_millis() as u64,
+            },
+            in_use: Cell::new(false),
         };
         Ok(Project {
             id: Id::new(),
@@ -283,51 +360,61 @@ impl Draft {
             keepalive: self.keepalive,
             keepalive_timeout: self.keepalive_timeout,
             max_response_size: self.max_response_size,
+            tokens,
         })
     }
 }
 
+/// All that a verdict on a token depends on, besides the token.
+fn token_settings(profile: &Profile, source: &str, trust: &str) -> Vec<String> {
+    let Profile { issuer, audiences, algorithms, leeway, machine_tokens } = profile;
+    let settings = ["token", issuer, source, trust].map(str::to_owned).into_iter();
+    let settings = settings.chain([leeway.to_string(), machine_tokens.to_string()]);
+    let algorithms = algorithms.iter().map(|algorithm| algorithm.as_str().to_owned());
+    settings.chain(algorithms).chain(audiences.iter().cloned()).collect()
+}
+
 /// Settings of any length, each told from the next.
-fn scope(settings: &[&str]) -> [u8; 32] {
+fn scope(settings: &[impl AsRef<str>]) -> [u8; 32] {
     let mut digest = Sha256::new();
     for setting in settings {
+        let setting = setting.as_ref();
         digest.update((setting.len() as u64).to_be_bytes());
         digest.update(setting);
     }
     digest.finalize().into()
 }
 
-fn server(
+fn tls(cf: &mut Conf<'_>, verify: bool, trusted: Option<&Path>) -> Result<SslContext, ConfError> {
+    SslContext::new(cf, verify, trusted).map_err(|error| match (error, trusted) {
+        (SslError::TrustedCertificate, Some(file)) => ConfError::new(format!(
+            "cannot load \"ssl_trusted_certificate\" \"{}\"",
+            file.display()
+        )),
+        _ => ConfError::new("cannot set up TLS for Authgear"),
+    })
+}
+
+fn read_keys(
     cf: &mut Conf<'_>,
-    url: Url,
-    verify: bool,
-    trusted: Option<PathBuf>,
-) -> Result<Upstream, ConfError> {
-    let tls = match url.scheme() {
-        Scheme::Http => None,
-        Scheme::Https => {
-            Some(SslContext::new(cf, verify, trusted.as_deref()).map_err(|e| {
-                match (e, trusted) {
-                    (SslError::TrustedCertificate, Some(file)) => ConfError::new(format!(
-                        "cannot load \"ssl_trusted_certificate\" \"{}\"",
-                        file.display()
-                    )),
-                    _ => ConfError::new("cannot set up TLS for the resolver"),
-                }
-            })?)
-        }
+    file: &Path,
+    algorithms: &[Algorithm],
+) -> Result<KeySet, ConfError> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut document = Vec::new();
+        File::open(file)?.take(MAX_KEY_SET as u64 + 1).read_to_end(&mut document)?;
+        Ok(document)
     };
-    let addresses = OnceCell::new();
-    if let Some(ip) = url.ip() {
-        let _ = addresses.set(vec![SocketAddr::new(ip, url.port())]);
+    let name = file.display();
+    let document =
+        read().map_err(|error| ConfError::new(format!("cannot read \"{name}\": {error}")))?;
+    let (keys, skipped) = KeySet::parse(&document, algorithms)
+        .map_err(|error| ConfError::new(format!("invalid \"jwks_file\" \"{name}\": {error}")))?;
+    if skipped > 0 {
+        let all = keys.len() + skipped;
+        cf.warn(format_args!("{skipped} of {all} keys in \"{name}\" cannot be used"));
     }
-    Ok(Upstream::Url(Box::new(Server {
-        url,
-        tls,
-        in_use: Cell::new(false),
-        name_servers: OnceCell::new(),
-        addresses,
-    })))
+    Ok(keys)
 }
 
 /// `value` as an error shows it: nginx cuts off lines that are too long.
@@ -346,9 +433,13 @@ pub(super) fn invalid(key: &str, value: &str, right: &str) -> ConfError {
 
 fn time(key: &str, value: &str, least: Duration) -> Result<Duration, ConfError> {
     const MOST: Duration = Duration::from_secs(86400);
-    Conf::parse_time(value)
-        .filter(|time| (least..=MOST).contains(time))
-        .ok_or_else(|| invalid(key, value, "a time above 0 and up to 1d, such as 500ms or 5s"))
+    Conf::parse_time(value).filter(|time| (least..=MOST).contains(time)).ok_or_else(|| {
+        let from = match least.as_secs() {
+            0 => "above 0 and up to 1d, such as 500ms or 5s".to_owned(),
+            seconds => format!("from {seconds}s to 1d"),
+        };
+        invalid(key, value, &format!("a time {from}"))
+    })
 }
 
 fn number<T>(key: &str, value: &str, least: T, most: T) -> Result<T, ConfError>
@@ -367,6 +458,43 @@ fn response_size(key: &str, value: &str) -> Result<usize, ConfError> {
     Conf::parse_size(value)
         .filter(|size| RANGE.contains(size))
         .ok_or_else(|| invalid(key, value, "a size from 8k to 1m"))
+}
+
+fn audiences(key: &str, values: &[String]) -> Result<Vec<String>, ConfError> {
+    const MOST: usize = 16;
+    const LONGEST: usize = 2048;
+    let right = || format!("from 1 to {MOST} audiences, without spaces");
+    for value in values {
+        if value.is_empty() || value.len() > LONGEST || !value.bytes().all(|b| b.is_ascii_graphic())
+        {
+            return Err(invalid(key, value, &right()));
+        }
+    }
+    match values {
+        [_, ..] if values.len() <= MOST => Ok(values.to_vec()),
+        _ => Err(invalid(key, &values.join(" "), &right())),
+    }
+}
+
+fn algorithms(key: &str, values: &[String]) -> Result<Vec<Algorithm>, ConfError> {
+    let mut algorithms = Vec::new();
+    for value in values {
+        let algorithm = Algorithm::parse(value).ok_or_else(|| {
+            let known: Vec<_> = Algorithm::ALL.iter().map(|known| known.as_str()).collect();
+            invalid(key, value, &format!("among {}", known.join(", ")))
+        })?;
+        if !algorithms.contains(&algorithm) {
+            algorithms.push(algorithm);
+        }
+    }
+    Ok(algorithms)
+}
+
+fn leeway(key: &str, value: &str) -> Result<Duration, ConfError> {
+    const MOST: Duration = Duration::from_secs(300);
+    Conf::parse_time(value)
+        .filter(|time| *time <= MOST && time.subsec_millis() == 0)
+        .ok_or_else(|| invalid(key, value, "whole seconds up to 5m"))
 }
 
 pub(super) fn flag(key: &str, value: &str) -> Result<bool, ConfError> {
@@ -398,7 +526,7 @@ impl Directive for Project {
         let mut draft = Draft::new();
         cf.block(&mut |cf| draft.line(cf))?;
         let project = draft.finish(cf, name)?;
-        conf.named.insert(name.to_owned(), std::rc::Rc::new(project));
+        conf.named.insert(name.to_owned(), Rc::new(project));
         Ok(())
     }
 }

@@ -221,6 +221,11 @@ impl Conf<'_> {
         ngx_conf_log_error!(Level::Warn as ngx_uint_t, cf, "{message}");
     }
 
+    /// A warning about a place that was read before.
+    pub fn warn_at(&mut self, place: &Place, message: fmt::Arguments<'_>) {
+        self.log().write(Level::Warn, format_args!("{message} in {place}"));
+    }
+
     /// Logs the error of `result` at level emerg; true when there is none.
     pub(super) fn report(&mut self, result: Result<(), ConfError>) -> bool {
         let cf = self.0;

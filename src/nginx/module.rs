@@ -439,6 +439,7 @@ extern "C" fn init_process<M: Module>(cycle: *mut ngx_cycle_t) -> ngx_int_t {
         // SAFETY: as above.
         if let Some(main) = unsafe { main_conf::<M>(cycle) } {
             guard(Log::cycle(), (), || M::init_process(main));
+            task::begin();
         }
     }
     nginx_sys::NGX_OK as ngx_int_t

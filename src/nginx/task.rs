@@ -68,6 +68,21 @@ extern "C" fn run(_event: *mut ngx_event_t) {
     }
 }
 
+/// Before the event loop's first turn, in which nginx waits for I/O before it looks at what was
+/// posted: has it look first.
+pub(super) fn begin() {
+    SCHEDULER.with(|s| {
+        if s.posted.get() {
+            let event = s.event.get();
+            // SAFETY: `posted` says that the event is linked into nginx's queue.
+            unsafe {
+                nginx_sys::ngx_delete_posted_event(event);
+                ngx_post_event(event, ptr::addr_of_mut!(nginx_sys::ngx_posted_next_events));
+            }
+        }
+    });
+}
+
 /// Drops what is queued and takes the event back from nginx; for the exit of a worker.
 pub(super) fn shut_down() {
     // Dropping a task may wake others; none is dropped while the queue is borrowed.

@@ -1,6 +1,5 @@
 //! A map in shared memory: what all workers know, and what any of them is finding out.
 
-use core::future::Future;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
@@ -194,31 +193,25 @@ impl<H: HasMap> Map<H> {
     }
 
     /// Waits for the end of another worker's flight.
-    pub fn follow<'a>(
-        &'a self,
-        key: &'a Key,
-        leader: Leader,
-    ) -> impl Future<Output = Ended> + use<'a, H> {
-        async move {
-            loop {
-                // Before looking, so that no wake-up in between is lost.
-                let woken = self.woken.listen();
-                let outcome = self.with(|zone| zone.outcome(key, leader.id));
-                match outcome.unwrap_or(Outcome::Gone) {
-                    Outcome::Pending => {}
-                    Outcome::Failed(ABANDONED) => return Ended::Abandoned,
-                    Outcome::Failed(code) => return Ended::Failed(code),
-                    Outcome::Gone => return Ended::Stored,
-                }
-                if nginx::now() >= leader.lease_until {
-                    return Ended::Abandoned;
-                }
-                if !nginx::process_exists(leader.pid) {
-                    self.fail(key, leader.id, ABANDONED);
-                    return Ended::Abandoned;
-                }
-                let _ = nginx::timeout(POLL, woken).await;
+    pub async fn follow(&self, key: &Key, leader: Leader) -> Ended {
+        loop {
+            // Before looking, so that no wake-up in between is lost.
+            let woken = self.woken.listen();
+            let outcome = self.with(|zone| zone.outcome(key, leader.id));
+            match outcome.unwrap_or(Outcome::Gone) {
+                Outcome::Pending => {}
+                Outcome::Failed(ABANDONED) => return Ended::Abandoned,
+                Outcome::Failed(code) => return Ended::Failed(code),
+                Outcome::Gone => return Ended::Stored,
             }
+            if nginx::now() >= leader.lease_until {
+                return Ended::Abandoned;
+            }
+            if !nginx::process_exists(leader.pid) {
+                self.fail(key, leader.id, ABANDONED);
+                return Ended::Abandoned;
+            }
+            let _ = nginx::timeout(POLL, woken).await;
         }
     }
 

@@ -5,6 +5,8 @@
 
 pub mod map;
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use crate::nginx::{Conf, ConfError, Header, SharedZone};
 use crate::Authgear;
 use map::{HasMap, MapHeader};
@@ -19,11 +21,25 @@ const NAME: &str = "authgear:own";
 pub struct Own {
     /// Of the map of key sets.
     keys: MapHeader,
+    /// Counts changes of any of them.
+    key_changes: AtomicU64,
+}
+
+impl Own {
+    /// Counts changes of key sets.
+    pub fn key_changes(&self) -> u64 {
+        self.key_changes.load(Ordering::Acquire)
+    }
+
+    /// A key set changed: workers will read it anew.
+    pub fn keys_changed(&self) {
+        self.key_changes.fetch_add(1, Ordering::Release);
+    }
 }
 
 impl Header for Own {
     fn init(arena: &mut [u8]) -> Result<Self, String> {
-        Ok(Self { keys: MapHeader::init(arena)? })
+        Ok(Self { keys: MapHeader::init(arena)?, key_changes: AtomicU64::new(0) })
     }
 }
 

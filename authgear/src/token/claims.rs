@@ -54,7 +54,24 @@ impl Claims {
     /// None, too, if there is a control byte in the text, which no header can carry. The text may
     /// be empty.
     pub fn get(&self, name: &[u8]) -> Option<Cow<'_, [u8]>> {
-        let written = json::member(&self.payload, std::str::from_utf8(name).ok()?)?;
+        Self::read(json::member(&self.payload, |own| own.as_bytes() == name)?)
+    }
+
+    /// The claim that the name of a variable means, as [`get`](Self::get) has it: the one of that
+    /// name, or the only one that has it when letters count in any case and every byte that is no
+    /// letter or digit counts as `_`. Variables of nginx have no other names.
+    pub fn find(&self, name: &[u8]) -> Option<Cow<'_, [u8]>> {
+        let folded = |byte: u8| match byte.is_ascii_alphanumeric() {
+            true => byte.to_ascii_lowercase(),
+            false => b'_',
+        };
+        let is_meant = |own: &str| own.bytes().map(folded).eq(name.iter().copied().map(folded));
+        json::member(&self.payload, |own| own.as_bytes() == name)
+            .or_else(|| json::member(&self.payload, is_meant))
+            .and_then(Self::read)
+    }
+
+    fn read(written: &str) -> Option<Cow<'_, [u8]>> {
         let text = match Json::parse(written.as_bytes())? {
             Json::Null => return None,
             Json::Text(Cow::Borrowed(text)) => Cow::Borrowed(text.as_bytes()),

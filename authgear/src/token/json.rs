@@ -75,11 +75,12 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The member of this name, as it is written, of an object that [`Json::parse`] has accepted.
-pub(super) fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
-    struct Find<'n>(&'n str);
+/// The one member whose name is `wanted`, as it is written, of an object that [`Json::parse`] has
+/// accepted. None if several are.
+pub(super) fn member(object: &str, wanted: impl Fn(&str) -> bool) -> Option<&str> {
+    struct Find<F>(F);
 
-    impl<'de> Visitor<'de> for Find<'_> {
+    impl<'de, F: Fn(&str) -> bool> Visitor<'de> for Find<F> {
         type Value = Option<&'de RawValue>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -87,20 +88,20 @@ pub(super) fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut found = None;
+            let (mut found, mut several) = (None, false);
             while let Some(Name(name)) = map.next_key()? {
-                if name == self.0 {
-                    found = Some(map.next_value()?);
+                if self.0(&name) {
+                    several |= found.replace(map.next_value()?).is_some();
                 } else {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
-            Ok(found)
+            Ok(found.filter(|_| !several))
         }
     }
 
     let mut deserializer = serde_json::Deserializer::from_str(object);
-    let found = (&mut deserializer).deserialize_map(Find(name)).ok()?;
+    let found = (&mut deserializer).deserialize_map(Find(wanted)).ok()?;
     found.map(RawValue::get)
 }
 
@@ -277,14 +278,15 @@ mod tests {
     #[test]
     fn members_are_found_as_they_are_written() {
         let object = r#" {"a" : 1.50 , "\u0062":{"x": [1 ,2]},"c":"\n"} "#;
-        assert_eq!(member(object, "a"), Some("1.50"));
-        assert_eq!(member(object, "b"), Some(r#"{"x": [1 ,2]}"#));
-        assert_eq!(member(object, "c"), Some(r#""\n""#));
+        assert_eq!(member(object, |own| own == "a"), Some("1.50"));
+        assert_eq!(member(object, |own| own == "b"), Some(r#"{"x": [1 ,2]}"#));
+        assert_eq!(member(object, |own| own == "c"), Some(r#""\n""#));
+        assert_eq!(member(object, |own| own == "a" || own == "b"), None);
         for name in ["", "x", "d", "A", "\\u0062"] {
-            assert_eq!(member(object, name), None, "{name}");
+            assert_eq!(member(object, |own| own == name), None, "{name}");
         }
         for text in ["", "[]", "1", "{", "null"] {
-            assert_eq!(member(text, "a"), None, "{text}");
+            assert_eq!(member(text, |own| own == "a"), None, "{text}");
         }
     }
 

@@ -56,6 +56,13 @@ impl Request {
         self
     }
 
+    /// The value of the first header of this name that was added.
+    pub fn header_value(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        let found = headers.find(|(own, _)| own.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| std::str::from_utf8(value).expect("a text"))
+    }
+
     /// Adds an Authorization header.
     pub fn bearer(self, token: &str) -> Self {
         self.header("Authorization", format!("Bearer {token}"))

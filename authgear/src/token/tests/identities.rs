@@ -156,3 +156,31 @@ fn nothing_is_shown_that_a_token_says() {
         assert!(!shown.contains(secret), "{shown}");
     }
 }
+
+#[test]
+fn variables_find_claims() {
+    let claims = with(with(user_claims(), "customId", 1), "custom-id", 2);
+    let claims = with(with(claims, "a_b", 3), "A.B", 4);
+    let token = token_with_claims(&claims);
+    let claims = Claims::of_verified(&token).unwrap();
+    let find = |name: &str| claims.find(name.as_bytes()).map(|value| value.into_owned());
+    for (name, value) in [
+        ("sub", Some(USER)),
+        ("client_id", Some("my-spa")),
+        ("customid", Some("1")),
+        ("custom_id", Some("2")),
+        // The one of that very name goes before others that it may mean.
+        ("a_b", Some("3")),
+        ("a-b", None),
+        ("https___authgear_com_claims_user_roles", Some("admin,store:view")),
+        ("", None),
+        ("none", None),
+    ] {
+        assert_eq!(find(name).as_deref(), value.map(str::as_bytes), "{name}");
+    }
+    for token in ["", "a", "a.b", "a.!.c", "a.e30.c.d"] {
+        assert!(Claims::of_verified(token.as_bytes()).is_none(), "{token}");
+    }
+    let empty = Claims::of_verified(b"a.W10.c").unwrap();
+    assert_eq!(empty.find(b"sub"), None);
+}

@@ -1,0 +1,57 @@
+//! What is kept of a verdict in shared memory: it, and what it counts under.
+
+use crate::token::Fingerprint;
+use crate::verdict::Verdict;
+
+/// Who found the verdict.
+const RESOLVER: u8 = 0;
+const TOKEN: u8 = 1;
+
+/// The form in which `verdict` is kept; `key` is what a token was verified with here. None for a
+/// verdict that holds for one request only ([`Verdict::encode`]).
+pub fn encode(key: Option<Fingerprint>, verdict: &Verdict) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(64);
+    match key {
+        None => bytes.push(RESOLVER),
+        Some(key) => {
+            bytes.push(TOKEN);
+            bytes.extend_from_slice(&key.to_bytes());
+        }
+    }
+    verdict.encode(&mut bytes).then_some(bytes)
+}
+
+/// Reads what [`encode`] made; nothing of it is trusted.
+pub fn decode(bytes: &[u8]) -> Option<(Option<Fingerprint>, Verdict)> {
+    let (key, verdict) = match bytes.split_first()? {
+        (&RESOLVER, verdict) => (None, verdict),
+        (&TOKEN, rest) => {
+            let (key, verdict) = rest.split_first_chunk()?;
+            (Some(Fingerprint::from_bytes(*key)), verdict)
+        }
+        _ => return None,
+    };
+    Some((key, Verdict::decode(verdict)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::NoSession;
+
+    #[test]
+    fn comes_back() {
+        let key = Fingerprint::from_bytes(*b"01234567");
+        for key in [None, Some(key)] {
+            for verdict in [Verdict::Invalid, Verdict::None(NoSession::Resolver)] {
+                let bytes = encode(key, &verdict).unwrap();
+                for len in 0..bytes.len() {
+                    assert_eq!(decode(&bytes[..len]), None, "{len}");
+                }
+                assert_eq!(decode(&bytes), Some((key, verdict)));
+            }
+            assert_eq!(encode(key, &Verdict::None(NoSession::NoCredentials)), None);
+        }
+        assert_eq!(decode(&[2, 1]), None);
+    }
+}

@@ -1,0 +1,101 @@
+//! Servers that the module's client connects to, and what is known of their addresses.
+
+use core::cell::{Cell, OnceCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use authgear::endpoint::{Scheme, Url};
+
+use super::system_resolver;
+use crate::nginx::{Conf, ConfError, Resolver, SslContext};
+
+/// A server that the module's client connects to.
+pub struct Server {
+    /// The URL that is asked.
+    pub url: Url,
+    /// Set for https.
+    pub tls: Option<Rc<SslContext>>,
+    in_use: Cell<bool>,
+    name_servers: OnceCell<Resolver>,
+    /// Known when the configuration was read: the address itself, or what the system said.
+    addresses: OnceCell<Vec<SocketAddr>>,
+}
+
+impl Server {
+    /// The server of `url`; `tls` makes the settings of TLS, where that is used.
+    pub(super) fn new(
+        url: Url,
+        tls: impl FnOnce() -> Result<Rc<SslContext>, ConfError>,
+    ) -> Result<Self, ConfError> {
+        let tls = match url.scheme() {
+            Scheme::Http => None,
+            Scheme::Https => Some(tls()?),
+        };
+        let addresses = OnceCell::new();
+        if let Some(ip) = url.ip() {
+            let _ = addresses.set(vec![SocketAddr::new(ip, url.port())]);
+        }
+        Ok(Self { url, tls, in_use: Cell::new(false), name_servers: OnceCell::new(), addresses })
+    }
+
+    /// The name servers that know the host's addresses, when it is a name.
+    pub fn name_servers(&self) -> Option<Resolver> {
+        self.name_servers.get().copied()
+    }
+
+    /// Addresses to use where there are no name servers, or they fail.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.addresses.get().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// A location makes use of it, with this `resolver` directive in force.
+    pub(super) fn use_at(&self, resolver: Option<Resolver>) {
+        self.in_use.set(true);
+        if let Some(resolver) = resolver {
+            // The first one stays: locations of one project share its connections.
+            let _ = self.name_servers.set(resolver);
+        }
+    }
+
+    /// Finds name servers, and addresses to begin with, if it is in use and no `resolver`
+    /// directive covers it: those of the system, which are found once.
+    pub(super) fn find(
+        &self,
+        cf: &mut Conf<'_>,
+        system: &mut Option<Option<Resolver>>,
+        project: &str,
+    ) -> Result<(), ConfError> {
+        let known = self.name_servers.get().is_some() || self.addresses.get().is_some();
+        if !self.in_use.get() || known {
+            return Ok(());
+        }
+        let resolver = match *system {
+            Some(found) => found,
+            None => *system.insert(system_resolver(cf)?),
+        };
+        let url = &self.url;
+        let addresses = match (cf.addresses(url.host(), url.port()), resolver) {
+            (Ok(addresses), _) => addresses,
+            (Err(error), Some(_)) => {
+                cf.warn(format_args!(
+                    "{} in \"{url}\" of authgear project \"{project}\", no \"resolver\" is \
+                     defined: the name servers of /etc/resolv.conf will be asked",
+                    error.0
+                ));
+                Vec::new()
+            }
+            (Err(error), None) => {
+                return Err(ConfError::new(format!(
+                    "{} in \"{url}\" of authgear project \"{project}\", and neither \"resolver\" \
+                     nor /etc/resolv.conf names a server to ask",
+                    error.0
+                )));
+            }
+        };
+        let _ = self.addresses.set(addresses);
+        if let Some(resolver) = resolver {
+            let _ = self.name_servers.set(resolver);
+        }
+        Ok(())
+    }
+}
