@@ -2,13 +2,25 @@
 # make demo    shows it at work; make demo ONCE=1 checks each answer and exits
 # make build   target/release/libngx_http_authgear_module.so, for the nginx of Debian's packages
 #
+# With NGINX=1.26 or NGINX=1.30 they are for the nginx of Debian 13, or of Debian's testing suite,
+# which is unpacked into build/ and not installed; ONLY="auto:: jwt::" runs some of the tests.
+#
 # For another nginx, name its configured sources (the same version and options as the binary):
 #   make build NGINX_SOURCE_DIR=/path/to/nginx-1.30.0 NGINX_BUILD_DIR=/path/to/nginx-1.30.0/objs
 
 CARGO ?= cargo
-MODULE := target/release/libngx_http_authgear_module.so
+SUITE_1.26 := trixie
+SUITE_1.30 := testing
+TARGET := target
 
-ifeq ($(NGINX_SOURCE_DIR)$(NGINX_BUILD_DIR),)
+ifneq ($(NGINX),)
+SUITE := $(or $(SUITE_$(NGINX)),$(error NGINX is 1.26 or 1.30))
+UNPACKED := $(CURDIR)/build/nginx-$(NGINX)
+TARGET := build/nginx-$(NGINX)/target
+NGINX_ENV := NGINX_SOURCE_DIR=$(UNPACKED)/src NGINX_BUILD_DIR=$(UNPACKED)/objs
+HEADERS := $(UNPACKED)/complete
+TEST_ENV = AUTHGEAR_NGINX=$(UNPACKED)/nginx AUTHGEAR_MODULE=$(CURDIR)/$(MODULE)
+else ifeq ($(NGINX_SOURCE_DIR)$(NGINX_BUILD_DIR),)
 DEBIAN_SOURCE := /usr/share/nginx/src
 DEBIAN_OBJS := $(CURDIR)/build/debian
 NGINX_ENV := NGINX_SOURCE_DIR=$(DEBIAN_SOURCE) NGINX_BUILD_DIR=$(DEBIAN_OBJS)
@@ -18,6 +30,8 @@ NGINX_ENV := $(if $(NGINX_SOURCE_DIR),NGINX_SOURCE_DIR=$(NGINX_SOURCE_DIR)) \
              $(if $(NGINX_BUILD_DIR),NGINX_BUILD_DIR=$(NGINX_BUILD_DIR))
 HEADERS :=
 endif
+
+MODULE = $(TARGET)/release/libngx_http_authgear_module.so
 
 # Installs what is missing of Debian's packages $(1), and says so.
 define install
@@ -37,7 +51,7 @@ endef
 .PHONY: build test demo lint build-dependencies nginx clean
 
 build: build-dependencies $(HEADERS)
-	$(NGINX_ENV) $(CARGO) build --release --locked
+	$(NGINX_ENV) $(CARGO) build --release --locked --target-dir $(TARGET)
 	@echo "built $(MODULE)"
 
 build-dependencies:
@@ -49,15 +63,22 @@ $(DEBIAN_OBJS)/Makefile: | build-dependencies
 	    ./configure "$${NGX_CONF_FLAGS[@]}" --with-cc-opt=-fPIC --builddir=$(DEBIAN_OBJS)' \
 	    >/dev/null
 
+# The nginx of another suite, and headers configured as it was.
+$(CURDIR)/build/nginx-%/complete: | build-dependencies
+	$(call install,nginx-dev patchelf)
+	packaging/debian-nginx.sh $(SUITE) $(@D)
+	$(@D)/nginx -v 2>&1 | grep -F 'nginx/$(NGINX).'
+
+# Its files under /etc/nginx are those that the tests include, whichever nginx they run.
 nginx:
 	$(call install,nginx ca-certificates)
 
 test: build nginx
 	$(CARGO) test --locked -p authgear
-	$(CARGO) test --locked -p authgear-tests
+	$(TEST_ENV) $(CARGO) test --locked -p authgear-tests -- $(ONLY)
 
 demo: build nginx
-	$(CARGO) run --quiet --locked -p authgear-tests --bin demo -- \
+	$(TEST_ENV) $(CARGO) run --quiet --locked -p authgear-tests --bin demo -- \
 	    $(if $(PORT),--port $(PORT)) $(if $(ONCE),--once)
 
 lint: build-dependencies $(HEADERS)
