@@ -1,4 +1,5 @@
 # make test    builds the module and runs every test, installing what is missing first
+# make test-asan    runs the integration tests with AddressSanitizer and LeakSanitizer
 # make demo    shows it at work; make demo ONCE=1 checks each answer and exits
 # make build   target/release/libngx_http_authgear_module.so, for the nginx of Debian's packages
 #
@@ -48,7 +49,7 @@ define install
 	fi
 endef
 
-.PHONY: build test demo lint build-dependencies nginx clean
+.PHONY: build test test-asan demo lint build-dependencies nginx clean
 
 build: build-dependencies $(HEADERS)
 	$(NGINX_ENV) $(CARGO) build --release --locked --target-dir $(TARGET)
@@ -76,6 +77,35 @@ nginx:
 test: build nginx
 	$(CARGO) test --locked -p authgear
 	$(TEST_ENV) $(CARGO) test --locked -p authgear-tests -- $(ONLY)
+
+# The integration tests with AddressSanitizer and LeakSanitizer in nginx and in the module; no
+# report may remain but of what nginx itself does not free: its master's first cycle, all of what
+# `nginx -t` reads, and the event loop's arrays. Memory that is not given back makes the one test
+# useless that looks at the size of processes.
+ASAN := $(CURDIR)/build/nginx-asan
+ASAN_TARGET := x86_64-unknown-linux-gnu
+ASAN_REPORTS := $(ASAN)/reports
+ASAN_OURS := ERROR: AddressSanitizer|ngx_(worker|single)_process_cycle|panicked
+
+test-asan: build-dependencies nginx
+	$(call install,libssl-dev libpcre2-dev zlib1g-dev)
+	packaging/asan-nginx.sh $(ASAN)
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
+	    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	    NGINX_SOURCE_DIR=$(ASAN)/src NGINX_BUILD_DIR=$(ASAN)/src/objs \
+	    $(CARGO) build --release --locked --target $(ASAN_TARGET) --target-dir $(ASAN)/target
+	rm -rf $(ASAN_REPORTS) && mkdir $(ASAN_REPORTS)
+	echo leak:ngx_event_process_init > $(ASAN)/suppressions
+	AUTHGEAR_NGINX=$(ASAN)/nginx \
+	AUTHGEAR_MODULE=$(ASAN)/target/$(ASAN_TARGET)/release/libngx_http_authgear_module.so \
+	ASAN_OPTIONS=log_path=$(ASAN_REPORTS)/report:exitcode=0:detect_odr_violation=0 \
+	LSAN_OPTIONS=suppressions=$(ASAN)/suppressions:print_suppressions=0:exitcode=0 \
+	$(CARGO) test --locked -p authgear-tests --test integration -- \
+	    --skip reload_after_reload_leaves_nothing_behind $(ONLY)
+	@found=$$(grep -lE '$(ASAN_OURS)' $(ASAN_REPORTS)/* 2>/dev/null; \
+	    awk '/Direct leak/ { direct = 1 } /^$$/ { direct = 0 } \
+	        direct && /libngx_http_authgear/ { print FILENAME; exit }' $(ASAN_REPORTS)/* 2>/dev/null); \
+	if [ -n "$$found" ]; then cat $$found; exit 1; fi; echo "no report of AddressSanitizer"
 
 demo: build nginx
 	$(TEST_ENV) $(CARGO) run --quiet --locked -p authgear-tests --bin demo -- \
