@@ -6,7 +6,8 @@
 //! 3. [`access`]: the verdict on the credentials is found, and handed over: as request headers
 //!    for the backend and as variables. It may suspend the request to ask.
 //!    Then the location's policy allows, denies, or has no opinion.
-//! 4. [`header_filter`]: an answer that denies access says what would help.
+//! 4. [`precontent`]: of who was let in, the backend gets the credentials, or not.
+//! 5. [`header_filter`]: an answer that denies access says what would help.
 
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
@@ -18,6 +19,7 @@ use authgear::verdict::{Reason, Verdict};
 use crate::conf::location::Fallback;
 use crate::conf::project::Project;
 use crate::conf::{Id, LocationConf};
+use crate::credentials;
 use crate::denial::{self, Denial};
 use crate::lookup::{self, Finding, Pending, Step};
 use crate::nginx::{Failed, Level, Request, State, Status};
@@ -101,9 +103,10 @@ fn strip(request: &mut Request) -> Status {
     }
 }
 
-/// Only the location of this pass says who the client is.
+/// Only the location of this pass says who the client is, and what of its credentials goes on.
 fn withdraw(request: &mut Request) {
     if let Some(state) = request.state::<Authgear>() {
+        credentials::restore(request, &state);
         request.withdraw(&state);
         // post_action goes on with a request whose client left while it waited.
         request.cancel_suspension(&state);
@@ -168,6 +171,23 @@ fn deny(
     let status = Status::Http(denial.status);
     *state.denial.borrow_mut() = Some(denial);
     status
+}
+
+/// Whoever let the request in, and whatever the verdict: a backend that need not see credentials
+/// does not.
+pub fn precontent(request: &mut Request) -> Status {
+    let location = request.location::<Authgear>();
+    let Some(project) = &location.project else { return Status::Declined };
+    if location.forward_credentials() || !request.is_main() {
+        return Status::Declined;
+    }
+    let Ok(state) = request.state_or_default::<Authgear>() else {
+        return Status::InternalServerError;
+    };
+    match credentials::hide(request, &state, project) {
+        Ok(()) => Status::Declined,
+        Err(Failed) => Status::InternalServerError,
+    }
 }
 
 /// The verdict of `project` on the request; none while the request must wait for it.

@@ -11,7 +11,7 @@ use authgear::verdict::{Reason, Unavailable, Verdict};
 use crate::conf::project::{Project, Upstream};
 use crate::conf::{Id, LocationConf};
 use crate::nginx::{self, ComplexValue, Failed, Request};
-use crate::{lookup, worker, Authgear};
+use crate::{credentials, lookup, worker, Authgear};
 
 /// An answer to who is denied access.
 pub struct Denial {
@@ -95,7 +95,7 @@ pub fn judge(
         }
         let Some(shortfall) = shortfall else { continue };
         let status = requirement.error.unwrap_or(shortfall.status());
-        let bearer = lookup::has_bearer(request);
+        let bearer = credentials::has_bearer(request);
         let mut challenge = shortfall.challenge(status, bearer);
         if let (Some(challenge), Some(url)) = (&mut challenge, location.resource_metadata()) {
             let separator = if challenge == "Bearer" { " " } else { ", " };

@@ -9,6 +9,7 @@ mod access;
 mod cache;
 mod client;
 mod conf;
+mod credentials;
 mod denial;
 mod lookup;
 #[allow(unsafe_code)]
@@ -36,6 +37,7 @@ nginx::nginx_modules!(
         conf::policy::LoginRedirect,
         conf::policy::Preflight,
         conf::backend::SetHeaders,
+        conf::backend::ForwardCredentials,
         conf::cache::Zone,
         conf::cache::Cache,
         conf::cache::CacheValid,
@@ -87,6 +89,7 @@ impl nginx::Module for Authgear {
             Phase::ServerRewrite => access::server_rewrite(request),
             Phase::Preaccess => access::preaccess(request),
             Phase::Access => access::access(request),
+            Phase::Precontent => access::precontent(request),
         }
     }
 
@@ -99,7 +102,9 @@ impl nginx::Module for Authgear {
     }
 
     fn has_variable(main: &conf::MainConf, name: &[u8]) -> bool {
-        variables::is_own(name) || main.requires_variable(name)
+        variables::is_own(name)
+            || main.requires_variable(name)
+            || (main.hides_credentials && credentials::is_shown_by(name))
     }
 
     fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {

@@ -16,6 +16,7 @@ use crate::cache::{Answer, Cache, Found, Kept, Seen, Use};
 use crate::conf::cache::{UseStale, Valid};
 use crate::conf::project::{Project, Upstream};
 use crate::conf::LocationConf;
+use crate::credentials;
 use crate::nginx::{self, Failed, Request, State, SubrequestOutcome};
 use crate::{worker, Authgear};
 
@@ -101,7 +102,7 @@ pub fn start(
 ) -> Result<Step, Failed> {
     let cache = location.zone.as_ref().map(worker::cache);
     let (valid, stale) = (location.cache_valid(), location.cache_use_stale());
-    let credentials = read_credentials(request, project);
+    let credentials = credentials::read(request, project);
     if credentials.is_empty() {
         // Authgear would say the same.
         let verdict = Rc::new(Verdict::None(NoSession::NoCredentials));
@@ -361,24 +362,8 @@ fn read_location(outcome: SubrequestOutcome) -> Verdict {
     }
 }
 
-/// Whether the request presents a bearer token, good or bad.
-pub fn has_bearer(request: &Request) -> bool {
-    header(request, b"authorization").is_some_and(|value| {
-        value.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
-    })
-}
-
-fn read_credentials<'a>(request: &'a Request, project: &Project) -> Credentials<'a> {
-    Credentials::read(header(request, b"authorization"), cookies(request), &project.cookies)
-}
-
 /// Value of the first header `name`.
 pub fn header<'a>(request: &'a Request, name: &[u8]) -> Option<&'a [u8]> {
     let mut headers = request.headers_in();
     headers.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-}
-
-fn cookies(request: &Request) -> impl Iterator<Item = &[u8]> {
-    let headers = request.headers_in();
-    headers.filter(|(name, _)| name.eq_ignore_ascii_case(b"cookie")).map(|(_, value)| value)
 }

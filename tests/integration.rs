@@ -10,6 +10,7 @@ mod denial;
 mod dns;
 mod documented_setup;
 mod examples;
+mod forward;
 mod inject;
 mod internal_location;
 mod joining;

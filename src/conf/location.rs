@@ -27,6 +27,7 @@ pub struct LocationConf {
     pub(super) login_redirect: Option<Option<ComplexValue>>,
     pub(super) preflight_pass: Option<bool>,
     pub(super) set_headers: Option<bool>,
+    pub(super) forward_credentials: Option<bool>,
     /// The project that decides here; none when `off` or never turned on.
     pub project: Option<Rc<Project>>,
     /// Where its verdicts are kept, if they are.
@@ -79,6 +80,11 @@ impl LocationConf {
         self.set_headers.unwrap_or(true)
     }
 
+    /// What `authgear_forward_credentials` says.
+    pub fn forward_credentials(&self) -> bool {
+        self.forward_credentials.unwrap_or(true)
+    }
+
     /// What `authgear_login_redirect` says.
     pub fn login_redirect(&self) -> Option<ComplexValue> {
         self.login_redirect.flatten()
@@ -119,6 +125,7 @@ impl LocationConf {
         self.login_redirect = self.login_redirect.or(parent.login_redirect);
         self.preflight_pass = self.preflight_pass.or(parent.preflight_pass);
         self.set_headers = self.set_headers.or(parent.set_headers);
+        self.forward_credentials = self.forward_credentials.or(parent.forward_credentials);
         if self.require.is_none() {
             self.require = parent.require.clone();
         }

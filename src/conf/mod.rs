@@ -30,6 +30,8 @@ pub struct MainConf {
     here: Option<ComplexValue>,
     /// Variables that requirements name: what nginx keeps of them may be from before the verdict.
     required_variables: Vec<String>,
+    /// Whether `authgear_forward_credentials` is off anywhere.
+    pub hides_credentials: bool,
     expected_projects: Vec<(String, Place)>,
     expected_zones: Vec<(String, Place)>,
 }

@@ -119,8 +119,24 @@ pub(super) unsafe fn remove(
             }
             part = (*part).next;
         }
+        relink(list, pool, &runs)
+    }
+}
 
-        // One part per run; they are allocated before the list changes.
+/// Makes `list` one of these runs of elements, which stay where they are: its own first part and
+/// new ones after it. Those that it had are not touched.
+///
+/// # Safety
+///
+/// As for [`remove`]; `runs` are non-empty and live in the pool.
+pub(super) unsafe fn relink(
+    list: &mut ngx_list_t,
+    pool: *mut ngx_pool_t,
+    runs: &[(*mut ngx_table_elt_t, usize)],
+) -> Result<(), Failed> {
+    // SAFETY: new parts are memory of the request's pool, complete before they are linked.
+    unsafe {
+        // They are allocated before the list changes.
         let extra = runs.len().saturating_sub(1);
         let mut parts: Vec<*mut ngx_list_part_t> = Vec::with_capacity(extra);
         for _ in 0..extra {
@@ -130,16 +146,15 @@ pub(super) unsafe fn remove(
             }
             parts.push(part);
         }
-
-        let removed_first = list.part.nelts;
-        list.part.next = ptr::null_mut();
-        list.last = &raw mut list.part;
         let Some((&(elts, nelts), rest)) = runs.split_first() else {
-            // Nothing stays. The storage of the first part is free again.
-            list.part.nelts = 0;
-            list.nalloc = removed_first.max(1);
+            // nginx allocates further parts of `nalloc` elements: it cannot be 0.
+            if ngx_list_init(list, pool, 1, size_of::<ngx_table_elt_t>()) != 0 {
+                return Err(Failed);
+            }
             return Ok(());
         };
+        list.part.next = ptr::null_mut();
+        list.last = &raw mut list.part;
         list.part.elts = elts.cast();
         list.part.nelts = nelts;
         for (&(elts, nelts), part) in rest.iter().zip(parts) {

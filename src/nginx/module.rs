@@ -10,9 +10,9 @@ use nginx_sys::{
     ngx_array_push, ngx_command_t, ngx_conf_t, ngx_core_conf_t, ngx_core_module, ngx_cycle_t,
     ngx_http_conf_ctx_t, ngx_http_handler_pt, ngx_http_module_t, ngx_http_output_header_filter_pt,
     ngx_http_phases_NGX_HTTP_ACCESS_PHASE, ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
-    ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, ngx_http_phases_NGX_HTTP_SERVER_REWRITE_PHASE,
-    ngx_http_request_t, ngx_http_top_header_filter, ngx_int_t, ngx_module_t, ngx_uint_t,
-    NGX_HTTP_MODULE,
+    ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE,
+    ngx_http_phases_NGX_HTTP_SERVER_REWRITE_PHASE, ngx_http_request_t, ngx_http_top_header_filter,
+    ngx_int_t, ngx_module_t, ngx_uint_t, NGX_HTTP_MODULE,
 };
 use ngx::core::{Pool, NGX_CONF_ERROR, NGX_CONF_OK};
 use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
@@ -333,11 +333,12 @@ extern "C" fn postconfiguration<M: Module>(cf: *mut ngx_conf_t) -> ngx_int_t {
     if !done {
         return nginx_sys::NGX_ERROR as ngx_int_t;
     }
-    let handlers: [(_, ngx_http_handler_pt); 4] = [
+    let handlers: [(_, ngx_http_handler_pt); 5] = [
         (ngx_http_phases_NGX_HTTP_POST_READ_PHASE, Some(post_read::<M>)),
         (ngx_http_phases_NGX_HTTP_SERVER_REWRITE_PHASE, Some(server_rewrite::<M>)),
         (ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, Some(preaccess::<M>)),
         (ngx_http_phases_NGX_HTTP_ACCESS_PHASE, Some(access::<M>)),
+        (ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, Some(precontent::<M>)),
     ];
     // SAFETY: nginx passes a valid `cf` inside http {}.
     let Some(core) = NgxHttpCoreModule::main_conf_mut(unsafe { &*cf }) else {
@@ -413,6 +414,10 @@ extern "C" fn preaccess<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t {
 
 extern "C" fn access<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t {
     phase::<M>(Phase::Access, r)
+}
+
+extern "C" fn precontent<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t {
+    phase::<M>(Phase::Precontent, r)
 }
 
 extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {

@@ -12,6 +12,7 @@ use nginx_sys::{
 };
 
 use super::headers::{self, bytes, copy_to, Headers};
+use super::hidden::Hidden;
 use super::log::Log;
 use super::module::{Module, ModuleCell};
 use super::suspend::Suspension;
@@ -32,6 +33,8 @@ pub enum Phase {
     Preaccess,
     /// Access, with `satisfy`.
     Access,
+    /// Access was granted, and the answer is about to be made.
+    Precontent,
 }
 
 /// What a phase handler answers.
@@ -80,7 +83,14 @@ struct Slot<M: Module> {
     user: M::State,
     /// The part of `headers_in` that holds what was injected, or null.
     injected: Cell<*mut ngx_list_part_t>,
+    hidden: RefCell<Option<Hidden>>,
     suspension: RefCell<Option<Rc<Suspension>>>,
+}
+
+impl<M: Module> State<M> {
+    pub(super) fn hidden(&self) -> &RefCell<Option<Hidden>> {
+        &self.0.hidden
+    }
 }
 
 /// Data of the pool cleanup that owns a [`Slot`]; not generic, so that its handler has one
@@ -328,6 +338,7 @@ impl Request {
         let slot = Rc::new(Slot::<M> {
             user: M::State::default(),
             injected: Cell::new(ptr::null_mut()),
+            hidden: RefCell::new(None),
             suspension: RefCell::new(None),
         });
         // SAFETY: the pool of a request outlives the request's callbacks; the cleanup owns one
