@@ -14,6 +14,7 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::identity::is_identity_header;
+use authgear::set_cookie::SetCookies;
 use authgear::verdict::{Reason, Verdict};
 
 use crate::conf::location::Fallback;
@@ -39,6 +40,8 @@ pub struct RequestState {
     denial: RefCell<Option<Denial>>,
     /// Why, once that was answered.
     denied: Cell<Option<Reason>>,
+    /// What Authgear told the client besides, where locations relay it.
+    set_cookies: RefCell<Vec<Rc<SetCookies>>>,
 }
 
 impl RequestState {
@@ -65,6 +68,14 @@ impl RequestState {
     fn finding(&self, project: Id) -> Option<Finding> {
         let findings = self.findings.borrow();
         findings.iter().find(|(id, _)| *id == project).map(|(_, finding)| finding.clone())
+    }
+
+    /// What is relayed to the client of what Authgear told it: once.
+    fn relay(&self, project: Id) {
+        let mut findings = self.findings.borrow_mut();
+        let finding = findings.iter_mut().find(|(id, _)| *id == project);
+        let set_cookies = finding.and_then(|(_, finding)| finding.set_cookies.take());
+        self.set_cookies.borrow_mut().extend(set_cookies);
     }
 
     fn keep(&self, project: Id, finding: Finding) -> Finding {
@@ -131,6 +142,9 @@ pub fn access(request: &mut Request) -> Status {
     };
     // What was denied on another project's account is not denied here.
     drop(state.denial.borrow_mut().take_if(|denial| denial.project != project.id));
+    if location.relay_cookies() {
+        state.relay(project.id);
+    }
     if hand_over(request, &state, location, &finding).is_err() {
         return Status::InternalServerError;
     }
@@ -246,6 +260,7 @@ pub fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
         return Ok(None);
     }
     let Some(state) = request.state::<Authgear>() else { return Ok(None) };
+    relay_cookies(request, &state)?;
     let Some(denial) = state.denial.take() else { return Ok(None) };
     if !denial.is_final(request) {
         *state.denial.borrow_mut() = Some(denial);
@@ -253,4 +268,20 @@ pub fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
     }
     state.denied.set(Some(denial.reason));
     denial.answer(request)
+}
+
+/// Whatever is answered, and by whom, is for this client alone then.
+fn relay_cookies(request: &mut Request, state: &State<Authgear>) -> Result<(), Failed> {
+    let all = state.set_cookies.borrow();
+    let lines = all.iter().flat_map(|cookies| cookies.iter());
+    for line in lines {
+        // nginx runs filters again for an answer that takes the place of another.
+        if !request.has_header_out("Set-Cookie", line) {
+            request.add_header_out("Set-Cookie", line)?;
+        }
+    }
+    if !all.is_empty() {
+        request.replace_header_out("Cache-Control", "no-store")?;
+    }
+    Ok(())
 }

@@ -47,7 +47,7 @@ impl Denial {
     pub fn answer(&self, request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
         if self.is_grpc {
             request.answer(200, "application/grpc", 0);
-            request.add_header_out("Cache-Control", "no-store")?;
+            request.replace_header_out("Cache-Control", "no-store")?;
             request.add_header_out("grpc-status", grpc_status(self.status))?;
             request.add_header_out("grpc-message", self.reason.as_str())?;
             return Ok(Some(Vec::new()));
@@ -55,7 +55,7 @@ impl Denial {
         if let Some(url) = &self.login {
             request.answer(302, "", 0);
             request.add_header_out("Location", url)?;
-            request.add_header_out("Cache-Control", "no-store")?;
+            request.replace_header_out("Cache-Control", "no-store")?;
             return Ok(Some(Vec::new()));
         }
         if let Some((name, value)) = &self.header {

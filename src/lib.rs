@@ -38,6 +38,7 @@ nginx::nginx_modules!(
         conf::policy::Preflight,
         conf::backend::SetHeaders,
         conf::backend::ForwardCredentials,
+        conf::backend::RelayCookies,
         conf::cache::Zone,
         conf::cache::Cache,
         conf::cache::CacheValid,

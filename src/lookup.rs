@@ -8,6 +8,7 @@ use authgear::credentials::Credentials;
 use authgear::identity::is_identity_header;
 use authgear::key::Key;
 use authgear::resolver;
+use authgear::set_cookie::SetCookies;
 use authgear::verdict::{NoSession, Unavailable, Verdict};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -29,6 +30,8 @@ pub struct Finding {
     pub source: &'static str,
     /// Value of `$authgear_cache_status`, when there were credentials to look up.
     pub cache_status: Option<&'static str>,
+    /// What Authgear told the client besides, if it was asked for this request.
+    pub set_cookies: Option<Rc<SetCookies>>,
 }
 
 /// A look-up that a request waits for.
@@ -50,7 +53,7 @@ enum Source {
 }
 
 struct Subrequest {
-    answer: Rc<RefCell<Option<Verdict>>>,
+    answer: Rc<RefCell<Option<resolver::Answer>>>,
     question: Question,
     cache: Option<Rc<Cache>>,
 }
@@ -84,6 +87,8 @@ pub struct Landing {
     failed: bool,
     /// Another worker asked.
     followed: bool,
+    /// For all who have a seat. Another worker's passengers are not told.
+    set_cookies: Option<Rc<SetCookies>>,
 }
 
 impl Landing {
@@ -106,7 +111,8 @@ pub fn start(
     if credentials.is_empty() {
         // Authgear would say the same.
         let verdict = Rc::new(Verdict::None(NoSession::NoCredentials));
-        return Ok(Step::Found(Finding { verdict, source: "none", cache_status: None }));
+        let (source, cache_status, set_cookies) = ("none", None, None);
+        return Ok(Step::Found(Finding { verdict, source, cache_status, set_cookies }));
     }
     let key = match &cache {
         Some(cache) => Some(Key::of(cache.secret(), &project.scope, &credentials)),
@@ -164,7 +170,7 @@ pub fn start(
             Source::Flight { seat, joined }
         }
         Upstream::Location(uri) => {
-            let answer = ask_location(request, uri, &question.request)?;
+            let answer = ask_location(request, project, uri, &question.request)?;
             Source::Subrequest(Box::new(Subrequest { answer, question, cache }))
         }
     };
@@ -196,11 +202,12 @@ impl Pending {
                 (seat.landing().unwrap_or_else(|| unavailable(Unavailable::Timeout)), *joined)
             }
             Source::Subrequest(asked) => {
-                let answer = asked.question.sort(Rc::new(asked.answer.take()?));
+                let said = asked.answer.take()?;
+                let answer = asked.question.sort(Rc::new(said.verdict));
                 if let (Some(cache), Answer::Keep(kept)) = (&asked.cache, &answer) {
                     cache.put(&asked.question.key, kept);
                 }
-                (Landing::of(answer, false), false)
+                (Landing::of(answer, false).telling(said.set_cookies), false)
             }
         };
         if landing.failed {
@@ -211,14 +218,15 @@ impl Pending {
             }
         }
         let status = if joined || landing.followed { "JOINED" } else { self.status };
-        Some(Finding::asked(landing.verdict, status))
+        let set_cookies = landing.set_cookies;
+        Some(Finding { set_cookies, ..Finding::asked(landing.verdict, status) })
     }
 }
 
 impl Finding {
     fn kept(kept: &Kept, status: &'static str) -> Self {
         let verdict = Rc::clone(&kept.verdict);
-        Self { verdict, source: "cache", cache_status: Some(status) }
+        Self { verdict, source: "cache", cache_status: Some(status), set_cookies: None }
     }
 
     fn asked(verdict: Rc<Verdict>, status: &'static str) -> Self {
@@ -226,7 +234,7 @@ impl Finding {
             Verdict::Unavailable(why) if why.nobody_was_asked() => "none",
             _ => "resolver",
         };
-        Self { verdict, source, cache_status: Some(status) }
+        Self { verdict, source, cache_status: Some(status), set_cookies: None }
     }
 }
 
@@ -290,16 +298,23 @@ fn decode(code: u8) -> Rc<Verdict> {
 
 impl Landing {
     fn of(answer: Answer, followed: bool) -> Self {
-        match answer {
-            Answer::Keep(kept) => Self { verdict: kept.verdict, failed: false, followed },
-            Answer::Pass { verdict, .. } => Self { verdict, failed: true, followed },
-        }
+        let (verdict, failed) = match answer {
+            Answer::Keep(kept) => (kept.verdict, false),
+            Answer::Pass { verdict, .. } => (verdict, true),
+        };
+        Self { verdict, failed, followed, set_cookies: None }
+    }
+
+    /// The same, with what Authgear told besides.
+    fn telling(mut self, set_cookies: SetCookies) -> Self {
+        self.set_cookies = (!set_cookies.is_empty()).then(|| Rc::new(set_cookies));
+        self
     }
 }
 
 fn unavailable(why: Unavailable) -> Landing {
     let verdict = Rc::new(Verdict::Unavailable(why));
-    Landing { verdict, failed: true, followed: false }
+    Landing { verdict, failed: true, followed: false, set_cookies: None }
 }
 
 /// Flies: asks Authgear, or follows the worker that does, and lands with the answer.
@@ -308,9 +323,11 @@ fn spawn(pilot: Pilot, project: &Rc<Project>, cache: Option<Rc<Cache>>, question
     // A leader that does not come back within its own deadline is lost.
     let lease = project.timeout + Duration::from_millis(500);
     nginx::spawn(async move {
+        let set_cookies = RefCell::default();
         let ask = || async {
-            let verdict = Rc::new(client.ask(question.request.clone()).await);
-            let answer = question.sort(verdict);
+            let said = client.ask(question.request.clone()).await;
+            set_cookies.replace(said.set_cookies);
+            let answer = question.sort(Rc::new(said.verdict));
             if matches!(answer, Answer::Pass { code: BLANK, .. }) {
                 client.blank_answer();
             }
@@ -324,41 +341,44 @@ fn spawn(pilot: Pilot, project: &Rc<Project>, cache: Option<Rc<Cache>>, question
             }
             None => Landing::of(ask().await, false),
         };
-        pilot.land(landing);
+        pilot.land(landing.telling(set_cookies.take()));
     });
 }
 
 /// Asks a location of the user's, by a subrequest that carries `question` and nothing else.
 fn ask_location(
     request: &mut Request,
+    project: &Rc<Project>,
     uri: &str,
     question: &http::Request<()>,
-) -> Result<Rc<RefCell<Option<Verdict>>>, Failed> {
+) -> Result<Rc<RefCell<Option<resolver::Answer>>>, Failed> {
     let headers: Vec<(&[u8], &[u8])> = (question.headers().iter())
         .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
         .collect();
     let answer = Rc::new(RefCell::new(None));
     let slot = Rc::clone(&answer);
-    let done = move |outcome| *slot.borrow_mut() = Some(read_location(outcome));
+    let project = Rc::clone(project);
+    let done = move |outcome| *slot.borrow_mut() = Some(read_location(outcome, &project));
     request.subrequest(uri, &headers, Box::new(done))?;
     Ok(answer)
 }
 
-fn read_location(outcome: SubrequestOutcome) -> Verdict {
+fn read_location(outcome: SubrequestOutcome, project: &Project) -> resolver::Answer {
     let SubrequestOutcome::Answer { status, headers } = outcome else {
-        return Verdict::Unavailable(Unavailable::BadStatus);
+        return Unavailable::BadStatus.into();
     };
+    let counts = |name: &[u8]| is_identity_header(name) || name.eq_ignore_ascii_case(b"set-cookie");
     let mut map = HeaderMap::new();
-    for (name, value) in headers.iter().filter(|(name, _)| is_identity_header(name)) {
+    for (name, value) in headers.iter().filter(|(name, _)| counts(name)) {
         let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
         else {
-            return Verdict::Unavailable(Unavailable::BadAnswer);
+            return Unavailable::BadAnswer.into();
         };
         map.append(name, value);
     }
     match StatusCode::from_u16(status) {
-        Ok(status) => resolver::verdict(status, &map),
-        Err(_) => Verdict::Unavailable(Unavailable::BadStatus),
+        Ok(status) => resolver::Answer::read(status, &map, &project.cookies),
+        Err(_) => Unavailable::BadStatus.into(),
     }
 }
 

@@ -19,6 +19,7 @@ mod late_strip;
 mod outage;
 mod outage_log;
 mod project;
+mod relay;
 mod reload;
 mod require;
 mod resolver_request;

@@ -251,7 +251,7 @@ fn is_bearer(value: &[u8]) -> bool {
 }
 
 /// The name of a cookie: all of it when there is no `=`, as Go's `net/http` reads it.
-fn cookie_name(cookie: &[u8]) -> &[u8] {
+pub(crate) fn cookie_name(cookie: &[u8]) -> &[u8] {
     cookie.split(|&byte| byte == b'=').next().map(trim).unwrap_or_default()
 }
 

@@ -49,6 +49,7 @@ pub mod identity;
 pub mod key;
 pub mod policy;
 pub mod resolver;
+pub mod set_cookie;
 pub mod token;
 pub mod verdict;
 pub mod zone;

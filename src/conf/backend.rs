@@ -1,4 +1,4 @@
-//! Directives about what the backend receives.
+//! Directives about what the backend receives, and what Authgear tells the client.
 
 use core::ffi::CStr;
 
@@ -35,5 +35,20 @@ impl Directive for ForwardCredentials {
         let forward = flag("authgear_forward_credentials", value)?;
         cf.main::<crate::Authgear>().hides_credentials |= !forward;
         set_once(&mut conf.forward_credentials, forward)
+    }
+}
+
+/// `authgear_relay_cookies on | off`
+pub struct RelayCookies;
+
+impl Directive for RelayCookies {
+    type Scope = nginx::Location<crate::Authgear>;
+    const NAME: &'static CStr = c"authgear_relay_cookies";
+    const CONTEXT: Context = Context::HttpServerLocation;
+
+    fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
+        let arguments = cf.arguments();
+        let value = arguments.get(1).map(String::as_str).unwrap_or_default();
+        set_once(&mut conf.relay_cookies, flag("authgear_relay_cookies", value)?)
     }
 }

@@ -28,6 +28,7 @@ pub struct LocationConf {
     pub(super) preflight_pass: Option<bool>,
     pub(super) set_headers: Option<bool>,
     pub(super) forward_credentials: Option<bool>,
+    pub(super) relay_cookies: Option<bool>,
     /// The project that decides here; none when `off` or never turned on.
     pub project: Option<Rc<Project>>,
     /// Where its verdicts are kept, if they are.
@@ -85,6 +86,11 @@ impl LocationConf {
         self.forward_credentials.unwrap_or(true)
     }
 
+    /// What `authgear_relay_cookies` says.
+    pub fn relay_cookies(&self) -> bool {
+        self.relay_cookies.unwrap_or(false)
+    }
+
     /// What `authgear_login_redirect` says.
     pub fn login_redirect(&self) -> Option<ComplexValue> {
         self.login_redirect.flatten()
@@ -126,6 +132,7 @@ impl LocationConf {
         self.preflight_pass = self.preflight_pass.or(parent.preflight_pass);
         self.set_headers = self.set_headers.or(parent.set_headers);
         self.forward_credentials = self.forward_credentials.or(parent.forward_credentials);
+        self.relay_cookies = self.relay_cookies.or(parent.relay_cookies);
         if self.require.is_none() {
             self.require = parent.require.clone();
         }

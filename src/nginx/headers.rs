@@ -14,11 +14,46 @@ use nginx_sys::{
 
 use super::request::Failed;
 
+/// The elements of a list.
+#[derive(Debug)]
+pub(super) struct Elements {
+    part: *const ngx_list_part_t,
+    index: usize,
+}
+
+impl Elements {
+    /// # Safety
+    ///
+    /// `list` is zeroed or a valid list of `ngx_table_elt_t` that neither grows nor goes during
+    /// the iteration.
+    pub(super) unsafe fn of(list: &ngx_list_t) -> Self {
+        Self { part: &raw const list.part, index: 0 }
+    }
+}
+
+impl Iterator for Elements {
+    type Item = *mut ngx_table_elt_t;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // SAFETY: the contract of `of`; the index stays below the part's `nelts`.
+        unsafe {
+            while let Some(part) = self.part.as_ref() {
+                if self.index < part.nelts {
+                    self.index += 1;
+                    return Some(part.elts.cast::<ngx_table_elt_t>().add(self.index - 1));
+                }
+                self.part = part.next;
+                self.index = 0;
+            }
+            None
+        }
+    }
+}
+
 /// Name and value of each header of a list.
 #[derive(Debug)]
 pub struct Headers<'a> {
-    part: *const ngx_list_part_t,
-    index: usize,
+    elements: Elements,
     _list: PhantomData<&'a ngx_list_t>,
 }
 
@@ -27,7 +62,8 @@ impl<'a> Headers<'a> {
     ///
     /// `list` is zeroed or a valid list of `ngx_table_elt_t` that does not change during `'a`.
     pub(super) unsafe fn of(list: &'a ngx_list_t) -> Self {
-        Self { part: &raw const list.part, index: 0, _list: PhantomData }
+        // SAFETY: the caller's contract.
+        Self { elements: unsafe { Elements::of(list) }, _list: PhantomData }
     }
 }
 
@@ -36,18 +72,9 @@ impl<'a> Iterator for Headers<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         // SAFETY: the contract of `of`; strings of headers live in the request's memory.
-        unsafe {
-            while let Some(part) = self.part.as_ref() {
-                if self.index < part.nelts {
-                    let header = &*part.elts.cast::<ngx_table_elt_t>().add(self.index);
-                    self.index += 1;
-                    return Some((bytes(&header.key), bytes(&header.value)));
-                }
-                self.part = part.next;
-                self.index = 0;
-            }
-            None
-        }
+        self.elements
+            .next()
+            .map(|header| unsafe { (bytes(&(*header).key), bytes(&(*header).value)) })
     }
 }
 

@@ -11,7 +11,7 @@ use nginx_sys::{
     ngx_table_elt_t, NGX_AGAIN, NGX_DECLINED, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_OK,
 };
 
-use super::headers::{self, bytes, copy_to, Headers};
+use super::headers::{self, bytes, copy_to, Elements, Headers};
 use super::hidden::Hidden;
 use super::log::Log;
 use super::module::{Module, ModuleCell};
@@ -183,11 +183,41 @@ impl Request {
         self.0.headers_out.status as u16
     }
 
+    /// Whether the answer has this header with this value.
+    pub fn has_header_out(&self, name: &str, value: &[u8]) -> bool {
+        // SAFETY: the list of the request's answer.
+        let mut headers = unsafe { Elements::of(&self.0.headers_out.headers) };
+        // SAFETY: as above.
+        headers.any(|header| unsafe {
+            (*header).hash != 0
+                && bytes(&(*header).key).eq_ignore_ascii_case(name.as_bytes())
+                && bytes(&(*header).value) == value
+        })
+    }
+
+    /// Gives the answer this header in place of all of that name.
+    pub fn replace_header_out(&mut self, name: &'static str, value: &str) -> Result<(), Failed> {
+        // SAFETY: the list of the request's answer, which nobody else touches meanwhile; nginx
+        // sends no header whose hash is 0.
+        unsafe {
+            for header in Elements::of(&self.0.headers_out.headers) {
+                if bytes(&(*header).key).eq_ignore_ascii_case(name.as_bytes()) {
+                    (*header).hash = 0;
+                }
+            }
+        }
+        self.add_header_out(name, value)
+    }
+
     /// Adds a header to the answer.
-    pub fn add_header_out(&mut self, name: &'static str, value: &str) -> Result<(), Failed> {
+    pub fn add_header_out(
+        &mut self,
+        name: &'static str,
+        value: impl AsRef<[u8]>,
+    ) -> Result<(), Failed> {
         // SAFETY: the list of headers and the pool are the request's own.
         unsafe {
-            let value = copy_to(self.0.pool, value.as_bytes())?;
+            let value = copy_to(self.0.pool, value.as_ref())?;
             let header = ngx_list_push(&mut self.0.headers_out.headers).cast::<ngx_table_elt_t>();
             if header.is_null() {
                 return Err(Failed);
