@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use authgear::denial::{grpc_status, problem, Client};
 use authgear::policy::Shortfall;
+use authgear::redirect::leads_back;
 use authgear::verdict::{Reason, Unavailable, Verdict};
 
 use crate::conf::project::{Project, Upstream};
@@ -134,14 +135,8 @@ fn place(request: &Request) -> (&'static LocationConf, Vec<u8>) {
 /// Where to log in, unless the request is for that page itself.
 fn login(request: &Request, url: ComplexValue) -> Result<Option<String>, Failed> {
     let url = String::from_utf8_lossy(request.evaluate(url)?).into_owned();
-    let origin = request.main_conf::<Authgear>().origin();
-    let here = match origin {
-        Some(origin) => url.strip_prefix(&*String::from_utf8_lossy(request.evaluate(origin)?)),
-        None => None,
-    };
-    let path = here.unwrap_or(&url).split(['?', '#']).next().unwrap_or_default();
-    let path = if path.is_empty() { "/" } else { path };
-    let is_here = path.as_bytes() == request.path();
+    let host = lookup::header(request, b"host").unwrap_or_default();
+    let is_here = leads_back(url.as_bytes(), host, request.path(), request.uri_as_sent());
     // What comes from the client may be in it, encoded or not: it must stay one header.
     let is_url = !url.is_empty() && url.bytes().all(|byte| byte.is_ascii_graphic());
     Ok((!is_here && is_url).then_some(url))

@@ -48,6 +48,7 @@ pub mod endpoint;
 pub mod identity;
 pub mod key;
 pub mod policy;
+pub mod redirect;
 pub mod resolver;
 pub mod set_cookie;
 pub mod token;

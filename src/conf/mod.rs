@@ -25,8 +25,7 @@ pub struct MainConf {
     /// `authgear URL`, by origin.
     by_url: HashMap<String, Rc<Project>>,
     zones: Vec<Rc<CacheZone>>,
-    /// `$scheme://$http_host`, and `$request_uri` after it: where the client is.
-    origin: Option<ComplexValue>,
+    /// `$scheme://$http_host$request_uri`: where the client is.
     here: Option<ComplexValue>,
     /// Variables that requirements name: what nginx keeps of them may be from before the verdict.
     required_variables: Vec<String>,
@@ -94,16 +93,10 @@ impl MainConf {
         self.required_variables.iter().any(|own| own.as_bytes() == name)
     }
 
-    /// Prepares what [`Self::origin`] and [`Self::here`] return.
+    /// Prepares what [`Self::here`] returns.
     pub fn compile(&mut self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
-        self.origin = Some(cf.complex_value("$scheme://$http_host")?);
         self.here = Some(cf.complex_value("$scheme://$http_host$request_uri")?);
         Ok(())
-    }
-
-    /// The origin of the client's request, as the client knows it.
-    pub fn origin(&self) -> Option<ComplexValue> {
-        self.origin
     }
 
     /// The URL of the client's request, as the client knows it.

@@ -313,6 +313,12 @@ impl Request {
         unsafe { bytes(&self.0.uri) }
     }
 
+    /// The URI as the client sent it.
+    pub fn uri_as_sent(&self) -> &[u8] {
+        // SAFETY: in the request's memory.
+        unsafe { bytes(&self.0.unparsed_uri) }
+    }
+
     /// Takes away every request header whose name is `unwanted`.
     pub fn remove_headers_in(&mut self, unwanted: fn(&[u8]) -> bool) -> Result<(), Failed> {
         // SAFETY: the list and the pool are the request's own.
