@@ -73,7 +73,9 @@ impl nginx::Module for Authgear {
     fn postconfiguration(cf: &mut Conf<'_>, main: &mut conf::MainConf) -> Result<(), ConfError> {
         main.check_names()?;
         main.compile(cf)?;
-        main.find_servers(cf)
+        main.find_servers(cf)?;
+        conf::lint::check(cf, main);
+        Ok(())
     }
 
     fn woken() {

@@ -16,6 +16,7 @@ mod internal_location;
 mod joining;
 mod keepalive;
 mod late_strip;
+mod lint;
 mod outage;
 mod outage_log;
 mod project;

@@ -2,12 +2,13 @@
 
 pub mod backend;
 pub mod cache;
+pub mod lint;
 pub mod location;
 pub mod policy;
 pub mod project;
 
 use core::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use authgear::endpoint::Endpoint;
@@ -24,7 +25,13 @@ pub struct MainConf {
     named: HashMap<String, Rc<Project>>,
     /// `authgear URL`, by origin.
     by_url: HashMap<String, Rc<Project>>,
+    /// Where those stand.
+    named_at: Vec<(String, Place)>,
     zones: Vec<Rc<CacheZone>>,
+    /// Where they stand.
+    zones_at: Vec<Place>,
+    /// Origins that were warned of.
+    exposed: HashSet<String>,
     /// `$scheme://$http_host$request_uri`: where the client is.
     here: Option<ComplexValue>,
     /// Variables that requirements name: what nginx keeps of them may be from before the verdict.
@@ -70,8 +77,9 @@ impl MainConf {
         self.expected_zones.push((name.to_owned(), place));
     }
 
-    fn add_zone(&mut self, zone: Rc<CacheZone>) {
+    fn add_zone(&mut self, zone: Rc<CacheZone>, place: Place) {
         self.zones.push(zone);
+        self.zones_at.push(place);
     }
 
     fn by_name(&self, name: &str, place: &Place) -> Result<Rc<Project>, ConfError> {

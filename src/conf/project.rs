@@ -13,7 +13,9 @@ use authgear::endpoint::{Endpoint, Scheme, Url, UrlError};
 use sha2::{Digest as _, Sha256};
 
 use super::{Id, MainConf};
-use crate::nginx::{self, Conf, ConfError, Context, Directive, Resolver, SslContext, SslError};
+use crate::nginx::{
+    self, Conf, ConfError, Context, Directive, Place, Resolver, SslContext, SslError,
+};
 
 /// One Authgear project, and how its resolver is asked.
 pub struct Project {
@@ -136,6 +138,8 @@ pub(super) struct Draft {
     seen: HashSet<String>,
     endpoint: Option<Endpoint>,
     resolver_url: Option<Target>,
+    /// Where who is asked is named.
+    asked_at: Option<Place>,
     cookies: CookieNames,
     cookie_prefix: String,
     connect_timeout: Duration,
@@ -161,6 +165,7 @@ impl Draft {
             seen: HashSet::new(),
             endpoint: None,
             resolver_url: None,
+            asked_at: None,
             cookies: CookieNames::default(),
             cookie_prefix: String::new(),
             connect_timeout: Duration::from_secs(2),
@@ -198,6 +203,7 @@ impl Draft {
                 self.endpoint = Some(Endpoint::parse(value).map_err(|error| {
                     ConfError::new(format!("invalid \"endpoint\" \"{}\": it {error}", shown(value)))
                 })?);
+                self.asked_at.get_or_insert(cf.place());
             }
             "resolver_url" => {
                 let wrong = |error: UrlError, hint| {
@@ -214,6 +220,7 @@ impl Draft {
                                 begins with \"/\"";
                     Target::Url(Url::parse(value).map_err(|error| wrong(error, hint))?)
                 });
+                self.asked_at = Some(cf.place());
             }
             "cookie_prefix" => {
                 self.cookies = CookieNames::new(value.as_bytes()).map_err(|error| {
@@ -268,6 +275,9 @@ impl Draft {
                 server(cf, url, self.ssl_verify, self.ssl_trusted_certificate)?
             }
         };
+        if let (Upstream::Url(server), Some(place)) = (&resolver, &self.asked_at) {
+            warn_if_exposed(cf, &server.url, place);
+        }
         Ok(Project {
             id: Id::new(),
             scope: scope(&[endpoint.origin(), &resolver.to_string(), &self.cookie_prefix, &trust]),
@@ -284,6 +294,14 @@ impl Draft {
             keepalive_timeout: self.keepalive_timeout,
             max_response_size: self.max_response_size,
         })
+    }
+}
+
+/// Warns of a server that is asked, with credentials, by who knows which way.
+pub(super) fn warn_if_exposed(cf: &Conf<'_>, url: &Url, place: &Place) {
+    if url.is_exposed() {
+        let message = format_args!("credentials are sent to \"{url}\" in clear: use https");
+        cf.warn_at(place, message);
     }
 }
 
@@ -395,10 +413,12 @@ impl Directive for Project {
         if conf.named.contains_key(name) {
             return Err(ConfError::new(format!("duplicate authgear_project \"{name}\"")));
         }
+        let place = cf.place();
         let mut draft = Draft::new();
         cf.block(&mut |cf| draft.line(cf))?;
         let project = draft.finish(cf, name)?;
         conf.named.insert(name.to_owned(), std::rc::Rc::new(project));
+        conf.named_at.push((name.to_owned(), place));
         Ok(())
     }
 }
