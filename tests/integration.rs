@@ -7,6 +7,7 @@ mod cache_workers;
 mod clients;
 mod config;
 mod denial;
+mod denial_table;
 mod dns;
 mod documented_setup;
 mod examples;
