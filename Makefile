@@ -34,7 +34,7 @@ define install
 	fi
 endef
 
-.PHONY: build test demo lint build-dependencies nginx clean
+.PHONY: build test demo lint build-dependencies nginx clients clean
 
 build: build-dependencies $(HEADERS)
 	$(NGINX_ENV) $(CARGO) build --release --locked
@@ -52,7 +52,11 @@ $(DEBIAN_OBJS)/Makefile: | build-dependencies
 nginx:
 	$(call install,nginx ca-certificates)
 
-test: build nginx
+# Clients that tests let have their say.
+clients:
+	$(call install,curl python3 python3-grpcio chromium chromium-driver)
+
+test: build nginx clients
 	$(CARGO) test --locked -p authgear
 	$(CARGO) test --locked -p authgear-tests
 

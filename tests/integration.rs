@@ -2,6 +2,7 @@
 
 mod bodies;
 mod breaker;
+mod browser;
 mod cache;
 mod cache_workers;
 mod clients;
@@ -21,6 +22,7 @@ mod lint;
 mod outage;
 mod outage_log;
 mod project;
+mod real_clients;
 mod relay;
 mod reload;
 mod require;
