@@ -27,6 +27,7 @@ mod relay;
 mod reload;
 mod require;
 mod resolver_request;
+mod satisfy;
 mod site;
 mod strip;
 mod support_selftest;
