@@ -104,8 +104,8 @@ impl nginx::Module for Authgear {
         variables::remote_user(request)
     }
 
-    fn has_variable(main: &conf::MainConf, name: &[u8]) -> bool {
-        variables::is_own(name)
+    fn has_variable(main: &conf::MainConf, name: &[u8], of_prefix: bool) -> bool {
+        variables::is_own(name, of_prefix)
             || main.requires_variable(name)
             || (main.hides_credentials && credentials::is_shown_by(name))
     }

@@ -19,6 +19,7 @@ mod joining;
 mod keepalive;
 mod late_strip;
 mod lint;
+mod migration;
 mod outage;
 mod outage_log;
 mod project;

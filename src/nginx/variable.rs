@@ -158,8 +158,12 @@ pub(super) unsafe fn index_variables<M: Module>(cycle: &ngx_cycle_t) {
     // SAFETY: names live as long as the configuration.
     let main = unsafe { main_conf::<M>(cycle) };
     let Some(main) = main else { return };
-    // SAFETY: as above.
-    let own = names.filter(|(_, v)| M::has_variable(main, unsafe { bytes(&v.name) }));
+    let own = names.filter(|(_, v)| {
+        // Where no other module defined the variable, nginx points to its name itself.
+        let of_prefix = v.data == (&raw const v.name) as usize;
+        // SAFETY: as above.
+        M::has_variable(main, unsafe { bytes(&v.name) }, of_prefix)
+    });
     INDICES.set(own.map(|(i, _)| i).collect());
 }
 
