@@ -258,6 +258,8 @@ fn what_a_location_as_resolver_url_sets() {
 fn caches_do_not_keep_it() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend)
+        // It has kept a page before it reads the next request.
+        .workers(1)
         .listen_extra(1)
         .http(
             "proxy_cache_path %%DIR%%/tmp/cache keys_zone=pages:1m;
