@@ -23,11 +23,11 @@ pub fn has_bearer(request: &Request) -> bool {
     request.sent::<Authgear>(AUTHORIZATION).next().is_some_and(has_bearer_scheme)
 }
 
-/// Whether a variable is made from what [`hide`] hides.
-pub fn is_shown_by(variable: &[u8]) -> bool {
-    variable == b"http_authorization"
-        || variable == b"http_cookie"
-        || variable.starts_with(b"cookie_")
+/// Whether a variable is nginx's own and shows what [`hide`] hides. `of_prefix` if it is one that
+/// nginx makes of a prefix, as it does all of these but one.
+pub fn is_shown_by(variable: &[u8], of_prefix: bool) -> bool {
+    let shows = variable == b"http_authorization" || variable.starts_with(b"cookie_");
+    (of_prefix && shows) || variable == b"http_cookie"
 }
 
 /// Takes the credentials of `project` away from whatever handles the request from here on, until

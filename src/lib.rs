@@ -17,7 +17,7 @@ mod nginx;
 mod variables;
 mod worker;
 
-use nginx::{Conf, ConfError, Failed, ModuleCell, Phase, Request, Status, Value};
+use nginx::{Conf, ConfError, Failed, ModuleCell, Phase, Renewal, Request, Status, Value};
 
 /// The module, for nginx's tables of configurations and contexts.
 #[derive(Debug)]
@@ -104,10 +104,15 @@ impl nginx::Module for Authgear {
         variables::remote_user(request)
     }
 
-    fn has_variable(main: &conf::MainConf, name: &[u8], of_prefix: bool) -> bool {
-        variables::is_own(name, of_prefix)
-            || main.requires_variable(name)
-            || (main.hides_credentials && credentials::is_shown_by(name))
+    fn renewal(main: &conf::MainConf, name: &[u8], of_prefix: bool) -> Renewal {
+        let is_own = variables::is_own(name, of_prefix);
+        if is_own || (main.hides_credentials && credentials::is_shown_by(name, of_prefix)) {
+            Renewal::Always
+        } else if main.requires_variable(name) {
+            Renewal::IfPossible
+        } else {
+            Renewal::Never
+        }
     }
 
     fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {

@@ -169,9 +169,11 @@ fn the_login_page_does_not_send_to_itself() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     // Each of these forgot to lift the requirement: 401 tells so, and a loop would not.
     let nginx = site(&authgear, &backend)
+        .listen_extra(1)
         .file("html/login/index.html", "login")
         .server(
-            "authgear %%AUTHGEAR%%;
+            "listen %%ADDR2%% http2;
+             authgear %%AUTHGEAR%%;
              authgear_require session;
              root html;
              location / { proxy_pass http://%%BACKEND%%; }
@@ -216,6 +218,8 @@ fn the_login_page_does_not_send_to_itself() {
         ("/elsewhere", 302),
     ] {
         assert_eq!(browser(path), status, "{path}");
+        let h2 = BROWSER(get(&nginx.addr2(), path)).send_h2().status;
+        assert_eq!(h2, status, "{path} over HTTP/2");
     }
     let named = |host: &str| BROWSER(get(&nginx, "/terminated")).header("Host", host).send().status;
     assert_eq!((named("app.test"), named("APP.test:8080")), (401, 401));

@@ -38,7 +38,7 @@ pub use subrequest::SubrequestOutcome;
 pub use suspend::Resume;
 pub use task::spawn;
 pub use value::ComplexValue;
-pub use variable::Value;
+pub use variable::{Renewal, Value};
 pub use wake::{own_slot, wake};
 
 pub(crate) use module::{module_table, nginx_modules};

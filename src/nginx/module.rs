@@ -20,7 +20,7 @@ use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 use super::conf::{Conf, ConfError};
 use super::log::{Level, Log};
 use super::request::{Failed, Phase, Request, Status};
-use super::variable::Value;
+use super::variable::{Renewal, Value};
 use super::{stream, task, wake};
 
 /// An nginx HTTP module: its configuration, and its part in each phase of a request.
@@ -64,9 +64,9 @@ pub trait Module: Sized + 'static {
     fn variable(request: &Request, name: &[u8]) -> Value;
     /// Value for nginx's own variable `name`, if the module has one.
     fn override_variable(request: &Request, name: &[u8]) -> Value;
-    /// Whether `name` is a variable that a verdict changes. `of_prefix` if it is one that nginx
-    /// made of a prefix: of the same name, it may be another module's.
-    fn has_variable(main: &Self::Main, name: &[u8], of_prefix: bool) -> bool;
+    /// Whether a verdict changes the variable `name`. `of_prefix` if it is one that nginx made of
+    /// a prefix: of the same name, it may be another module's.
+    fn renewal(main: &Self::Main, name: &[u8], of_prefix: bool) -> Renewal;
     /// The answer to a request is about to be sent; what is returned takes the place of its body.
     fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed>;
 }
