@@ -1,7 +1,8 @@
 //! Cookies that Authgear clears with its answer: `authgear_relay_cookies`.
 
 use support::{
-    get, Backend, Builder, FakeAuthgear, Fault, Gate, Nginx, Request, Response, User, WebSocket,
+    get, Backend, Builder, Connection, FakeAuthgear, Fault, Gate, Nginx, Request, Response, User,
+    WebSocket,
 };
 
 use crate::project::{project, verdict, TELLING};
@@ -185,15 +186,30 @@ fn who_joined_is_told_too() {
     let gate = Gate::new();
     authgear.inject(Fault::Gate(gate.clone()));
     let dead = ended(&authgear);
-    let pending: Vec<_> =
+    let mut pending: Vec<_> =
         (0..5).map(|_| get(&nginx, "/").cookie("session", &dead).start()).collect();
     // A worker handles events in their order: it has read the others.
+    assert_eq!(get(&nginx, "/marker").send().status, 204);
+    // Who asked first takes nothing along.
+    pending.remove(0).leave();
     assert_eq!(get(&nginx, "/marker").send().status, 204);
     gate.open();
     for pending in pending {
         assert_cleared(&pending.wait(), "joined");
     }
     assert_eq!(authgear.hits(), 1);
+}
+
+#[test]
+fn who_comes_next_over_the_same_connection_is_not_told() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = relaying(&authgear, &backend).server(PROTECTED).start();
+    let dead = ended(&authgear);
+    let mut connection = Connection::open(&nginx);
+    for _ in 0..2 {
+        assert_cleared(&connection.send(&get(&nginx, "/").cookie("session", &dead)), "the one");
+        assert_untouched(&connection.send(&get(&nginx, "/")), "the next");
+    }
 }
 
 #[test]

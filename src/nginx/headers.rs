@@ -174,10 +174,15 @@ pub(super) unsafe fn relink(
             parts.push(part);
         }
         let Some((&(elts, nelts), rest)) = runs.split_first() else {
-            // nginx allocates further parts of `nalloc` elements: it cannot be 0.
-            if ngx_list_init(list, pool, 1, size_of::<ngx_table_elt_t>()) != 0 {
+            // nginx allocates further parts of `nalloc` elements: it cannot be 0, so there has to
+            // be room for one.
+            let elts = ngx_palloc(pool, size_of::<ngx_table_elt_t>());
+            if elts.is_null() {
                 return Err(Failed);
             }
+            list.part = ngx_list_part_t { elts, nelts: 0, next: ptr::null_mut() };
+            list.last = &raw mut list.part;
+            list.nalloc = 1;
             return Ok(());
         };
         list.part.next = ptr::null_mut();
