@@ -71,7 +71,10 @@ impl Browser {
             &format!("--user-data-dir={profile}"),
         ];
         let options = json!({ "binary": "/usr/bin/chromium", "args": arguments });
-        let wanted = json!({ "alwaysMatch": { "goog:chromeOptions": options } });
+        let milliseconds = u64::try_from(DEADLINE.as_millis()).expect("a time");
+        let timeouts = json!({ "script": milliseconds, "pageLoad": milliseconds });
+        let wanted =
+            json!({ "alwaysMatch": { "goog:chromeOptions": options, "timeouts": timeouts } });
         let made = browser.post("", &json!({ "capabilities": wanted }));
         let id = made["sessionId"].as_str().expect("a session").to_owned();
         browser.session = format!("{}/{id}", browser.session);
@@ -114,7 +117,8 @@ impl Browser {
     /// The text that it shows.
     #[track_caller]
     fn text(&self) -> String {
-        self.run("return document.body.innerText").as_str().expect("text").to_owned()
+        let text = self.run("return document.body ? document.body.innerText : ''");
+        text.as_str().expect("text").to_owned()
     }
 
     /// What a script returns; a promise is waited for.
@@ -205,8 +209,9 @@ fn a_browser_logs_in_and_comes_back_and_is_logged_out() {
     browser.go(&at(page));
     browser.wait_for_url("/a%20b/");
     assert_eq!(browser.url(), at(page));
-    let shown = browser.text();
-    assert!(shown.contains("x-authgear-user-id") && shown.contains("alice"), "{shown}");
+    let alice = "\"x-authgear-user-id\",\"alice\"";
+    let shown = support::eventually(DEADLINE, || browser.text().contains(alice));
+    assert!(shown, "{}", browser.text());
     assert_eq!(browser.cookies(), ["session"]);
     let told = browser.run("return (await fetch('/data')).status");
     assert_eq!(told, json!(200));
