@@ -49,7 +49,7 @@ define install
 	fi
 endef
 
-.PHONY: build test test-asan demo lint build-dependencies nginx clean
+.PHONY: build test test-asan demo lint build-dependencies nginx clients clean
 
 build: build-dependencies $(HEADERS)
 	$(NGINX_ENV) $(CARGO) build --release --locked --target-dir $(TARGET)
@@ -74,7 +74,11 @@ $(CURDIR)/build/nginx-%/complete: | build-dependencies
 nginx:
 	$(call install,nginx ca-certificates)
 
-test: build nginx
+# Clients that tests let have their say.
+clients:
+	$(call install,curl python3 python3-grpcio chromium chromium-driver)
+
+test: build nginx clients
 	$(CARGO) test --locked -p authgear
 	$(TEST_ENV) $(CARGO) test --locked -p authgear-tests -- $(ONLY)
 
