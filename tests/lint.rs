@@ -67,7 +67,7 @@ fn credentials_in_clear() {
     );
     // Who can change keys on their way can make anybody's token.
     warns(
-        project("endpoint https://a.test;\njwks_url http://192.0.2.1/jwks; # 1"),
+        project("endpoint https://192.0.2.1;\njwks_url http://192.0.2.1/jwks; # 1"),
         &["1: keys are fetched from \"http://192.0.2.1/jwks\" in clear: use https"],
     );
     // The endpoint is only what is told; it is not asked.
