@@ -1,5 +1,7 @@
 # make test    builds the module and runs every test, installing what is missing first
 # make test-asan    runs the integration tests with AddressSanitizer and LeakSanitizer
+# make fuzz SECONDS=60    runs each fuzz target so long
+# make package      builds the .deb for the nginx of Debian's packages
 # make demo    shows it at work; make demo ONCE=1 checks each answer and exits
 # make build   target/release/libngx_http_authgear_module.so, for the nginx of Debian's packages
 #
@@ -49,7 +51,7 @@ define install
 	fi
 endef
 
-.PHONY: build test test-asan demo lint build-dependencies nginx clients clean
+.PHONY: build test test-asan package test-package fuzz demo lint build-dependencies nginx clients clean
 
 build: build-dependencies $(HEADERS)
 	$(NGINX_ENV) $(CARGO) build --release --locked --target-dir $(TARGET)
@@ -111,12 +113,44 @@ test-asan: build-dependencies nginx
 	        direct && /libngx_http_authgear/ { print FILENAME; exit }' $(ASAN_REPORTS)/* 2>/dev/null); \
 	if [ -n "$$found" ]; then cat $$found; exit 1; fi; echo "no report of AddressSanitizer"
 
+# build/package/*.deb: the module for Debian's nginx, as Debian packages its own.
+PACKAGE := build/package
+package: build
+	$(call install,debhelper dpkg-dev lintian nginx-dev)
+	rm -rf $(PACKAGE) && mkdir -p $(PACKAGE)/source
+	git archive HEAD | tar -x -C $(PACKAGE)/source
+	cp -r packaging/debian $(PACKAGE)/source/debian
+	cd $(PACKAGE)/source && \
+	    TARGET=$(abspath $(TARGET)) dpkg-buildpackage --build=binary --no-check-builddeps \
+	    --unsigned-source --unsigned-changes >../build.log 2>&1 || { cat ../build.log; exit 1; }
+	rm -rf $(PACKAGE)/source
+	lintian --fail-on warning --tag-display-limit 0 $(PACKAGE)/*.changes
+	@ls $(PACKAGE)/*.deb
+
+# Installs it, and takes it away again.
+test-package: package nginx
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo packaging/test-package.sh
+
+# Each fuzz target for so long, from the seeds and from what was found before.
+SECONDS ?= 60
+fuzz: build-dependencies
+	@command -v cargo-fuzz >/dev/null || { \
+	    echo "installing cargo-fuzz (cargo)"; $(CARGO) install --quiet --locked cargo-fuzz; }
+	$(call install,g++)
+	cd fuzz && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz build -O
+	cd fuzz && for target in $$(cargo fuzz list); do \
+	    mkdir -p corpus/$$target; \
+	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -O $$target corpus/$$target seeds/$$target -- \
+	        -max_total_time=$(SECONDS) -timeout=5 -verbosity=0 || exit 1; \
+	done
+
 demo: build nginx
 	$(TEST_ENV) $(CARGO) run --quiet --locked -p authgear-tests --bin demo -- \
 	    $(if $(PORT),--port $(PORT)) $(if $(ONCE),--once)
 
 lint: build-dependencies $(HEADERS)
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(NGINX_ENV) $(CARGO) clippy --locked --release -- -D warnings
 	$(CARGO) clippy --locked -p authgear -p authgear-tests --all-targets -- -D warnings
 	@command -v cargo-deny >/dev/null || { \

@@ -35,6 +35,7 @@ fuzz_target!(|data: &[u8]| {
     };
     judge(data);
     // The same three parts, encoded as they have to be.
-    let parts: Vec<_> = data.splitn(3, |&byte| byte == 0).map(|part| URL_SAFE_NO_PAD.encode(part)).collect();
+    let parts: Vec<_> =
+        data.splitn(3, |&byte| byte == 0).map(|part| URL_SAFE_NO_PAD.encode(part)).collect();
     judge(parts.join(".").as_bytes());
 });
