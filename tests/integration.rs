@@ -11,6 +11,7 @@ mod config;
 mod denial;
 mod denial_table;
 mod dns;
+mod docs;
 mod documented_setup;
 mod examples;
 mod faults;
