@@ -48,6 +48,7 @@ pub mod endpoint;
 pub mod identity;
 pub mod kept;
 pub mod key;
+pub mod metrics;
 pub mod policy;
 pub mod redirect;
 pub mod resolver;

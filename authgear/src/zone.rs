@@ -59,7 +59,7 @@ use crate::key::Key;
 use arena::{further_chunks, Corrupt};
 use layout::Region;
 
-pub use layout::MIN_SIZE;
+pub use layout::{CHUNK, MIN_SIZE};
 
 /// Most bytes that are kept under one key.
 pub const MAX_DATA: usize = 128 * 1024;
