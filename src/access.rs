@@ -20,6 +20,7 @@ use authgear::verdict::{Reason, Verdict};
 use crate::conf::location::Fallback;
 use crate::conf::project::Project;
 use crate::conf::{Id, LocationConf, Mode};
+use crate::count;
 use crate::credentials;
 use crate::denial::{self, Denial};
 use crate::lookup::{self, Finding, Pending, Step};
@@ -45,6 +46,8 @@ pub struct RequestState {
     denied: Cell<Option<Reason>>,
     /// What Authgear told the client besides, where locations relay it.
     set_cookies: RefCell<Vec<Rc<SetCookies>>>,
+    /// The project for which the request was counted.
+    pub counted: Cell<Option<Id>>,
 }
 
 impl RequestState {
@@ -79,6 +82,11 @@ impl RequestState {
         let finding = findings.iter_mut().find(|(own, _)| *own == subject);
         let set_cookies = finding.and_then(|(_, finding)| finding.set_cookies.take());
         self.set_cookies.borrow_mut().extend(set_cookies);
+    }
+
+    /// The verdict on which access to `location` was decided.
+    pub fn finding_of(&self, location: &LocationConf) -> Option<Finding> {
+        self.finding((location.project.as_ref()?.id, location.mode()))
     }
 
     fn keep(&self, subject: Subject, finding: Finding) -> Finding {
@@ -157,7 +165,10 @@ pub fn access(request: &mut Request) -> Status {
         }
         // Without requirements nobody is turned away, and nobody is let in either: another
         // module may have its say, and then the backend.
-        _ if location.require().is_empty() => return Status::Declined,
+        _ if location.require().is_empty() => {
+            count::passed(&state, location, project, &finding.verdict);
+            return Status::Declined;
+        }
         verdict => match denial::judge(request, location, project, verdict) {
             Ok(denial) => denial,
             Err(Failed) => return Status::InternalServerError,
@@ -166,9 +177,13 @@ pub fn access(request: &mut Request) -> Status {
     match denial {
         None => {
             state.denial.take();
+            count::passed(&state, location, project, &finding.verdict);
             Status::Allowed
         }
-        Some(denial) => deny(request, &state, location, denial),
+        Some(denial) => {
+            count::denied(&state, location, project, &finding.verdict, denial.reason);
+            deny(request, &state, location, denial)
+        }
     }
 }
 
@@ -225,10 +240,14 @@ fn find(
             return Ok(None);
         };
         state.waited.set(state.waited.get() + pending.waited());
+        count::found(project, &finding);
         return Ok(Some(state.keep(subject, finding)));
     }
     match lookup::start(request, state, location, project)? {
-        Step::Found(finding) => Ok(Some(state.keep(subject, finding))),
+        Step::Found(finding) => {
+            count::found(project, &finding);
+            Ok(Some(state.keep(subject, finding)))
+        }
         Step::Waiting(pending) => {
             *state.pending.borrow_mut() = Some(pending);
             Ok(None)

@@ -243,7 +243,10 @@ impl Pending {
                 if let (Some(cache), Answer::Keep(kept)) = (&asked.cache, &answer) {
                     cache.put(&asked.question.key, kept);
                 }
-                (Landing::of(answer, false).telling(said.set_cookies), false)
+                let landing = Landing::of(answer, false).telling(said.set_cookies);
+                let now = nginx::unix_time().as_secs();
+                worker::metrics(&self.project).asked(&landing.verdict, self.waited(), now);
+                (landing, false)
             }
         };
         if landing.failed {
@@ -442,6 +445,21 @@ fn read_location(outcome: SubrequestOutcome, project: &Project) -> resolver::Ans
         Ok(status) => resolver::Answer::read(status, &map, &project.cookies),
         Err(_) => Unavailable::BadStatus.into(),
     }
+}
+
+/// Drops what is kept under the request's credentials by `project`, whatever that says. What is
+/// returned is being found out just now.
+pub fn forget(request: &Request, project: &Project) -> Vec<Key> {
+    let credentials = credentials::read(request, project);
+    if credentials.is_empty() {
+        return Vec::new();
+    }
+    let zones = request.main_conf::<Authgear>().zones().iter().map(worker::cache);
+    let flying = zones.filter_map(|cache| {
+        let key = Key::of(cache.secret(), &project.scope, &credentials);
+        cache.forget(&key).then_some(key)
+    });
+    flying.collect()
 }
 
 /// Value of the first header `name`.

@@ -1,10 +1,14 @@
 //! What a worker process has for as long as it lives: clients, and flights.
 
 use core::cell::RefCell;
+use core::ops::Deref;
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use authgear::key::KeySecret;
+use authgear::metrics::{Metrics, ProjectMetrics, Slot};
+use authgear::revocations::Revoked;
+use authgear::subject::Subject;
 
 use crate::cache::flights::Flights;
 use crate::cache::Cache;
@@ -13,7 +17,7 @@ use crate::conf::cache::CacheZone;
 use crate::conf::project::{KeySource, Project};
 use crate::conf::{Id, MainConf};
 use crate::keys::Keys;
-use crate::nginx;
+use crate::nginx::{self, Level, Log, SharedZone};
 use crate::shared::map::{new_secret, Map};
 use crate::shared::Own;
 
@@ -34,6 +38,9 @@ thread_local! {
 /// The worker begins.
 pub fn init(main: &'static MainConf) {
     let own = main.own_zone().map(|zone| Rc::new(Map::new(zone)));
+    if let (Some(own), Some(slot)) = (&own, nginx::own_slot()) {
+        own.header().metrics.worker_begins(slot.into());
+    }
     WORKER.with_borrow_mut(|worker| worker.own = own);
     for project in main.projects() {
         let is_fetched = matches!(project.tokens.keys, KeySource::Url(_));
@@ -53,6 +60,64 @@ pub fn keys(project: &Rc<Project>) -> Option<Rc<Keys>> {
         let new = || Rc::new(Keys::new(Rc::clone(project), Rc::clone(own)));
         Some(Rc::clone(keys.or_insert_with(new)))
     })
+}
+
+/// The module's own zone.
+pub fn own() -> Option<Rc<Map<Own>>> {
+    WORKER.with_borrow(|worker| worker.own.clone())
+}
+
+/// What is counted about a project.
+pub struct Counters(Option<(SharedZone<Own>, Slot)>);
+
+impl Deref for Counters {
+    type Target = ProjectMetrics;
+
+    fn deref(&self) -> &ProjectMetrics {
+        static NOWHERE: Metrics = Metrics::new();
+        match &self.0 {
+            Some((zone, slot)) => zone.header().metrics.at(*slot),
+            None => NOWHERE.at(Slot::default()),
+        }
+    }
+}
+
+/// The counters of `project`.
+pub fn metrics(project: &Project) -> Counters {
+    let zone = WORKER.with_borrow(|worker| worker.own.as_ref().map(|own| own.zone()));
+    Counters(zone.map(|zone| {
+        let find = || zone.header().metrics.slot(&project.name);
+        (zone, *project.slot.get_or_init(find))
+    }))
+}
+
+/// Counts what is no project's.
+pub fn count(count: impl FnOnce(&Metrics)) {
+    if let Some(own) = own() {
+        count(&own.header().metrics);
+    }
+}
+
+/// Purges these: what was asked about them before does not count any more, in any worker.
+pub fn purge(subjects: &[Subject<'_>]) {
+    let Some(own) = own() else { return };
+    if !own.locked(|own| own.purges.purge(subjects)) {
+        let message = format_args!("too many authgear purges to keep apart: everything was purged");
+        Log::cycle().write(Level::Notice, message);
+    }
+}
+
+/// Purges everything.
+pub fn purge_all() {
+    if let Some(own) = own() {
+        own.locked(|own| own.purges.purge_all());
+    }
+}
+
+/// From `now` until `until` refuses tokens of `user` that were issued up to `issued`. Seconds
+/// since 1970.
+pub fn revoke(user: &Subject<'_>, issued: u64, until: u64, now: u64) -> Option<Revoked> {
+    Some(own()?.locked(|own| own.revocations.revoke(user, issued, until, now)))
 }
 
 /// The client of `project`.

@@ -36,6 +36,7 @@ mod require;
 mod resolver_request;
 mod satisfy;
 mod site;
+mod status;
 mod strip;
 mod support_selftest;
 mod tls;

@@ -5,6 +5,7 @@
 //! half done. [`Report`] is what they say at one moment: [`Report::prometheus`] for Prometheus,
 //! [`Report::json`] for programs, [`Report::page`] for people. Nothing in it is about a user.
 
+mod format;
 mod page;
 mod prometheus;
 mod report;
@@ -20,6 +21,7 @@ use siphasher::sip::SipHasher24;
 
 use crate::verdict::{Reason, Verdict};
 
+pub use format::Format;
 pub use page::Page;
 pub use prometheus::CONTENT_TYPE as PROMETHEUS;
 pub use report::{
@@ -105,6 +107,14 @@ labels! {
         Joined = "joined",
         /// `BYPASS`
         Bypass = "bypass",
+    }
+}
+
+impl CacheStatus {
+    /// The status that the variable has this value for.
+    pub fn of_variable(value: &str) -> Option<Self> {
+        let all = Self::ALL.iter().copied();
+        all.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(value))
     }
 }
 
@@ -215,7 +225,7 @@ pub struct ProjectMetrics {
 
 /// The place of a project's [`ProjectMetrics`]; it is the same in all processes, for as long as
 /// the memory is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot(usize);
 
 /// A look-up in flight, until it is dropped.

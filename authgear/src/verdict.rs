@@ -66,21 +66,6 @@ pub enum Unavailable {
 }
 
 impl Unavailable {
-    /// All of them.
-    pub const ALL: &'static [Self] = &[
-        Self::Dns,
-        Self::Connect,
-        Self::Tls,
-        Self::Timeout,
-        Self::Closed,
-        Self::BadStatus,
-        Self::BadAnswer,
-        Self::TooLarge,
-        Self::Suspended,
-        Self::Crowded,
-        Self::Internal,
-    ];
-
     /// The word for it.
     pub const fn reason(self) -> Reason {
         match self {

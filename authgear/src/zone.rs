@@ -419,6 +419,20 @@ impl<'m> Zone<'m> {
         .unwrap_or_default()
     }
 
+    /// Removes the verdict kept under `key`, unless `key` is in flight: true then.
+    pub fn forget(&mut self, key: &Key) -> bool {
+        let Ok(found) = self.region.find(key) else {
+            self.recover();
+            return false;
+        };
+        let flying = |index| self.region.entry(index).is_ok_and(|entry| entry.flight != 0);
+        if found.is_some_and(flying) {
+            return true;
+        }
+        let _ = self.remove(key);
+        false
+    }
+
     /// Removes everything. Any slot may have been waiting.
     pub fn clear(&mut self) {
         self.change(|region| {

@@ -15,7 +15,7 @@ use authgear::kept;
 use authgear::key::{Key, KeySecret};
 use authgear::token::Fingerprint;
 use authgear::verdict::Verdict;
-use authgear::zone::{Record, NEVER};
+use authgear::zone::{Record, Stats, NEVER};
 use lru::LruCache;
 
 use crate::conf::cache::{CacheZone, UseStale, Valid};
@@ -255,6 +255,16 @@ impl Cache {
             self.map.store(key, fetched_at, expires_at, &data);
             self.keep_in_front(key, kept, generation);
         }
+    }
+
+    /// Drops what is kept under `key`. True if somebody is finding out just now, and goes on.
+    pub fn forget(&self, key: &Key) -> bool {
+        self.map.with(|zone| zone.forget(key)).unwrap_or_default()
+    }
+
+    /// How full the zone is.
+    pub fn stats(&self) -> Option<Stats> {
+        self.map.with(|zone| zone.stats())
     }
 
     /// This worker was woken: some look-up that it waits for may have ended.

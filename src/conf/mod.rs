@@ -4,6 +4,7 @@ pub mod backend;
 pub mod cache;
 pub mod lint;
 pub mod location;
+pub mod operating;
 pub mod policy;
 pub mod project;
 mod server;
@@ -72,6 +73,11 @@ pub struct ServerConf {
 }
 
 impl MainConf {
+    /// The cache's zones.
+    pub fn zones(&self) -> &[Rc<CacheZone>] {
+        &self.zones
+    }
+
     fn zone(&self, name: &str, place: &Place) -> Result<Rc<CacheZone>, ConfError> {
         let zone = self.zones.iter().find(|zone| zone.name == name);
         zone.cloned().ok_or_else(|| unknown("authgear_cache_zone", name, place))
