@@ -78,7 +78,7 @@ nginx:
 
 # Clients that tests let have their say.
 clients:
-	$(call install,curl python3 python3-grpcio chromium chromium-driver)
+	$(call install,curl python3 python3-grpcio python3-prometheus-client chromium chromium-driver)
 
 test: build nginx clients
 	$(CARGO) test --locked -p authgear

@@ -37,6 +37,7 @@ mod resolver_request;
 mod satisfy;
 mod site;
 mod status;
+mod status_page;
 mod strip;
 mod support_selftest;
 mod tls;

@@ -75,23 +75,24 @@ function stack(what, parts) {
 }
 
 function histogram(latency) {
-  const width = 420, height = 144, top = 16, bottom = 20;
+  const width = 560, height = 190, top = 16, bottom = 22;
   const most = Math.max(1, ...latency.buckets.map(bucket => bucket.count));
   const step = width / latency.buckets.length;
   const room = height - top - bottom;
   const bars = latency.buckets.map((bucket, n) => {
     const tall = bucket.count ? Math.max(2, room * bucket.count / most) : 0;
     const bound = bucket.le === null ? "more" : seconds(bucket.le);
+    const label = bucket.le === null ? "more" : bucket.le < 1 ? bucket.le * 1000 : bound;
     const middle = n * step + step / 2;
     return [
       s("rect", {x: n * step + 2, y: height - bottom - tall, width: step - 4, height: tall, rx: 2, class: "accent"},
         s("title", {}, (bucket.le === null ? bound : "up to " + bound) + ": " + number(bucket.count))),
       bucket.count ? s("text", {x: middle, y: height - bottom - tall - 4, class: "count"}, compact(bucket.count)) : null,
-      s("text", {x: middle, y: height - 6}, bucket.le === null ? "more" : bound.replace(" ", "")),
+      s("text", {x: middle, y: height - 6}, String(label)),
     ];
   });
   return h("section", {},
-    h("h3", {}, "Time that look-ups took"),
+    h("h3", {}, "Time that look-ups took, up to so many milliseconds"),
     s("svg", {class: "histogram", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Histogram of the resolver's latency"},
       bars.flat(), s("line", {x1: 0, x2: width, y1: height - bottom, y2: height - bottom})));
 }
@@ -123,25 +124,26 @@ function card(project, now) {
   const errors = failed.reduce((all, row) => all + row[1], 0);
   return h("article", {class: "card"},
     h("div", {class: "head"}, h("h2", {}, project.name), badge(resolver.outage, asked, now)),
-    h("div", {class: "columns"},
-      stack("Requests", [
-        ["allow", result.allow, "good", true], ["anonymous", result.anonymous, "rest", true],
-        ["deny", result.deny, "warn", true], ["error", result.error, "bad", true]]),
-      stack("Cache", [
-        ["hit", cache.hit, "accent", true], ["stale", cache.stale + cache.updating, "warn"],
-        ["joined", cache.joined, "good"], ["asked", cache.miss + cache.expired, "rest", true],
-        ["bypass", cache.bypass, "bad"]]),
-      histogram(resolver.latency),
-      h("div", {},
+    h("div", {class: "halves"},
+      h("div", {class: "stacks"},
+        stack("Requests", [
+          ["allow", result.allow, "good", true], ["anonymous", result.anonymous, "rest", true],
+          ["deny", result.deny, "warn", true], ["error", result.error, "bad", true]]),
+        stack("Cache", [
+          ["hit", cache.hit, "accent", true], ["stale", cache.stale + cache.updating, "warn"],
+          ["joined", cache.joined, "good"], ["asked", cache.miss + cache.expired, "rest", true],
+          ["bypass", cache.bypass, "bad"]]),
         stack("Look-ups", [
-          ["valid", valid, "good", true], ["invalid", invalid, "warn"], ["none", none, "rest"], ["failed", errors, "bad"]]),
-        h("br", {}),
-        list("Resolver", [
-          ["half of the look-ups within", seconds(quantile(resolver.latency, .5))],
-          ["99 % within", seconds(quantile(resolver.latency, .99))],
-          ["under way", number(resolver.inflight)],
-          ["connections opened", number(resolver.connections.opened)],
-          ["connections reused", share(resolver.connections.reused, reuse)]])),
+          ["valid", valid, "good", true], ["invalid", invalid, "warn"], ["none", none, "rest"],
+          ["failed", errors, "bad"]])),
+      histogram(resolver.latency)),
+    h("div", {class: "columns"},
+      list("Resolver", [
+        ["half of the look-ups within", seconds(quantile(resolver.latency, .5))],
+        ["99 % within", seconds(quantile(resolver.latency, .99))],
+        ["under way", number(resolver.inflight)],
+        ["connections opened", number(resolver.connections.opened)],
+        ["connections reused", share(resolver.connections.reused, reuse)]]),
       list("Denied, by reason", counted(project.denied)),
       list("Would have been denied (dry run)", counted(project.dry_run_denied)),
       list("Failures, by reason", counted(Object.fromEntries(failed))),
