@@ -23,7 +23,7 @@ use crate::conf::{Id, LocationConf, Mode};
 use crate::count;
 use crate::credentials;
 use crate::denial::{self, Denial};
-use crate::lookup::{self, Finding, Pending, Step};
+use crate::lookup::{self, Finding, Pending, Progress, Step};
 use crate::nginx::{Failed, Level, Request, State, Status};
 use crate::Authgear;
 
@@ -235,13 +235,18 @@ fn find(
     }
     let pending = state.pending.take().filter(|pending| pending.subject() == subject);
     if let Some(pending) = pending {
-        let Some(finding) = pending.outcome() else {
-            *state.pending.borrow_mut() = Some(pending);
-            return Ok(None);
-        };
-        state.waited.set(state.waited.get() + pending.waited());
-        count::found(project, &finding);
-        return Ok(Some(state.keep(subject, finding)));
+        match pending.outcome() {
+            Progress::Waiting => {
+                *state.pending.borrow_mut() = Some(pending);
+                return Ok(None);
+            }
+            Progress::Again => state.waited.set(state.waited.get() + pending.waited()),
+            Progress::Found(finding) => {
+                state.waited.set(state.waited.get() + pending.waited());
+                count::found(project, &finding);
+                return Ok(Some(state.keep(subject, finding)));
+            }
+        }
     }
     match lookup::start(request, state, location, project)? {
         Step::Found(finding) => {

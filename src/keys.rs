@@ -19,6 +19,7 @@ use crate::conf::Server;
 use crate::nginx::{self, Level, Log};
 use crate::shared::map::{Ended, Map, Turn};
 use crate::shared::Own;
+use crate::worker;
 
 /// The keys of one project, for one worker.
 pub struct Keys {
@@ -182,6 +183,7 @@ impl Keys {
     }
 
     fn succeeded(&self, server: &Server, before: &Published, set: &KeySet, skipped: usize) {
+        worker::metrics(&self.project).fetched(Some(set.len()), nginx::unix_time().as_secs());
         let url = &server.url;
         if before.failures > 0 {
             let message = format_args!("authgear keys are fetched again from \"{url}\"");
@@ -200,6 +202,7 @@ impl Keys {
 
     /// One line for each outage: until it is over, no other worker writes one either.
     fn failed(&self, server: &Server, before: &Published, why: &str) {
+        worker::metrics(&self.project).fetched(None, nginx::unix_time().as_secs());
         if before.failures > 0 {
             return;
         }

@@ -7,11 +7,13 @@ use std::rc::Rc;
 
 use authgear::key::KeySecret;
 use authgear::metrics::{Metrics, ProjectMetrics, Slot};
+use authgear::purges::{Held, Number};
 use authgear::revocations::Revoked;
 use authgear::subject::Subject;
+use authgear::verdict::Verdict;
 
 use crate::cache::flights::Flights;
-use crate::cache::Cache;
+use crate::cache::{Cache, Place};
 use crate::client::Client;
 use crate::conf::cache::CacheZone;
 use crate::conf::project::{KeySource, Project};
@@ -43,6 +45,9 @@ pub fn init(main: &'static MainConf) {
     }
     WORKER.with_borrow_mut(|worker| worker.own = own);
     for project in main.projects() {
+        if let KeySource::File(keys) = &project.tokens.keys {
+            metrics(project).has_keys(keys.len());
+        }
         let is_fetched = matches!(project.tokens.keys, KeySource::Url(_));
         if project.tokens.in_use() && is_fetched {
             if let Some(keys) = keys(project) {
@@ -112,6 +117,34 @@ pub fn purge_all() {
     if let Some(own) = own() {
         own.locked(|own| own.purges.purge_all());
     }
+}
+
+/// The number of a look-up that begins now.
+pub fn purge_number() -> Number {
+    own().map(|own| own.header().purges.now()).unwrap_or_default()
+}
+
+/// Changes with every purge.
+pub fn purge_generation() -> u64 {
+    own().map_or(0, |own| own.header().purges.generation())
+}
+
+/// Whether what was asked `since` then and answered with `verdict` was purged meanwhile.
+pub fn is_purged(since: Number, place: &Place, verdict: &Verdict) -> bool {
+    let user = match verdict {
+        Verdict::Valid(identity) => identity.user_id(),
+        _ => None,
+    };
+    let held = Held { key: &place.key, project: &place.scope, user };
+    own().is_some_and(|own| own.header().purges.is_purged(since, &held))
+}
+
+/// Whether tokens of `user` that were issued then are refused.
+pub fn is_revoked(project: &Project, user: &[u8], issued: u64) -> bool {
+    let now = nginx::unix_time().as_secs();
+    let refused =
+        |own: Rc<Map<Own>>| own.header().revocations.is_refused(&project.scope, user, issued, now);
+    own().is_some_and(refused)
 }
 
 /// From `now` until `until` refuses tokens of `user` that were issued up to `issued`. Seconds

@@ -159,6 +159,52 @@ fn requests_count_by_what_became_of_them() {
 }
 
 #[test]
+fn keys_and_tokens_count() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = counted(&authgear, &backend, "")
+        .server(
+            "location = /jwt { authgear_mode jwt; proxy_pass http://%%BACKEND%%; }
+             location = /auto { authgear_mode auto; proxy_pass http://%%BACKEND%%; }",
+        )
+        .start();
+    let alice = User::named("alice");
+    let (token, expired) = (authgear.jwt(&alice), authgear.token(&alice).expires_in(-5).sign());
+    let ask = |path: &str, token: &str| get(&nginx, path).bearer(token).send();
+    let begun = support::unix_now() as u64;
+    for _ in 0..3 {
+        ask("/jwt", &token);
+    }
+    ask("/jwt", &expired);
+    ask("/jwt", &expired);
+    ask("/jwt", "opaque");
+    // The first of these is kept already, and of the second the resolver decides.
+    ask("/auto", &token);
+    ask("/auto", &authgear.opaque_token(&alice));
+    assert_numbers(
+        &nginx,
+        &[
+            ("/projects/0/requests/jwt/allow", 3),
+            ("/projects/0/requests/jwt/anonymous", 3),
+            ("/projects/0/requests/auto/allow", 2),
+            ("/projects/0/jwt_verifications/ok", 1),
+            ("/projects/0/jwt_verifications/token_expired", 2),
+            ("/projects/0/jwt_verifications/token_malformed", 1),
+            ("/projects/0/jwks/fetches/ok", 1),
+            ("/projects/0/jwks/fetches/error", 0),
+            ("/projects/0/jwks/keys", 1),
+            ("/projects/0/resolver/requests/valid", 1),
+        ],
+    );
+    let fetched = status(&nginx)["projects"][0]["jwks"]["last_success"].as_u64();
+    assert!(fetched >= Some(begun - 2) && fetched <= Some(support::unix_now() as u64));
+    let text = prometheus(&nginx);
+    assert!(text.contains(
+        "nginx_authgear_jwt_verifications_total{project=\"p\",result=\"invalid\",\
+         reason=\"token_expired\"} 2\n"
+    ));
+}
+
+#[test]
 fn numbers_outlive_workers_and_reloads() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = counted(&authgear, &backend, "").start();

@@ -381,6 +381,11 @@ impl ProjectMetrics {
         self.fetched_last.store(now, Ordering::Relaxed);
     }
 
+    /// Keys are there that need no fetch, so many.
+    pub fn has_keys(&self, keys: usize) {
+        self.keys.store(keys as u64, Ordering::Relaxed);
+    }
+
     /// A token was looked into: [`Reason::Ok`] if it counts, or why it does not.
     pub fn verified(&self, result: Reason) {
         self.verifications.add(result as usize);

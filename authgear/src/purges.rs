@@ -28,7 +28,7 @@ const PLACES: usize = 8192;
 pub const MARKS: usize = PLACES / 4 * 3;
 
 /// The number of a look-up, or of a purge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Number(u64);
 
 impl Number {

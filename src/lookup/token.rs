@@ -6,11 +6,11 @@ use std::rc::Rc;
 use authgear::credentials::Credentials;
 use authgear::key::Key;
 use authgear::token::{self, Cause, TokenError};
-use authgear::verdict::{NoSession, Unavailable, Verdict};
+use authgear::verdict::{NoSession, Reason, Unavailable, Verdict};
 
 use super::{cached_until, key_of, Finding, Landing, Pending, Source, Step};
 use crate::cache::flights::Pilot;
-use crate::cache::{Cache, Kept, Use};
+use crate::cache::{Asked, Cache, Kept, Place, Use};
 use crate::conf::cache::UseStale;
 use crate::conf::project::Project;
 use crate::conf::{LocationConf, Mode};
@@ -57,7 +57,8 @@ pub(super) fn judge(
         let internal = Verdict::Unavailable(Unavailable::Internal);
         return if is_final { found(internal) } else { Judged::AskResolver };
     };
-    if let Some(kept) = cache.as_ref().and_then(|cache| get(cache, location, &keys, &key)) {
+    let place = Place { key, scope: project.scope };
+    if let Some(kept) = cache.as_ref().and_then(|cache| get(cache, location, &keys, &place)) {
         return Judged::Found(Finding::kept(&kept, "HIT"));
     }
 
@@ -67,6 +68,9 @@ pub(super) fn judge(
     if cause.is_some() && !fetching {
         // Another worker may have fetched them right now.
         verified = verify(project, &keys, bearer);
+    }
+    if verified.is_ok() || !(is_final && fetching) {
+        count(project, &verified);
     }
     match verified {
         Ok(kept) => {
@@ -142,10 +146,10 @@ impl From<Refused> for Verdict {
 }
 
 /// What is kept of the token, if its key is still published.
-fn get(cache: &Cache, location: &LocationConf, keys: &Keys, key: &Key) -> Option<Kept> {
+fn get(cache: &Cache, location: &LocationConf, keys: &Keys, place: &Place) -> Option<Kept> {
     let set = keys.current()?;
     // Verifying anew costs little, and tells more than what is old.
-    match cache.get(key, &location.cache_valid(), &UseStale::default()).usable? {
+    match cache.get(place, &location.cache_valid(), &UseStale::default()).usable? {
         Use::Fresh(kept) if kept.key.is_some_and(|key| set.has(key)) => Some(kept),
         _ => None,
     }
@@ -153,11 +157,28 @@ fn get(cache: &Cache, location: &LocationConf, keys: &Keys, key: &Key) -> Option
 
 fn verify(project: &Project, keys: &Keys, bearer: &[u8]) -> Result<Kept, Refused> {
     let set = keys.current().ok_or(Refused::NoKeys)?;
+    // Before it is known whether its user was disabled.
+    let asked_at = Asked::now();
     let now = nginx::unix_time().as_secs();
     let verified = token::verify(bearer, &set, &project.tokens.profile, now);
     let verified = verified.map_err(Refused::Token)?;
+    if let Verdict::Valid(identity) = &verified.verdict {
+        // One that does not say when it was made may be older than anything.
+        let issued_at = verified.issued_at.unwrap_or(0);
+        if identity.user_id().is_some_and(|id| worker::is_revoked(project, id, issued_at)) {
+            return Err(Refused::Token(TokenError::Revoked));
+        }
+    }
     let expires_at = cached_until(verified.expires_at);
-    Ok(Kept::of_token(Rc::new(verified.verdict), expires_at, verified.key))
+    Ok(Kept::of_token(Rc::new(verified.verdict), asked_at, expires_at, verified.key))
+}
+
+fn count(project: &Project, verified: &Result<Kept, Refused>) {
+    worker::metrics(project).verified(match verified {
+        Ok(_) => Reason::Ok,
+        Err(Refused::Token(error)) => error.reason(),
+        Err(Refused::NoKeys) => Reason::KeysUnavailable,
+    });
 }
 
 /// Waits for keys, and lands with what they say of the token.
@@ -184,6 +205,7 @@ async fn decide(pilot: Pilot, project: Rc<Project>, undecided: Undecided) {
         Ok(judged) => judged,
         Err(Elapsed) => verify(&project, &keys, &bearer),
     };
+    count(&project, &judged);
     let verdict = match judged {
         Ok(kept) => {
             if let Some(cache) = cache {
