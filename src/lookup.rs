@@ -332,9 +332,12 @@ impl Question {
         seen: Seen,
         credentials: &Credentials<'_>,
     ) -> Result<Self, Unavailable> {
+        let request_id = request.main_conf::<Authgear>().request_id();
         let client = resolver::Client {
             address: Some(request.client_address()),
             user_agent: header(request, b"user-agent"),
+            trace: (header(request, b"traceparent"), header(request, b"tracestate")),
+            request_id: request_id.and_then(|id| request.evaluate(id).ok()),
         };
         let path = match &project.resolver {
             Upstream::Url(server) => server.url.path(),

@@ -58,6 +58,7 @@ pub mod revocations;
 pub mod set_cookie;
 pub mod subject;
 pub mod token;
+pub mod trace;
 pub mod verdict;
 pub mod webhook;
 pub mod zone;

@@ -40,6 +40,7 @@ pub struct MainConf {
     exposed: HashSet<String>,
     /// `$scheme://$http_host$request_uri`: where the client is.
     here: Option<ComplexValue>,
+    request_id: Option<ComplexValue>,
     /// Variables that requirements name: what nginx keeps of them may be from before the verdict.
     required_variables: Vec<String>,
     /// Whether `authgear_forward_credentials` is off anywhere.
@@ -112,9 +113,15 @@ impl MainConf {
         self.required_variables.iter().any(|own| own.as_bytes() == name)
     }
 
-    /// Prepares what [`Self::here`] returns.
+    /// What nginx calls the client's request in logs.
+    pub fn request_id(&self) -> Option<ComplexValue> {
+        self.request_id
+    }
+
+    /// Prepares what [`Self::here`] and [`Self::request_id`] return.
     pub fn compile(&mut self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
         self.here = Some(cf.complex_value("$scheme://$http_host$request_uri")?);
+        self.request_id = Some(cf.complex_value("$request_id")?);
         Ok(())
     }
 
