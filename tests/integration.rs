@@ -28,6 +28,7 @@ mod lint;
 mod migration;
 mod outage;
 mod outage_log;
+mod packaging;
 mod project;
 mod purge;
 mod real_clients;
