@@ -275,7 +275,7 @@ impl Pending {
                 }
                 let answer = asked.question.sort(Rc::new(verdict));
                 if let (Some(cache), Answer::Keep(kept)) = (&asked.cache, &answer) {
-                    cache.put(&asked.question.place.key, kept);
+                    cache.put(&asked.question.place, kept);
                 }
                 (Landing::of(answer, false).telling(said.set_cookies), false)
             }

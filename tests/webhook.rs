@@ -271,6 +271,27 @@ fn nobody_but_authgear_is_believed() {
 }
 
 #[test]
+fn events_come_over_http2_too() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = hooked(&authgear, &backend, "").listen_options("http2").start();
+    let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
+    let told = || header(&request.send_h2(), "x-cache");
+    assert_eq!([told(), told()], ["MISS resolver", "HIT cache"]);
+    let body = event("user.profile.updated", "alice", unix_now()).to_string();
+    let large = format!("{body}{}", " ".repeat(200_000));
+    for body in [&body, &large] {
+        let answer = posted(&nginx, "/hook", body.as_bytes(), SECRET).send_h2();
+        assert_eq!((answer.status, answer.body.len()), (204, 0));
+        assert_eq!([told(), told()], ["MISS resolver", "HIT cache"]);
+    }
+    let too_large = vec![b' '; 300 * 1024];
+    assert_eq!(posted(&nginx, "/hook", &too_large, SECRET).send_h2().status, 413);
+    assert_eq!(posted(&nginx, "/hook", b"{}", "another-secret-of-32-chars").send_h2().status, 401);
+    let answer = get(&nginx, "/status").send_h2();
+    assert_eq!((answer.status, &answer.json()["webhook_events"]["handled"]), (200, &2.into()));
+}
+
+#[test]
 fn a_new_secret_counts_after_a_reload() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").start();

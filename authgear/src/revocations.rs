@@ -120,9 +120,11 @@ impl Revocations {
         }
         let fingerprints = [Subject::User(user), Subject::UserOf(project, user)]
             .map(|subject| subject.fingerprint(&self.secret));
-        used.iter().filter_map(Entry::get).any(|(whose, up_to, until)| {
-            fingerprints.contains(&whose) && issued <= up_to && now < until
-        })
+        let own = |whose: u64| fingerprints.contains(&whose);
+        let found = used.iter().filter(|entry| own(entry.whose.load(Ordering::SeqCst)));
+        found
+            .filter_map(Entry::get)
+            .any(|(whose, up_to, until)| own(whose) && issued <= up_to && now < until)
     }
 
     /// How many users there are `now`.

@@ -302,12 +302,16 @@ impl Cache {
     }
 
     /// Keeps an answer that was not asked for by [`Self::fly`].
-    pub fn put(&self, key: &Key, kept: &Kept) {
+    pub fn put(&self, place: &Place, kept: &Kept) {
         let generation = self.generation();
+        // After that: a purge that comes later changes the generation.
+        if kept.is_purged(place) {
+            return;
+        }
         if let Some(data) = kept.encode() {
             let (fetched_at, expires_at) = kept.times();
-            self.map.store(key, fetched_at, expires_at, &data);
-            self.keep_in_front(key, kept, generation);
+            self.map.store(&place.key, fetched_at, expires_at, &data);
+            self.keep_in_front(&place.key, kept, generation);
         }
     }
 

@@ -4,7 +4,6 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::credentials::Credentials;
-use authgear::key::Key;
 use authgear::token::{self, Cause, TokenError};
 use authgear::verdict::{NoSession, Reason, Unavailable, Verdict};
 
@@ -33,7 +32,7 @@ pub(super) struct Undecided {
     bearer: Vec<u8>,
     keys: Rc<Keys>,
     cache: Option<Rc<Cache>>,
-    key: Key,
+    place: Place,
     /// See [`Pending`].
     status: &'static str,
 }
@@ -75,13 +74,13 @@ pub(super) fn judge(
     match verified {
         Ok(kept) => {
             if let Some(cache) = &cache {
-                cache.put(&key, &kept);
+                cache.put(&place, &kept);
             }
             Judged::Found(Finding::by_token(kept.verdict, status))
         }
         Err(_) if is_final && fetching => {
             let bearer = bearer.to_vec();
-            Judged::WaitForKeys(Box::new(Undecided { bearer, keys, cache, key, status }))
+            Judged::WaitForKeys(Box::new(Undecided { bearer, keys, cache, place, status }))
         }
         Err(refused) if is_final => found(refused.into()),
         // The resolver would say the same of it, and has nothing else to look at.
@@ -101,7 +100,7 @@ pub(super) fn wait_for_keys(
     project: &Rc<Project>,
     undecided: Undecided,
 ) -> Result<Step, Failed> {
-    let (key, status) = (undecided.key, undecided.status);
+    let (key, status) = (undecided.place.key, undecided.status);
     let flights = worker::flights();
     if !flights.has_room(&key) {
         let crowded = Rc::new(Verdict::Unavailable(Unavailable::Crowded));
@@ -183,7 +182,7 @@ fn count(project: &Project, verified: &Result<Kept, Refused>) {
 
 /// Waits for keys, and lands with what they say of the token.
 async fn decide(pilot: Pilot, project: Rc<Project>, undecided: Undecided) {
-    let Undecided { bearer, keys, cache, key, .. } = undecided;
+    let Undecided { bearer, keys, cache, place, .. } = undecided;
     // Before the request's own deadline, so that it is the token that is judged and not the wait.
     let patience = project.timeout.saturating_sub((project.timeout / 10).min(LEAST_LEFT));
     let judge = async {
@@ -209,7 +208,7 @@ async fn decide(pilot: Pilot, project: Rc<Project>, undecided: Undecided) {
     let verdict = match judged {
         Ok(kept) => {
             if let Some(cache) = cache {
-                cache.put(&key, &kept);
+                cache.put(&place, &kept);
             }
             kept.verdict
         }
