@@ -63,7 +63,8 @@ fn busy(authgear: &FakeAuthgear, other: &FakeAuthgear, backend: &Backend) -> Ngi
         .server(
             "location /shop { authgear shop; proxy_pass http://%%BACKEND%%; }
              location /admin { authgear_require role=admin; proxy_pass http://%%BACKEND%%; }
-             location /users { authgear_require session; proxy_pass http://%%BACKEND%%; }",
+             location /users { authgear_require session; proxy_pass http://%%BACKEND%%; }
+             location /jwt { authgear_mode jwt; authgear_require session; empty_gif; }",
         )
         .start();
     for n in 0..40_u64 {
@@ -91,6 +92,8 @@ fn busy(authgear: &FakeAuthgear, other: &FakeAuthgear, backend: &Backend) -> Ngi
             get(&nginx, "/").send();
             assert_eq!(get(&nginx, "/users").send().status, 401);
             get(&nginx, "/shop").bearer(&other.opaque_token(&user)).send();
+            assert_eq!(get(&nginx, "/jwt").bearer(&authgear.jwt(&user)).send().status, 200);
+            assert_eq!(get(&nginx, "/jwt").bearer(&token).send().status, 401);
         }
     }
     other.inject(Fault::Status(500));
@@ -121,6 +124,8 @@ fn the_page_shows_live_numbers_in_dark_and_light() {
         "class=\"live\" id=\"live\">live<",
         "Hit ratio",
         "role_missing",
+        "token_malformed",
+        "fetches that failed",
         "bad_status",
         "failing since",
         "99 % within",

@@ -1,11 +1,13 @@
 //! Authgear's events: who may send them, and what becomes of the users they are about.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use serde_json::{json, Value};
 use support::{
-    eventually, get, unix_now, webhook_signature, Backend, Builder, FakeAuthgear, Nginx, Request,
-    Response, User, DEADLINE,
+    eventually, get, unix_now, webhook_signature, Backend, Builder, Connection, FakeAuthgear,
+    Nginx, Request, Response, User, DEADLINE,
 };
 
 use crate::project::project;
@@ -167,10 +169,71 @@ fn who_is_disabled_is_out_at_once() {
     }
 }
 
+/// Tokens that no worker has seen come to all of them while their users are disabled: none counts
+/// any more once the event was answered.
+#[test]
+fn no_token_outruns_its_users_end() {
+    const USERS: usize = 12;
+    const TOKENS: usize = 12;
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = hooked(&authgear, &backend, "")
+        .error_level("error")
+        .server("location = /gif { authgear_mode jwt; empty_gif; }")
+        .start();
+    let issued = unix_now() - 5;
+    let tokens: Vec<Vec<String>> = (0..USERS)
+        .map(|user| {
+            let user = User::named(&format!("user-{user}"));
+            (0..TOKENS).map(|_| authgear.token(&user).claim("iat", issued).sign()).collect()
+        })
+        .collect();
+    // Users of a lower number are out; the next one is on the way.
+    let (ended, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let counts = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for client in 0..6 {
+            let (nginx, tokens, ended) = (&nginx, &tokens, &ended);
+            let (over, counts) = (&over, &counts);
+            scope.spawn(move || {
+                let mut connection = Connection::open(nginx);
+                let mut n = client;
+                while !over.load(Ordering::SeqCst) {
+                    n += 1;
+                    let ended = ended.load(Ordering::SeqCst);
+                    // The one on the way, and at times one that is out.
+                    let user = if n % 4 == 0 { n / 4 % USERS } else { ended.min(USERS - 1) };
+                    let request = get(nginx, "/gif").bearer(&tokens[user][n % TOKENS]);
+                    let answer = connection.send(&request);
+                    if user < ended {
+                        let told = header(&answer, "x-verdict");
+                        assert_eq!((answer.status, told.as_str()), (401, "none token_revoked"));
+                    } else {
+                        counts.fetch_add(usize::from(answer.status == 200), Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+        for user in 0..USERS {
+            let before = counts.load(Ordering::SeqCst);
+            let busy = || counts.load(Ordering::SeqCst) > before + 20;
+            if !eventually(DEADLINE, busy) {
+                over.store(true, Ordering::SeqCst);
+                panic!("no token counts");
+            }
+            tell(&nginx, &event("user.disabled", &format!("user-{user}"), unix_now()));
+            ended.store(user + 1, Ordering::SeqCst);
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    for token in tokens.iter().flatten() {
+        assert_eq!(get(&nginx, "/gif").bearer(token).send().status, 401);
+    }
+}
+
 #[test]
 fn a_refusal_ends_and_no_replay_makes_it_last() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    let nginx = hooked(&authgear, &backend, "revocation_ttl 3s;").start();
+    let nginx = hooked(&authgear, &backend, "revocation_ttl 5s;").start();
     let alice = User::named("alice");
     let token = authgear.token(&alice).claim("iat", unix_now() - 10).sign();
     let request = get(&nginx, "/jwt").bearer(&token);
@@ -317,9 +380,9 @@ fn a_new_secret_counts_after_a_reload() {
 fn the_table_of_refusals_is_bounded() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").workers(1).error_level("warn").start();
-    let mut connection = support::Connection::open(&nginx);
+    let mut connection = Connection::open(&nginx);
     let now = unix_now();
-    let disabled = |connection: &mut support::Connection, user: &str, at: i64| {
+    let disabled = |connection: &mut Connection, user: &str, at: i64| {
         let body = event("user.disabled", user, at).to_string();
         let answer = connection.send(&posted(&nginx, "/hook", body.as_bytes(), SECRET));
         assert_eq!(answer.status, 204);
@@ -329,7 +392,7 @@ fn the_table_of_refusals_is_bounded() {
     for n in 1..4096 {
         disabled(&mut connection, &format!("user-{n}"), now);
         if n % 500 == 0 {
-            connection = support::Connection::open(&nginx);
+            connection = Connection::open(&nginx);
         }
     }
     let status_of = |user: &str| {

@@ -131,7 +131,7 @@ function card(project, now) {
           ["deny", result.deny, "warn", true], ["error", result.error, "bad", true]]),
         stack("Cache", [
           ["hit", cache.hit, "accent", true], ["stale", cache.stale + cache.updating, "warn"],
-          ["joined", cache.joined, "good"], ["asked", cache.miss + cache.expired, "rest", true],
+          ["joined", cache.joined, "good"], ["miss", cache.miss + cache.expired, "rest", true],
           ["bypass", cache.bypass, "bad"]]),
         stack("Look-ups", [
           ["valid", valid, "good", true], ["invalid", invalid, "warn"], ["none", none, "rest"],
