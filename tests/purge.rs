@@ -8,6 +8,7 @@ use support::{
     Response, User, DEADLINE,
 };
 
+use crate::cache_workers::{await_worker, connections};
 use crate::project::project;
 use crate::site::site;
 use crate::status::status;
@@ -33,6 +34,13 @@ fn purged(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder
         )
 }
 
+/// With keys fetched: what a test has Authgear do next is not done to that.
+fn start(authgear: &FakeAuthgear, builder: Builder) -> Nginx {
+    let nginx = builder.start();
+    authgear.wait_for_jwks_hits(1);
+    nginx
+}
+
 fn post(nginx: &Nginx, target: &str) -> Request {
     get(nginx, target).method("POST")
 }
@@ -54,26 +62,6 @@ fn roles(answer: &Response) -> String {
     answer.echo().header("x-authgear-user-roles").unwrap_or_default().to_owned()
 }
 
-/// A connection to each of the workers.
-fn to_each_worker(nginx: &Nginx, count: usize) -> Vec<Connection> {
-    let mut found = std::collections::HashMap::new();
-    let mut others = Vec::new();
-    let all = eventually(DEADLINE, || {
-        let mut connection = Connection::open(nginx);
-        let worker = connection.send(&get(nginx, "/worker")).text();
-        // What is kept open makes a worker busier, and the others likelier to accept.
-        match found.entry(worker) {
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(connection);
-            }
-            _ => others.push(connection),
-        }
-        found.len() == count
-    });
-    assert!(all, "not every worker accepts connections");
-    found.into_values().collect()
-}
-
 const WORKER: &str = "location = /worker { authgear off; return 200 $pid; }";
 
 #[test]
@@ -88,8 +76,8 @@ fn a_user_is_purged_in_every_worker() {
         get(&nginx, "/").cookie("session", &authgear.session(&alice)),
     ];
     let other = get(&nginx, "/").bearer(&authgear.opaque_token(&bob));
-    let mut workers = to_each_worker(&nginx, 4);
-    for connection in &mut workers {
+    let mut workers = connections(&nginx);
+    for (_, [connection, _]) in &mut workers {
         for request in requests.iter().chain([&other]) {
             connection.send(request);
             // In the front, too.
@@ -99,7 +87,7 @@ fn a_user_is_purged_in_every_worker() {
     assert_eq!(authgear.hits(), 4);
     authgear.change_user("alice", |user| user.roles = vec!["editor".to_owned()]);
     purge(&nginx, "user=alice");
-    for (n, connection) in workers.iter_mut().enumerate() {
+    for (n, (_, [connection, _])) in workers.iter_mut().enumerate() {
         for request in &requests {
             let answer = connection.send(request);
             let expected = if n == 0 { "MISS resolver" } else { "HIT cache" };
@@ -218,10 +206,10 @@ fn exact_credentials_are_forgotten_whatever_they_are() {
 #[test]
 fn what_is_asked_when_its_user_is_purged_is_asked_once_more() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    let nginx = purged(&authgear, &backend, "")
+    let builder = purged(&authgear, &backend, "")
         .server(WORKER)
-        .server("location = /uncached { authgear_cache off; proxy_pass http://%%BACKEND%%; }")
-        .start();
+        .server("location = /uncached { authgear_cache off; proxy_pass http://%%BACKEND%%; }");
+    let nginx = start(&authgear, builder);
     authgear.add_user(User::named("alice").roles(&["admin"]));
     for path in ["/", "/uncached"] {
         authgear.change_user("alice", |user| user.roles = vec!["admin".to_owned()]);
@@ -229,28 +217,31 @@ fn what_is_asked_when_its_user_is_purged_is_asked_once_more() {
         let token = authgear.opaque_token(&alice);
         let request = get(&nginx, path).bearer(&token);
         let asked = authgear.hits();
-        let mut workers = to_each_worker(&nginx, 4);
+        let mut workers = connections(&nginx);
         // Authgear makes up its mind, and is slow to say so.
         let gate = Gate::new();
         authgear.inject_next(1, Fault::Gate(gate.clone()));
-        let (first, rest) = workers.split_first_mut().expect("workers");
         let bytes =
             format!("GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+        let (_, [first, second]) = workers.first_mut().expect("a worker");
         first.write(bytes.as_bytes());
         gate.wait_for_waiters(1);
         // Another one of that worker, and with a cache those of others, wait for the same answer.
-        let mut pending: Vec<_> = Vec::new();
+        second.write(bytes.as_bytes());
+        let mut pending = Vec::new();
+        let others = workers.split_off(1);
         if path == "/" {
-            for connection in rest.iter_mut() {
+            for (_, [mut connection, mut marker]) in others {
                 connection.write(bytes.as_bytes());
+                await_worker(&nginx, &mut marker);
+                pending.push(connection);
             }
-            pending.extend(rest.iter_mut());
         }
         authgear.change_user("alice", |user| user.roles = vec!["editor".to_owned()]);
         purge(&nginx, "user=alice");
         gate.open();
-        assert_eq!(roles(&first.read_response("GET")), "editor", "{path}");
-        for connection in pending {
+        let (_, own) = workers.pop().expect("a worker");
+        for mut connection in own.into_iter().chain(pending) {
             assert_eq!(roles(&connection.read_response("GET")), "editor", "{path}");
         }
         assert_eq!(authgear.hits(), asked + 2, "{path}");
@@ -262,11 +253,10 @@ fn what_is_asked_when_its_user_is_purged_is_asked_once_more() {
 fn the_past_is_not_served_of_who_was_purged() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let settings = "authgear_cache_use_stale error=1h;";
-    let nginx = purged(&authgear, &backend, settings)
-        .server(
-            "location = /short { authgear_cache_valid valid=1ms; proxy_pass http://%%BACKEND%%; }",
-        )
-        .start();
+    let builder = purged(&authgear, &backend, settings).server(
+        "location = /short { authgear_cache_valid valid=1ms; proxy_pass http://%%BACKEND%%; }",
+    );
+    let nginx = start(&authgear, builder);
     let alice = User::named("alice");
     let request = get(&nginx, "/short").bearer(&authgear.opaque_token(&alice));
     assert_eq!(request.send().status, 200);
@@ -285,7 +275,7 @@ fn the_past_is_not_served_of_who_was_purged() {
 fn a_location_as_resolver_is_asked_once_more() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let origin = authgear.origin().to_owned();
-    let nginx = purged(&authgear, &backend, "")
+    let builder = purged(&authgear, &backend, "")
         .http(format!("authgear_project l {{ endpoint {origin}; resolver_url /_auth; }}"))
         .var("RESOLVER", authgear.resolver_url())
         .server(
@@ -293,8 +283,8 @@ fn a_location_as_resolver_is_asked_once_more() {
              location = /_auth { internal; proxy_pass %%RESOLVER%%;
                                  proxy_set_header Host $authgear_host;
                                  proxy_set_header X-Forwarded-Proto $authgear_scheme; }",
-        )
-        .start();
+        );
+    let nginx = start(&authgear, builder);
     authgear.add_user(User::named("alice").roles(&["admin"]));
     let request = get(&nginx, "/l").bearer(&authgear.opaque_token(&User::named("alice")));
     let gate = Gate::new();
@@ -379,6 +369,9 @@ fn a_purge_outlives_a_reload() {
     assert_eq!(told(&request.send()), "HIT cache");
 }
 
+/// `MARKS` of the core's `purges`.
+const MARKS: usize = 6144;
+
 #[test]
 fn more_purges_than_there_is_room_for_purge_everything() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -386,7 +379,7 @@ fn more_purges_than_there_is_room_for_purge_everything() {
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
     assert_eq!(told(&request.send()), "MISS resolver");
     let mut connection = Connection::open(&nginx);
-    for n in 0..authgear_marks() {
+    for n in 0..MARKS {
         let order = post(&nginx, &format!("/purge?user=somebody-{n}"));
         assert_eq!(connection.send(&order).status, 204);
         if n % 1000 == 999 {
@@ -397,11 +390,6 @@ fn more_purges_than_there_is_room_for_purge_everything() {
     purge(&nginx, "user=one-more");
     nginx.wait_for_error_log("too many authgear purges to keep apart");
     assert_eq!(told(&request.send()), "MISS resolver");
-}
-
-/// See `authgear::purges::MARKS`.
-const fn authgear_marks() -> usize {
-    6144
 }
 
 #[test]
@@ -461,12 +449,11 @@ fn orders_are_understood_or_refused() {
 #[test]
 fn who_cannot_be_told_is_not_purged() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    let nginx = purged(&authgear, &backend, "")
-        .server(
-            "location = /bridged { authgear_on_error anonymous; authgear_purge self; }
+    let builder = purged(&authgear, &backend, "").server(
+        "location = /bridged { authgear_on_error anonymous; authgear_purge self; }
              location = /any { satisfy any; allow all; authgear_purge self; }",
-        )
-        .start();
+    );
+    let nginx = start(&authgear, builder);
     authgear.inject(Fault::Status(500));
     let token = authgear.opaque_token(&User::named("alice"));
     for path in ["/logout", "/bridged"] {

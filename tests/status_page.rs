@@ -67,6 +67,7 @@ fn busy(authgear: &FakeAuthgear, other: &FakeAuthgear, backend: &Backend) -> Ngi
              location /jwt { authgear_mode jwt; authgear_require session; empty_gif; }",
         )
         .start();
+    authgear.wait_for_jwks_hits(1);
     for n in 0..40_u64 {
         let user = User::named(&format!("user-{n}"));
         let token = authgear.opaque_token(&user);
