@@ -355,9 +355,11 @@ impl Question {
         })
     }
 
-    /// Whether what was asked was purged before the answer came.
+    /// Whether what was asked was purged before the answer came. Where there is none, there is
+    /// nothing to purge.
     fn is_purged(&self, verdict: &Verdict) -> bool {
-        worker::is_purged(self.asked_at.since, &self.place, verdict)
+        !matches!(verdict, Verdict::Unavailable(_))
+            && worker::is_purged(self.asked_at.since, &self.place, verdict)
     }
 
     /// Whether `verdict` is kept, and for how long at most.

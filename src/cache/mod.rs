@@ -38,7 +38,7 @@ pub struct Place {
 pub struct Asked {
     /// By nginx's clock.
     pub time: Duration,
-    /// By purges.
+    /// By the count of purges.
     pub since: Number,
 }
 
@@ -58,7 +58,7 @@ pub struct Kept {
     fetched_at: Duration,
     /// When the token that it is of expires.
     expires_at: Option<Duration>,
-    /// What was purged later does not count.
+    /// Of the last purge before it was asked about: if it was purged since, it does not count.
     since: Number,
     /// The key it was verified with, of a verdict that the worker itself found.
     pub key: Option<Fingerprint>,
