@@ -93,7 +93,7 @@ ASAN_TARGET := x86_64-unknown-linux-gnu
 ASAN_REPORTS := $(ASAN)/reports
 ASAN_OURS := ERROR: AddressSanitizer|ngx_(worker|single)_process_cycle|panicked
 
-test-asan: build-dependencies nginx
+test-asan: build-dependencies nginx clients
 	$(call install,libssl-dev libpcre2-dev zlib1g-dev)
 	packaging/asan-nginx.sh $(ASAN)
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
