@@ -189,7 +189,8 @@ fn who_logs_out_is_purged_with_all_sessions_and_in_all_modes() {
 #[test]
 fn exact_credentials_are_forgotten_whatever_they_are() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    let nginx = purged(&authgear, &backend, "").workers(2).start();
+    let hidden = "location = /hidden { authgear_forward_credentials off; authgear_purge self; }";
+    let nginx = purged(&authgear, &backend, "").workers(2).server(hidden).start();
     let alice = User::named("alice");
     let session = authgear.session(&alice);
     authgear.expire(&session);
@@ -198,9 +199,12 @@ fn exact_credentials_are_forgotten_whatever_they_are() {
     for status in ["MISS resolver", "HIT cache", "HIT cache", "HIT cache"] {
         assert_eq!([told(&request.send()), told(&other.send())], [status, status]);
     }
-    assert_eq!(post(&nginx, "/logout").cookie("session", &session).send().status, 204);
-    assert_eq!(told(&request.send()), "MISS resolver");
-    assert_eq!(told(&other.send()), "HIT cache");
+    // Whether the location shows them to whatever answers, or not.
+    for path in ["/logout", "/hidden"] {
+        assert_eq!(post(&nginx, path).cookie("session", &session).send().status, 204);
+        assert_eq!(told(&request.send()), "MISS resolver", "{path}");
+        assert_eq!(told(&other.send()), "HIT cache");
+    }
 }
 
 #[test]
