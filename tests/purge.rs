@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use authgear::purges::MARKS;
 use support::{
     eventually, get, Backend, Builder, Connection, FakeAuthgear, Fault, Gate, Nginx, Request,
     Response, User, DEADLINE,
@@ -372,9 +373,6 @@ fn a_purge_outlives_a_reload() {
     nginx.reload();
     assert_eq!(told(&request.send()), "HIT cache");
 }
-
-/// `MARKS` of the core's `purges`.
-const MARKS: usize = 6144;
 
 #[test]
 fn more_purges_than_there_is_room_for_purge_everything() {
