@@ -378,7 +378,7 @@ fn good_configurations() {
         ssl_verify off;
         ssl_trusted_certificate ca.pem;
         max_response_size 8k;
-        jwks_url http://192.0.2.3/keys;
+        jwks_url https://192.0.2.3/keys;
         jwks_refresh 1d;
         jwks_cooldown 1s;
         audience https://a.test https://b.test urn:c;
