@@ -528,7 +528,6 @@ pub fn header<'a>(request: &'a Request, name: &[u8]) -> Option<&'a [u8]> {
 
 /// The claim `name` of the request's bearer token, which was verified.
 pub fn claim(request: &Request, name: &[u8]) -> Option<Vec<u8>> {
-    let project = request.location::<Authgear>().project.as_ref()?;
-    let bearer = credentials::read(request, project).bearer()?;
+    let bearer = credentials::bearer(request)?;
     Some(Claims::of_verified(bearer)?.find(name)?.into_owned())
 }

@@ -38,8 +38,7 @@ pub struct MainConf {
     own_zone: Option<SharedZone<Own>>,
     /// Origins that were warned of.
     exposed: HashSet<String>,
-    /// `$scheme://$http_host$request_uri`: where the client is.
-    here: Option<ComplexValue>,
+    here: Option<Here>,
     request_id: Option<ComplexValue>,
     /// Variables that requirements name: what nginx keeps of them may be from before the verdict.
     required_variables: Vec<String>,
@@ -64,6 +63,19 @@ impl Id {
         }
         Self(NEXT.replace(NEXT.get() + 1))
     }
+}
+
+/// What the address of a client's request is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Here {
+    /// `$scheme`
+    pub scheme: ComplexValue,
+    /// `$host`
+    pub host: ComplexValue,
+    /// `$server_port`
+    pub port: ComplexValue,
+    /// `$request_uri`
+    pub request_uri: ComplexValue,
 }
 
 /// Configuration of a `server {}`.
@@ -120,7 +132,12 @@ impl MainConf {
 
     /// Prepares what [`Self::here`] and [`Self::request_id`] return.
     pub fn compile(&mut self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
-        self.here = Some(cf.complex_value("$scheme://$http_host$request_uri")?);
+        self.here = Some(Here {
+            scheme: cf.complex_value("$scheme")?,
+            host: cf.complex_value("$host")?,
+            port: cf.complex_value("$server_port")?,
+            request_uri: cf.complex_value("$request_uri")?,
+        });
         self.request_id = Some(cf.complex_value("$request_id")?);
         Ok(())
     }
@@ -137,7 +154,7 @@ impl MainConf {
     }
 
     /// The URL of the client's request, as the client knows it.
-    pub fn here(&self) -> Option<ComplexValue> {
+    pub fn here(&self) -> Option<Here> {
         self.here
     }
 

@@ -13,7 +13,7 @@ use crate::cache::{Asked, Cache, Kept, Place, Use};
 use crate::conf::cache::UseStale;
 use crate::conf::project::Project;
 use crate::conf::{LocationConf, Mode};
-use crate::keys::Keys;
+use crate::keys::{Fetched, Keys, Waiting};
 use crate::nginx::{self, Elapsed, Failed, Request, State};
 use crate::{worker, Authgear};
 
@@ -102,15 +102,16 @@ pub(super) fn wait_for_keys(
 ) -> Result<Step, Failed> {
     let (key, status) = (undecided.place.key, undecided.status);
     let flights = worker::flights();
-    if !flights.has_room(&key) {
+    let waiting = undecided.keys.wait().filter(|_| flights.has_room(&key));
+    let Some(waiting) = waiting else {
         let crowded = Rc::new(Verdict::Unavailable(Unavailable::Crowded));
         return Ok(Step::Found(Finding::by_token(crowded, status)));
-    }
+    };
     let resume = request.suspend(state, project.timeout)?;
     let (seat, pilot) = flights.join(key, resume);
     let joined = pilot.is_none();
     if let Some(pilot) = pilot {
-        nginx::spawn(decide(pilot, Rc::clone(project), undecided));
+        nginx::spawn(decide(pilot, Rc::clone(project), undecided, waiting));
     }
     let from = Source::Flight { seat, joined };
     let pending = Pending::new(project, location.mode(), from, status, None);
@@ -181,22 +182,18 @@ fn count(project: &Project, verified: &Result<Kept, Refused>) {
 }
 
 /// Waits for keys, and lands with what they say of the token.
-async fn decide(pilot: Pilot, project: Rc<Project>, undecided: Undecided) {
+async fn decide(pilot: Pilot, project: Rc<Project>, undecided: Undecided, _waiting: Waiting) {
     let Undecided { bearer, keys, cache, place, .. } = undecided;
     // Before the request's own deadline, so that it is the token that is judged and not the wait.
     let patience = project.timeout.saturating_sub((project.timeout / 10).min(LEAST_LEFT));
     let judge = async {
-        let mut last = None;
         loop {
             let verified = verify(&project, &keys, &bearer);
             let cause = verified.as_ref().err().and_then(|refused| refused.cause());
-            // Once for each cause: what was being fetched then may have been asked for before the
-            // token's key was published.
-            match cause {
-                Some(cause) if last.replace(cause) != Some(cause) => {
-                    keys.fetched(cause).await;
-                }
-                _ => return verified,
+            let Some(cause) = cause else { return verified };
+            // What was going on may have been asked for before the token's key was published.
+            if keys.fetched(cause).await != Fetched::Before {
+                return verify(&project, &keys, &bearer);
             }
         }
     };
