@@ -33,7 +33,8 @@ pub fn count(site: &Site, only: Option<&str>, profiles: &Path) -> io::Result<Vec
     fs::create_dir_all(profiles)?;
     let mut rows = Vec::new();
     for case in cases(site) {
-        if only.is_some_and(|only| !case.name.contains(only)) {
+        let name = format!("{}: {}", case.name, case.peer.title());
+        if only.is_some_and(|only| !name.contains(only)) {
             continue;
         }
         if let Some(missing) = case.peer.missing() {
