@@ -20,7 +20,7 @@ use crate::conf::project::Project;
 use crate::conf::{Id, LocationConf, Mode};
 use crate::denial::{self, Denial};
 use crate::lookup::{self, Finding, Pending, Step};
-use crate::nginx::{Failed, Level, Request, State, Status};
+use crate::nginx::{Failed, Fields, Level, Request, State, Status};
 use crate::Authgear;
 
 /// What a finding is of: the project, and who was to decide.
@@ -214,12 +214,15 @@ fn hand_over(
     if !location.set_headers() {
         return Ok(());
     }
-    // nginx's proxy modules send no empty headers either.
-    let fields: Vec<(&[u8], &[u8])> = (finding.verdict.fields())
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| (name.as_bytes(), value))
-        .collect();
-    request.inject(state, &fields)
+    request.inject(state, &finding.verdict)
+}
+
+impl Fields for Verdict {
+    fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+        // nginx's proxy modules send no empty headers either.
+        let fields = self.fields().filter(|(_, value)| !value.is_empty());
+        fields.map(|(name, value)| (name.as_bytes(), value))
+    }
 }
 
 /// Completes an answer that denies access, once it is final that it does: `satisfy` may let the

@@ -121,7 +121,7 @@ impl Identity {
     }
 
     /// The fields: full lower-case name and value.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         self.fields.iter().map(|field| (&*field.name, &*field.value))
     }
 

@@ -26,7 +26,7 @@ pub use dns::Resolver;
 pub use event::{now, sleep, timeout, unix_time, Elapsed};
 pub use log::{Level, Log};
 pub use module::{process_exists, worker_is_exiting, Location, Main, Module, ModuleCell};
-pub use request::{Failed, Phase, Request, State, Status};
+pub use request::{Failed, Fields, Phase, Request, State, Status};
 pub use shm::{Header, SharedZone};
 pub use ssl::{SslContext, SslError};
 pub use stream::{Stream, StreamControl, StreamError};
