@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 use authgear::identity::is_identity_header;
 use authgear::verdict::{Reason, Verdict};
+use smallvec::SmallVec;
 
 use crate::conf::location::Fallback;
 use crate::conf::project::Project;
@@ -30,7 +31,7 @@ type Subject = (Id, Mode);
 #[derive(Default)]
 pub struct RequestState {
     /// Verdicts so far: a client request asks at most once per project and mode.
-    findings: RefCell<Vec<(Subject, Finding)>>,
+    findings: RefCell<SmallVec<[(Subject, Finding); 1]>>,
     /// The last verdict that was handed over, for variables.
     current: RefCell<Option<Finding>>,
     pending: RefCell<Option<Box<Pending>>>,

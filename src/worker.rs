@@ -1,7 +1,7 @@
 //! What a worker process has for as long as it lives: clients, and flights.
 
 use core::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use authgear::key::KeySecret;
@@ -17,14 +17,15 @@ use crate::nginx;
 use crate::shared::map::{new_secret, Map};
 use crate::shared::Own;
 
+/// Maps have few entries: nothing is hashed to find one.
 #[derive(Default)]
 struct Worker {
-    clients: HashMap<Id, Rc<Client>>,
-    caches: HashMap<Id, Rc<Cache>>,
+    clients: BTreeMap<Id, Rc<Client>>,
+    caches: BTreeMap<Id, Rc<Cache>>,
     flights: Rc<Flights>,
     secret: Option<KeySecret>,
     own: Option<Rc<Map<Own>>>,
-    keys: HashMap<Id, Rc<Keys>>,
+    keys: BTreeMap<Id, Rc<Keys>>,
 }
 
 thread_local! {

@@ -71,7 +71,7 @@ fn cases(site: &Site) -> Vec<Case> {
         case("hot", Peer::ProxyCacheSafe, &one, 2000),
         case("hot", Peer::LuaDict, &one, 2000),
         case("hot", Peer::LuaLru, &one, 2000),
-        case("many", Peer::Cached("10m"), &many, 2000),
+        case("many", Peer::Cached("10m"), &many, 10_000),
         case("many", Peer::ProxyCacheSafe, &many, 2000),
         case("many", Peer::LuaLru, &many, 2000),
         case("miss", Peer::Uncached, &many, 1000),
