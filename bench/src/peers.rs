@@ -40,7 +40,6 @@ pub enum Peer {
     LuaLru,
     HaproxyJwt,
     CaddyForwardAuth,
-    ApacheIntrospection,
     ApacheJwt,
     EnvoyExtAuthz,
     EnvoyJwt,
@@ -65,8 +64,7 @@ impl Peer {
             Self::LuaLru => "Lua, LRU per worker",
             Self::HaproxyJwt => "HAProxy jwt_verify",
             Self::CaddyForwardAuth => "Caddy forward_auth",
-            Self::ApacheIntrospection => "Apache mod_auth_openidc, introspection",
-            Self::ApacheJwt => "Apache mod_auth_openidc, JWT",
+            Self::ApacheJwt => "Apache mod_auth_openidc",
             Self::EnvoyExtAuthz => "Envoy ext_authz",
             Self::EnvoyJwt => "Envoy jwt_authn",
             Self::EnvoyJwtCached => "Envoy jwt_authn, cache",
@@ -84,7 +82,7 @@ impl Peer {
             Self::LuaDict | Self::LuaLru => &[LUA_MODULE, NDK_MODULE],
             Self::HaproxyJwt => &["/usr/sbin/haproxy"],
             Self::CaddyForwardAuth => &["/usr/bin/caddy"],
-            Self::ApacheIntrospection | Self::ApacheJwt => {
+            Self::ApacheJwt => {
                 &["/usr/sbin/apache2", "/usr/lib/apache2/modules/mod_auth_openidc.so"]
             }
             Self::EnvoyExtAuthz | Self::EnvoyJwt | Self::EnvoyJwtCached => &[ENVOY],
@@ -139,9 +137,6 @@ impl Peer {
         let (file, conf) = match self {
             Self::HaproxyJwt => ("haproxy.cfg", haproxy(site, addr)),
             Self::CaddyForwardAuth => ("Caddyfile", caddy(site, resolver, addr)),
-            Self::ApacheIntrospection => {
-                ("apache.conf", apache(&introspection(resolver), site, addr, dir))
-            }
             Self::ApacheJwt => ("apache.conf", apache(&local_keys(site), site, addr, dir)),
             Self::EnvoyJwt => ("envoy.yaml", envoy(&jwt_authn(site, false)?, site, resolver, addr)),
             Self::EnvoyJwtCached => {
@@ -157,9 +152,7 @@ impl Peer {
                 pinned.arg("GOMAXPROCS=1").arg(format!("HOME={}", dir.display()));
                 pinned.args(["caddy", "run", "--adapter", "caddyfile", "--config"]).arg(file)
             }
-            Self::ApacheIntrospection | Self::ApacheJwt => {
-                pinned.args(["apache2", "-D", "FOREGROUND", "-f"]).arg(file)
-            }
+            Self::ApacheJwt => pinned.args(["apache2", "-D", "FOREGROUND", "-f"]).arg(file),
             _ => pinned
                 .args([ENVOY, "--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c"])
                 .arg(file),
@@ -318,8 +311,7 @@ fn auth_request(ask: &str) -> String {
 }
 
 fn lua(resolver: SocketAddr, zone: &str, init: &str) -> String {
-    let names: String =
-        IDENTITY.iter().map(|(name, _)| format!("'{}',", name.to_ascii_lowercase())).collect();
+    let names: String = IDENTITY.iter().map(|(name, _)| format!("'{name}',")).collect();
     format!(
         "{} {zone} lua_package_path '/usr/share/lua/5.1/?.lua;;';
         init_by_lua_block {{ names = {{ {names} }} }}
@@ -429,7 +421,6 @@ fn caddy(site: &Site, resolver: SocketAddr, addr: SocketAddr) -> String {
         "{{
     admin off
     auto_https off
-    persist_config off
 }}
 :{} {{
     bind 127.0.0.1
@@ -443,16 +434,6 @@ fn caddy(site: &Site, resolver: SocketAddr, addr: SocketAddr) -> String {
         addr.port(),
         names.join(" "),
         site.backend
-    )
-}
-
-fn introspection(resolver: SocketAddr) -> String {
-    format!(
-        "OIDCOAuthIntrospectionEndpoint http://{resolver}/introspect
-OIDCOAuthClientID bench
-OIDCOAuthClientSecret bench
-OIDCCacheShmMax 12000
-OIDCCacheShmEntrySizeMax 4096"
     )
 }
 

@@ -82,7 +82,7 @@ impl Process {
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         // Without it the process is gone already.
-        let _ = Command::new("kill").args(["-s", name, &pid]).status();
+        let _ = Command::new("kill").args(["-s", name, &pid]).stderr(Stdio::null()).status();
     }
 
     /// Ends it, by this signal, and waits until it did.

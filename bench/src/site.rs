@@ -119,10 +119,6 @@ fn servers(backend: SocketAddr, resolver: SocketAddr) -> String {
                     add_header X-Robots-Tag 'noindex, nofollow';
                     return 200;
                 }}
-                location = /introspect {{
-                    default_type application/json;
-                    return 200 '{{\"active\":true,\"sub\":\"{USER}\",\"exp\":4000000000}}';
-                }}
             }}
         }}"
     )
