@@ -143,7 +143,8 @@ impl Identity {
     /// The same, with room for as many fields and bytes of values.
     pub(crate) fn builder_for(fields: usize, values: usize) -> IdentityBuilder {
         let (fields, values) = (Vec::with_capacity(fields), Vec::with_capacity(values));
-        IdentityBuilder { identity: Self { fields, values, names: String::new() }, names_len: 0 }
+        let identity = Self { fields, values, names: String::new() };
+        IdentityBuilder { identity, ..IdentityBuilder::default() }
     }
 
     /// The fields: full lower-case name and value.
@@ -193,6 +194,8 @@ pub struct IdentityBuilder {
     identity: Identity,
     /// Bytes of the names of its fields.
     names_len: usize,
+    /// Which of [`NAMES`] it has: bit n stands for place n.
+    known: u16,
 }
 
 impl IdentityBuilder {
@@ -202,26 +205,26 @@ impl IdentityBuilder {
     ///
     /// See [`IdentityError`]; the identity is then as it was.
     pub fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), IdentityError> {
-        let start = self.identity.values.len();
         let known = NAMES.iter().position(|known| name.eq_ignore_ascii_case(known.as_bytes()));
-        if let Some(place) = known {
-            self.identity.values.extend_from_slice(value);
-            return self.finish(Name::Known(place as u8), start);
+        let other = match known {
+            Some(_) => String::new(),
+            None => field_name(name).ok_or(IdentityError::Name)?,
+        };
+        if is_control(value) {
+            return Err(IdentityError::Value);
         }
-        let name = field_name(name).ok_or(IdentityError::Name)?;
-        let names = self.identity.names.len();
-        self.identity.names.push_str(&name);
+        let (names, values) = (self.identity.names.len(), self.identity.values.len());
+        self.identity.names.push_str(&other);
         self.identity.values.extend_from_slice(value);
-        let range = names as u32..self.identity.names.len() as u32;
-        let finished = self.finish(Name::Other(range), start);
-        if finished.is_err() {
-            self.identity.names.truncate(names);
-        }
-        finished
+        let name = match known {
+            Some(place) => Name::Known(place as u8),
+            None => Name::Other(names as u32..self.identity.names.len() as u32),
+        };
+        self.finish(name, values).inspect_err(|_| self.identity.names.truncate(names))
     }
 
-    /// As [`push`](Self::push), for a name by its place in [`NAMES`] and a value that `write`
-    /// appends; none if it cannot.
+    /// As [`push`](Self::push), for a name by its place in [`NAMES`], and a value without control
+    /// bytes that `write` appends. None if it does not.
     pub(crate) fn push_known(
         &mut self,
         place: u8,
@@ -235,38 +238,42 @@ impl IdentityBuilder {
     /// Makes a field of `name` and of the values from `start` on, or takes those back.
     fn finish(&mut self, name: Name, start: usize) -> Result<(), IdentityError> {
         let Identity { fields, values, .. } = &self.identity;
-        let value = values.get(start..).unwrap_or_default();
         let names_len = self.names_len + self.identity.name(&name).len();
-        let is_duplicate = || {
-            fields.iter().any(|field| match (&field.name, &name) {
-                (Name::Known(own), Name::Known(new)) => own == new,
-                (own, new) => self.identity.name(own) == self.identity.name(new),
-            })
+        let bit = match name {
+            Name::Known(place) => 1_u16.checked_shl(place.into()).unwrap_or(0),
+            Name::Other(_) => 0,
+        };
+        let is_duplicate = match name {
+            Name::Known(_) => self.known & bit != 0,
+            Name::Other(_) => self.identity.get(self.identity.name(&name).as_bytes()).is_some(),
         };
         let too_large = fields.len() == MAX_FIELDS
-            || value.len() > MAX_VALUE
+            || values.len() - start > MAX_VALUE
             || names_len + values.len() > MAX_TOTAL;
-        // No end before the last byte: so the compiler looks at many bytes at once.
-        let error = if value.iter().fold(false, |found, byte| found | byte.is_ascii_control()) {
-            IdentityError::Value
-        } else if is_duplicate() {
-            IdentityError::Duplicate
-        } else if too_large {
-            IdentityError::TooLarge
-        } else {
-            let value = start as u32..values.len() as u32;
-            self.identity.fields.push(Field { name, value });
-            self.names_len = names_len;
-            return Ok(());
-        };
-        self.identity.values.truncate(start);
-        Err(error)
+        if is_duplicate || too_large {
+            self.identity.values.truncate(start);
+            return Err(match is_duplicate {
+                true => IdentityError::Duplicate,
+                false => IdentityError::TooLarge,
+            });
+        }
+        let value = start as u32..values.len() as u32;
+        self.identity.fields.push(Field { name, value });
+        self.names_len = names_len;
+        self.known |= bit;
+        Ok(())
     }
 
     /// The identity.
     pub fn build(self) -> Identity {
         self.identity
     }
+}
+
+/// Whether there are bytes that no header's value can have.
+pub(crate) fn is_control(value: &[u8]) -> bool {
+    // No end before the last byte: so the compiler looks at many bytes at once.
+    value.iter().fold(false, |found, byte| found | byte.is_ascii_control())
 }
 
 fn to_usize(range: &Range<u32>) -> Range<usize> {

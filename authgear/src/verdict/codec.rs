@@ -7,7 +7,7 @@
 use std::io::Write as _;
 
 use super::{NoSession, Verdict};
-use crate::identity::{Identity, NAMES, PREFIX};
+use crate::identity::{is_control, Identity, NAMES, PREFIX};
 
 const INVALID: u8 = 1;
 const NONE: u8 = 2;
@@ -116,10 +116,13 @@ fn decode_identity(mut bytes: &[u8]) -> Option<Identity> {
     Some(builder.build())
 }
 
-/// Appends the value.
+/// Appends the value, if it can be a header's.
 fn decode_value(form: u8, bytes: &mut &[u8], out: &mut Vec<u8>) -> Option<()> {
     match form {
-        BYTES => out.extend_from_slice(decode_bytes(bytes)?),
+        BYTES => {
+            let value = decode_bytes(bytes).filter(|value| !is_control(value))?;
+            out.extend_from_slice(value);
+        }
         TRUE => out.extend_from_slice(b"true"),
         FALSE => out.extend_from_slice(b"false"),
         DECIMAL => write_decimal(decode_varint(bytes)?, out),
