@@ -12,7 +12,7 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::kept;
-use authgear::key::{Key, KeySecret};
+use authgear::key::{Key, KeyHasher, KeySecret};
 use authgear::token::Fingerprint;
 use authgear::verdict::Verdict;
 use authgear::zone::{Record, NEVER};
@@ -138,7 +138,7 @@ struct Front {
 /// A worker's view of a zone.
 pub struct Cache {
     map: Map<MapHeader>,
-    front: RefCell<LruCache<Key, Front>>,
+    front: RefCell<LruCache<Key, Front, KeyHasher>>,
 }
 
 /// How a look-up ended.
@@ -158,7 +158,8 @@ impl Cache {
     /// A view with an empty front.
     pub fn new(zone: &CacheZone) -> Self {
         let front = NonZeroUsize::new(zone.front).unwrap_or(NonZeroUsize::MIN);
-        Self { map: Map::new(zone.shared), front: RefCell::new(LruCache::new(front)) }
+        let front = LruCache::with_hasher(front, KeyHasher::default());
+        Self { map: Map::new(zone.shared), front: RefCell::new(front) }
     }
 
     /// The secret of the zone's keys.
