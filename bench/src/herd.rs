@@ -26,6 +26,7 @@ const HERDS: [Herd; 2] = [
         name: "200 requests",
         requests: 200,
         peers: &[
+            Peer::Ceiling,
             Peer::Cached("10m"),
             Peer::Uncached,
             Peer::AuthRequestKeepalive,
@@ -37,6 +38,7 @@ const HERDS: [Herd; 2] = [
         name: "page with 30 assets",
         requests: 30,
         peers: &[
+            Peer::Ceiling,
             Peer::Cached("10m"),
             Peer::Uncached,
             Peer::AuthRequestKeepalive,
