@@ -1,15 +1,30 @@
 # make test    builds the module and runs every test, installing what is missing first
+# make test-asan    runs the integration tests with AddressSanitizer and LeakSanitizer
+# make fuzz SECONDS=60    runs each fuzz target so long
+# make package      builds the .deb for the nginx of Debian's packages
 # make demo    shows it at work; make demo ONCE=1 checks each answer and exits
 # make bench   measures it side by side with what people would use instead; see bench/README.md
 # make build   target/release/libngx_http_authgear_module.so, for the nginx of Debian's packages
+#
+# With NGINX=1.26 or NGINX=1.30 they are for the nginx of Debian 13, or of Debian's testing suite,
+# which is unpacked into build/ and not installed; ONLY="auto:: jwt::" runs some of the tests.
 #
 # For another nginx, name its configured sources (the same version and options as the binary):
 #   make build NGINX_SOURCE_DIR=/path/to/nginx-1.30.0 NGINX_BUILD_DIR=/path/to/nginx-1.30.0/objs
 
 CARGO ?= cargo
-MODULE := target/release/libngx_http_authgear_module.so
+SUITE_1.26 := trixie
+SUITE_1.30 := testing
+TARGET := target
 
-ifeq ($(NGINX_SOURCE_DIR)$(NGINX_BUILD_DIR),)
+ifneq ($(NGINX),)
+SUITE := $(or $(SUITE_$(NGINX)),$(error NGINX is 1.26 or 1.30))
+UNPACKED := $(CURDIR)/build/nginx-$(NGINX)
+TARGET := build/nginx-$(NGINX)/target
+NGINX_ENV := NGINX_SOURCE_DIR=$(UNPACKED)/src NGINX_BUILD_DIR=$(UNPACKED)/objs
+HEADERS := $(UNPACKED)/complete
+TEST_ENV = AUTHGEAR_NGINX=$(UNPACKED)/nginx AUTHGEAR_MODULE=$(CURDIR)/$(MODULE)
+else ifeq ($(NGINX_SOURCE_DIR)$(NGINX_BUILD_DIR),)
 DEBIAN_SOURCE := /usr/share/nginx/src
 DEBIAN_OBJS := $(CURDIR)/build/debian
 NGINX_ENV := NGINX_SOURCE_DIR=$(DEBIAN_SOURCE) NGINX_BUILD_DIR=$(DEBIAN_OBJS)
@@ -19,6 +34,8 @@ NGINX_ENV := $(if $(NGINX_SOURCE_DIR),NGINX_SOURCE_DIR=$(NGINX_SOURCE_DIR)) \
              $(if $(NGINX_BUILD_DIR),NGINX_BUILD_DIR=$(NGINX_BUILD_DIR))
 HEADERS :=
 endif
+
+MODULE = $(TARGET)/release/libngx_http_authgear_module.so
 
 # Installs what is missing of Debian's packages $(1), and says so.
 define install
@@ -40,11 +57,11 @@ define newline
 
 endef
 
-.PHONY: build test demo lint build-dependencies nginx clean \
+.PHONY: build test test-asan package test-package fuzz demo lint build-dependencies nginx clients clean \
         bench bench-tool bench-peers bench-instructions bench-memory bench-report
 
 build: build-dependencies $(HEADERS)
-	$(NGINX_ENV) $(CARGO) build --release --locked
+	$(NGINX_ENV) $(CARGO) build --release --locked --target-dir $(TARGET)
 	@echo "built $(MODULE)"
 
 build-dependencies:
@@ -56,18 +73,89 @@ $(DEBIAN_OBJS)/Makefile: | build-dependencies
 	    ./configure "$${NGX_CONF_FLAGS[@]}" --with-cc-opt=-fPIC --builddir=$(DEBIAN_OBJS)' \
 	    >/dev/null
 
+# The nginx of another suite, and headers configured as it was.
+$(CURDIR)/build/nginx-%/complete: | build-dependencies
+	$(call install,nginx-dev patchelf)
+	packaging/debian-nginx.sh $(SUITE) $(@D)
+	$(@D)/nginx -v 2>&1 | grep -F 'nginx/$(NGINX).'
+
+# Its files under /etc/nginx are those that the tests include, whichever nginx they run.
 nginx:
 	$(call install,nginx ca-certificates)
 
-test: build nginx
+# Clients that tests let have their say.
+clients:
+	$(call install,curl python3 python3-grpcio chromium chromium-driver)
+
+test: build nginx clients
 	$(CARGO) test --locked -p authgear
-	$(CARGO) test --locked -p authgear-tests
+	$(TEST_ENV) $(CARGO) test --locked -p authgear-tests -- $(ONLY)
+
+# The integration tests with AddressSanitizer and LeakSanitizer in nginx and in the module; no
+# report may remain but of what nginx itself does not free: its master's first cycle, all of what
+# `nginx -t` reads, and the event loop's arrays. Memory that is not given back makes the one test
+# useless that looks at the size of processes.
+ASAN := $(CURDIR)/build/nginx-asan
+ASAN_TARGET := x86_64-unknown-linux-gnu
+ASAN_REPORTS := $(ASAN)/reports
+ASAN_OURS := ERROR: AddressSanitizer|ngx_(worker|single)_process_cycle|panicked
+
+test-asan: build-dependencies nginx
+	$(call install,libssl-dev libpcre2-dev zlib1g-dev)
+	packaging/asan-nginx.sh $(ASAN)
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
+	    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+	    NGINX_SOURCE_DIR=$(ASAN)/src NGINX_BUILD_DIR=$(ASAN)/src/objs \
+	    $(CARGO) build --release --locked --target $(ASAN_TARGET) --target-dir $(ASAN)/target
+	rm -rf $(ASAN_REPORTS) && mkdir $(ASAN_REPORTS)
+	echo leak:ngx_event_process_init > $(ASAN)/suppressions
+	AUTHGEAR_NGINX=$(ASAN)/nginx \
+	AUTHGEAR_MODULE=$(ASAN)/target/$(ASAN_TARGET)/release/libngx_http_authgear_module.so \
+	ASAN_OPTIONS=log_path=$(ASAN_REPORTS)/report:exitcode=0:detect_odr_violation=0 \
+	LSAN_OPTIONS=suppressions=$(ASAN)/suppressions:print_suppressions=0:exitcode=0 \
+	$(CARGO) test --locked -p authgear-tests --test integration -- \
+	    --skip reload_after_reload_leaves_nothing_behind $(ONLY)
+	@found=$$(grep -lE '$(ASAN_OURS)' $(ASAN_REPORTS)/* 2>/dev/null; \
+	    awk '/Direct leak/ { direct = 1 } /^$$/ { direct = 0 } \
+	        direct && /libngx_http_authgear/ { print FILENAME; exit }' $(ASAN_REPORTS)/* 2>/dev/null); \
+	if [ -n "$$found" ]; then cat $$found; exit 1; fi; echo "no report of AddressSanitizer"
+
+# build/package/*.deb: the module for Debian's nginx, as Debian packages its own.
+PACKAGE := build/package
+package: build
+	$(call install,debhelper dpkg-dev lintian nginx-dev)
+	rm -rf $(PACKAGE) && mkdir -p $(PACKAGE)/source
+	git archive HEAD | tar -x -C $(PACKAGE)/source
+	cp -r packaging/debian $(PACKAGE)/source/debian
+	cd $(PACKAGE)/source && \
+	    TARGET=$(abspath $(TARGET)) dpkg-buildpackage --build=binary --no-check-builddeps \
+	    --unsigned-source --unsigned-changes >../build.log 2>&1 || { cat ../build.log; exit 1; }
+	rm -rf $(PACKAGE)/source
+	lintian --fail-on warning --tag-display-limit 0 $(PACKAGE)/*.changes
+	@ls $(PACKAGE)/*.deb
+
+# Installs it, and takes it away again.
+test-package: package nginx
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo packaging/test-package.sh
+
+# Each fuzz target for so long, from the seeds and from what was found before.
+SECONDS ?= 60
+fuzz: build-dependencies
+	@command -v cargo-fuzz >/dev/null || { \
+	    echo "installing cargo-fuzz (cargo)"; $(CARGO) install --quiet --locked cargo-fuzz; }
+	$(call install,g++)
+	cd fuzz && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz build -O
+	cd fuzz && for target in $$(cargo fuzz list); do \
+	    mkdir -p corpus/$$target; \
+	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -O $$target corpus/$$target seeds/$$target -- \
+	        -max_total_time=$(SECONDS) -timeout=5 -verbosity=0 || exit 1; \
+	done
 
 demo: build nginx
-	$(CARGO) run --quiet --locked -p authgear-tests --bin demo -- \
+	$(TEST_ENV) $(CARGO) run --quiet --locked -p authgear-tests --bin demo -- \
 	    $(if $(PORT),--port $(PORT)) $(if $(ONCE),--once)
 
-BENCH := target/release/authgear-bench
+BENCH = $(TEST_ENV) target/release/authgear-bench
 PEERS := libnginx-mod-http-lua lua-resty-core lua-resty-lrucache haproxy caddy apache2 \
          libapache2-mod-auth-openidc
 ENVOY := build/bench-venv/bin/envoy
@@ -105,6 +193,7 @@ bench-peers:
 
 lint: build-dependencies $(HEADERS)
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(NGINX_ENV) $(CARGO) clippy --locked --release -- -D warnings
 	$(CARGO) clippy --locked -p authgear -p authgear-bench -p authgear-tests --all-targets \
 	    -- -D warnings

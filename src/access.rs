@@ -6,19 +6,22 @@
 //! 3. [`access`]: the verdict on the credentials is found, and handed over: as request headers
 //!    for the backend and as variables. It may suspend the request to ask.
 //!    Then the location's policy allows, denies, or has no opinion.
-//! 4. [`header_filter`]: an answer that denies access says what would help.
+//! 4. [`precontent`]: of who was let in, the backend gets the credentials, or not.
+//! 5. [`header_filter`]: an answer that denies access says what would help.
 
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::identity::is_identity_header;
+use authgear::set_cookie::SetCookies;
 use authgear::verdict::{Reason, Verdict};
 use smallvec::SmallVec;
 
 use crate::conf::location::Fallback;
 use crate::conf::project::Project;
 use crate::conf::{Id, LocationConf, Mode};
+use crate::credentials;
 use crate::denial::{self, Denial};
 use crate::lookup::{self, Finding, Pending, Step};
 use crate::nginx::{Failed, Fields, Level, Request, State, Status};
@@ -41,6 +44,8 @@ pub struct RequestState {
     denial: RefCell<Option<Denial>>,
     /// Why, once that was answered.
     denied: Cell<Option<Reason>>,
+    /// What Authgear told the client besides, where locations relay it.
+    set_cookies: RefCell<Vec<Rc<SetCookies>>>,
 }
 
 impl RequestState {
@@ -67,6 +72,14 @@ impl RequestState {
     fn finding(&self, subject: Subject) -> Option<Finding> {
         let findings = self.findings.borrow();
         findings.iter().find(|(own, _)| *own == subject).map(|(_, finding)| finding.clone())
+    }
+
+    /// What is relayed to the client of what Authgear told it: once.
+    fn relay(&self, subject: Subject) {
+        let mut findings = self.findings.borrow_mut();
+        let finding = findings.iter_mut().find(|(own, _)| *own == subject);
+        let set_cookies = finding.and_then(|(_, finding)| finding.set_cookies.take());
+        self.set_cookies.borrow_mut().extend(set_cookies);
     }
 
     fn keep(&self, subject: Subject, finding: Finding) -> Finding {
@@ -105,9 +118,10 @@ fn strip(request: &mut Request) -> Status {
     }
 }
 
-/// Only the location of this pass says who the client is.
+/// Only the location of this pass says who the client is, and what of its credentials goes on.
 fn withdraw(request: &mut Request) {
     if let Some(state) = request.state::<Authgear>() {
+        credentials::restore(request, &state);
         request.withdraw(&state);
         // post_action goes on with a request whose client left while it waited.
         request.cancel_suspension(&state);
@@ -132,6 +146,9 @@ pub fn access(request: &mut Request) -> Status {
     };
     // What was denied on another project's account is not denied here.
     drop(state.denial.borrow_mut().take_if(|denial| denial.project != project.id));
+    if location.relay_cookies() {
+        state.relay((project.id, location.mode()));
+    }
     if hand_over(request, &state, location, &finding).is_err() {
         return Status::InternalServerError;
     }
@@ -172,6 +189,23 @@ fn deny(
     let status = Status::Http(denial.status);
     *state.denial.borrow_mut() = Some(denial);
     status
+}
+
+/// Whoever let the request in, and whatever the verdict: a backend that need not see credentials
+/// does not.
+pub fn precontent(request: &mut Request) -> Status {
+    let location = request.location::<Authgear>();
+    let Some(project) = &location.project else { return Status::Declined };
+    if location.forward_credentials() || !request.is_main() {
+        return Status::Declined;
+    }
+    let Ok(state) = request.state_or_default::<Authgear>() else {
+        return Status::InternalServerError;
+    };
+    match credentials::hide(request, &state, project) {
+        Ok(()) => Status::Declined,
+        Err(Failed) => Status::InternalServerError,
+    }
 }
 
 /// The verdict of `project` on the request; none while the request must wait for it.
@@ -234,6 +268,7 @@ pub fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
         return Ok(None);
     }
     let Some(state) = request.state::<Authgear>() else { return Ok(None) };
+    relay_cookies(request, &state)?;
     let Some(denial) = state.denial.take() else { return Ok(None) };
     if !denial.is_final(request) {
         *state.denial.borrow_mut() = Some(denial);
@@ -241,4 +276,20 @@ pub fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
     }
     state.denied.set(Some(denial.reason));
     denial.answer(request)
+}
+
+/// Whatever is answered, and by whom, is for this client alone then.
+fn relay_cookies(request: &mut Request, state: &State<Authgear>) -> Result<(), Failed> {
+    let all = state.set_cookies.borrow();
+    let lines = all.iter().flat_map(|cookies| cookies.iter());
+    for line in lines {
+        // nginx runs filters again for an answer that takes the place of another.
+        if !request.has_header_out("Set-Cookie", line) {
+            request.add_header_out("Set-Cookie", line)?;
+        }
+    }
+    if !all.is_empty() {
+        request.replace_header_out("Cache-Control", "no-store")?;
+    }
+    Ok(())
 }

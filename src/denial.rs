@@ -6,12 +6,13 @@ use std::rc::Rc;
 
 use authgear::denial::{grpc_status, problem, Client};
 use authgear::policy::Shortfall;
+use authgear::redirect::leads_back;
 use authgear::verdict::{Reason, Unavailable, Verdict};
 
 use crate::conf::project::{Project, Upstream};
 use crate::conf::{Id, LocationConf};
 use crate::nginx::{self, ComplexValue, Failed, Request};
-use crate::{lookup, worker, Authgear};
+use crate::{credentials, lookup, worker, Authgear};
 
 /// An answer to who is denied access.
 pub struct Denial {
@@ -47,7 +48,7 @@ impl Denial {
     pub fn answer(&self, request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
         if self.is_grpc {
             request.answer(200, "application/grpc", 0);
-            request.add_header_out("Cache-Control", "no-store")?;
+            request.replace_header_out("Cache-Control", "no-store")?;
             request.add_header_out("grpc-status", grpc_status(self.status))?;
             request.add_header_out("grpc-message", self.reason.as_str())?;
             return Ok(Some(Vec::new()));
@@ -55,7 +56,7 @@ impl Denial {
         if let Some(url) = &self.login {
             request.answer(302, "", 0);
             request.add_header_out("Location", url)?;
-            request.add_header_out("Cache-Control", "no-store")?;
+            request.replace_header_out("Cache-Control", "no-store")?;
             return Ok(Some(Vec::new()));
         }
         if let Some((name, value)) = &self.header {
@@ -95,7 +96,7 @@ pub fn judge(
         }
         let Some(shortfall) = shortfall else { continue };
         let status = requirement.error.unwrap_or(shortfall.status());
-        let bearer = lookup::has_bearer(request);
+        let bearer = credentials::has_bearer(request);
         let mut challenge = shortfall.challenge(status, bearer);
         if let (Some(challenge), Some(url)) = (&mut challenge, location.resource_metadata()) {
             let separator = if challenge == "Bearer" { " " } else { ", " };
@@ -136,14 +137,8 @@ fn place(request: &Request) -> (&'static LocationConf, Vec<u8>) {
 /// Where to log in, unless the request is for that page itself.
 fn login(request: &Request, url: ComplexValue) -> Result<Option<String>, Failed> {
     let url = String::from_utf8_lossy(request.evaluate(url)?).into_owned();
-    let origin = request.main_conf::<Authgear>().origin();
-    let here = match origin {
-        Some(origin) => url.strip_prefix(&*String::from_utf8_lossy(request.evaluate(origin)?)),
-        None => None,
-    };
-    let path = here.unwrap_or(&url).split(['?', '#']).next().unwrap_or_default();
-    let path = if path.is_empty() { "/" } else { path };
-    let is_here = path.as_bytes() == request.path();
+    let host = lookup::header(request, b"host").unwrap_or_default();
+    let is_here = leads_back(url.as_bytes(), host, request.path(), request.uri_as_sent());
     // What comes from the client may be in it, encoded or not: it must stay one header.
     let is_url = !url.is_empty() && url.bytes().all(|byte| byte.is_ascii_graphic());
     Ok((!is_here && is_url).then_some(url))

@@ -9,6 +9,7 @@ mod access;
 mod cache;
 mod client;
 mod conf;
+mod credentials;
 mod denial;
 mod keys;
 mod lookup;
@@ -18,7 +19,7 @@ mod shared;
 mod variables;
 mod worker;
 
-use nginx::{Conf, ConfError, Failed, ModuleCell, Phase, Request, Status, Value};
+use nginx::{Conf, ConfError, Failed, ModuleCell, Phase, Renewal, Request, Status, Value};
 
 /// The module, for nginx's tables of configurations and contexts.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ nginx::nginx_modules!(
         conf::policy::LoginRedirect,
         conf::policy::Preflight,
         conf::backend::SetHeaders,
+        conf::backend::ForwardCredentials,
+        conf::backend::RelayCookies,
         conf::cache::Zone,
         conf::cache::Cache,
         conf::cache::CacheValid,
@@ -74,7 +77,9 @@ impl nginx::Module for Authgear {
         main.check_names()?;
         main.compile(cf)?;
         main.declare_own_zone(cf)?;
-        main.find_servers(cf)
+        main.find_servers(cf)?;
+        conf::lint::check(cf, main);
+        Ok(())
     }
 
     fn init_process(main: &'static conf::MainConf) {
@@ -95,6 +100,7 @@ impl nginx::Module for Authgear {
             Phase::ServerRewrite => access::server_rewrite(request),
             Phase::Preaccess => access::preaccess(request),
             Phase::Access => access::access(request),
+            Phase::Precontent => access::precontent(request),
         }
     }
 
@@ -106,8 +112,15 @@ impl nginx::Module for Authgear {
         variables::remote_user(request)
     }
 
-    fn has_variable(main: &conf::MainConf, name: &[u8]) -> bool {
-        variables::is_own(name) || main.requires_variable(name)
+    fn renewal(main: &conf::MainConf, name: &[u8], of_prefix: bool) -> Renewal {
+        let is_own = variables::is_own(name, of_prefix);
+        if is_own || (main.hides_credentials && credentials::is_shown_by(name, of_prefix)) {
+            Renewal::Always
+        } else if main.requires_variable(name) {
+            Renewal::IfPossible
+        } else {
+            Renewal::Never
+        }
     }
 
     fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {

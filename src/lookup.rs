@@ -10,6 +10,7 @@ use authgear::credentials::Credentials;
 use authgear::identity::is_identity_header;
 use authgear::key::Key;
 use authgear::resolver;
+use authgear::set_cookie::SetCookies;
 use authgear::token::Claims;
 use authgear::verdict::{NoSession, Unavailable, Verdict};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -19,6 +20,7 @@ use crate::cache::{Answer, Cache, Found, Kept, Seen, Use};
 use crate::conf::cache::{UseStale, Valid};
 use crate::conf::project::{Project, Upstream};
 use crate::conf::{Id, LocationConf, Mode};
+use crate::credentials;
 use crate::nginx::{self, Failed, Request, State, SubrequestOutcome};
 use crate::{worker, Authgear};
 use token::Judged;
@@ -34,6 +36,8 @@ pub struct Finding {
     pub cache_status: Option<&'static str>,
     /// It is of the bearer token alone, which was verified here: its claims can be believed.
     pub by_token: bool,
+    /// What Authgear told the client besides, if it was asked for this request.
+    pub set_cookies: Option<Rc<SetCookies>>,
 }
 
 /// A look-up that a request waits for.
@@ -56,7 +60,7 @@ enum Source {
 }
 
 struct Subrequest {
-    answer: Rc<RefCell<Option<Verdict>>>,
+    answer: Rc<RefCell<Option<resolver::Answer>>>,
     question: Question,
     cache: Option<Rc<Cache>>,
 }
@@ -92,6 +96,8 @@ pub struct Landing {
     followed: bool,
     /// See [`Finding::by_token`].
     by_token: bool,
+    /// For all who have a seat. Another worker's passengers are not told.
+    set_cookies: Option<Rc<SetCookies>>,
 }
 
 impl Landing {
@@ -109,7 +115,7 @@ pub fn start(
     project: &Rc<Project>,
 ) -> Result<Step, Failed> {
     let mode = location.mode();
-    let mut credentials = read_credentials(request, project);
+    let mut credentials = credentials::read(request, project);
     if mode == Mode::Jwt {
         credentials = credentials.without_cookies();
     }
@@ -181,7 +187,7 @@ pub fn start(
             Source::Flight { seat, joined }
         }
         Upstream::Location(uri) => {
-            let answer = ask_location(request, uri, &question.request)?;
+            let answer = ask_location(request, project, uri, &question.request)?;
             Source::Subrequest(Box::new(Subrequest { answer, question, cache }))
         }
     };
@@ -232,11 +238,12 @@ impl Pending {
                 (seat.landing().unwrap_or_else(|| unavailable(Unavailable::Timeout)), *joined)
             }
             Source::Subrequest(asked) => {
-                let answer = asked.question.sort(Rc::new(asked.answer.take()?));
+                let said = asked.answer.take()?;
+                let answer = asked.question.sort(Rc::new(said.verdict));
                 if let (Some(cache), Answer::Keep(kept)) = (&asked.cache, &answer) {
                     cache.put(&asked.question.key, kept);
                 }
-                (Landing::of(answer, false), false)
+                (Landing::of(answer, false).telling(said.set_cookies), false)
             }
         };
         if landing.failed {
@@ -250,7 +257,8 @@ impl Pending {
         Some(if landing.by_token {
             Finding::by_token(landing.verdict, status)
         } else {
-            Finding::asked(landing.verdict, status)
+            let set_cookies = landing.set_cookies;
+            Finding { set_cookies, ..Finding::asked(landing.verdict, status) }
         })
     }
 }
@@ -258,17 +266,21 @@ impl Pending {
 impl Finding {
     fn no_credentials() -> Self {
         let verdict = Rc::new(Verdict::None(NoSession::NoCredentials));
-        Self { verdict, source: "none", cache_status: None, by_token: false }
+        Self { source: "none", cache_status: None, ..Self::of(verdict, "") }
     }
 
     fn kept(kept: &Kept, status: &'static str) -> Self {
         let verdict = Rc::clone(&kept.verdict);
-        let by_token = kept.key.is_some();
-        Self { verdict, source: "cache", cache_status: Some(status), by_token }
+        Self { source: "cache", by_token: kept.key.is_some(), ..Self::of(verdict, status) }
     }
 
     fn by_token(verdict: Rc<Verdict>, status: &'static str) -> Self {
-        Self { verdict, source: "jwt", cache_status: Some(status), by_token: true }
+        Self { source: "jwt", by_token: true, ..Self::of(verdict, status) }
+    }
+
+    fn of(verdict: Rc<Verdict>, status: &'static str) -> Self {
+        let (source, cache_status) = ("resolver", Some(status));
+        Self { verdict, source, cache_status, by_token: false, set_cookies: None }
     }
 
     fn asked(verdict: Rc<Verdict>, status: &'static str) -> Self {
@@ -276,7 +288,7 @@ impl Finding {
             Verdict::Unavailable(why) if why.nobody_was_asked() => "none",
             _ => "resolver",
         };
-        Self { verdict, source, cache_status: Some(status), by_token: false }
+        Self { source, ..Self::of(verdict, status) }
     }
 }
 
@@ -348,17 +360,23 @@ impl Landing {
             Answer::Keep(kept) => (kept.verdict, false),
             Answer::Pass { verdict, .. } => (verdict, true),
         };
-        Self { verdict, failed, followed, by_token: false }
+        Self { verdict, failed, followed, by_token: false, set_cookies: None }
     }
 
     fn of_token(verdict: Rc<Verdict>) -> Self {
-        Self { verdict, failed: false, followed: false, by_token: true }
+        Self { verdict, failed: false, followed: false, by_token: true, set_cookies: None }
+    }
+
+    /// The same, with what Authgear told besides.
+    fn telling(mut self, set_cookies: SetCookies) -> Self {
+        self.set_cookies = (!set_cookies.is_empty()).then(|| Rc::new(set_cookies));
+        self
     }
 }
 
 fn unavailable(why: Unavailable) -> Landing {
     let verdict = Rc::new(Verdict::Unavailable(why));
-    Landing { verdict, failed: true, followed: false, by_token: false }
+    Landing { verdict, failed: true, followed: false, by_token: false, set_cookies: None }
 }
 
 /// Flies: asks Authgear, or follows the worker that does, and lands with the answer.
@@ -367,9 +385,11 @@ fn spawn(pilot: Pilot, project: &Rc<Project>, cache: Option<Rc<Cache>>, question
     // A leader that does not come back within its own deadline is lost.
     let lease = project.timeout + Duration::from_millis(500);
     nginx::spawn(async move {
+        let set_cookies = RefCell::default();
         let ask = || async {
-            let verdict = Rc::new(client.ask(question.request.clone()).await);
-            let answer = question.sort(verdict);
+            let said = client.ask(question.request.clone()).await;
+            set_cookies.replace(said.set_cookies);
+            let answer = question.sort(Rc::new(said.verdict));
             if matches!(answer, Answer::Pass { code: BLANK, .. }) {
                 client.blank_answer();
             }
@@ -383,53 +403,45 @@ fn spawn(pilot: Pilot, project: &Rc<Project>, cache: Option<Rc<Cache>>, question
             }
             None => Landing::of(ask().await, false),
         };
-        pilot.land(landing);
+        pilot.land(landing.telling(set_cookies.take()));
     });
 }
 
 /// Asks a location of the user's, by a subrequest that carries `question` and nothing else.
 fn ask_location(
     request: &mut Request,
+    project: &Rc<Project>,
     uri: &str,
     question: &http::Request<()>,
-) -> Result<Rc<RefCell<Option<Verdict>>>, Failed> {
+) -> Result<Rc<RefCell<Option<resolver::Answer>>>, Failed> {
     let headers: Vec<(&[u8], &[u8])> = (question.headers().iter())
         .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
         .collect();
     let answer = Rc::new(RefCell::new(None));
     let slot = Rc::clone(&answer);
-    let done = move |outcome| *slot.borrow_mut() = Some(read_location(outcome));
+    let project = Rc::clone(project);
+    let done = move |outcome| *slot.borrow_mut() = Some(read_location(outcome, &project));
     request.subrequest(uri, &headers, Box::new(done))?;
     Ok(answer)
 }
 
-fn read_location(outcome: SubrequestOutcome) -> Verdict {
+fn read_location(outcome: SubrequestOutcome, project: &Project) -> resolver::Answer {
     let SubrequestOutcome::Answer { status, headers } = outcome else {
-        return Verdict::Unavailable(Unavailable::BadStatus);
+        return Unavailable::BadStatus.into();
     };
+    let counts = |name: &[u8]| is_identity_header(name) || name.eq_ignore_ascii_case(b"set-cookie");
     let mut map = HeaderMap::new();
-    for (name, value) in headers.iter().filter(|(name, _)| is_identity_header(name)) {
+    for (name, value) in headers.iter().filter(|(name, _)| counts(name)) {
         let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
         else {
-            return Verdict::Unavailable(Unavailable::BadAnswer);
+            return Unavailable::BadAnswer.into();
         };
         map.append(name, value);
     }
     match StatusCode::from_u16(status) {
-        Ok(status) => resolver::verdict(status, &map),
-        Err(_) => Verdict::Unavailable(Unavailable::BadStatus),
+        Ok(status) => resolver::Answer::read(status, &map, &project.cookies),
+        Err(_) => Unavailable::BadStatus.into(),
     }
-}
-
-/// Whether the request presents a bearer token, good or bad.
-pub fn has_bearer(request: &Request) -> bool {
-    header(request, b"authorization").is_some_and(|value| {
-        value.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
-    })
-}
-
-fn read_credentials<'a>(request: &'a Request, project: &Project) -> Credentials<'a> {
-    Credentials::read(header(request, b"authorization"), cookies(request), &project.cookies)
 }
 
 /// Value of the first header `name`.
@@ -440,13 +452,7 @@ pub fn header<'a>(request: &'a Request, name: &[u8]) -> Option<&'a [u8]> {
 
 /// The claim `name` of the request's bearer token, which was verified.
 pub fn claim(request: &Request, name: &[u8]) -> Option<Vec<u8>> {
-    let location = request.location::<Authgear>();
-    let project = location.project.as_ref()?;
-    let bearer = read_credentials(request, project).bearer()?;
+    let project = request.location::<Authgear>().project.as_ref()?;
+    let bearer = credentials::read(request, project).bearer()?;
     Some(Claims::of_verified(bearer)?.find(name)?.into_owned())
-}
-
-fn cookies(request: &Request) -> impl Iterator<Item = &[u8]> {
-    let headers = request.headers_in();
-    headers.filter(|(name, _)| name.eq_ignore_ascii_case(b"cookie")).map(|(_, value)| value)
 }

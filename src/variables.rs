@@ -37,10 +37,10 @@ pub fn define(cf: &mut Conf<'_>) -> Result<(), ConfError> {
     cf.override_variable::<Authgear>(c"remote_user")
 }
 
-/// Whether `name` is a variable that a verdict changes.
-pub fn is_own(name: &[u8]) -> bool {
-    name.starts_with(IDENTITY.as_bytes())
-        || name.starts_with(CLAIM.as_bytes())
+/// Whether `name` is a variable that a verdict changes. Authgear's guide sets its own
+/// `$x_authgear_*` by `auth_request_set`: those stay what they are.
+pub fn is_own(name: &[u8], of_prefix: bool) -> bool {
+    (of_prefix && [IDENTITY, CLAIM].iter().any(|prefix| name.starts_with(prefix.as_bytes())))
         || name == b"remote_user"
         || OWN.iter().any(|(own, _)| own.as_bytes() == name)
 }

@@ -112,6 +112,29 @@ fn a_follower_is_told_at_once() {
 }
 
 #[test]
+fn only_the_worker_that_asked_relays_cookies() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = shared(&authgear, &backend, "").server("authgear_relay_cookies on;").start();
+    let dead = authgear.session(&User::named("alice"));
+    authgear.expire(&dead);
+    let mut workers = connections(&nginx).into_iter();
+    let (_, [mut leader, _]) = workers.next().expect("a worker");
+    let (_, [mut follower, mut marker]) = workers.next().expect("another worker");
+    let gate = Gate::new();
+    authgear.inject(Fault::Gate(gate.clone()));
+    let asking = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: session={dead}\r\n\r\n");
+    leader.write(asking.as_bytes());
+    gate.wait_for_waiters(1);
+    follower.write(asking.as_bytes());
+    await_worker(&nginx, &mut marker);
+    gate.open();
+    let (led, followed) = (leader.read_response("GET"), follower.read_response("GET"));
+    assert_eq!(led.all("set-cookie").len(), 1);
+    assert_eq!(followed.header("x-cache").as_deref(), Some("JOINED"));
+    assert_eq!(followed.all("set-cookie").len(), 0);
+}
+
+#[test]
 fn a_failing_lookup_fails_for_all_workers() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = shared(&authgear, &backend, "max_fails 0; timeout 2s;").start();

@@ -365,7 +365,7 @@ fn arguments_and_places_of_authgear_on_error() {
 fn good_configurations() {
     let all = "authgear_project A_b-c.9 {
         endpoint HTTPS://192.0.2.1:443/;
-        resolver_url http://192.0.2.2:3001/resolve;
+        resolver_url http://10.0.0.2:3001/resolve;
         cookie_prefix \"\";
         connect_timeout 1ms;
         timeout 1d;
@@ -387,7 +387,7 @@ fn good_configurations() {
     }";
     let rows = [
         server("authgear https://192.0.2.1;"),
-        server("authgear http://[2001:db8::1]:8080/;"),
+        server("authgear http://[fd00::1]:8080/;"),
         server("authgear off;"),
         server("location / { limit_except GET { authgear https://192.0.2.1; } }"),
         http("authgear https://192.0.2.1; authgear_on_error anonymous;")
@@ -401,7 +401,10 @@ fn good_configurations() {
     ];
     for (n, builder) in rows.into_iter().enumerate() {
         let test = builder.file("ca.pem", Ca::new().pem()).check();
-        assert!(test.ok && !test.output.contains("[warn]"), "row {n}: {}", test.output);
+        // Some projects are declared for their own sake: see lint.rs.
+        let mut warnings = test.output.lines().filter(|line| line.contains("[warn]"));
+        let silent = warnings.all(|line| line.contains("is never used"));
+        assert!(test.ok && silent, "row {n}: {}", test.output);
     }
 }
 

@@ -165,6 +165,67 @@ fn a_browser_is_sent_to_log_in_and_told_where_it_was() {
 }
 
 #[test]
+fn the_login_page_does_not_send_to_itself() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    // Each of these forgot to lift the requirement: 401 tells so, and a loop would not.
+    let nginx = site(&authgear, &backend)
+        .listen_extra(1)
+        .file("html/login/index.html", "login")
+        .server(
+            "listen %%ADDR2%% http2;
+             authgear %%AUTHGEAR%%;
+             authgear_require session;
+             root html;
+             location / { proxy_pass http://%%BACKEND%%; }
+             location /rewritten/ {
+               authgear_login_redirect /rewritten/login?to=$authgear_return_to;
+               rewrite ^ /page.php last;
+             }
+             location = /page.php {
+               authgear_login_redirect /rewritten/login?to=$authgear_return_to;
+               proxy_pass http://%%BACKEND%%;
+             }
+             location /terminated {
+               authgear_login_redirect https://$host/terminated?to=$authgear_return_to;
+               proxy_pass http://%%BACKEND%%;
+             }
+             location /encoded {
+               authgear_login_redirect /enc%6fded;
+               proxy_pass http://%%BACKEND%%;
+             }
+             location /login/ { authgear_login_redirect /login; }
+             location /tried {
+               authgear_login_redirect /tried/login;
+               try_files $uri /page.html;
+             }
+             location /elsewhere {
+               authgear_login_redirect https://login.test/elsewhere;
+               proxy_pass http://%%BACKEND%%;
+             }",
+        )
+        .start();
+    let browser = |path: &str| BROWSER(get(&nginx, path)).send().status;
+    for (path, status) in [
+        ("/rewritten/login", 401),
+        ("/rewritten/login?to=x", 401),
+        ("/rewritten/other", 302),
+        ("/terminated", 401),
+        ("/terminated/other", 302),
+        ("/encoded", 401),
+        ("/login/", 401),
+        ("/tried/login", 401),
+        ("/tried/other", 302),
+        ("/elsewhere", 302),
+    ] {
+        assert_eq!(browser(path), status, "{path}");
+        let h2 = BROWSER(get(&nginx.addr2(), path)).send_h2().status;
+        assert_eq!(h2, status, "{path} over HTTP/2");
+    }
+    let named = |host: &str| BROWSER(get(&nginx, "/terminated")).header("Host", host).send().status;
+    assert_eq!((named("app.test"), named("APP.test:8080")), (401, 401));
+}
+
+#[test]
 fn a_problem_is_told_in_json() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend).start();

@@ -5,7 +5,7 @@ use support::{decision_table, get, Backend, Builder, Ca, Case, FakeAuthgear, Fau
 
 /// The server of the documentation, its lines as they stand there; comments and the DNS resolver,
 /// which addresses do not need, left out.
-const SERVER: &str = "
+pub(crate) const SERVER: &str = "
   location / {
     set $backend %%BACKEND%%;
     proxy_pass $backend;

@@ -296,3 +296,35 @@ fn bad_settings_are_refused() {
         amr.output
     );
 }
+
+#[test]
+fn a_variable_that_was_set_stays_set() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .server(
+            "authgear %%AUTHGEAR%%;
+             location / {
+               set $wanted $arg_wanted;
+               authgear_require $wanted;
+               proxy_set_header X-Wanted $wanted;
+               proxy_pass http://%%BACKEND%%;
+             }
+             location /asked {
+               auth_request /yes;
+               auth_request_set $answer $upstream_http_content_type;
+               authgear_require $answer;
+               proxy_set_header X-Wanted $answer;
+               proxy_pass http://%%BACKEND%%;
+             }
+             location = /yes { authgear off; proxy_pass http://%%BACKEND%%; }",
+        )
+        .start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    for (path, status) in [("/?wanted=1", 200), ("/?wanted=0", 403), ("/", 403), ("/asked", 200)] {
+        let answer = get(&nginx, path).bearer(&token).send();
+        assert_eq!(answer.status, status, "{path}");
+        if status == 200 {
+            assert!(answer.echo().header("x-wanted").is_some(), "{path}");
+        }
+    }
+}

@@ -71,6 +71,38 @@ impl CookieNames {
     pub fn contains(&self, name: &[u8]) -> bool {
         name.strip_prefix(&*self.prefix).is_some_and(|name| COOKIES.contains(&name))
     }
+
+    /// What is left of the value of a `Cookie` field without the project's cookies, whether they
+    /// would be sent or not.
+    pub fn remove_from(&self, field: &[u8]) -> Remainder {
+        let is_other = |cookie: &&[u8]| !self.contains(cookie_name(trim(cookie)));
+        let cookies = || field.split(|&byte| byte == b';');
+        if cookies().all(|cookie| is_other(&cookie)) {
+            return Remainder::All;
+        }
+        let others: Vec<&[u8]> = cookies().filter(is_other).collect();
+        if others.iter().all(|other| trim(other).is_empty()) {
+            return Remainder::Nothing;
+        }
+        Remainder::Part(trim(&others.join(&b';')).to_vec())
+    }
+}
+
+/// What is left of a value that something was taken out of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remainder {
+    /// Nothing was taken out.
+    All,
+    /// This.
+    Part(Vec<u8>),
+    /// It held nothing else.
+    Nothing,
+}
+
+/// Whether the scheme of an `Authorization` value is `bearer`, with a token behind it or without.
+pub fn has_bearer_scheme(authorization: &[u8]) -> bool {
+    let mut parts = trim(authorization).split(|&byte| !is_token_byte(byte));
+    parts.next().is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
 }
 
 /// What of a request is sent to the resolver as credentials.
@@ -234,7 +266,7 @@ fn bearer_of(authorization: &[u8]) -> Option<&[u8]> {
 }
 
 /// The name of a cookie: all of it when there is no `=`, as Go's `net/http` reads it.
-fn cookie_name(cookie: &[u8]) -> &[u8] {
+pub(crate) fn cookie_name(cookie: &[u8]) -> &[u8] {
     cookie.split(|&byte| byte == b'=').next().map(trim).unwrap_or_default()
 }
 
@@ -392,6 +424,41 @@ mod tests {
                 sent.map(str::as_bytes),
                 "{prefix:?} {fields:?}"
             );
+        }
+    }
+
+    #[test]
+    fn other_cookies_stay_as_they_are() {
+        let part = |text: &str| Remainder::Part(text.as_bytes().to_vec());
+        for (prefix, field, left) in [
+            ("", "lang=en; theme=x", Remainder::All),
+            ("", "", Remainder::All),
+            ("", " a = b ;;", Remainder::All),
+            ("", "Session=a; sessions=b; xsession=c", Remainder::All),
+            ("my_", "session=a", Remainder::All),
+            ("", "session=a", Remainder::Nothing),
+            ("", "session", Remainder::Nothing),
+            ("", ";; session=a;", Remainder::Nothing),
+            ("", " session = a ; app_session=b;app_access_token=c; ", Remainder::Nothing),
+            ("my_", "my_session=a; session=b", part("session=b")),
+            ("", "lang=en; session=a; theme=\"x\"", part("lang=en; theme=\"x\"")),
+            ("", "session=a; lang=en", part("lang=en")),
+            ("", "lang=en; session=a", part("lang=en")),
+            ("", "a=1;session=a;b=2;  c=3", part("a=1;b=2;  c=3")),
+            ("", "a=1; session=a; session=b; a=2", part("a=1; a=2")),
+        ] {
+            let names = CookieNames::new(prefix.as_bytes()).unwrap();
+            assert_eq!(names.remove_from(field.as_bytes()), left, "{prefix:?} {field:?}");
+        }
+    }
+
+    #[test]
+    fn bearer_schemes() {
+        for value in ["Bearer a", "BEARER", "bearer ", " \tBearer a", "Bearer\ta", "bearer, a"] {
+            assert!(has_bearer_scheme(value.as_bytes()), "{value:?}");
+        }
+        for value in ["", "Basic bearer", "Bearertoken", "bearer-x y", "Bear er"] {
+            assert!(!has_bearer_scheme(value.as_bytes()), "{value:?}");
         }
     }
 
@@ -572,6 +639,25 @@ mod tests {
             let header = (!cookies.is_empty()).then(|| cookies.join(&b"; "[..]));
             prop_assert_eq!(header, credentials.cookie_header());
             prop_assert_eq!(rest, tail.as_slice());
+        }
+
+        #[test]
+        fn what_is_left_has_all_others_and_none_of_the_projects(
+            field in r"([ \t]?(session|app_session|x)?[ ]?=?(session|[=;\x00 ])?;?){0,5}",
+        ) {
+            let (names, field) = (names(), field.into_bytes());
+            let left = match names.remove_from(&field) {
+                Remainder::All => field.clone(),
+                Remainder::Part(left) => left,
+                Remainder::Nothing => Vec::new(),
+            };
+            let others = |field: &[u8]| -> Vec<Vec<u8>> {
+                let cookies = field.split(|&byte| byte == b';').map(trim);
+                let others = cookies.filter(|c| !c.is_empty() && !names.contains(cookie_name(c)));
+                others.map(<[u8]>::to_vec).collect()
+            };
+            prop_assert_eq!(others(&left), others(&field));
+            prop_assert_eq!(names.remove_from(&left), Remainder::All);
         }
 
         #[test]

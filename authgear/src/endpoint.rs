@@ -182,6 +182,25 @@ impl Url {
         &self.authority
     }
 
+    /// Whether what is sent there passes in clear through networks that may be anybody's: by
+    /// plain HTTP to an address that is neither of this machine nor private (RFC 1918, RFC 4193),
+    /// or to a name that may stand for one.
+    pub fn is_exposed(&self) -> bool {
+        let private = |ip: Ipv4Addr| ip.is_loopback() || ip.is_private() || ip.is_link_local();
+        let safe = match self.ip {
+            Some(IpAddr::V4(ip)) => private(ip),
+            Some(IpAddr::V6(ip)) => {
+                ip.is_loopback()
+                    || ip.is_unique_local()
+                    || ip.is_unicast_link_local()
+                    || ip.to_ipv4_mapped().is_some_and(private)
+            }
+            // RFC 6761 section 6.3.
+            None => self.host == "localhost" || self.host.ends_with(".localhost"),
+        };
+        self.scheme == Scheme::Http && !safe
+    }
+
     /// The path as given: at least `/`, not decoded.
     pub fn path(&self) -> &str {
         &self.path
@@ -303,6 +322,35 @@ fn ends_in_number(name: &str) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_passes_in_clear() {
+        for (url, exposed) in [
+            ("https://a.example", false),
+            ("https://192.0.2.1", false),
+            ("http://a.example", true),
+            ("http://authgear:3001/resolve", true),
+            ("http://192.0.2.1", true),
+            ("http://172.32.0.1", true),
+            ("http://[2001:db8::1]", true),
+            ("http://[::ffff:192.0.2.1]", true),
+            ("http://localhost:3000", false),
+            ("http://LOCALHOST.", false),
+            ("http://app.localhost", false),
+            ("http://notlocalhost", true),
+            ("http://127.9.9.9", false),
+            ("http://10.0.0.7:3001", false),
+            ("http://172.31.0.1", false),
+            ("http://192.168.1.1", false),
+            ("http://169.254.1.1", false),
+            ("http://[::1]", false),
+            ("http://[fd00::1]", false),
+            ("http://[fe80::1]", false),
+            ("http://[::ffff:10.0.0.1]", false),
+        ] {
+            assert_eq!(Url::parse(url).unwrap().is_exposed(), exposed, "{url}");
+        }
+    }
 
     #[test]
     fn urls_have_a_normal_form() {

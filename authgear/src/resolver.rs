@@ -4,12 +4,13 @@
 
 use std::net::IpAddr;
 
-use http::header::{HeaderValue, AUTHORIZATION, COOKIE, HOST, USER_AGENT};
+use http::header::{HeaderValue, AUTHORIZATION, COOKIE, HOST, SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, Request, StatusCode, Uri};
 
-use crate::credentials::Credentials;
+use crate::credentials::{CookieNames, Credentials};
 use crate::endpoint::Endpoint;
 use crate::identity::{self, Identity, IdentityError};
+use crate::set_cookie::SetCookies;
 use crate::verdict::{NoSession, Unavailable, Verdict};
 
 /// Longest `User-Agent` that is sent, in bytes; of a longer one the beginning is.
@@ -93,6 +94,37 @@ fn sensitive(value: &[u8]) -> Result<HeaderValue, http::Error> {
     Ok(value)
 }
 
+/// What the resolver said.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Of the credentials: it may be kept, and holds for all who present them.
+    pub verdict: Verdict,
+    /// To who asked: never kept.
+    pub set_cookies: SetCookies,
+}
+
+impl Answer {
+    /// Reads the head of an answer to a question about the credentials of `names`.
+    pub fn read(status: StatusCode, headers: &HeaderMap, names: &CookieNames) -> Self {
+        let verdict = verdict(status, headers);
+        // What is no answer of the resolver's sets nothing.
+        let set_cookies = match verdict {
+            Verdict::Unavailable(_) => SetCookies::default(),
+            _ => {
+                let values = headers.get_all(SET_COOKIE).iter();
+                SetCookies::read(values.map(HeaderValue::as_bytes), names)
+            }
+        };
+        Self { verdict, set_cookies }
+    }
+}
+
+impl From<Unavailable> for Answer {
+    fn from(why: Unavailable) -> Self {
+        Self { verdict: Verdict::Unavailable(why), set_cookies: SetCookies::default() }
+    }
+}
+
 /// What the head of the resolver's answer means.
 ///
 /// The resolver answers 200 whether there is a session or not and never 401 or 403
@@ -137,7 +169,6 @@ fn identity(headers: &HeaderMap) -> Result<Identity, Unavailable> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::CookieNames;
     use http::{HeaderName, Method, Version};
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -205,6 +236,23 @@ mod tests {
                 ("x-forwarded-proto", b"http"),
             ]
         );
+    }
+
+    #[test]
+    fn only_answers_of_the_resolvers_set_cookies() {
+        let mut headers = HeaderMap::new();
+        headers.append("set-cookie", HeaderValue::from_static("session=; Path=/"));
+        headers.append("set-cookie", HeaderValue::from_static("other=a"));
+        let read = |status, headers: &HeaderMap| {
+            Answer::read(status, headers, &CookieNames::default()).set_cookies.iter().count()
+        };
+        assert_eq!(read(StatusCode::OK, &headers), 1);
+        assert_eq!(read(StatusCode::INTERNAL_SERVER_ERROR, &headers), 0);
+        headers.append(SESSION_VALID, HeaderValue::from_static("false"));
+        assert_eq!(read(StatusCode::OK, &headers), 1);
+        headers.append(SESSION_VALID, HeaderValue::from_static("true"));
+        assert_eq!(read(StatusCode::OK, &headers), 0);
+        assert!(Answer::from(Unavailable::Dns).set_cookies.is_empty());
     }
 
     #[test]

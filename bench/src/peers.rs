@@ -1,6 +1,8 @@
 //! What is measured: the module, and each thing that people would use in its place, configured as
 //! its manual says, with one worker, and handing on the same eight headers.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -105,7 +107,7 @@ impl Peer {
         let addr = free_addr()?;
         let dir = site.directory(&format!("{}-{}", self.slug(), addr.port()))?;
         let main = "master_process off;";
-        tool.arg("nginx");
+        tool.arg(nginx_binary());
         let Some(conf) = self.nginx_conf(site, site.resolver, addr, main) else {
             return Err(io::Error::other("not nginx"));
         };
@@ -131,7 +133,7 @@ impl Peer {
         main: &str,
     ) -> io::Result<Command> {
         if let Some(conf) = self.nginx_conf(site, resolver, addr, main) {
-            pinned.arg("nginx");
+            pinned.arg(nginx_binary());
             return nginx(pinned, dir, &conf);
         }
         let (file, conf) = match self {
@@ -266,10 +268,17 @@ pub const TEMPORARY: &str = "client_body_temp_path temp; proxy_temp_path temp;
 
 const KEEPALIVE: &str = "proxy_http_version 1.1; proxy_set_header Connection '';";
 
-/// The module's file.
-pub fn module() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
-    root.join("target/release/libngx_http_authgear_module.so")
+/// The module's file: `AUTHGEAR_MODULE`, or where `make build` puts it.
+fn module() -> PathBuf {
+    env::var_os("AUTHGEAR_MODULE").map(PathBuf::from).unwrap_or_else(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+        root.join("target/release/libngx_http_authgear_module.so")
+    })
+}
+
+/// The nginx to run: `AUTHGEAR_NGINX`, or the one in `PATH`.
+pub fn nginx_binary() -> OsString {
+    env::var_os("AUTHGEAR_NGINX").unwrap_or_else(|| "nginx".into())
 }
 
 fn upstream(name: &str, addr: SocketAddr) -> String {

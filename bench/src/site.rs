@@ -14,7 +14,7 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 use serde_json::{json, Value};
 use support::{FakeAuthgear, SigningKey, User};
 
-use crate::peers::TEMPORARY;
+use crate::peers::{nginx_binary, TEMPORARY};
 use crate::process::{free_addr, Process, OTHERS};
 
 /// The identity that is handed on, by whatever means: what Authgear sends of a user.
@@ -62,7 +62,8 @@ impl Site {
         let own = dir.path().join("servers");
         fs::create_dir_all(own.join("logs"))?;
         fs::write(own.join("nginx.conf"), servers(backend, resolver))?;
-        let mut command = OTHERS.command("nginx");
+        let mut command = OTHERS.command("env");
+        command.arg(nginx_binary());
         command.args(["-p".as_ref(), own.as_os_str(), "-c".as_ref(), "nginx.conf".as_ref()]);
         let servers = Process::start(&mut command, &own, backend)?;
         Ok(Self { dir, backend, resolver, authgear, user, _servers: servers })

@@ -79,13 +79,13 @@ impl Client {
     }
 
     /// Asks the resolver, within the project's `timeout`.
-    pub async fn ask(self: &Rc<Self>, request: Request<()>) -> Verdict {
+    pub async fn ask(self: &Rc<Self>, request: Request<()>) -> resolver::Answer {
         let Upstream::Url(server) = &self.project.resolver else {
-            return Verdict::Unavailable(Unavailable::Internal);
+            return Unavailable::Internal.into();
         };
         let Some(attempt) = self.breaker.admit(nginx::now()) else {
             self.outage.suspended();
-            return Verdict::Unavailable(Unavailable::Suspended);
+            return Unavailable::Suspended.into();
         };
         let turn = Cell::new(None);
         let exchange = self.exchange(server, &request, &turn);
@@ -96,27 +96,31 @@ impl Client {
             Err(Elapsed) if !self.was_long_enough(turn.get()) => {
                 let detail = "no connection became free in time";
                 self.outage.report(&self.project, &Failure::new(Unavailable::Timeout, detail));
-                return Verdict::Unavailable(Unavailable::Timeout);
+                return Unavailable::Timeout.into();
             }
             Err(Elapsed) => Err(Failure::new(Unavailable::Timeout, "timed out")),
         };
-        match answer.map(|answer| (resolver::verdict(answer.status, &answer.headers), answer)) {
-            Ok((Verdict::Unavailable(why), answer)) => {
+        let cookies = &self.project.cookies;
+        let said = answer.map(|answer| {
+            (resolver::Answer::read(answer.status, &answer.headers, cookies), answer.status)
+        });
+        match said {
+            Ok((said @ resolver::Answer { verdict: Verdict::Unavailable(why), .. }, status)) => {
                 // 500 is Authgear's word on one session (its mutex), and 4xx may be the fault of
                 // one client: only a gateway's word on the server behind it counts.
-                if matches!(answer.status.as_u16(), 502..=504) {
+                if matches!(status.as_u16(), 502..=504) {
                     attempt.failed(nginx::now());
                 } else {
                     attempt.succeeded();
                 }
-                let detail = format!("it answered with status {}", answer.status.as_u16());
+                let detail = format!("it answered with status {}", status.as_u16());
                 self.outage.report(&self.project, &Failure::new(why, detail));
-                Verdict::Unavailable(why)
+                said
             }
-            Ok((verdict, _)) => {
+            Ok((said, _)) => {
                 attempt.succeeded();
                 self.outage.over(&self.project);
-                verdict
+                said
             }
             Err(failure) => {
                 match failure.why {
@@ -125,7 +129,7 @@ impl Client {
                     _ => attempt.failed(nginx::now()),
                 }
                 self.outage.report(&self.project, &failure);
-                Verdict::Unavailable(failure.why)
+                failure.why.into()
             }
         }
     }

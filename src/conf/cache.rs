@@ -102,7 +102,8 @@ impl Directive for Zone {
             return Err(ConfError::new(format!("duplicate authgear_cache_zone \"{name}\"")));
         }
         let shared = cf.shared_zone::<crate::Authgear, MapHeader>(name, size)?;
-        conf.add_zone(Rc::new(CacheZone { id: Id::new(), name: name.to_owned(), shared, front }));
+        let zone = CacheZone { id: Id::new(), name: name.to_owned(), shared, front };
+        conf.add_zone(Rc::new(zone), cf.place());
         Ok(())
     }
 }

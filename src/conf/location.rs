@@ -23,11 +23,16 @@ pub struct LocationConf {
     pub(super) require: Option<Vec<Requirement>>,
     /// Where `authgear_require` stands, if it does at this level.
     pub(super) require_place: Option<Place>,
+    /// Where the one in force does.
+    pub(super) require_from: Option<Place>,
     pub(super) resource_metadata: Option<Option<String>>,
     pub(super) dry_run: Option<bool>,
-    pub(super) login_redirect: Option<Option<ComplexValue>>,
+    /// As a value, and as the configuration has it.
+    pub(super) login_redirect: Option<Option<(ComplexValue, Rc<str>)>>,
     pub(super) preflight_pass: Option<bool>,
     pub(super) set_headers: Option<bool>,
+    pub(super) forward_credentials: Option<bool>,
+    pub(super) relay_cookies: Option<bool>,
     /// The project that decides here; none when `off` or never turned on.
     pub project: Option<Rc<Project>>,
     /// Where its verdicts are kept, if they are.
@@ -97,9 +102,24 @@ impl LocationConf {
         self.set_headers.unwrap_or(true)
     }
 
+    /// What `authgear_forward_credentials` says.
+    pub fn forward_credentials(&self) -> bool {
+        self.forward_credentials.unwrap_or(true)
+    }
+
+    /// What `authgear_relay_cookies` says.
+    pub fn relay_cookies(&self) -> bool {
+        self.relay_cookies.unwrap_or(false)
+    }
+
     /// What `authgear_login_redirect` says.
     pub fn login_redirect(&self) -> Option<ComplexValue> {
-        self.login_redirect.flatten()
+        self.login_redirect.as_ref()?.as_ref().map(|(url, _)| *url)
+    }
+
+    /// The same, as it stands there.
+    pub(super) fn login_url(&self) -> Option<&str> {
+        self.login_redirect.as_ref()?.as_ref().map(|(_, text)| &**text)
     }
 
     /// Whether `authgear_preflight` says `pass`.
@@ -135,11 +155,17 @@ impl LocationConf {
         self.cache_valid = self.cache_valid.or(parent.cache_valid);
         self.cache_use_stale = self.cache_use_stale.or(parent.cache_use_stale);
         self.dry_run = self.dry_run.or(parent.dry_run);
-        self.login_redirect = self.login_redirect.or(parent.login_redirect);
         self.preflight_pass = self.preflight_pass.or(parent.preflight_pass);
         self.set_headers = self.set_headers.or(parent.set_headers);
+        self.forward_credentials = self.forward_credentials.or(parent.forward_credentials);
+        self.relay_cookies = self.relay_cookies.or(parent.relay_cookies);
+        self.require_from = self.require_place.clone();
         if self.require.is_none() {
             self.require = parent.require.clone();
+            self.require_from = parent.require_from.clone().or(parent.require_place.clone());
+        }
+        if self.login_redirect.is_none() {
+            self.login_redirect = parent.login_redirect.clone();
         }
         if self.resource_metadata.is_none() {
             self.resource_metadata = parent.resource_metadata.clone();
@@ -208,10 +234,18 @@ impl Directive for Authgear {
         let value = arguments.get(1).map(String::as_str).unwrap_or_default();
         let used = match value {
             "off" => Use::Off,
-            url if url.contains("://") => Use::Url(Endpoint::parse(url).map_err(|error| {
-                let url = super::project::shown(url);
-                ConfError::new(format!("invalid Authgear endpoint \"{url}\": it {error}"))
-            })?),
+            url if url.contains("://") => {
+                let endpoint = Endpoint::parse(url).map_err(|error| {
+                    let url = super::project::shown(url);
+                    ConfError::new(format!("invalid Authgear endpoint \"{url}\": it {error}"))
+                })?;
+                let main = cf.main::<crate::Authgear>();
+                if main.exposed.insert(endpoint.origin().to_owned()) {
+                    let place = cf.place();
+                    super::project::warn_if_exposed(cf, endpoint.url(), &place);
+                }
+                Use::Url(endpoint)
+            }
             name if super::project::is_name(name) => {
                 let place = cf.place();
                 cf.main::<crate::Authgear>().expect_project(name, place.clone());

@@ -2,13 +2,14 @@
 
 pub mod backend;
 pub mod cache;
+pub mod lint;
 pub mod location;
 pub mod policy;
 pub mod project;
 mod server;
 
 use core::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use authgear::endpoint::Endpoint;
@@ -27,14 +28,21 @@ pub struct MainConf {
     named: HashMap<String, Rc<Project>>,
     /// `authgear URL`, by origin.
     by_url: HashMap<String, Rc<Project>>,
+    /// Where those stand.
+    named_at: Vec<(String, Place)>,
     zones: Vec<Rc<CacheZone>>,
+    /// Where they stand.
+    zones_at: Vec<Place>,
     /// The module's own zone.
     own_zone: Option<SharedZone<Own>>,
-    /// `$scheme://$http_host`, and `$request_uri` after it: where the client is.
-    origin: Option<ComplexValue>,
+    /// Origins that were warned of.
+    exposed: HashSet<String>,
+    /// `$scheme://$http_host$request_uri`: where the client is.
     here: Option<ComplexValue>,
     /// Variables that requirements name: what nginx keeps of them may be from before the verdict.
     required_variables: Vec<String>,
+    /// Whether `authgear_forward_credentials` is off anywhere.
+    pub hides_credentials: bool,
     expected_projects: Vec<(String, Place)>,
     expected_zones: Vec<(String, Place)>,
 }
@@ -74,8 +82,9 @@ impl MainConf {
         self.expected_zones.push((name.to_owned(), place));
     }
 
-    fn add_zone(&mut self, zone: Rc<CacheZone>) {
+    fn add_zone(&mut self, zone: Rc<CacheZone>, place: Place) {
         self.zones.push(zone);
+        self.zones_at.push(place);
     }
 
     fn by_name(&self, name: &str, place: &Place) -> Result<Rc<Project>, ConfError> {
@@ -97,9 +106,8 @@ impl MainConf {
         self.required_variables.iter().any(|own| own.as_bytes() == name)
     }
 
-    /// Prepares what [`Self::origin`] and [`Self::here`] return.
+    /// Prepares what [`Self::here`] returns.
     pub fn compile(&mut self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
-        self.origin = Some(cf.complex_value("$scheme://$http_host")?);
         self.here = Some(cf.complex_value("$scheme://$http_host$request_uri")?);
         Ok(())
     }
@@ -113,11 +121,6 @@ impl MainConf {
     /// The module's own zone: there since the configuration was read.
     pub fn own_zone(&self) -> Option<SharedZone<Own>> {
         self.own_zone
-    }
-
-    /// The origin of the client's request, as the client knows it.
-    pub fn origin(&self) -> Option<ComplexValue> {
-        self.origin
     }
 
     /// The URL of the client's request, as the client knows it.

@@ -166,7 +166,7 @@ impl Directive for LoginRedirect {
         let url = match arguments.get(1).map(String::as_str).unwrap_or_default() {
             "off" => None,
             "" => return Err(invalid("authgear_login_redirect", "", "a URL or \"off\"")),
-            url => Some(cf.complex_value(url)?),
+            url => Some((cf.complex_value(url)?, url.into())),
         };
         set_once(&mut conf.login_redirect, url)
     }

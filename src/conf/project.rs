@@ -16,7 +16,9 @@ use authgear::token::{Algorithm, KeySet, Profile, Schedule, MAX_KEY_SET};
 use sha2::{Digest as _, Sha256};
 
 use super::{Id, MainConf, Mode, Server};
-use crate::nginx::{self, Conf, ConfError, Context, Directive, Resolver, SslContext, SslError};
+use crate::nginx::{
+    self, Conf, ConfError, Context, Directive, Place, Resolver, SslContext, SslError,
+};
 
 /// One Authgear project, and how its resolver is asked.
 pub struct Project {
@@ -139,6 +141,8 @@ pub(super) struct Draft {
     seen: HashSet<String>,
     endpoint: Option<Endpoint>,
     resolver_url: Option<Target>,
+    /// Where who is asked is named.
+    asked_at: Option<Place>,
     cookies: CookieNames,
     cookie_prefix: String,
     connect_timeout: Duration,
@@ -172,6 +176,7 @@ impl Draft {
             seen: HashSet::new(),
             endpoint: None,
             resolver_url: None,
+            asked_at: None,
             cookies: CookieNames::default(),
             cookie_prefix: String::new(),
             connect_timeout: Duration::from_secs(2),
@@ -219,6 +224,7 @@ impl Draft {
                 self.endpoint = Some(Endpoint::parse(value).map_err(|error| {
                     ConfError::new(format!("invalid \"endpoint\" \"{}\": it {error}", shown(value)))
                 })?);
+                self.asked_at.get_or_insert(cf.place());
             }
             "resolver_url" => {
                 let wrong = |error: UrlError, hint| {
@@ -235,6 +241,7 @@ impl Draft {
                                 begins with \"/\"";
                     Target::Url(Url::parse(value).map_err(|error| wrong(error, hint))?)
                 });
+                self.asked_at = Some(cf.place());
             }
             "cookie_prefix" => {
                 self.cookies = CookieNames::new(value.as_bytes()).map_err(|error| {
@@ -258,9 +265,13 @@ impl Draft {
                 self.ssl_trusted_certificate = Some(cf.full_path(value)?);
             }
             "jwks_url" => {
-                self.jwks_url = Some(Url::parse(value).map_err(|error| {
+                let url = Url::parse(value).map_err(|error| {
                     ConfError::new(format!("invalid \"jwks_url\" \"{}\": it {error}", shown(value)))
-                })?);
+                })?;
+                if url.is_exposed() {
+                    cf.warn(format_args!("keys are fetched from \"{url}\" in clear: use https"));
+                }
+                self.jwks_url = Some(url);
             }
             "jwks_file" => self.jwks_file = Some(cf.full_path(value)?),
             "jwks_refresh" => self.jwks_refresh = time(key, value, Duration::from_secs(1))?,
@@ -335,6 +346,9 @@ impl Draft {
                 (KeySource::Url(Box::new(Server::new(url, &mut tls)?)), source)
             }
         };
+        if let (Upstream::Url(server), Some(place)) = (&resolver, &self.asked_at) {
+            warn_if_exposed(cf, &server.url, place);
+        }
         let tokens = Tokens {
             scope: scope(&token_settings(&profile, &source, &trust)),
             profile,
@@ -372,6 +386,14 @@ fn token_settings(profile: &Profile, source: &str, trust: &str) -> Vec<String> {
     let settings = settings.chain([leeway.to_string(), machine_tokens.to_string()]);
     let algorithms = algorithms.iter().map(|algorithm| algorithm.as_str().to_owned());
     settings.chain(algorithms).chain(audiences.iter().cloned()).collect()
+}
+
+/// Warns of a server that is asked, with credentials, by who knows which way.
+pub(super) fn warn_if_exposed(cf: &Conf<'_>, url: &Url, place: &Place) {
+    if url.is_exposed() {
+        let message = format_args!("credentials are sent to \"{url}\" in clear: use https");
+        cf.warn_at(place, message);
+    }
 }
 
 /// Settings of any length, each told from the next.
@@ -523,10 +545,12 @@ impl Directive for Project {
         if conf.named.contains_key(name) {
             return Err(ConfError::new(format!("duplicate authgear_project \"{name}\"")));
         }
+        let place = cf.place();
         let mut draft = Draft::new();
         cf.block(&mut |cf| draft.line(cf))?;
         let project = draft.finish(cf, name)?;
         conf.named.insert(name.to_owned(), Rc::new(project));
+        conf.named_at.push((name.to_owned(), place));
         Ok(())
     }
 }

@@ -42,10 +42,16 @@ impl ConfError {
 }
 
 /// A line of a configuration file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     file: String,
     line: usize,
+}
+
+impl Place {
+    pub(super) fn new(file: &[u8], line: usize) -> Self {
+        Self { file: Printable(file).to_string(), line }
+    }
 }
 
 impl fmt::Display for Place {
@@ -181,6 +187,10 @@ impl Conf<'_> {
         self.0
     }
 
+    pub(super) fn raw(&self) -> *const ngx_conf_t {
+        self.0
+    }
+
     /// The log of configuration time.
     pub fn log(&self) -> Log {
         // SAFETY: the log lives as long as the cycle that is being built.
@@ -208,10 +218,8 @@ impl Conf<'_> {
     pub fn place(&self) -> Place {
         // SAFETY: `conf_file` is null or points to the open file.
         match unsafe { (*self.0).conf_file.as_ref() } {
-            Some(file) => {
-                Place { file: Printable(file.file.name.as_bytes()).to_string(), line: file.line }
-            }
-            None => Place { file: "command line".into(), line: 0 },
+            Some(file) => Place::new(file.file.name.as_bytes(), file.line),
+            None => Place::new(b"command line", 0),
         }
     }
 
@@ -222,7 +230,7 @@ impl Conf<'_> {
     }
 
     /// A warning about a place that was read before.
-    pub fn warn_at(&mut self, place: &Place, message: fmt::Arguments<'_>) {
+    pub fn warn_at(&self, place: &Place, message: fmt::Arguments<'_>) {
         self.log().write(Level::Warn, format_args!("{message} in {place}"));
     }
 

@@ -15,11 +15,46 @@ use nginx_sys::{
 use super::conf::str_of;
 use super::request::Failed;
 
+/// The elements of a list.
+#[derive(Debug)]
+pub(super) struct Elements {
+    part: *const ngx_list_part_t,
+    index: usize,
+}
+
+impl Elements {
+    /// # Safety
+    ///
+    /// `list` is zeroed or a valid list of `ngx_table_elt_t` that neither grows nor goes during
+    /// the iteration.
+    pub(super) unsafe fn of(list: &ngx_list_t) -> Self {
+        Self { part: &raw const list.part, index: 0 }
+    }
+}
+
+impl Iterator for Elements {
+    type Item = *mut ngx_table_elt_t;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // SAFETY: the contract of `of`; the index stays below the part's `nelts`.
+        unsafe {
+            while let Some(part) = self.part.as_ref() {
+                if self.index < part.nelts {
+                    self.index += 1;
+                    return Some(part.elts.cast::<ngx_table_elt_t>().add(self.index - 1));
+                }
+                self.part = part.next;
+                self.index = 0;
+            }
+            None
+        }
+    }
+}
+
 /// Name and value of each header of a list.
 #[derive(Debug)]
 pub struct Headers<'a> {
-    part: *const ngx_list_part_t,
-    index: usize,
+    elements: Elements,
     _list: PhantomData<&'a ngx_list_t>,
 }
 
@@ -28,7 +63,8 @@ impl<'a> Headers<'a> {
     ///
     /// `list` is zeroed or a valid list of `ngx_table_elt_t` that does not change during `'a`.
     pub(super) unsafe fn of(list: &'a ngx_list_t) -> Self {
-        Self { part: &raw const list.part, index: 0, _list: PhantomData }
+        // SAFETY: the caller's contract.
+        Self { elements: unsafe { Elements::of(list) }, _list: PhantomData }
     }
 }
 
@@ -37,18 +73,9 @@ impl<'a> Iterator for Headers<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         // SAFETY: the contract of `of`; strings of headers live in the request's memory.
-        unsafe {
-            while let Some(part) = self.part.as_ref() {
-                if self.index < part.nelts {
-                    let header = &*part.elts.cast::<ngx_table_elt_t>().add(self.index);
-                    self.index += 1;
-                    return Some((bytes(&header.key), bytes(&header.value)));
-                }
-                self.part = part.next;
-                self.index = 0;
-            }
-            None
-        }
+        self.elements
+            .next()
+            .map(|header| unsafe { (bytes(&(*header).key), bytes(&(*header).value)) })
     }
 }
 
@@ -120,8 +147,24 @@ pub(super) unsafe fn remove(
             }
             part = (*part).next;
         }
+        relink(list, pool, &runs)
+    }
+}
 
-        // One part per run; they are allocated before the list changes.
+/// Makes `list` one of these runs of elements, which stay where they are: its own first part and
+/// new ones after it. Those that it had are not touched.
+///
+/// # Safety
+///
+/// As for [`remove`]; `runs` are non-empty and live in the pool.
+pub(super) unsafe fn relink(
+    list: &mut ngx_list_t,
+    pool: *mut ngx_pool_t,
+    runs: &[(*mut ngx_table_elt_t, usize)],
+) -> Result<(), Failed> {
+    // SAFETY: new parts are memory of the request's pool, complete before they are linked.
+    unsafe {
+        // They are allocated before the list changes.
         let extra = runs.len().saturating_sub(1);
         let mut parts: Vec<*mut ngx_list_part_t> = Vec::with_capacity(extra);
         for _ in 0..extra {
@@ -131,16 +174,20 @@ pub(super) unsafe fn remove(
             }
             parts.push(part);
         }
-
-        let removed_first = list.part.nelts;
-        list.part.next = ptr::null_mut();
-        list.last = &raw mut list.part;
         let Some((&(elts, nelts), rest)) = runs.split_first() else {
-            // Nothing stays. The storage of the first part is free again.
-            list.part.nelts = 0;
-            list.nalloc = removed_first.max(1);
+            // nginx allocates further parts of `nalloc` elements: it cannot be 0, so there has to
+            // be room for one.
+            let elts = ngx_palloc(pool, size_of::<ngx_table_elt_t>());
+            if elts.is_null() {
+                return Err(Failed);
+            }
+            list.part = ngx_list_part_t { elts, nelts: 0, next: ptr::null_mut() };
+            list.last = &raw mut list.part;
+            list.nalloc = 1;
             return Ok(());
         };
+        list.part.next = ptr::null_mut();
+        list.last = &raw mut list.part;
         list.part.elts = elts.cast();
         list.part.nelts = nelts;
         for (&(elts, nelts), part) in rest.iter().zip(parts) {

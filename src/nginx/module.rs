@@ -10,9 +10,9 @@ use nginx_sys::{
     ngx_array_push, ngx_command_t, ngx_conf_t, ngx_core_conf_t, ngx_core_module, ngx_cycle_t,
     ngx_http_conf_ctx_t, ngx_http_handler_pt, ngx_http_module_t, ngx_http_output_header_filter_pt,
     ngx_http_phases_NGX_HTTP_ACCESS_PHASE, ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
-    ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, ngx_http_phases_NGX_HTTP_SERVER_REWRITE_PHASE,
-    ngx_http_request_t, ngx_http_top_header_filter, ngx_int_t, ngx_module_t, ngx_uint_t,
-    NGX_HTTP_MODULE,
+    ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE,
+    ngx_http_phases_NGX_HTTP_SERVER_REWRITE_PHASE, ngx_http_request_t, ngx_http_top_header_filter,
+    ngx_int_t, ngx_module_t, ngx_uint_t, NGX_HTTP_MODULE,
 };
 use ngx::core::{Pool, NGX_CONF_ERROR, NGX_CONF_OK};
 use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
@@ -20,7 +20,7 @@ use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 use super::conf::{Conf, ConfError};
 use super::log::{Level, Log};
 use super::request::{Failed, Phase, Request, Status};
-use super::variable::Value;
+use super::variable::{Renewal, Value};
 use super::{stream, task, wake};
 
 /// An nginx HTTP module: its configuration, and its part in each phase of a request.
@@ -66,8 +66,9 @@ pub trait Module: Sized + 'static {
     fn variable(request: &Request, name: &[u8]) -> Value;
     /// Value for nginx's own variable `name`, if the module has one.
     fn override_variable(request: &Request, name: &[u8]) -> Value;
-    /// Whether `name` is a variable that a verdict changes.
-    fn has_variable(main: &Self::Main, name: &[u8]) -> bool;
+    /// Whether a verdict changes the variable `name`. `of_prefix` if it is one that nginx made of
+    /// a prefix: of the same name, it may be another module's.
+    fn renewal(main: &Self::Main, name: &[u8], of_prefix: bool) -> Renewal;
     /// The answer to a request is about to be sent; what is returned takes the place of its body.
     fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed>;
 }
@@ -335,11 +336,12 @@ extern "C" fn postconfiguration<M: Module>(cf: *mut ngx_conf_t) -> ngx_int_t {
     if !done {
         return nginx_sys::NGX_ERROR as ngx_int_t;
     }
-    let handlers: [(_, ngx_http_handler_pt); 4] = [
+    let handlers: [(_, ngx_http_handler_pt); 5] = [
         (ngx_http_phases_NGX_HTTP_POST_READ_PHASE, Some(post_read::<M>)),
         (ngx_http_phases_NGX_HTTP_SERVER_REWRITE_PHASE, Some(server_rewrite::<M>)),
         (ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, Some(preaccess::<M>)),
         (ngx_http_phases_NGX_HTTP_ACCESS_PHASE, Some(access::<M>)),
+        (ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, Some(precontent::<M>)),
     ];
     // SAFETY: nginx passes a valid `cf` inside http {}.
     let Some(core) = NgxHttpCoreModule::main_conf_mut(unsafe { &*cf }) else {
@@ -415,6 +417,10 @@ extern "C" fn preaccess<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t {
 
 extern "C" fn access<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t {
     phase::<M>(Phase::Access, r)
+}
+
+extern "C" fn precontent<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t {
+    phase::<M>(Phase::Precontent, r)
 }
 
 extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {

@@ -13,7 +13,8 @@ use nginx_sys::{
 };
 use smallvec::SmallVec;
 
-use super::headers::{self, bytes, copy_to, Headers};
+use super::headers::{self, bytes, copy_to, Elements, Headers};
+use super::hidden::Hidden;
 use super::log::Log;
 use super::module::{Module, ModuleCell};
 use super::suspend::Suspension;
@@ -34,6 +35,8 @@ pub enum Phase {
     Preaccess,
     /// Access, with `satisfy`.
     Access,
+    /// Access was granted, and the answer is about to be made.
+    Precontent,
 }
 
 /// What a phase handler answers.
@@ -90,7 +93,14 @@ struct Slot<M: Module> {
     injected: Cell<*mut ngx_list_part_t>,
     /// What owns the bytes of all that was ever injected: variables may still point there.
     owners: RefCell<SmallVec<[Rc<dyn Any>; 1]>>,
+    hidden: RefCell<Option<Hidden>>,
     suspension: RefCell<Option<Rc<Suspension>>>,
+}
+
+impl<M: Module> State<M> {
+    pub(super) fn hidden(&self) -> &RefCell<Option<Hidden>> {
+        &self.0.hidden
+    }
 }
 
 /// Data of the pool cleanup that owns a [`Slot`]; not generic, so that its handler has one
@@ -183,11 +193,41 @@ impl Request {
         self.0.headers_out.status as u16
     }
 
+    /// Whether the answer has this header with this value.
+    pub fn has_header_out(&self, name: &str, value: &[u8]) -> bool {
+        // SAFETY: the list of the request's answer.
+        let mut headers = unsafe { Elements::of(&self.0.headers_out.headers) };
+        // SAFETY: as above.
+        headers.any(|header| unsafe {
+            (*header).hash != 0
+                && bytes(&(*header).key).eq_ignore_ascii_case(name.as_bytes())
+                && bytes(&(*header).value) == value
+        })
+    }
+
+    /// Gives the answer this header in place of all of that name.
+    pub fn replace_header_out(&mut self, name: &'static str, value: &str) -> Result<(), Failed> {
+        // SAFETY: the list of the request's answer, which nobody else touches meanwhile; nginx
+        // sends no header whose hash is 0.
+        unsafe {
+            for header in Elements::of(&self.0.headers_out.headers) {
+                if bytes(&(*header).key).eq_ignore_ascii_case(name.as_bytes()) {
+                    (*header).hash = 0;
+                }
+            }
+        }
+        self.add_header_out(name, value)
+    }
+
     /// Adds a header to the answer.
-    pub fn add_header_out(&mut self, name: &'static str, value: &str) -> Result<(), Failed> {
+    pub fn add_header_out(
+        &mut self,
+        name: &'static str,
+        value: impl AsRef<[u8]>,
+    ) -> Result<(), Failed> {
         // SAFETY: the list of headers and the pool are the request's own.
         unsafe {
-            let value = copy_to(self.0.pool, value.as_bytes())?;
+            let value = copy_to(self.0.pool, value.as_ref())?;
             let header = ngx_list_push(&mut self.0.headers_out.headers).cast::<ngx_table_elt_t>();
             if header.is_null() {
                 return Err(Failed);
@@ -283,6 +323,12 @@ impl Request {
         unsafe { bytes(&self.0.uri) }
     }
 
+    /// The URI as the client sent it.
+    pub fn uri_as_sent(&self) -> &[u8] {
+        // SAFETY: in the request's memory.
+        unsafe { bytes(&self.0.unparsed_uri) }
+    }
+
     /// Takes away every request header whose name is `unwanted`.
     pub fn remove_headers_in(&mut self, unwanted: fn(&[u8]) -> bool) -> Result<(), Failed> {
         // SAFETY: the list and the pool are the request's own.
@@ -343,6 +389,7 @@ impl Request {
             user: M::State::default(),
             injected: Cell::new(ptr::null_mut()),
             owners: RefCell::default(),
+            hidden: RefCell::new(None),
             suspension: RefCell::new(None),
         });
         // SAFETY: the pool of a request outlives the request's callbacks; the cleanup owns one

@@ -2,7 +2,6 @@
 
 use core::cell::{Cell, RefCell};
 use core::ffi::CStr;
-use core::slice;
 
 use nginx_sys::{
     ngx_cycle_t, ngx_hash_key_t, ngx_http_add_variable, ngx_http_core_main_conf_t,
@@ -28,9 +27,22 @@ pub enum Value {
     Static(&'static str),
 }
 
+/// Whether what nginx keeps of a variable is forgotten when the verdict changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// It has nothing to do with verdicts.
+    Never,
+    /// It is made from a verdict, or from what nginx shows of the request.
+    Always,
+    /// It may be made from a verdict, or set by a directive.
+    IfPossible,
+}
+
 thread_local! {
     /// Indices, among the variables of this configuration, of those that a verdict changes.
     static INDICES: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    /// The same of variables of other modules.
+    static OTHERS: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
     /// nginx's own handler of the variable that is overridden.
     static WRAPPED: Cell<ngx_http_get_variable_pt> = const { Cell::new(None) };
 }
@@ -158,10 +170,26 @@ pub(super) unsafe fn index_variables<M: Module>(cycle: &ngx_cycle_t) {
     // SAFETY: names live as long as the configuration.
     let main = unsafe { main_conf::<M>(cycle) };
     let Some(main) = main else { return };
-    // SAFETY: as above.
-    let own = names.filter(|(_, v)| M::has_variable(main, unsafe { bytes(&v.name) }));
-    INDICES.set(own.map(|(i, _)| i).collect());
+    let (mut own, mut others) = (Vec::new(), Vec::new());
+    for (index, v) in names {
+        // Where no other module defined the variable, nginx points to its name itself.
+        let of_prefix = v.data == (&raw const v.name) as usize;
+        // SAFETY: as above.
+        match M::renewal(main, unsafe { bytes(&v.name) }, of_prefix) {
+            Renewal::Never => {}
+            Renewal::Always => own.push(index),
+            // `set` puts a number there, and its variables cannot be made anew; nor need those of
+            // nginx that do so: they are of the client's request.
+            Renewal::IfPossible if v.data < LEAST_POINTER => {}
+            Renewal::IfPossible => others.push(index),
+        }
+    }
+    INDICES.set(own);
+    OTHERS.set(others);
 }
+
+/// Linux maps nothing below (vm.mmap_min_addr).
+const LEAST_POINTER: usize = 65536;
 
 /// Has nginx evaluate those variables anew, even where it would use what it kept (as access
 /// logs do).
@@ -170,15 +198,43 @@ pub(super) fn forget(r: &mut ngx_http_request_t) {
         return;
     }
     INDICES.with_borrow(|indices| {
-        let Some(count) = indices.last().map(|last| last + 1) else { return };
-        // SAFETY: nginx allocates one value per variable of the configuration, subrequests
-        // share them, and the indices are below that number.
-        let values = unsafe { slice::from_raw_parts_mut(r.variables, count) };
         for &index in indices {
-            if let Some(value) = values.get_mut(index) {
-                value.set_valid(0);
-                value.set_not_found(0);
+            // SAFETY: nginx allocates one value per variable of the configuration, subrequests
+            // share them, and the indices are below that number.
+            unsafe {
+                let value = r.variables.add(index);
+                (*value).set_valid(0);
+                (*value).set_not_found(0);
             }
         }
     });
+    OTHERS.with_borrow(|indices| {
+        for &index in indices {
+            // SAFETY: as above; the request is valid.
+            unsafe { renew(r, index) };
+        }
+    });
+}
+
+/// Evaluates a variable of another module's anew, if it was; what cannot be made again, as what
+/// `auth_request_set` set, stays.
+///
+/// # Safety
+///
+/// `r` is valid, and has a variable of that index.
+unsafe fn renew(r: *mut ngx_http_request_t, index: usize) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let value = (*r).variables.add(index);
+        (*value).set_not_found(0);
+        if (*value).valid() == 0 {
+            return;
+        }
+        let before = *value;
+        (*value).set_valid(0);
+        let after = nginx_sys::ngx_http_get_indexed_variable(r, index);
+        if after.is_null() || (*after).not_found() != 0 {
+            *value = before;
+        }
+    }
 }

@@ -1,0 +1,188 @@
+//! Whether a redirect leads a browser back to where it is.
+
+/// Whether who is at the page of a request, and is sent to `target`, comes back to it.
+///
+/// `path` is the decoded path by which the request is handled now, and `request_uri` what the
+/// client asked for: a page may be reached by either. `host` is the request's `Host`. The scheme
+/// does not matter: whoever terminates TLS before changes it. Ports do if both are named.
+pub fn leads_back(target: &[u8], host: &[u8], path: &[u8], request_uri: &[u8]) -> bool {
+    let (authority, target) = split(target);
+    if authority.is_some_and(|authority| !is_same_host(authority, host)) {
+        return false;
+    }
+    let asked = decode(until(request_uri, b"?#"));
+    // Relative to what the client asked for (RFC 3986 section 5.2).
+    let target = match target {
+        [] if authority.is_none() => asked.clone(),
+        [] | [b'/', ..] => decode(target),
+        _ => {
+            let folder = asked.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+            [asked.get(..folder).unwrap_or_default(), &decode(target)].concat()
+        }
+    };
+    let target = normal(&target);
+    // nginx redirects from a folder's name to the folder.
+    let is_target = |here: &[u8]| here == target || here.strip_suffix(b"/") == Some(&*target);
+    is_target(&normal(path)) || is_target(&normal(&asked))
+}
+
+/// The path of a target as the configuration has it, if it is one of the same server and no
+/// variable stands in it.
+pub fn configured_path(target: &str) -> Option<&str> {
+    let path = target.split(['?', '#']).next().unwrap_or_default();
+    (path.starts_with('/') && !path.starts_with("//") && !path.contains('$')).then_some(path)
+}
+
+/// The authority, if there is one, and the path.
+fn split(target: &[u8]) -> (Option<&[u8]>, &[u8]) {
+    let schemes: [&[u8]; 3] = [b"http://", b"https://", b"//"];
+    let start = schemes.into_iter().find_map(|scheme| {
+        let start = target.get(..scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then_some(scheme.len())
+    });
+    let Some(rest) = start.and_then(|start| target.get(start..)) else {
+        return (None, until(target, b"?#"));
+    };
+    let authority = until(rest, b"/?#");
+    let path = rest.get(authority.len()..).unwrap_or_default();
+    (Some(authority), until(path, b"?#"))
+}
+
+fn until<'a>(text: &'a [u8], ends: &[u8]) -> &'a [u8] {
+    text.split(|byte| ends.contains(byte)).next().unwrap_or_default()
+}
+
+fn is_same_host(one: &[u8], other: &[u8]) -> bool {
+    let ((one, one_port), (other, other_port)) = (host_and_port(one), host_and_port(other));
+    let ports_differ = matches!((one_port, other_port), (Some(one), Some(other)) if one != other);
+    one.eq_ignore_ascii_case(other) && !ports_differ
+}
+
+fn host_and_port(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match authority.iter().rposition(|&byte| byte == b':') {
+        // A colon in brackets is one of IPv6.
+        Some(colon) if !authority.ends_with(b"]") => {
+            let (host, port) = authority.split_at(colon);
+            (host, port.get(1..))
+        }
+        _ => (authority, None),
+    }
+}
+
+/// Undoes percent-encoding, where it is one.
+fn decode(path: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [first, tail @ ..] = rest {
+        let byte = match (first, tail) {
+            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)).map(|(h, l)| h << 4 | l),
+            _ => None,
+        };
+        decoded.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
+    }
+    decoded
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// A decoded path without empty segments and dots; whether it ends with a slash stays.
+fn normal(path: &[u8]) -> Vec<u8> {
+    let mut segments: Vec<&[u8]> = Vec::new();
+    for segment in path.split(|&byte| byte == b'/') {
+        match segment {
+            b"" | b"." => {}
+            b".." => {
+                segments.pop();
+            }
+            segment => segments.push(segment),
+        }
+    }
+    let mut normal = b"/".to_vec();
+    normal.extend(segments.join(&b'/'));
+    if !segments.is_empty() && path.ends_with(b"/") {
+        normal.push(b'/');
+    }
+    normal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn back(target: &str, path: &str, request_uri: &str) -> bool {
+        leads_back(target.as_bytes(), b"app.test:8080", path.as_bytes(), request_uri.as_bytes())
+    }
+
+    #[test]
+    fn targets() {
+        for (target, path, request_uri, expected) in [
+            ("/login", "/login", "/login", true),
+            ("/login?to=/x#y", "/login", "/login?a=b", true),
+            ("/login", "/", "/", false),
+            ("/login", "/login2", "/login2", false),
+            // What is rewritten is known by both names.
+            ("/login", "/login.php", "/login?x", true),
+            ("/login.php", "/login.php", "/login", true),
+            // A scheme and a port that a terminator changed.
+            ("https://app.test/login", "/login", "/login", true),
+            ("HTTPS://App.Test:8080/login", "/login", "/login", true),
+            ("http://app.test:8080/login", "/login", "/login", true),
+            ("//app.test/login", "/login", "/login", true),
+            ("https://app.test:8443/login", "/login", "/login", false),
+            ("https://login.test/login", "/login", "/login", false),
+            ("https://app.test.evil/login", "/login", "/login", false),
+            ("https://app.test", "/", "/", true),
+            ("https://app.test?a=b", "/", "/?c", true),
+            // The same path in other words.
+            ("/log%69n", "/login", "/login", true),
+            ("/login", "/login", "/log%69n", true),
+            ("//app.test//a/./b/../c", "/a/c", "/a/c", true),
+            ("/a%20b", "/a b", "/a%20b", true),
+            ("/100%", "/100%", "/100%", true),
+            ("/a%2fb", "/a/b", "/a%2fb", true),
+            // nginx adds a slash to a folder.
+            ("/login", "/login/", "/login/", true),
+            ("/login/", "/login", "/login", false),
+            ("/", "/", "//", true),
+            // Relative ones.
+            ("login", "/a/login", "/a/login", true),
+            ("login", "/b/login", "/a/x", false),
+            ("../login", "/login", "/a/x", true),
+            ("?login", "/x", "/x", true),
+            ("", "/x", "/x", true),
+        ] {
+            assert_eq!(back(target, path, request_uri), expected, "{target} {path} {request_uri}");
+        }
+        assert!(leads_back(b"http://[::1]/x", b"[::1]:80", b"/x", b"/x"));
+        assert!(!leads_back(b"http://[::1]/x", b"[::2]", b"/x", b"/x"));
+        assert!(!leads_back(b"http://a/x", b"", b"/x", b"/x"));
+    }
+
+    #[test]
+    fn paths_of_the_configuration() {
+        for (target, path) in [
+            ("/login", Some("/login")),
+            ("/login?to=$authgear_return_to", Some("/login")),
+            ("/login#$x", Some("/login")),
+            ("/$x", None),
+            ("//host/login", None),
+            ("https://host/login", None),
+            ("$scheme://$host/login", None),
+            ("", None),
+        ] {
+            assert_eq!(configured_path(target), path, "{target}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_is_there_comes_back(path in "/([a-z.%][a-z./%]{0,12})?", query in "([?#][a-z/?]{0,4})?") {
+            let target = path.clone() + &query;
+            prop_assert!(back(&target, "/", &path), "{}", target);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Shared memory that a fault has damaged: it is found out, and the zone works again.
+#![no_main]
+
+use std::sync::atomic::AtomicU32;
+
+use authgear::credentials::{CookieNames, Credentials};
+use authgear::key::{Key, KeySecret};
+use authgear::zone::{Flight, Owner, Zone, MIN_SIZE, NEVER};
+use libfuzzer_sys::fuzz_target;
+
+#[repr(align(8))]
+struct Memory([u8; MIN_SIZE]);
+
+fuzz_target!(|data: &[u8]| {
+    let mut memory = Box::new(Memory([0; MIN_SIZE]));
+    Zone::format(&mut memory.0).unwrap();
+    let dirty = AtomicU32::new(0);
+    let names = CookieNames::default();
+    let key = |n: u8| {
+        let bearer = [b"Bearer ", &[b'a' + n % 20][..]].concat();
+        let credentials = Credentials::read(Some(&bearer), [], &names);
+        Key::of(&KeySecret::from_bytes([1; 16]), b"", &credentials)
+    };
+    let mut now = 0;
+    for step in data.chunks(4) {
+        let &[op, n, high, low] = step else { break };
+        now += 1;
+        let at = usize::from(u16::from_be_bytes([high, low]));
+        if op % 8 == 7 {
+            // The header of the map stands first, and its magic is checked by open().
+            let index = 16 + at % (MIN_SIZE - 16);
+            memory.0[index] ^= op;
+            continue;
+        }
+        let Ok(mut zone) = Zone::open(&mut memory.0, &dirty) else {
+            Zone::format(&mut memory.0).unwrap();
+            continue;
+        };
+        let key = key(n);
+        match op % 8 {
+            0 | 1 => {
+                let data = vec![n; at % 3000];
+                let _ = zone.store(&key, None, now, NEVER, &data);
+            }
+            2 => {
+                let owner = Owner { slot: u16::from(high), pid: 1 };
+                if let Flight::Leader { id } = zone.lead(&key, owner, now, now + 5) {
+                    zone.outcome(&key, id);
+                }
+            }
+            3 => {
+                zone.fail(&key, u64::from(low), high);
+            }
+            4 => {
+                zone.remove(&key);
+            }
+            _ => {
+                zone.get(&key);
+            }
+        }
+        zone.stats();
+    }
+});

@@ -1,0 +1,95 @@
+//! What `nginx -t` warns of: configurations that are valid and hardly meant so.
+//!
+//! What needs the settings of other modules, which only these know, is in docs/migration.md for
+//! people to check.
+
+use authgear::redirect::configured_path;
+
+use super::{LocationConf, MainConf};
+use crate::nginx::{Conf, Server};
+use crate::Authgear;
+
+type ServerOf<'a> = Server<'a, Authgear>;
+
+/// Looks at all that was read.
+pub fn check(cf: &Conf<'_>, main: &MainConf) {
+    unused(cf, main);
+    for server in cf.servers::<Authgear>().iter().filter(|server| server.conf().in_use) {
+        odd_headers(cf, server);
+        login_pages(cf, server);
+    }
+}
+
+fn unused(cf: &Conf<'_>, main: &MainConf) {
+    for (name, place) in &main.named_at {
+        if !main.expected_projects.iter().any(|(used, _)| used == name) {
+            cf.warn_at(place, format_args!("authgear_project \"{name}\" is never used"));
+        }
+    }
+    for (zone, place) in main.zones.iter().zip(&main.zones_at) {
+        let name = &zone.name;
+        if !main.expected_zones.iter().any(|(used, _)| used == name) {
+            cf.warn_at(place, format_args!("authgear_cache_zone \"{name}\" is never used"));
+        }
+    }
+}
+
+/// Aliases of `x-authgear-*` are removed. A backend may know others, of headers that are not ours.
+fn odd_headers(cf: &Conf<'_>, server: &ServerOf<'_>) {
+    for (set, directive) in [
+        (server.takes_underscores(), "underscores_in_headers on"),
+        (server.takes_invalid_headers(), "ignore_invalid_headers off"),
+    ] {
+        if set {
+            cf.warn_at(
+                &server.place(),
+                format_args!(
+                    "\"{directive}\" in a server with \"authgear\": names that backends take for \
+                     others, such as X_Real_IP for X-Real-IP, reach them; of x-authgear-* none does"
+                ),
+            );
+        }
+    }
+}
+
+/// Who is sent to a page because there is no session must get it without one.
+fn login_pages(cf: &Conf<'_>, server: &ServerOf<'_>) {
+    let mut told = Vec::new();
+    let mut check = |directive: &str, target: &[u8]| {
+        let Some(page) = server.find(target).map(|level| level.conf) else { return };
+        let Some(place) = needs_session(page) else { return };
+        let text = String::from_utf8_lossy(target).into_owned();
+        if told.iter().all(|(other, at)| *other != text || at != place) {
+            cf.warn_at(
+                place,
+                format_args!(
+                    "\"{text}\", to which \"{directive}\" leads, needs a session itself: \
+                     \"authgear_require off\" is missing in its location, which inherits what \
+                     stands"
+                ),
+            );
+            told.push((text, place.clone()));
+        }
+    };
+    for level in server.levels() {
+        if needs_session(level.conf).is_none() {
+            continue;
+        }
+        for target in level.error_pages(401) {
+            if target.starts_with(b"/") || target.starts_with(b"@") {
+                check("error_page 401", target);
+            }
+        }
+        if let Some(path) = level.conf.login_url().and_then(configured_path) {
+            check("authgear_login_redirect", path.as_bytes());
+        }
+    }
+}
+
+/// Where that is said, if who has no session is turned away.
+fn needs_session(location: &LocationConf) -> Option<&crate::nginx::Place> {
+    location.project.as_ref()?;
+    let mut requirements = location.require().iter();
+    requirements.find(|requirement| !requirement.conditions.is_empty())?;
+    location.require_from.as_ref()
+}

@@ -1,0 +1,298 @@
+//! What of a request's credentials the rest of nginx does not see.
+//!
+//! Upstream modules read the list of headers; nginx's own variables and modules read pointers into
+//! it (`headers_in.authorization`, and the cookies). Both are shown another list, of parts of its
+//! own, in which fields are left out or stand changed as copies. The original list, and its
+//! elements, stay as they are and come back when the next pass begins. Subrequests that took over
+//! the other list keep it.
+
+use core::ptr;
+
+use nginx_sys::{
+    ngx_http_headers_in_t, ngx_list_part_t, ngx_list_t, ngx_palloc, ngx_pool_t, ngx_table_elt_t,
+};
+
+use super::headers::{bytes, copy_to, relink, Headers};
+use super::module::Module;
+use super::request::{Failed, Request, State};
+
+/// What the rest of nginx sees of a field.
+#[derive(Debug)]
+pub enum Shown {
+    /// All of it.
+    Whole,
+    /// This value instead.
+    Instead(Vec<u8>),
+    /// Nothing.
+    Nothing,
+}
+
+/// The fields that may be hidden: those that nginx keeps pointers to are looked after here.
+const NAMES: [&[u8]; 2] = [b"authorization", b"cookie"];
+
+/// The request's headers as they were.
+pub(super) struct Hidden {
+    list: ngx_list_t,
+    /// The last part of the list that is shown: what was pushed since comes after it.
+    last_shown: *mut ngx_list_part_t,
+    /// Nothing is: what was pushed since begins in its first part.
+    shows_nothing: bool,
+    /// Elements that are not in it, in their order.
+    originals: Vec<*mut ngx_table_elt_t>,
+    authorization: *mut ngx_table_elt_t,
+    cookies: Cookies,
+}
+
+#[cfg(nginx1_23_0)]
+type Cookies = *mut ngx_table_elt_t;
+#[cfg(not(nginx1_23_0))]
+type Cookies = nginx_sys::ngx_array_t;
+
+impl Request {
+    /// Asks `show` about the request's `Authorization` and `Cookie` fields, by lower-case name and
+    /// value, and has the rest of nginx see them so, until [`Self::restore`]. Whether any is
+    /// hidden.
+    pub fn hide<M: Module>(
+        &mut self,
+        state: &State<M>,
+        show: impl Fn(&'static [u8], &[u8]) -> Shown,
+    ) -> Result<bool, Failed> {
+        let mut slot = state.hidden().borrow_mut();
+        if slot.is_none() {
+            // SAFETY: the request's own list, pointers and pool.
+            let r = unsafe { &mut *self.as_ptr() };
+            // SAFETY: as above.
+            *slot = unsafe { hide(&mut r.headers_in, r.pool, show)? };
+        }
+        Ok(slot.is_some())
+    }
+
+    /// Takes back what [`Self::hide`] did. Whether anything was hidden.
+    pub fn restore<M: Module>(&mut self, state: &State<M>) -> bool {
+        let Some(hidden) = state.hidden().take() else { return false };
+        // SAFETY: `hidden` is of this request, whose list has been valid since.
+        unsafe {
+            let r = self.as_ptr();
+            restore(&mut (*r).headers_in, (*r).pool, hidden);
+        }
+        true
+    }
+
+    /// The values of the request's fields `name`, in lower case, as the client sent them: hidden
+    /// or not.
+    pub fn sent<M: Module>(&self, name: &'static [u8]) -> impl Iterator<Item = &[u8]> {
+        let state = self.state::<M>();
+        let hidden = state.as_ref().and_then(|state| {
+            let hidden = state.hidden().borrow();
+            // SAFETY: elements live as long as the request.
+            let of_name = |h: &*mut ngx_table_elt_t| unsafe { is(*h, name) };
+            hidden
+                .as_ref()
+                .map(|hidden| hidden.originals.iter().copied().filter(of_name).collect::<Vec<_>>())
+        });
+        let hidden = hidden.unwrap_or_default();
+        // If one of a name is hidden, all that are shown are copies.
+        let shown = hidden.is_empty();
+        let shown = self.headers_in().filter(move |(n, _)| shown && n.eq_ignore_ascii_case(name));
+        // SAFETY: as above; nobody changes them.
+        let hidden = hidden.into_iter().map(|header| unsafe { bytes(&(*header).value) });
+        hidden.chain(shown.map(|(_, value)| value))
+    }
+}
+
+/// # Safety
+///
+/// `header` is valid.
+unsafe fn is(header: *const ngx_table_elt_t, name: &[u8]) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe { bytes(&(*header).key).eq_ignore_ascii_case(name) }
+}
+
+/// # Safety
+///
+/// `headers_in` is a request's, with its pool.
+unsafe fn hide(
+    headers_in: &mut ngx_http_headers_in_t,
+    pool: *mut ngx_pool_t,
+    show: impl Fn(&'static [u8], &[u8]) -> Shown,
+) -> Result<Option<Hidden>, Failed> {
+    // SAFETY: the list and its elements are valid and not touched by anybody else meanwhile;
+    // indices stay below each part's `nelts`; new elements and parts are memory of the pool.
+    unsafe {
+        let changes = NAMES.map(|name| {
+            let mut fields =
+                Headers::of(&headers_in.headers).filter(|(n, _)| n.eq_ignore_ascii_case(name));
+            fields.any(|(_, value)| !matches!(show(name, value), Shown::Whole))
+        });
+        if changes == [false; 2] {
+            return Ok(None);
+        }
+
+        let mut originals = Vec::new();
+        let mut copies: [Vec<*mut ngx_table_elt_t>; 2] = Default::default();
+        let mut runs: Vec<(*mut ngx_table_elt_t, usize)> = Vec::new();
+        let mut part: *const ngx_list_part_t = &raw const headers_in.headers.part;
+        while !part.is_null() {
+            let elts = (*part).elts.cast::<ngx_table_elt_t>();
+            let mut in_run = false;
+            for i in 0..(*part).nelts {
+                let header = elts.add(i);
+                // Of a name that changes, the fields that stay are copied too: they are linked
+                // with each other.
+                let known = (NAMES.iter().zip(changes).zip(&mut copies))
+                    .find(|((name, changes), _)| *changes && is(header, name));
+                match known {
+                    None if in_run => {
+                        if let Some(run) = runs.last_mut() {
+                            run.1 += 1;
+                        }
+                    }
+                    None => {
+                        runs.push((header, 1));
+                        in_run = true;
+                    }
+                    Some(((name, _), copies)) => {
+                        originals.push(header);
+                        let value = match show(name, bytes(&(*header).value)) {
+                            Shown::Whole => Some((*header).value),
+                            Shown::Instead(value) => Some(copy_to(pool, &value)?),
+                            Shown::Nothing => None,
+                        };
+                        if let Some(value) = value {
+                            let copy = ngx_palloc(pool, size_of::<ngx_table_elt_t>())
+                                .cast::<ngx_table_elt_t>();
+                            if copy.is_null() {
+                                return Err(Failed);
+                            }
+                            copy.copy_from_nonoverlapping(header, 1);
+                            (*copy).value = value;
+                            copies.push(copy);
+                            runs.push((copy, 1));
+                        }
+                        in_run = false;
+                    }
+                }
+            }
+            part = (*part).next;
+        }
+
+        let [authorizations, cookies] = copies;
+        let [authorization_changes, cookies_change] = changes;
+        let shown_cookies =
+            if cookies_change { link_cookies(&cookies, pool)? } else { *cookies_of(headers_in) };
+        link(&authorizations);
+        let list = headers_in.headers;
+        relink(&mut headers_in.headers, pool, &runs)?;
+        let hidden = Hidden {
+            list,
+            last_shown: headers_in.headers.last,
+            shows_nothing: runs.is_empty(),
+            originals,
+            authorization: headers_in.authorization,
+            cookies: core::mem::replace(cookies_of(headers_in), shown_cookies),
+        };
+        if authorization_changes {
+            headers_in.authorization = authorizations.first().copied().unwrap_or(ptr::null_mut());
+        }
+        Ok(Some(hidden))
+    }
+}
+
+/// # Safety
+///
+/// `hidden` is what [`hide`] made of these headers.
+unsafe fn restore(headers_in: &mut ngx_http_headers_in_t, pool: *mut ngx_pool_t, hidden: Hidden) {
+    // SAFETY: both lists are valid; what is behind the last part of the one is linked behind the
+    // last part of the other.
+    unsafe {
+        let list = &mut headers_in.headers;
+        let mut pushed = match ptr::eq(hidden.last_shown, &list.part) {
+            true => list.part.next,
+            false => (*hidden.last_shown).next,
+        };
+        if hidden.shows_nothing && list.part.nelts > 0 {
+            let part = ngx_palloc(pool, size_of::<ngx_list_part_t>()).cast::<ngx_list_part_t>();
+            if !part.is_null() {
+                part.write(list.part);
+                pushed = part;
+            }
+        }
+        *list = hidden.list;
+        if !pushed.is_null() {
+            (*list.last).next = pushed;
+            while !(*list.last).next.is_null() {
+                list.last = (*list.last).next;
+            }
+            // It counts as full.
+            list.nalloc = (*list.last).nelts;
+        }
+        headers_in.authorization = hidden.authorization;
+        *cookies_of(headers_in) = hidden.cookies;
+    }
+}
+
+#[cfg(nginx1_23_0)]
+fn cookies_of(headers_in: &mut ngx_http_headers_in_t) -> &mut Cookies {
+    &mut headers_in.cookie
+}
+
+#[cfg(not(nginx1_23_0))]
+fn cookies_of(headers_in: &mut ngx_http_headers_in_t) -> &mut Cookies {
+    &mut headers_in.cookies
+}
+
+/// Links fields of one name, as nginx does since 1.23.0.
+///
+/// # Safety
+///
+/// They are valid.
+#[cfg(nginx1_23_0)]
+unsafe fn link(fields: &[*mut ngx_table_elt_t]) {
+    for (i, field) in fields.iter().enumerate() {
+        let next = fields.get(i + 1).copied().unwrap_or(ptr::null_mut());
+        // SAFETY: the caller's contract.
+        unsafe { (**field).next = next };
+    }
+}
+
+#[cfg(not(nginx1_23_0))]
+unsafe fn link(_fields: &[*mut ngx_table_elt_t]) {}
+
+/// # Safety
+///
+/// As for [`link`]; `pool` is the request's.
+#[cfg(nginx1_23_0)]
+unsafe fn link_cookies(
+    fields: &[*mut ngx_table_elt_t],
+    _pool: *mut ngx_pool_t,
+) -> Result<Cookies, Failed> {
+    // SAFETY: the caller's contract.
+    unsafe { link(fields) };
+    Ok(fields.first().copied().unwrap_or(ptr::null_mut()))
+}
+
+#[cfg(not(nginx1_23_0))]
+unsafe fn link_cookies(
+    fields: &[*mut ngx_table_elt_t],
+    pool: *mut ngx_pool_t,
+) -> Result<Cookies, Failed> {
+    // SAFETY: an array of pointers, in memory of the request's pool; nginx takes one without
+    // storage for none.
+    unsafe {
+        let mut cookies: Cookies = core::mem::zeroed();
+        if fields.is_empty() {
+            return Ok(cookies);
+        }
+        cookies.elts = ngx_palloc(pool, size_of_val(fields));
+        if cookies.elts.is_null() {
+            return Err(Failed);
+        }
+        let elts = cookies.elts.cast::<*mut ngx_table_elt_t>();
+        elts.copy_from_nonoverlapping(fields.as_ptr(), fields.len());
+        cookies.nelts = fields.len();
+        cookies.nalloc = fields.len();
+        cookies.size = size_of::<*mut ngx_table_elt_t>();
+        cookies.pool = pool;
+        Ok(cookies)
+    }
+}

@@ -1,0 +1,321 @@
+//! The servers and locations of a configuration that was read: for checks at `nginx -t`.
+
+use core::ffi::CStr;
+use core::marker::PhantomData;
+
+use nginx_sys::{
+    ngx_http_core_loc_conf_t, ngx_http_core_srv_conf_t, ngx_http_err_page_t,
+    ngx_http_location_tree_node_t,
+};
+use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
+
+use super::conf::{Conf, Place};
+use super::headers::bytes;
+use super::module::Module;
+
+/// A `server {}`.
+pub struct Server<'a, M>(&'a ngx_http_core_srv_conf_t, PhantomData<M>);
+
+/// A location, or the level of the server itself.
+pub struct Level<'a, M: Module> {
+    core: &'a ngx_http_core_loc_conf_t,
+    /// The module's own.
+    pub conf: &'a M::Location,
+}
+
+impl<M: Module> Clone for Level<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Module> Copy for Level<'_, M> {}
+
+impl Conf<'_> {
+    /// All servers. Called at postconfiguration, when nginx has merged them and sorted their
+    /// locations.
+    pub fn servers<M: Module>(&self) -> Vec<Server<'_, M>> {
+        // SAFETY: inside http {}; an array of pointers to servers, which live as long as the
+        // configuration.
+        unsafe {
+            let core = NgxHttpCoreModule::main_conf(&*self.raw());
+            let servers = core.map(|core| core.servers.as_slice::<*mut ngx_http_core_srv_conf_t>());
+            let servers = servers.unwrap_or_default().iter();
+            servers.filter_map(|server| Some(Server(server.as_ref()?, PhantomData))).collect()
+        }
+    }
+}
+
+impl<'a, M: Module> Server<'a, M> {
+    /// The module's configuration of it.
+    pub fn conf(&self) -> &'a M::Server {
+        // SAFETY: nginx made one for each server (module.rs).
+        unsafe { &*(*(*self.0.ctx).srv_conf.add(M::cell().ctx_index())).cast() }
+    }
+
+    /// Where its block begins.
+    pub fn place(&self) -> Place {
+        let file = match self.0.file_name.is_null() {
+            true => c"",
+            // SAFETY: nginx ends the names of files with a zero.
+            false => unsafe { CStr::from_ptr(self.0.file_name.cast()) },
+        };
+        Place::new(file.to_bytes(), self.0.line)
+    }
+
+    /// Whether header names with underscores are valid.
+    pub fn takes_underscores(&self) -> bool {
+        self.0.underscores_in_headers != 0
+    }
+
+    /// Whether headers with invalid names are taken like others.
+    pub fn takes_invalid_headers(&self) -> bool {
+        self.0.ignore_invalid_headers == 0
+    }
+
+    /// The server's own level.
+    fn root(&self) -> Option<Level<'a, M>> {
+        // SAFETY: each server has its entry of nginx's core and of ours (module.rs).
+        unsafe {
+            let confs = (*self.0.ctx).loc_conf;
+            let core = *confs.add(nginx_sys::ngx_http_core_module.ctx_index);
+            Some(Level {
+                core: core.cast::<ngx_http_core_loc_conf_t>().as_ref()?,
+                conf: (*confs.add(M::cell().ctx_index())).cast::<M::Location>().as_ref()?,
+            })
+        }
+    }
+
+    /// Its own level and all its locations.
+    pub fn levels(&self) -> Vec<Level<'a, M>> {
+        let mut levels: Vec<Level<'a, M>> = self.root().into_iter().collect();
+        levels.extend(self.named());
+        let mut next = 0;
+        while let Some(level) = levels.get(next).copied() {
+            level.children(&mut levels);
+            next += 1;
+        }
+        levels
+    }
+
+    fn named(&self) -> Vec<Level<'a, M>> {
+        // SAFETY: null, or pointers to locations up to a null.
+        unsafe { list(self.0.named_locations) }
+    }
+
+    /// The level that handles `uri`, which begins with `/`, or with `@` for a named location;
+    /// nothing if that cannot be told.
+    pub fn find(&self, uri: &[u8]) -> Option<Level<'a, M>> {
+        if uri.starts_with(b"@") {
+            // SAFETY: names live as long as the configuration.
+            return self
+                .named()
+                .into_iter()
+                .find(|level| unsafe { bytes(&level.core.name) } == uri);
+        }
+        let root = self.root()?;
+        match root.find(uri) {
+            Search::Nothing => Some(root),
+            Search::Prefix(level) | Search::End(level) => Some(level),
+            Search::Unknown => None,
+        }
+    }
+}
+
+impl<'a, M: Module> Level<'a, M> {
+    /// # Safety
+    ///
+    /// `core` is null or a location that lives during `'a`.
+    unsafe fn of(core: *const ngx_http_core_loc_conf_t) -> Option<Self> {
+        // SAFETY: the caller's contract; each location has an entry of ours (module.rs).
+        unsafe {
+            let core = core.as_ref()?;
+            let conf = (*core.loc_conf.add(M::cell().ctx_index())).cast::<M::Location>();
+            Some(Self { core, conf: conf.as_ref()? })
+        }
+    }
+
+    /// The targets of its `error_page` lines for `status`, where no variable stands in them.
+    pub fn error_pages(&self, status: u16) -> Vec<&'a [u8]> {
+        // SAFETY: null or an array of such pages, whose strings live as long as the configuration.
+        unsafe {
+            let pages = self.core.error_pages.as_ref();
+            let pages = pages.map(|pages| pages.as_slice::<ngx_http_err_page_t>());
+            let pages = pages.unwrap_or_default().iter();
+            pages
+                .filter(|page| page.status == status as isize && page.value.lengths.is_null())
+                .map(|page| bytes(&page.value.value))
+                .collect()
+        }
+    }
+
+    fn regex_locations(&self) -> Vec<Self> {
+        #[cfg(ngx_feature = "pcre")]
+        // SAFETY: null, or pointers to locations up to a null.
+        return unsafe { list(self.core.regex_locations) };
+        #[cfg(not(ngx_feature = "pcre"))]
+        return Vec::new();
+    }
+
+    /// Adds the locations right below.
+    fn children(&self, levels: &mut Vec<Self>) {
+        // SAFETY: the tree of this level's locations.
+        unsafe { collect(self.core.static_locations, levels) };
+        levels.extend(self.regex_locations());
+    }
+
+    /// What ngx_http_core_find_location() finds.
+    fn find(self, uri: &[u8]) -> Search<'a, M> {
+        // SAFETY: the tree of this level's locations.
+        let (mut best, noregex) = match unsafe { find_static(self.core.static_locations, uri) } {
+            Search::Prefix(level) => match level.find(uri) {
+                Search::Nothing => (Search::Prefix(level), level.core.noregex() != 0),
+                nested @ Search::Prefix(_) => (nested, level.core.noregex() != 0),
+                end => return end,
+            },
+            Search::Nothing => (Search::Nothing, false),
+            end => return end,
+        };
+        if noregex {
+            return best;
+        }
+        for level in self.regex_locations() {
+            match level.matches(uri) {
+                Some(false) => {}
+                Some(true) => {
+                    best = match level.find(uri) {
+                        Search::Nothing => Search::End(level),
+                        Search::Prefix(level) => Search::End(level),
+                        end => end,
+                    };
+                    break;
+                }
+                None => return Search::Unknown,
+            }
+        }
+        best
+    }
+
+    /// Whether the regular expression of this location matches; nothing if that cannot be told.
+    fn matches(&self, uri: &[u8]) -> Option<bool> {
+        #[cfg(ngx_feature = "pcre2")]
+        // SAFETY: null or a compiled expression of the configuration; one capture is three numbers.
+        return unsafe {
+            let regex = self.core.regex.as_ref()?.regex;
+            let mut captures = [0; 3];
+            let mut uri = super::conf::str_of(uri);
+            Some(nginx_sys::ngx_regex_exec(regex, &mut uri, captures.as_mut_ptr(), 3) >= 0)
+        };
+        #[cfg(not(ngx_feature = "pcre2"))]
+        {
+            let _ = uri;
+            None
+        }
+    }
+}
+
+/// How far a search came.
+enum Search<'a, M: Module> {
+    /// No location below this level.
+    Nothing,
+    /// This one, unless a regular expression matches.
+    Prefix(Level<'a, M>),
+    /// This one.
+    End(Level<'a, M>),
+    /// That cannot be told, or nginx redirects.
+    Unknown,
+}
+
+/// What ngx_http_core_find_static_location() finds.
+///
+/// # Safety
+///
+/// `node` is null or the root of a tree of locations that live during `'a`.
+unsafe fn find_static<'a, M: Module>(
+    mut node: *const ngx_http_location_tree_node_t,
+    mut uri: &[u8],
+) -> Search<'a, M> {
+    let mut found = Search::Nothing;
+    // SAFETY: the caller's contract.
+    unsafe {
+        while let Some(here) = node.as_ref() {
+            let name = name(here);
+            let common = uri.len().min(name.len());
+            let (start, rest) = uri.split_at(common);
+            node = match start.cmp(name.get(..common).unwrap_or_default()) {
+                core::cmp::Ordering::Less => here.left,
+                core::cmp::Ordering::Greater => here.right,
+                core::cmp::Ordering::Equal if uri.len() > name.len() => {
+                    match Level::of(here.inclusive) {
+                        Some(level) => {
+                            found = Search::Prefix(level);
+                            uri = rest;
+                            here.tree
+                        }
+                        None => here.right,
+                    }
+                }
+                core::cmp::Ordering::Equal if uri.len() == name.len() => {
+                    return match (Level::of(here.exact), Level::of(here.inclusive)) {
+                        (Some(level), _) => Search::End(level),
+                        (None, Some(level)) => Search::Prefix(level),
+                        (None, None) => Search::Unknown,
+                    };
+                }
+                core::cmp::Ordering::Equal => {
+                    if uri.len() + 1 == name.len() && here.auto_redirect != 0 {
+                        found = Search::Unknown;
+                    }
+                    here.left
+                }
+            };
+        }
+    }
+    found
+}
+
+/// # Safety
+///
+/// `node` is a node of a tree of locations.
+unsafe fn name(node: &ngx_http_location_tree_node_t) -> &[u8] {
+    // SAFETY: the name goes on behind the struct, for `len` bytes (ngx_http_create_locations_tree()).
+    unsafe {
+        let node = core::ptr::from_ref(node);
+        core::slice::from_raw_parts((&raw const (*node).name).cast(), (*node).len.into())
+    }
+}
+
+/// # Safety
+///
+/// As for [`find_static`].
+unsafe fn collect<M: Module>(
+    node: *const ngx_http_location_tree_node_t,
+    levels: &mut Vec<Level<'_, M>>,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let Some(node) = node.as_ref() else { return };
+        levels.extend(Level::of(node.exact));
+        levels.extend(Level::of(node.inclusive));
+        for below in [node.left, node.right, node.tree] {
+            collect(below, levels);
+        }
+    }
+}
+
+/// # Safety
+///
+/// `first` is null, or the first of pointers to locations that live during `'a`, the last of them
+/// null.
+unsafe fn list<'a, M: Module>(first: *mut *mut ngx_http_core_loc_conf_t) -> Vec<Level<'a, M>> {
+    let mut levels = Vec::new();
+    let mut next = first;
+    // SAFETY: the caller's contract.
+    unsafe {
+        while let Some(location) = next.as_ref().filter(|location| !location.is_null()) {
+            levels.extend(Level::of(*location));
+            next = next.add(1);
+        }
+    }
+    levels
+}

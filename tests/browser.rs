@@ -1,0 +1,229 @@
+//! A browser: Chromium without a window, driven by WebDriver (W3C).
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{json, Value};
+use support::{Backend, Builder, FakeAuthgear, Nginx, User};
+use tempfile::TempDir;
+
+use crate::site::site;
+
+/// A browser may be slow to start where much else runs.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A browser of the test's own. It ends when dropped.
+struct Browser {
+    driver: Child,
+    agent: ureq::Agent,
+    session: String,
+    _profile: TempDir,
+}
+
+impl Browser {
+    #[track_caller]
+    fn start() -> Self {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("chromedriver: {error} (\"make test\" installs it)"));
+        let output = BufReader::new(driver.stdout.take().expect("its output"));
+        let (send, port) = mpsc::channel();
+        // It says which port it chose, and is read to its end, so that it is never held up.
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let words = line.strip_prefix("ChromeDriver was started successfully on port ");
+                if let Some(port) = words.and_then(|port| port.trim_end_matches('.').parse().ok()) {
+                    let _: Result<_, mpsc::SendError<u16>> = send.send(port);
+                }
+            }
+        });
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(DEADLINE))
+            .http_status_as_error(false)
+            .proxy(None);
+        let profile = TempDir::with_prefix("authgear-chromium-").expect("a directory");
+        let mut browser = Self {
+            driver,
+            agent: config.build().into(),
+            session: String::new(),
+            _profile: profile,
+        };
+        let port = port.recv_timeout(DEADLINE).expect("chromedriver's port");
+        browser.session = format!("http://127.0.0.1:{port}/session");
+        let profile = browser._profile.path().display();
+        let arguments = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-quic",
+            "--no-first-run",
+            "--no-proxy-server",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            &format!("--user-data-dir={profile}"),
+        ];
+        let options = json!({ "binary": "/usr/bin/chromium", "args": arguments });
+        let milliseconds = u64::try_from(DEADLINE.as_millis()).expect("a time");
+        let timeouts = json!({ "script": milliseconds, "pageLoad": milliseconds });
+        let wanted =
+            json!({ "alwaysMatch": { "goog:chromeOptions": options, "timeouts": timeouts } });
+        let made = browser.post("", &json!({ "capabilities": wanted }));
+        let id = made["sessionId"].as_str().expect("a session").to_owned();
+        browser.session = format!("{}/{id}", browser.session);
+        browser
+    }
+
+    #[track_caller]
+    fn post(&self, command: &str, body: &Value) -> Value {
+        let request = self.agent.post(format!("{}{command}", self.session));
+        let request = request.header("Content-Type", "application/json");
+        Self::value(request.send(body.to_string().as_bytes()))
+    }
+
+    #[track_caller]
+    fn get(&self, command: &str) -> Value {
+        Self::value(self.agent.get(format!("{}{command}", self.session)).call())
+    }
+
+    #[track_caller]
+    fn value(answer: Result<http::Response<ureq::Body>, ureq::Error>) -> Value {
+        let mut answer = answer.expect("an answer of chromedriver's");
+        let text = answer.body_mut().read_to_string().expect("text");
+        let mut value: Value = serde_json::from_str(&text).expect("JSON");
+        assert!(answer.status().is_success(), "{value}");
+        value["value"].take()
+    }
+
+    /// Goes to a page, and to wherever that leads.
+    #[track_caller]
+    fn go(&self, url: &str) {
+        self.post("/url", &json!({ "url": url }));
+    }
+
+    /// Where it is.
+    #[track_caller]
+    fn url(&self) -> String {
+        self.get("/url").as_str().expect("a URL").to_owned()
+    }
+
+    /// The text that it shows.
+    #[track_caller]
+    fn text(&self) -> String {
+        let text = self.run("return document.body ? document.body.innerText : ''");
+        text.as_str().expect("text").to_owned()
+    }
+
+    /// What a script returns; a promise is waited for.
+    #[track_caller]
+    fn run(&self, script: &str) -> Value {
+        self.post("/execute/sync", &json!({ "script": script, "args": [] }))
+    }
+
+    /// Waits until it is at a page whose URL has this in it.
+    #[track_caller]
+    fn wait_for_url(&self, part: &str) {
+        let there = support::eventually(DEADLINE, || self.url().contains(part));
+        assert!(there, "{part} expected, it is at {}: {}", self.url(), self.text());
+    }
+
+    /// Names of the cookies it would send to where it is.
+    #[track_caller]
+    fn cookies(&self) -> Vec<String> {
+        let cookies = self.get("/cookie");
+        let names = cookies.as_array().expect("cookies").iter();
+        names.map(|cookie| cookie["name"].as_str().expect("a name").to_owned()).collect()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // chromedriver ends the browser, and then we end it.
+        if self.session.contains("/session/") {
+            let _ = self.agent.delete(&self.session).call();
+        }
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
+
+/// An application with a login page that sets the session, and comes back.
+fn application(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
+    let session = authgear.session(&User::named("alice"));
+    site(authgear, backend).var("SESSION", session).server(
+        "authgear %%AUTHGEAR%%;
+             authgear_require session;
+             authgear_login_redirect /login?return_to=$authgear_return_to;
+             authgear_relay_cookies on;
+             location / { proxy_pass http://%%BACKEND%%; }
+             location = /login {
+               authgear_require off;
+               default_type text/html;
+               return 200 \"<!doctype html><script>
+                 document.cookie = 'session=%%SESSION%%; path=/';
+                 location.replace(new URLSearchParams(location.search).get('return_to'));
+               </script>\";
+             }
+             location = /public {
+               authgear off;
+               default_type text/html;
+               return 200 '<!doctype html><p>public</p>';
+             }
+             location = /favicon.ico { authgear off; return 204; }",
+    )
+}
+
+#[test]
+fn a_browser_logs_in_and_comes_back_and_is_logged_out() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx: Nginx = application(&authgear, &backend).start();
+    let at = |path: &str| format!("http://{}{path}", nginx.addr());
+    let browser = Browser::start();
+
+    // What a page asks for in the background is told, and not sent to log in.
+    browser.go(&at("/public"));
+    let told = browser.run(
+        "const answer = await fetch('/data', { headers: { Accept: 'application/json' } });
+         return [answer.status, answer.redirected, (await answer.json()).reason];",
+    );
+    assert_eq!(told, json!([401, false, "no_credentials"]));
+    let image = "return await new Promise(done => {
+        const image = new Image();
+        image.onload = () => done('shown');
+        image.onerror = () => done('not shown');
+        image.src = '/image.png';
+        document.body.append(image);
+      });";
+    assert_eq!(browser.run(image), json!("not shown"));
+    assert_eq!((browser.cookies().len(), backend.hits()), (0, 0));
+
+    // A page is: to log in, and back to where it was.
+    let page = "/a%20b/?c=d&e=http://evil.test/";
+    browser.go(&at(page));
+    browser.wait_for_url("/a%20b/");
+    assert_eq!(browser.url(), at(page));
+    let alice = "\"x-authgear-user-id\",\"alice\"";
+    let shown = support::eventually(DEADLINE, || browser.text().contains(alice));
+    assert!(shown, "{}", browser.text());
+    assert_eq!(browser.cookies(), ["session"]);
+    let told = browser.run("return (await fetch('/data')).status");
+    assert_eq!(told, json!(200));
+
+    // The session ends: the page is told, and the browser forgets its cookie.
+    let session = browser.get("/cookie/session")["value"].as_str().expect("a value").to_owned();
+    authgear.expire(&session);
+    let asked = authgear.hits();
+    let told = browser.run("return (await fetch('/data')).status");
+    assert_eq!(told, json!(401));
+    assert_eq!(browser.cookies().len(), 0);
+    let told = browser.run("return (await fetch('/data')).status");
+    assert_eq!(told, json!(401));
+    assert_eq!(authgear.hits(), asked + 1);
+}

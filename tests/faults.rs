@@ -1,0 +1,128 @@
+//! Connections to Authgear that break off anywhere: an error or the right answer, and nothing is
+//! left behind.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
+use support::{eventually, get, Backend, FakeAuthgear, Fault, User};
+
+use crate::project::{project, project_at, verdict, TELLING};
+use crate::site::{identity_of, site};
+
+/// The resolver's answer, cut off after each of its bytes.
+#[test]
+fn answers_may_end_anywhere() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .workers(1)
+        .error_level("info")
+        .http(project("p", &authgear, "max_fails 0; keepalive 0;"))
+        .server(TELLING)
+        .server("authgear p; authgear_on_error anonymous;")
+        .server("location / { proxy_pass http://%%BACKEND%%; }")
+        .start();
+    let open_files =
+        || fs::read_dir(format!("/proc/{}/fd", nginx.workers()[0])).expect("a worker").count();
+    let alice = User::named("alice").roles(&["editor", "admin"]);
+    let request = get(&nginx, "/").bearer(&authgear.opaque_token(&alice));
+    assert_eq!(request.send().echo().identity(), identity_of(&alice));
+    authgear.wait_for_no_connections();
+    let before = open_files();
+    let (mut cut, mut whole) = (0, 0);
+    for n in 0.. {
+        authgear.inject_next(1, Fault::CloseAfter(n));
+        let answer = request.send();
+        match verdict(&answer).as_str() {
+            // Its head is complete, and it has no body.
+            "valid ok resolver" => {
+                assert_eq!(answer.echo().identity(), identity_of(&alice), "{n}");
+                whole += 1;
+            }
+            "error connection_closed resolver" => {
+                assert_eq!(whole, 0, "{n}");
+                assert_eq!(answer.echo().identity(), [], "{n}");
+                cut += 1;
+            }
+            other => panic!("{n}: {other}"),
+        }
+        if whole == 3 {
+            break;
+        }
+    }
+    // The Permissions-Policy alone is as long.
+    assert!(cut > 673, "{cut}");
+    authgear.wait_for_no_connections();
+    assert!(eventually(Duration::from_secs(5), || open_files() == before));
+}
+
+/// The key set, cut off in many places: at once for as many projects as there are places.
+#[test]
+fn key_sets_may_end_anywhere() {
+    const PLACES: usize = 40;
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let mut builder = site(&authgear, &backend).workers(2).server(TELLING);
+    for n in 0..PLACES {
+        // Of one Authgear, but with settings of their own: each has keys of its own.
+        let audience =
+            format!("audience {} https://{n}.test; jwks_cooldown 1s;", authgear.origin());
+        authgear.inject_next(1, Fault::CloseAfter(n * 40));
+        builder = builder.http(project(&format!("p{n}"), &authgear, &audience)).server(format!(
+            "location /{n}/ {{ authgear p{n}; authgear_mode jwt; proxy_pass http://%%BACKEND%%; }}"
+        ));
+    }
+    let nginx = builder.start();
+    nginx.allow_log("authgear keys not fetched");
+    let token = authgear.jwt(&User::named("alice"));
+    for n in 0..PLACES {
+        let mut told = Vec::new();
+        let verified = eventually(Duration::from_secs(20), || {
+            let verdict = verdict(&get(&nginx, &format!("/{n}/")).bearer(&token).send());
+            let last = verdict == "valid ok jwt";
+            told.push(verdict);
+            last
+        });
+        assert!(verified, "{n}: {told:?}");
+        told.pop();
+        assert!(
+            told.iter().all(|verdict| verdict == "error keys_unavailable jwt"),
+            "{n}: {told:?}"
+        );
+    }
+    assert_eq!(authgear.hits(), 0);
+}
+
+/// An answer that comes byte by byte is an answer.
+#[test]
+fn answers_may_come_in_crumbs() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let resolver = format!("http://{}/", listener.local_addr().expect("an address"));
+    let nginx = site(&authgear, &backend)
+        .http(project_at("p", &authgear, &resolver, ""))
+        .server(TELLING)
+        .server("location / { authgear p; proxy_pass http://%%BACKEND%%; }")
+        .start();
+    let crumbs = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        stream.set_nodelay(true).expect("TCP_NODELAY");
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a request");
+            request.push(byte[0]);
+        }
+        let answer = "HTTP/1.1 200 OK\r\nX-Authgear-Session-Valid: true\r\n\
+                      X-Authgear-User-Id: alice\r\nTransfer-Encoding: chunked\r\n\r\n\
+                      1\r\nx\r\n2\r\nyz\r\n0\r\n\r\n";
+        for byte in answer.as_bytes() {
+            stream.write_all(&[*byte]).expect("a byte");
+        }
+    });
+    let answer = get(&nginx, "/").bearer("token").send();
+    assert_eq!(verdict(&answer), "valid ok resolver");
+    assert_eq!(answer.echo().header("x-authgear-user-id"), Some("alice"));
+    crumbs.join().expect("the resolver");
+}

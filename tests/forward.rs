@@ -1,0 +1,374 @@
+//! Which backends see the credentials: `authgear_forward_credentials`.
+
+use std::net::SocketAddr;
+
+use support::{get, Backend, Builder, FakeAuthgear, Fault, Nginx, Recorded, Request, User};
+
+use crate::site::{identity_of, site, KINDS};
+
+/// Values of a header, whatever kind of backend recorded it.
+fn values<'a>(echo: &'a Recorded, name: &str) -> Vec<&'a str> {
+    let parameter = format!("HTTP_{}", name.to_uppercase());
+    [echo.all(name), echo.all(&parameter)].concat()
+}
+
+/// `Authorization` and `Cookie` as a backend got them.
+fn credentials(echo: &Recorded) -> (String, String) {
+    (values(echo, "authorization").join(" & "), values(echo, "cookie").join(" & "))
+}
+
+fn nothing() -> (String, String) {
+    Default::default()
+}
+
+#[test]
+fn no_kind_of_backend_sees_what_is_not_forwarded() {
+    let authgear = FakeAuthgear::start();
+    let alice = User::named("alice");
+    for kind in KINDS {
+        let backend = (kind.start)();
+        let place = |path: &str, forward: &str| {
+            format!("location {path} {{ authgear_forward_credentials {forward}; {} }}", kind.pass)
+        };
+        let nginx = site(&authgear, &backend)
+            .server("authgear %%AUTHGEAR%%;")
+            .server(place("/off", "off") + &place("/on", "on"))
+            .start();
+        let bearer = format!("Bearer {}", authgear.opaque_token(&alice));
+        let session = format!("session={}", authgear.session(&alice));
+        let send = |path: &str, headers: &[(&str, &str)]| {
+            let request = get(&nginx, path).header("X-First", "1");
+            let request = headers.iter().fold(request, |r, (name, value)| r.header(name, value));
+            request.header("X-Last", "1").send().echo()
+        };
+        for (headers, authorization, cookies) in [
+            (&[("Authorization", bearer.as_str())][..], "", ""),
+            (&[("Cookie", &session)], "", ""),
+            (
+                &[("cookie", &format!("lang=en; {session}; theme=\"x\""))],
+                "",
+                "lang=en; theme=\"x\"",
+            ),
+            (
+                &[("Cookie", &format!("{session}; lang=en")), ("Authorization", &bearer)],
+                "",
+                "lang=en",
+            ),
+            (&[("Cookie", &session), ("Authorization", "Basic YTpi")], "Basic YTpi", ""),
+            (&[("Cookie", "lang=en"), ("Authorization", &bearer)], "", "lang=en"),
+        ] {
+            let what = format!("{}: {headers:?}", kind.name);
+            let echo = send("/off", headers);
+            let expected = (authorization.to_owned(), cookies.to_owned());
+            assert_eq!(credentials(&echo), expected, "{what}");
+            assert_eq!(echo.identity(), identity_of(&alice), "{what}");
+            let others = (values(&echo, "x-first"), values(&echo, "x_first"));
+            assert_eq!(others.0.len() + others.1.len(), 1, "{what}");
+
+            let forwarded = credentials(&send("/on", headers));
+            let sent = |name: &str| {
+                let of_name = headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+                of_name.map(|(_, value)| (*value).to_owned()).unwrap_or_default()
+            };
+            assert_eq!(forwarded, (sent("authorization"), sent("cookie")), "{what}");
+        }
+    }
+}
+
+#[test]
+fn several_cookie_lines_keep_what_is_others() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .listen_extra(1)
+        .server(
+            "listen %%ADDR2%% http2;
+             authgear %%AUTHGEAR%%;
+             authgear_forward_credentials off;
+             location / {
+               proxy_set_header X-Cookie $http_cookie;
+               proxy_set_header X-Lang $cookie_lang;
+               proxy_set_header X-Theme $cookie_theme;
+               proxy_set_header X-Session \"<$cookie_session>\";
+               proxy_pass http://%%BACKEND%%;
+             }",
+        )
+        .start();
+    let session = format!("session={}", authgear.session(&User::named("alice")));
+    let lines = |to: SocketAddr| {
+        [&format!("lang=en; {session}"), &session, "app_session=x", "theme=dark"]
+            .iter()
+            .fold(get(&to, "/"), |request, line| request.header("Cookie", line))
+    };
+    let echo = lines(nginx.addr()).send().echo();
+    assert_eq!(echo.all("cookie"), ["lang=en", "theme=dark"]);
+    assert_eq!(echo.all("x-cookie"), ["lang=en; theme=dark"]);
+    // nginx makes one line of those of HTTP/2.
+    let h2 = lines(nginx.addr2()).send_h2().echo();
+    assert_eq!(h2.all("cookie"), ["lang=en; theme=dark"]);
+    for echo in [echo, h2] {
+        assert_eq!(echo.all("x-lang"), ["en"]);
+        assert_eq!(echo.all("x-theme"), ["dark"]);
+        assert_eq!(echo.all("x-session"), ["<>"]);
+        assert_eq!(echo.header("x-authgear-user-id"), Some("alice"));
+    }
+}
+
+#[test]
+fn what_nginx_looked_at_before_is_looked_at_again() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .log_format("<$http_authorization> <$http_cookie> <$cookie_session>")
+        .server(
+            "authgear %%AUTHGEAR%%;
+             authgear_forward_credentials off;
+             set $before \"$http_authorization$http_cookie$cookie_session\";
+             location / {
+               proxy_set_header Authorization $http_authorization;
+               proxy_set_header Cookie $http_cookie;
+               proxy_set_header X-Session $cookie_session;
+               proxy_pass http://%%BACKEND%%;
+             }",
+        )
+        .start();
+    let request = get(&nginx, "/").bearer("token").cookie("session", "x");
+    let echo = request.send().echo();
+    assert_eq!((credentials(&echo), echo.all("x-session").len()), (nothing(), 0));
+    assert_eq!(nginx.wait_for_access_lines(1), ["<-> <-> <->"]);
+}
+
+/// Two projects, of which each knows one of the request's credentials.
+fn two_projects(one: &FakeAuthgear, other: &FakeAuthgear, backend: &Backend) -> Builder {
+    site(one, backend)
+        .http(crate::project::project("other", other, "cookie_prefix my_;"))
+        .file("html/dir/index.html", "")
+        .server(
+            "recursive_error_pages on;
+             root html;
+             location /on { authgear %%AUTHGEAR%%; proxy_pass http://%%BACKEND%%; }
+             location /none { authgear off; proxy_pass http://%%BACKEND%%; }
+             location @on { authgear %%AUTHGEAR%%; proxy_pass http://%%BACKEND%%; }
+
+             location /off/ {
+               authgear %%AUTHGEAR%%;
+               authgear_forward_credentials off;
+               proxy_pass http://%%BACKEND%%;
+
+               location /off/page { error_page 404 = /on; root html; }
+               location /off/named { error_page 404 = @on; root html; }
+               location /off/none { error_page 404 = /none; root html; }
+               location /off/try { try_files $uri /on; }
+               location /off/try-named { try_files $uri @on; }
+               location /off/other { error_page 404 = /other; root html; }
+               location /off/same { error_page 404 = /off/; root html; }
+               location /off/via { error_page 404 = /off/page; root html; }
+             }
+             location /other {
+               authgear other;
+               authgear_require session;
+               authgear_forward_credentials off;
+               proxy_pass http://%%BACKEND%%;
+             }
+             location /dir/ { authgear %%AUTHGEAR%%; authgear_forward_credentials off; }
+             location = /dir/index.html { authgear other; proxy_pass http://%%BACKEND%%; }",
+        )
+}
+
+#[test]
+fn each_pass_decides_anew() {
+    let one = FakeAuthgear::start();
+    let other = FakeAuthgear::builder().cookie_prefix("my_").start();
+    let backend = Backend::start();
+    let nginx = two_projects(&one, &other, &backend).start();
+    let bearer = one.opaque_token(&User::named("alice"));
+    let session = other.session(&User::named("bob"));
+    let cookies = format!("a=1; session=x; my_session={session}; b=2");
+    let all = (format!("Bearer {bearer}"), cookies.clone());
+    let without = |cookies: &str| (String::new(), cookies.to_owned());
+    let first = without(&format!("a=1; my_session={session}; b=2"));
+    let (alice, bob, nobody) = (Some("alice"), Some("bob"), None);
+    for (path, credentials_got, user) in [
+        ("/off/", &first, alice),
+        ("/off/page", &all, alice),
+        ("/off/named", &all, alice),
+        ("/off/none", &all, nobody),
+        ("/off/try", &all, alice),
+        ("/off/try-named", &all, alice),
+        ("/off/same", &first, alice),
+        ("/off/via", &all, alice),
+        // The other project's cookies go, and the bearer; the first one's are a stranger's.
+        ("/off/other", &without("a=1; session=x; b=2"), bob),
+        ("/dir/", &all, bob),
+    ] {
+        let request = get(&nginx, path).bearer(&bearer).header("Cookie", &cookies);
+        // Enough for several parts of nginx's list.
+        let request = (0..45).fold(request, |r, n| r.header(&format!("X-Pad-{n}"), "1"));
+        let echo = request.send().echo();
+        assert_eq!(credentials(&echo), *credentials_got, "{path}");
+        assert_eq!(echo.header("x-authgear-user-id"), user, "{path}");
+        let pads = echo.headers.iter().filter(|(name, _)| name.starts_with("X-Pad-"));
+        assert_eq!(pads.count(), 45, "{path}");
+    }
+    // The order of what is left is that of what was sent.
+    let request = get(&nginx, "/off/page").header("X-A", "1").bearer(&bearer);
+    let names = request.header("X-B", "1").header("Cookie", &cookies).header("X-C", "1");
+    let echo = names.send().echo();
+    let order: Vec<&str> = echo.headers.iter().map(|(name, _)| name.as_str()).collect();
+    let positions = ["X-A", "Authorization", "X-B", "Cookie", "X-C"]
+        .map(|name| order.iter().position(|have| *have == name));
+    assert!(positions.is_sorted() && positions[0].is_some(), "{order:?}");
+}
+
+#[test]
+fn a_request_of_nothing_but_credentials() {
+    let one = FakeAuthgear::start();
+    let other = FakeAuthgear::builder().cookie_prefix("my_").start();
+    let backend = Backend::start();
+    let nginx = two_projects(&one, &other, &backend).start();
+    let bearer = one.opaque_token(&User::named("alice"));
+    let send = |path: &str| {
+        let raw = format!("GET {path} HTTP/1.0\r\nAuthorization: Bearer {bearer}\r\n\r\n");
+        get(&nginx, path).raw(raw).send().echo()
+    };
+    assert_eq!(credentials(&send("/off/")), nothing());
+    assert_eq!(credentials(&send("/off/page")).0, format!("Bearer {bearer}"));
+    assert_eq!(send("/off/page").header("x-authgear-user-id"), Some("alice"));
+}
+
+#[test]
+fn whatever_the_verdict_and_whoever_lets_the_request_in() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .http("authgear_project p { endpoint http://%%AUTHGEAR_ADDR%%; max_fails 0; }")
+        .var("AUTHGEAR_ADDR", authgear.addr())
+        .server(
+            "authgear p;
+             authgear_forward_credentials off;
+             location / { proxy_pass http://%%BACKEND%%; }
+             location /anonymous { authgear_on_error anonymous; proxy_pass http://%%BACKEND%%; }
+             location /dry {
+               authgear_require session;
+               authgear_dry_run on;
+               proxy_pass http://%%BACKEND%%;
+             }
+             location /cors {
+               authgear_require session;
+               authgear_preflight pass;
+               proxy_pass http://%%BACKEND%%;
+             }
+             location /local {
+               authgear_require session;
+               satisfy any;
+               allow 127.0.0.1;
+               deny all;
+               proxy_pass http://%%BACKEND%%;
+             }
+             location /asks {
+               auth_request /asked;
+               proxy_pass http://%%BACKEND%%;
+             }
+             location = /asked { authgear off; proxy_pass http://%%BACKEND%%/asked; }
+             location /except {
+               authgear off;
+               limit_except GET { authgear p; }
+               proxy_pass http://%%BACKEND%%;
+             }",
+        )
+        .start();
+    let request = |path: &str| get(&nginx, path).bearer("dead").cookie("session", "dead");
+    let sent = ("Bearer dead".to_owned(), "session=dead".to_owned());
+    for path in ["/", "/dry", "/local", "/asks"] {
+        assert_eq!(credentials(&request(path).send().echo()), nothing(), "{path}");
+    }
+    // A module that decides before is asked with what the client sent.
+    let asked = backend.requests().into_iter().find(|asked| asked.target == "/asked");
+    assert_eq!(credentials(&asked.expect("a question")), sent);
+    let preflight = request("/cors")
+        .method("OPTIONS")
+        .header("Origin", "https://app.test")
+        .header("Access-Control-Request-Method", "PUT");
+    assert_eq!(credentials(&preflight.send().echo()), nothing());
+    assert_eq!(credentials(&request("/except").send().echo()), sent);
+    assert_eq!(credentials(&request("/except").method("PUT").send().echo()), nothing());
+    authgear.inject(Fault::Status(500));
+    assert_eq!(credentials(&request("/anonymous").send().echo()), nothing());
+}
+
+#[test]
+fn the_module_knows_them_all_the_same() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .server(
+            "root html;
+             location /hidden {
+               authgear %%AUTHGEAR%%;
+               authgear_forward_credentials off;
+               error_page 404 = /strict;
+             }
+             location /strict { authgear %%AUTHGEAR%%; authgear_require session; }",
+        )
+        .start();
+    let answer = get(&nginx, "/hidden").bearer("dead").send();
+    assert_eq!(answer.status, 401);
+    assert_eq!(answer.all("www-authenticate"), ["Bearer error=\"invalid_token\""]);
+    assert_eq!(authgear.hits(), 1);
+}
+
+#[test]
+fn a_mirror_sees_what_the_location_forwards() {
+    let (authgear, backend, mirror) = (FakeAuthgear::start(), Backend::start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .var("MIRROR", mirror.addr())
+        .server(
+            "location = /mirror { internal; proxy_pass http://%%MIRROR%%; }
+             location / {
+               authgear %%AUTHGEAR%%;
+               authgear_forward_credentials off;
+               mirror /mirror;
+               proxy_pass http://%%BACKEND%%;
+             }
+             location /moved {
+               authgear %%AUTHGEAR%%;
+               authgear_forward_credentials off;
+               mirror /mirror;
+               error_page 404 = /on;
+               root html;
+             }
+             location /on { authgear %%AUTHGEAR%%; proxy_pass http://%%BACKEND%%; }",
+        )
+        .start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    let send = |path: &str| {
+        let request: Request = get(&nginx, path).bearer(&token).header("Cookie", "session=x; a=1");
+        credentials(&request.send().echo())
+    };
+    let without = (String::new(), "a=1".to_owned());
+    assert_eq!(send("/"), without);
+    // Its location gives the credentials back to the request, and not to the mirror's.
+    assert_eq!(send("/moved").0, format!("Bearer {token}"));
+    mirror.wait_for_hits(2);
+    for asked in mirror.requests() {
+        assert_eq!(credentials(&asked), without);
+        assert_eq!(asked.header("x-authgear-user-id"), Some("alice"));
+    }
+}
+
+#[test]
+fn levels_and_values() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .http("authgear_forward_credentials off;")
+        .server(
+            "authgear %%AUTHGEAR%%;
+             location / { proxy_pass http://%%BACKEND%%; }
+             location /on { authgear_forward_credentials on; proxy_pass http://%%BACKEND%%; }
+             location /no-authgear { authgear off; proxy_pass http://%%BACKEND%%; }",
+        )
+        .start();
+    for (path, hidden) in [("/", true), ("/on", false), ("/no-authgear", false)] {
+        let echo = get(&nginx, path).bearer("token").send().echo();
+        assert_eq!(credentials(&echo).0.is_empty(), hidden, "{path}");
+    }
+    let wrong = Nginx::builder().server("authgear_forward_credentials no;").check();
+    let says = "invalid value \"no\" in \"authgear_forward_credentials\" directive, it must be";
+    assert!(!wrong.ok && wrong.output.contains(says), "{}", wrong.output);
+}

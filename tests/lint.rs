@@ -1,0 +1,228 @@
+//! What `nginx -t` warns of, and where.
+
+use std::collections::BTreeSet;
+
+use support::{Builder, Nginx};
+
+/// Panics unless `nginx -t` accepts this and warns so, at the lines that end with `# N`, and of
+/// nothing else.
+#[track_caller]
+fn warns(builder: Builder, expected: &[&str]) {
+    let (send, conf) = std::sync::mpsc::channel();
+    let test = builder
+        .raw_conf(move |conf| {
+            send.send(conf.clone()).expect("the text");
+            conf
+        })
+        .check();
+    let conf = conf.recv().expect("the text");
+    let mut told = BTreeSet::new();
+    for line in test.output.lines().filter(|line| line.contains("[warn]")) {
+        let (_, warning) = line.split_once("[warn] ").expect("a warning");
+        let warning = warning.split_once(": ").map_or(warning, |(pid, rest)| {
+            if pid.ends_with(|c: char| c.is_ascii_digit()) && pid.contains('#') {
+                rest
+            } else {
+                warning
+            }
+        });
+        let (message, place) = warning.rsplit_once(" in /").expect("a place");
+        let number: usize = place.rsplit(':').next().and_then(|n| n.parse().ok()).expect("a line");
+        let text = conf.lines().nth(number - 1).expect("the line");
+        let mark = text.rsplit_once("# ").map_or(text, |(_, mark)| mark);
+        assert!(told.insert(format!("{mark}: {message}")), "told twice: {}", test.output);
+    }
+    let expected: BTreeSet<String> = expected.iter().map(|text| (*text).to_owned()).collect();
+    assert!(test.ok, "{}", test.output);
+    assert_eq!(told, expected, "{}", test.output);
+}
+
+fn http(text: &str) -> Builder {
+    Nginx::builder().http(text)
+}
+
+fn server(text: &str) -> Builder {
+    Nginx::builder().server(text)
+}
+
+#[test]
+fn credentials_in_clear() {
+    let clear = |line: &str, url: &str| {
+        format!("{line}: credentials are sent to \"{url}\" in clear: use https")
+    };
+    let project = |lines: &str| {
+        http(&format!("authgear_project p {{\n{lines}\n}}\nauthgear p;")).server("return 204;")
+    };
+    warns(
+        project("endpoint http://192.0.2.1; # 1"),
+        &[&clear("1", "http://192.0.2.1/_resolver/resolve")],
+    );
+    warns(
+        project("endpoint https://a.test;\nresolver_url http://192.0.2.1:3001/resolve; # 1"),
+        &[&clear("1", "http://192.0.2.1:3001/resolve")],
+    );
+    warns(
+        project("resolver_url http://192.0.2.1:3001/resolve; # 1\nendpoint https://a.test;"),
+        &[&clear("1", "http://192.0.2.1:3001/resolve")],
+    );
+    // Who can change keys on their way can make anybody's token.
+    warns(
+        project("endpoint https://192.0.2.1;\njwks_url http://192.0.2.1/jwks; # 1"),
+        &["1: keys are fetched from \"http://192.0.2.1/jwks\" in clear: use https"],
+    );
+    // The endpoint is only what is told; it is not asked.
+    for safe in [
+        "endpoint http://192.0.2.1; resolver_url https://192.0.2.2/resolve;",
+        "endpoint http://192.0.2.1; resolver_url http://10.0.0.7:3001/resolve;",
+        "endpoint http://192.0.2.1; resolver_url /_auth;",
+        "endpoint http://localhost:3000;",
+        "endpoint http://[::1]:3000;",
+    ] {
+        warns(project(&safe.replace("; ", ";\n")), &[]);
+    }
+    warns(
+        server(
+            "authgear http://192.0.2.1; # 1
+             location /a { authgear http://192.0.2.1/; }
+             location /b {
+               authgear http://192.0.2.2; # 2
+             }",
+        ),
+        &[&clear("1", "http://192.0.2.1/"), &clear("2", "http://192.0.2.2/")],
+    );
+}
+
+#[test]
+fn what_is_never_used() {
+    let declared = http(
+        "authgear_project p { # 1
+           endpoint https://192.0.2.1;
+         }
+         authgear_project q {
+           endpoint https://192.0.2.1;
+         }
+         authgear_cache_zone y:1m; # 2
+         authgear_cache_zone z:1m;",
+    );
+    warns(
+        declared.server("location / { authgear q; authgear_cache z; }"),
+        &["1: authgear_project \"p\" is never used", "2: authgear_cache_zone \"y\" is never used"],
+    );
+}
+
+#[test]
+fn headers_that_backends_may_confuse() {
+    let says = |directive: &str| {
+        format!(
+            "server {{: \"{directive}\" in a server with \"authgear\": names that backends take \
+             for others, such as X_Real_IP for X-Real-IP, reach them; of x-authgear-* none does"
+        )
+    };
+    let (underscores, invalid) =
+        (says("underscores_in_headers on"), says("ignore_invalid_headers off"));
+    let on = "location / { authgear https://192.0.2.1; }";
+    warns(http("underscores_in_headers on;").server(on), &[&underscores]);
+    warns(server(on).server("ignore_invalid_headers off;"), &[&invalid]);
+    let both = "underscores_in_headers on; ignore_invalid_headers off;";
+    warns(server(on).server(both), &[&underscores, &invalid]);
+    warns(http(both).server("location / { authgear off; }"), &[]);
+    warns(
+        http(both).server(on).server("underscores_in_headers off; ignore_invalid_headers on;"),
+        &[],
+    );
+}
+
+/// The message about a page that needs a session itself.
+fn page(line: &str, target: &str, directive: &str) -> String {
+    format!(
+        "{line}: \"{target}\", to which \"{directive}\" leads, needs a session itself: \
+         \"authgear_require off\" is missing in its location, which inherits what stands"
+    )
+}
+
+#[test]
+fn pages_for_401_that_need_a_session() {
+    const PAGE: &str = "error_page 401";
+    let protected = |rest: &str| {
+        server(&format!(
+            "authgear https://192.0.2.1;
+             authgear_require session; # 1
+             {rest}"
+        ))
+    };
+    warns(protected("error_page 401 /login.html;"), &[&page("1", "/login.html", PAGE)]);
+    warns(protected("error_page 401 =200 /login?x;"), &[&page("1", "/login", PAGE)]);
+    warns(
+        protected(
+            "location / { error_page 401 403 /a.html; }
+             location /b { error_page 401 = @b; location /b/c { error_page 401 /a.html; } }
+             location @b { return 204; }
+             location /open { authgear_require off; error_page 401 /other.html; }
+             location ~ x$ { error_page 401 /re.html; }",
+        ),
+        &[&page("1", "/a.html", PAGE), &page("1", "@b", PAGE), &page("1", "/re.html", PAGE)],
+    );
+    warns(
+        server(
+            "authgear https://192.0.2.1;
+             error_page 401 /in/login.html;
+             location / { authgear_require session; }
+             location /in {
+               authgear_require role=guest; # 2
+               location /in/ { }
+             }",
+        ),
+        &[&page("2", "/in/login.html", PAGE)],
+    );
+    for fine in [
+        "error_page 401 /login.html; location = /login.html { authgear_require off; }",
+        "error_page 401 /login.html; location = /login.html { authgear off; }",
+        "error_page 401 /login.html; location /log { authgear_require off; }",
+        "error_page 401 /a/login.html; location /a { authgear_require off; location /a/b { } }",
+        "error_page 401 /login.html; location ~ html$ { authgear_require off; }",
+        "error_page 401 /login.html; location ^~ /login { authgear_require off; } location ~ html$ { }",
+        "error_page 401 @login; location @login { authgear_require off; }",
+        // Only variables are asked: they may hold without a session.
+        "error_page 401 /login.html; location /login.html { authgear_require $is_args; }",
+        "error_page 401 https://login.test/;",
+        "error_page 401 /$is_args;",
+        "error_page 403 503 /sorry.html;",
+        "error_page 401 /login; location /login/ { proxy_pass http://127.0.0.1:1; }",
+    ] {
+        warns(protected(fine), &[]);
+    }
+    // Nobody is turned away here.
+    warns(server("authgear https://192.0.2.1; error_page 401 /login.html;"), &[]);
+}
+
+#[test]
+fn login_pages_that_need_a_session() {
+    const LOGIN: &str = "authgear_login_redirect";
+    let protected = |rest: &str| {
+        server(&format!(
+            "authgear https://192.0.2.1;
+             authgear_require session; # 1
+             authgear_login_redirect /login?to=$authgear_return_to;
+             {rest}"
+        ))
+    };
+    warns(protected(""), &[&page("1", "/login", LOGIN)]);
+    warns(
+        protected("location /login { authgear_require off; } location /x { authgear_login_redirect /x/login; }"),
+        &[&page("1", "/x/login", LOGIN)],
+    );
+    for fine in [
+        "location /login { authgear_require off; }",
+        "location = /login { authgear off; }",
+        "location ~ ^/log { authgear_require off; }",
+    ] {
+        warns(protected(fine), &[]);
+    }
+    for target in ["off", "https://login.test/", "//login.test/", "$scheme://$host/x", "/$arg_x"] {
+        let elsewhere = format!(
+            "location /login {{ authgear_require off; }}
+             location /x {{ authgear_login_redirect {target}; }}"
+        );
+        warns(protected(&elsewhere), &[]);
+    }
+}
