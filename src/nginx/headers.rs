@@ -233,13 +233,15 @@ pub(super) unsafe fn append<'a>(
         if part.is_null() || elts.is_null() {
             return Err(Failed);
         }
-        for (i, (name, value)) in fields.take(count).enumerate() {
-            let header = elts.add(i);
-            (*header).key = str_of(name);
-            (*header).value = str_of(value);
-            (*header).lowcase_key = (*header).key.data;
-            (*header).hash = hash(name);
-        }
+        let mut free = core::slice::from_raw_parts_mut(elts, count).iter_mut();
+        // Chained iterators are faster from within.
+        fields.for_each(|(name, value)| {
+            let Some(header) = free.next() else { return };
+            header.key = str_of(name);
+            header.value = str_of(value);
+            header.lowcase_key = header.key.data;
+            header.hash = hash(name);
+        });
         (*part).elts = elts.cast();
         (*part).nelts = count;
         (*part).next = ptr::null_mut();
