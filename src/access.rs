@@ -16,6 +16,7 @@ use std::rc::Rc;
 use authgear::identity::is_identity_header;
 use authgear::set_cookie::SetCookies;
 use authgear::verdict::{Reason, Verdict};
+use smallvec::SmallVec;
 
 use crate::conf::location::Fallback;
 use crate::conf::project::Project;
@@ -24,7 +25,7 @@ use crate::count;
 use crate::credentials;
 use crate::denial::{self, Denial};
 use crate::lookup::{self, Finding, Pending, Progress, Step};
-use crate::nginx::{Failed, Level, Request, State, Status};
+use crate::nginx::{Failed, Fields, Level, Request, State, Status};
 use crate::Authgear;
 
 /// What a finding is of: the project, and who was to decide.
@@ -34,7 +35,7 @@ type Subject = (Id, Mode);
 #[derive(Default)]
 pub struct RequestState {
     /// Verdicts so far: a client request asks at most once per project and mode.
-    findings: RefCell<Vec<(Subject, Finding)>>,
+    findings: RefCell<SmallVec<[(Subject, Finding); 1]>>,
     /// The last verdict that was handed over, for variables.
     current: RefCell<Option<Finding>>,
     pending: RefCell<Option<Box<Pending>>>,
@@ -272,12 +273,15 @@ fn hand_over(
     if !location.set_headers() {
         return Ok(());
     }
-    // nginx's proxy modules send no empty headers either.
-    let fields: Vec<(&[u8], &[u8])> = (finding.verdict.fields())
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| (name.as_bytes(), value))
-        .collect();
-    request.inject(state, &fields)
+    request.inject(state, &finding.verdict)
+}
+
+impl Fields for Verdict {
+    fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+        // nginx's proxy modules send no empty headers either.
+        let fields = self.fields().filter(|(_, value)| !value.is_empty());
+        fields.map(|(name, value)| (name.as_bytes(), value))
+    }
 }
 
 /// Completes an answer that denies access, once it is final that it does: `satisfy` may let the

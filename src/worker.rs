@@ -2,7 +2,7 @@
 
 use core::cell::RefCell;
 use core::ops::Deref;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use authgear::key::KeySecret;
@@ -23,14 +23,15 @@ use crate::nginx::{self, Level, Log, SharedZone};
 use crate::shared::map::{new_secret, Map};
 use crate::shared::Own;
 
+/// Maps have few entries: nothing is hashed to find one.
 #[derive(Default)]
 struct Worker {
-    clients: HashMap<Id, Rc<Client>>,
-    caches: HashMap<Id, Rc<Cache>>,
+    clients: BTreeMap<Id, Rc<Client>>,
+    caches: BTreeMap<Id, Rc<Cache>>,
     flights: Rc<Flights>,
     secret: Option<KeySecret>,
     own: Option<Rc<Map<Own>>>,
-    keys: HashMap<Id, Rc<Keys>>,
+    keys: BTreeMap<Id, Rc<Keys>>,
 }
 
 thread_local! {

@@ -166,7 +166,7 @@ impl<'a> Credentials<'a> {
 
     /// The bearer token: what follows the scheme in [`authorization`](Self::authorization).
     pub fn bearer(&self) -> Option<&'a [u8]> {
-        self.authorization.and_then(|value| value.splitn(2, |&byte| byte == b' ').nth(1))
+        self.authorization.and_then(bearer_of)
     }
 
     /// The same credentials, had the request no cookies.
@@ -256,9 +256,13 @@ impl fmt::Debug for Credentials<'_> {
 }
 
 fn is_bearer(value: &[u8]) -> bool {
-    let mut parts = value.splitn(2, |&byte| byte == b' ');
-    parts.next().is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
-        && parts.next().is_some_and(|token| !token.is_empty())
+    bearer_of(value).is_some_and(|token| !token.is_empty())
+}
+
+/// What follows the scheme `bearer` and one space.
+fn bearer_of(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = authorization.split_at_checked(b"bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
 }
 
 /// The name of a cookie: all of it when there is no `=`, as Go's `net/http` reads it.
@@ -276,7 +280,9 @@ fn trim(mut value: &[u8]) -> &[u8] {
 
 /// Whether an HTTP field can carry these bytes.
 fn is_field_value(value: &[u8]) -> bool {
-    value.iter().all(|&byte| byte == b'\t' || !byte.is_ascii_control())
+    // No end before the last byte: so the compiler looks at many bytes at once.
+    let control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
+    !value.iter().fold(false, |found, &byte| found | control(byte))
 }
 
 /// `tchar` of RFC 9110 section 5.6.2.

@@ -1,7 +1,7 @@
 //! Whom a session belongs to: the `x-authgear-*` fields of the resolver's answer.
 
-use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use thiserror::Error;
 
@@ -92,16 +92,32 @@ pub enum IdentityError {
     TooLarge,
 }
 
+/// The names that Authgear sends: what has one of them need not keep it.
+pub(crate) const NAMES: [&str; 9] = [
+    "x-authgear-session-valid",
+    "x-authgear-user-id",
+    "x-authgear-user-anonymous",
+    "x-authgear-user-verified",
+    "x-authgear-user-can-reauthenticate",
+    "x-authgear-user-roles",
+    "x-authgear-session-acr",
+    "x-authgear-session-amr",
+    "x-authgear-session-authenticated-at",
+];
+
 #[derive(Clone, PartialEq, Eq)]
 struct Field {
-    name: Cow<'static, str>,
-    value: Box<[u8]>,
+    name: Name,
+    /// Of the values.
+    value: Range<u32>,
 }
 
-impl Field {
-    fn len(&self) -> usize {
-        self.name.len() + self.value.len()
-    }
+#[derive(Clone, PartialEq, Eq)]
+enum Name {
+    /// A place in [`NAMES`].
+    Known(u8),
+    /// Of the other names.
+    Other(Range<u32>),
 }
 
 /// What Authgear says of a session and its user: fields in the order they came.
@@ -112,6 +128,10 @@ impl Field {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     fields: Vec<Field>,
+    /// All values, one after the other.
+    values: Vec<u8>,
+    /// All names that are not in [`NAMES`], one after the other.
+    names: String,
 }
 
 impl Identity {
@@ -120,9 +140,27 @@ impl Identity {
         IdentityBuilder::default()
     }
 
+    /// The same, with room for as many fields and bytes of values.
+    pub(crate) fn builder_for(fields: usize, values: usize) -> IdentityBuilder {
+        let (fields, values) = (Vec::with_capacity(fields), Vec::with_capacity(values));
+        let identity = Self { fields, values, names: String::new() };
+        IdentityBuilder { identity, ..IdentityBuilder::default() }
+    }
+
     /// The fields: full lower-case name and value.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.fields.iter().map(|field| (&*field.name, &*field.value))
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+        self.fields.iter().map(|field| (self.name(&field.name), self.value(&field.value)))
+    }
+
+    fn name(&self, name: &Name) -> &str {
+        match name {
+            Name::Known(place) => NAMES.get(usize::from(*place)).copied().unwrap_or_default(),
+            Name::Other(range) => self.names.get(to_usize(range)).unwrap_or_default(),
+        }
+    }
+
+    fn value(&self, range: &Range<u32>) -> &[u8] {
+        self.values.get(to_usize(range)).unwrap_or_default()
     }
 
     /// The value of the field with this full lower-case name.
@@ -146,7 +184,7 @@ impl fmt::Debug for Identity {
     /// Tells the names, never the values.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Identity ")?;
-        f.debug_set().entries(self.fields.iter().map(|field| &field.name)).finish()
+        f.debug_set().entries(self.iter().map(|(name, _)| name)).finish()
     }
 }
 
@@ -154,6 +192,10 @@ impl fmt::Debug for Identity {
 #[derive(Clone, Debug, Default)]
 pub struct IdentityBuilder {
     identity: Identity,
+    /// Bytes of the names of its fields.
+    names_len: usize,
+    /// Which of [`NAMES`] it has: bit n stands for place n.
+    known: u16,
 }
 
 impl IdentityBuilder {
@@ -163,32 +205,62 @@ impl IdentityBuilder {
     ///
     /// See [`IdentityError`]; the identity is then as it was.
     pub fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), IdentityError> {
-        let name = field_name(name).ok_or(IdentityError::Name)?;
-        self.push_field(name.into(), value)
-    }
-
-    /// As [`push`](Self::push), for a name that is known to be good.
-    pub(crate) fn push_known(
-        &mut self,
-        name: &'static str,
-        value: &[u8],
-    ) -> Result<(), IdentityError> {
-        self.push_field(name.into(), value)
-    }
-
-    fn push_field(&mut self, name: Cow<'static, str>, value: &[u8]) -> Result<(), IdentityError> {
-        if value.iter().any(u8::is_ascii_control) {
+        let known = NAMES.iter().position(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+        let other = match known {
+            Some(_) => String::new(),
+            None => field_name(name).ok_or(IdentityError::Name)?,
+        };
+        if is_control(value) {
             return Err(IdentityError::Value);
         }
-        let fields = &mut self.identity.fields;
-        if fields.iter().any(|field| field.name == name) {
-            return Err(IdentityError::Duplicate);
+        let (names, values) = (self.identity.names.len(), self.identity.values.len());
+        self.identity.names.push_str(&other);
+        self.identity.values.extend_from_slice(value);
+        let name = match known {
+            Some(place) => Name::Known(place as u8),
+            None => Name::Other(names as u32..self.identity.names.len() as u32),
+        };
+        self.finish(name, values).inspect_err(|_| self.identity.names.truncate(names))
+    }
+
+    /// As [`push`](Self::push), for a name by its place in [`NAMES`], and a value without control
+    /// bytes that `write` appends. None if it does not.
+    pub(crate) fn push_known(
+        &mut self,
+        place: u8,
+        write: impl FnOnce(&mut Vec<u8>) -> Option<()>,
+    ) -> Option<Result<(), IdentityError>> {
+        let start = self.identity.values.len();
+        write(&mut self.identity.values)?;
+        Some(self.finish(Name::Known(place), start))
+    }
+
+    /// Makes a field of `name` and of the values from `start` on, or takes those back.
+    fn finish(&mut self, name: Name, start: usize) -> Result<(), IdentityError> {
+        let Identity { fields, values, .. } = &self.identity;
+        let names_len = self.names_len + self.identity.name(&name).len();
+        let bit = match name {
+            Name::Known(place) => 1_u16.checked_shl(place.into()).unwrap_or(0),
+            Name::Other(_) => 0,
+        };
+        let is_duplicate = match name {
+            Name::Known(_) => self.known & bit != 0,
+            Name::Other(_) => self.identity.get(self.identity.name(&name).as_bytes()).is_some(),
+        };
+        let too_large = fields.len() == MAX_FIELDS
+            || values.len() - start > MAX_VALUE
+            || names_len + values.len() > MAX_TOTAL;
+        if is_duplicate || too_large {
+            self.identity.values.truncate(start);
+            return Err(match is_duplicate {
+                true => IdentityError::Duplicate,
+                false => IdentityError::TooLarge,
+            });
         }
-        let total = fields.iter().map(Field::len).sum::<usize>() + name.len() + value.len();
-        if fields.len() == MAX_FIELDS || value.len() > MAX_VALUE || total > MAX_TOTAL {
-            return Err(IdentityError::TooLarge);
-        }
-        fields.push(Field { name, value: value.into() });
+        let value = start as u32..values.len() as u32;
+        self.identity.fields.push(Field { name, value });
+        self.names_len = names_len;
+        self.known |= bit;
         Ok(())
     }
 
@@ -196,6 +268,16 @@ impl IdentityBuilder {
     pub fn build(self) -> Identity {
         self.identity
     }
+}
+
+/// Whether there are bytes that no header's value can have.
+pub(crate) fn is_control(value: &[u8]) -> bool {
+    // No end before the last byte: so the compiler looks at many bytes at once.
+    value.iter().fold(false, |found, byte| found | byte.is_ascii_control())
+}
+
+fn to_usize(range: &Range<u32>) -> Range<usize> {
+    range.start as usize..range.end as usize
 }
 
 fn field_name(name: &[u8]) -> Option<String> {

@@ -1,7 +1,7 @@
 //! Under what a verdict is kept: a keyed hash of credentials and of what judges them.
 
 use std::fmt;
-use std::hash::Hasher as _;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
@@ -34,7 +34,7 @@ impl fmt::Debug for KeySecret {
 /// Stands for credentials where a verdict about them is kept: SipHash-2-4 with 128 bits.
 ///
 /// Under one secret, equal keys mean equal scopes and that equal bytes would be sent to Authgear.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key([u8; 16]);
 
 impl Key {
@@ -59,6 +59,37 @@ impl Key {
     }
 }
 
+impl Hash for Key {
+    /// A part of it, which is as good as any hash of it.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        state.write_u64(u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
+/// For maps of [`Key`]s, and of nothing else: keys are hashes already, under a secret.
+pub type KeyHasher = BuildHasherDefault<AsIs>;
+
+/// See [`KeyHasher`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+}
+
 impl fmt::Debug for Key {
     /// Shows it in hexadecimal: it tells nothing without the secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,6 +104,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::option;
     use proptest::prelude::*;
+    use std::collections::HashMap;
 
     const SECRET: KeySecret = KeySecret::from_bytes([7; 16]);
 
@@ -125,6 +157,17 @@ mod tests {
         for (n, key) in keys.iter().enumerate() {
             assert!(!keys[..n].contains(key), "{n}");
         }
+    }
+
+    /// Maps must not believe that keys are equal because their hashes are.
+    #[test]
+    fn maps_tell_keys_apart() {
+        let mut bytes = [7; 16];
+        let first = Key::from_bytes(bytes);
+        bytes[15] = 8;
+        let second = Key::from_bytes(bytes);
+        let map = HashMap::<_, _, KeyHasher>::from_iter([(first, 1), (second, 2)]);
+        assert_eq!((map.get(&first), map.get(&second)), (Some(&1), Some(&2)));
     }
 
     fn authorization() -> impl Strategy<Value = Option<Vec<u8>>> {

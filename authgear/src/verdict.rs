@@ -255,7 +255,7 @@ impl Verdict {
     /// The fields for backends and variables, full lower-case name and value: those the resolver
     /// itself would send. A valid session has those of its identity, an invalid one only
     /// `x-authgear-session-valid: false`, anything else none.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         let (identity, invalid) = match self {
             Self::Valid(identity) => (Some(identity), None),
             Self::Invalid => (None, Some(INVALID)),

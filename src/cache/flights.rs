@@ -8,7 +8,7 @@ use core::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
-use authgear::key::Key;
+use authgear::key::{Key, KeyHasher};
 
 use crate::lookup::Landing;
 use crate::nginx::Resume;
@@ -18,7 +18,7 @@ const MAX_SEATS: usize = 4096;
 
 /// The flights of a worker.
 #[derive(Default)]
-pub struct Flights(RefCell<HashMap<Key, Vec<Weak<Seat>>>>);
+pub struct Flights(RefCell<HashMap<Key, Vec<Weak<Seat>>, KeyHasher>>);
 
 /// A request's place in a flight; dropping it gives it up.
 pub struct Seat {

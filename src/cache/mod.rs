@@ -13,7 +13,7 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::kept;
-use authgear::key::{Key, KeySecret};
+use authgear::key::{Key, KeyHasher, KeySecret};
 use authgear::purges::Number;
 use authgear::token::Fingerprint;
 use authgear::verdict::Verdict;
@@ -182,7 +182,7 @@ type Generation = (u64, u64);
 /// A worker's view of a zone.
 pub struct Cache {
     map: Map<MapHeader>,
-    front: RefCell<LruCache<Key, Front>>,
+    front: RefCell<LruCache<Key, Front, KeyHasher>>,
 }
 
 /// How a look-up ended.
@@ -202,7 +202,8 @@ impl Cache {
     /// A view with an empty front.
     pub fn new(zone: &CacheZone) -> Self {
         let front = NonZeroUsize::new(zone.front).unwrap_or(NonZeroUsize::MIN);
-        Self { map: Map::new(zone.shared), front: RefCell::new(LruCache::new(front)) }
+        let front = LruCache::with_hasher(front, KeyHasher::default());
+        Self { map: Map::new(zone.shared), front: RefCell::new(front) }
     }
 
     /// The secret of the zone's keys.

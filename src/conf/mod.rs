@@ -53,7 +53,7 @@ fn unknown(what: &str, name: &str, place: &Place) -> ConfError {
 }
 
 /// Names a project or a zone in worker processes: over reloads too, no two have the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id(u64);
 
 impl Id {

@@ -12,6 +12,7 @@ use nginx_sys::{
     ngx_str_t, ngx_table_elt_t,
 };
 
+use super::conf::str_of;
 use super::request::Failed;
 
 /// The elements of a list.
@@ -201,17 +202,22 @@ pub(super) unsafe fn relink(
     }
 }
 
-/// Appends `fields` to `list` as a part of its own, and returns that part.
+/// Appends `fields` to `list` as a part of its own, and returns that part; null if there are none.
+/// Nothing is copied.
 ///
 /// # Safety
 ///
-/// `list` is zeroed or a valid list of `ngx_table_elt_t`; `pool` is the request's. Names are
-/// lower-case.
-pub(super) unsafe fn append(
+/// `list` is zeroed or a valid list of `ngx_table_elt_t`; `pool` is the request's, and names and
+/// values live as long. Names are lower-case.
+pub(super) unsafe fn append<'a>(
     list: &mut ngx_list_t,
     pool: *mut ngx_pool_t,
-    fields: &[(&[u8], &[u8])],
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
 ) -> Result<*mut ngx_list_part_t, Failed> {
+    let count = fields.clone().count();
+    if count == 0 {
+        return Ok(ptr::null_mut());
+    }
     // SAFETY: the list is valid; `elts` has room for all fields, and the part is complete before
     // it is linked.
     unsafe {
@@ -222,26 +228,47 @@ pub(super) unsafe fn append(
             }
         }
         let part = ngx_palloc(pool, size_of::<ngx_list_part_t>()).cast::<ngx_list_part_t>();
-        let elts = ngx_pcalloc(pool, fields.len() * size_of::<ngx_table_elt_t>())
-            .cast::<ngx_table_elt_t>();
+        let elts =
+            ngx_pcalloc(pool, count * size_of::<ngx_table_elt_t>()).cast::<ngx_table_elt_t>();
         if part.is_null() || elts.is_null() {
             return Err(Failed);
         }
-        for (i, (name, value)) in fields.iter().enumerate() {
-            let header = elts.add(i);
-            (*header).key = copy_to(pool, name)?;
-            (*header).value = copy_to(pool, value)?;
-            (*header).lowcase_key = (*header).key.data;
-            (*header).hash = nginx_sys::ngx_hash_key((*header).key.data, name.len());
-        }
+        let mut free = core::slice::from_raw_parts_mut(elts, count).iter_mut();
+        // Chained iterators are faster from within.
+        fields.for_each(|(name, value)| {
+            let Some(header) = free.next() else { return };
+            header.key = str_of(name);
+            header.value = str_of(value);
+            header.lowcase_key = header.key.data;
+            header.hash = hash(name);
+        });
         (*part).elts = elts.cast();
-        (*part).nelts = fields.len();
+        (*part).nelts = count;
         (*part).next = ptr::null_mut();
         (*list.last).next = part;
         list.last = part;
-        list.nalloc = fields.len();
+        list.nalloc = count;
         Ok(part)
     }
+}
+
+/// `ngx_hash_key()`: for each byte, 31 times what there is, and the byte. Eight bytes at a time.
+fn hash(name: &[u8]) -> usize {
+    let words = name.chunks_exact(8);
+    let rest = words.remainder();
+    let hash = words.filter_map(|word| word.try_into().ok()).fold(0_u64, |hash, word| {
+        // Neighbours are joined in lanes that stay wide enough: the earlier one, in the lower half
+        // of each lane, is the one to be multiplied.
+        let word = u64::from_le_bytes(word);
+        let pairs = (word & 0x00ff_00ff_00ff_00ff) * 31 + (word >> 8 & 0x00ff_00ff_00ff_00ff);
+        let fours =
+            (pairs & 0x0000_ffff_0000_ffff) * 31_u64.pow(2) + (pairs >> 16 & 0x0000_ffff_0000_ffff);
+        let eight = (fours & 0xffff_ffff) * 31_u64.pow(4) + (fours >> 32);
+        hash.wrapping_mul(31_u64.pow(8)).wrapping_add(eight)
+    });
+    let step = |hash: u64, &byte: &u8| hash.wrapping_mul(31).wrapping_add(u64::from(byte));
+    // What does not fit into nginx's word is not in its hash either.
+    rest.iter().fold(hash, step) as usize
 }
 
 /// Takes `part`, returned by [`append`], out of `list`; nothing happens if it is not in it.

@@ -31,7 +31,7 @@ pub use event::{now, sleep, timeout, unix_time, Elapsed};
 pub use hidden::Shown;
 pub use log::{Level, Log};
 pub use module::{process_exists, version, worker_is_exiting, Location, Main, Module, ModuleCell};
-pub use request::{Failed, Phase, Request, State, Status};
+pub use request::{Failed, Fields, Phase, Request, State, Status};
 pub use servers::Server;
 pub use shm::{Header, SharedZone};
 pub use ssl::{SslContext, SslError};

@@ -1,5 +1,6 @@
 //! `ngx_http_request_t`.
 
+use core::any::Any;
 use core::cell::{Cell, RefCell};
 use core::ffi::c_void;
 use core::ops::Deref;
@@ -10,6 +11,7 @@ use nginx_sys::{
     ngx_http_request_t, ngx_int_t, ngx_list_part_t, ngx_list_push, ngx_pool_cleanup_add,
     ngx_table_elt_t, NGX_AGAIN, NGX_DECLINED, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_OK,
 };
+use smallvec::SmallVec;
 
 use super::headers::{self, bytes, copy_to, Elements, Headers};
 use super::hidden::Hidden;
@@ -68,6 +70,12 @@ impl Status {
 #[repr(transparent)]
 pub struct Request(ngx_http_request_t);
 
+/// What has fields that can become request headers.
+pub trait Fields {
+    /// Lower-case names, and values.
+    fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone;
+}
+
 /// What a module keeps of a client request. It dies with the request's pool.
 pub struct State<M: Module>(Rc<Slot<M>>);
 
@@ -83,6 +91,8 @@ struct Slot<M: Module> {
     user: M::State,
     /// The part of `headers_in` that holds what was injected, or null.
     injected: Cell<*mut ngx_list_part_t>,
+    /// What owns the bytes of all that was ever injected: variables may still point there.
+    owners: RefCell<SmallVec<[Rc<dyn Any>; 1]>>,
     hidden: RefCell<Option<Hidden>>,
     suspension: RefCell<Option<Rc<Suspension>>>,
 }
@@ -102,8 +112,8 @@ struct Holder {
 }
 
 extern "C" fn drop_holder(data: *mut c_void) {
-    // SAFETY: `data` is the Holder that keep() boxed, and cleanups run once.
-    let holder = unsafe { Box::from_raw(data.cast::<Holder>()) };
+    // SAFETY: `data` is the Holder that state_or_default() wrote, and cleanups run once.
+    let holder = unsafe { data.cast::<Holder>().read() };
     // SAFETY: `slot` came from Rc::into_raw of the type that `drop` takes.
     super::module::guard(Log::cycle(), (), || unsafe { (holder.drop)(holder.slot) });
 }
@@ -336,19 +346,23 @@ impl Request {
         unsafe { headers::remove(&mut self.0.headers_in.headers, self.0.pool, unwanted) }
     }
 
-    /// Adds `fields`, with lower-case names, to the request's headers, until [`Self::withdraw`].
-    pub fn inject<M: Module>(
+    /// Adds the fields of `source` to the request's headers, until [`Self::withdraw`]. They are
+    /// not copied: the request keeps their source.
+    pub fn inject<M: Module, S: Fields + 'static>(
         &mut self,
         state: &State<M>,
-        fields: &[(&[u8], &[u8])],
+        source: &Rc<S>,
     ) -> Result<(), Failed> {
         self.withdraw(state);
-        if fields.is_empty() {
-            return Ok(());
+        // SAFETY: the list and the pool are the request's own. The slot dies with the pool, and
+        // what it holds is shared: nobody can change it.
+        let part = unsafe {
+            headers::append(&mut self.0.headers_in.headers, self.0.pool, source.fields())?
+        };
+        if !part.is_null() {
+            state.0.owners.borrow_mut().push(Rc::clone(source) as Rc<dyn Any>);
+            state.0.injected.set(part);
         }
-        // SAFETY: the list and the pool are the request's own.
-        let part = unsafe { headers::append(&mut self.0.headers_in.headers, self.0.pool, fields)? };
-        state.0.injected.set(part);
         Ok(())
     }
 
@@ -385,6 +399,7 @@ impl Request {
         let slot = Rc::new(Slot::<M> {
             user: M::State::default(),
             injected: Cell::new(ptr::null_mut()),
+            owners: RefCell::default(),
             hidden: RefCell::new(None),
             suspension: RefCell::new(None),
         });
@@ -392,17 +407,13 @@ impl Request {
         // count of the slot.
         unsafe {
             let main = self.0.main;
-            let cleanup = ngx_pool_cleanup_add((*main).pool, 0);
+            let cleanup = ngx_pool_cleanup_add((*main).pool, size_of::<Holder>());
             if cleanup.is_null() {
                 return Err(Failed);
             }
             let raw = Rc::into_raw(Rc::clone(&slot));
-            (*cleanup).data = Box::into_raw(Box::new(Holder {
-                module: M::cell(),
-                slot: raw.cast(),
-                drop: drop_slot::<M>,
-            }))
-            .cast();
+            let holder = Holder { module: M::cell(), slot: raw.cast(), drop: drop_slot::<M> };
+            (*cleanup).data.cast::<Holder>().write(holder);
             (*cleanup).handler = Some(drop_holder);
             *(*main).ctx.add(M::cell().ctx_index()) = raw.cast_mut().cast();
         }

@@ -12,7 +12,7 @@ use nginx_sys::{
 use ngx::core::Pool;
 use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 
-use super::headers::{append, copy_to, Headers};
+use super::headers::{append, bytes, copy_to, Headers};
 use super::module::guard;
 use super::request::{set_header_only, Failed, Request};
 
@@ -119,7 +119,12 @@ unsafe fn replace_headers(
         headers_in.content_length_n = -1;
         headers_in.keep_alive_n = -1;
         let list: &mut ngx_list_t = &mut headers_in.headers;
-        let part: *mut ngx_list_part_t = append(list, pool, headers)?;
+        // They outlive this call, and perhaps what they are of.
+        let copies = headers
+            .iter()
+            .map(|(name, value)| Ok((bytes(&copy_to(pool, name)?), bytes(&copy_to(pool, value)?))));
+        let copies = copies.collect::<Result<Vec<_>, Failed>>()?;
+        let part: *mut ngx_list_part_t = append(list, pool, copies.into_iter())?;
         for (i, (name, _)) in headers.iter().enumerate() {
             let header = (*part).elts.cast::<ngx_table_elt_t>().add(i);
             match *name {

@@ -1,30 +1,17 @@
 //! Verdicts as bytes, for memory that processes of one version of this module share.
 //!
 //! A kind byte, and for a valid session its fields to the end. A field begins with a byte that
-//! says which of the known names it has (low half) and in which form its value is (high half);
+//! says which of the known names it has (low half, places from 1) and in which form its value is (high half);
 //! then come the name, if it is another, and the value. What has a length goes behind it.
 
-use std::borrow::Cow;
+use std::io::Write as _;
 
 use super::{NoSession, Verdict};
-use crate::identity::{Identity, PREFIX};
+use crate::identity::{is_control, Identity, NAMES, PREFIX};
 
 const INVALID: u8 = 1;
 const NONE: u8 = 2;
 const VALID: u8 = 3;
-
-/// The names known; a name's code is its place, from 1.
-const NAMES: [&str; 9] = [
-    "x-authgear-session-valid",
-    "x-authgear-user-id",
-    "x-authgear-user-anonymous",
-    "x-authgear-user-verified",
-    "x-authgear-user-can-reauthenticate",
-    "x-authgear-user-roles",
-    "x-authgear-session-acr",
-    "x-authgear-session-amr",
-    "x-authgear-session-authenticated-at",
-];
 
 /// Code of any other name.
 const OTHER_NAME: u8 = 0;
@@ -107,17 +94,21 @@ fn encode_value(value: &[u8], out: &mut Vec<u8>) -> u8 {
 }
 
 fn decode_identity(mut bytes: &[u8]) -> Option<Identity> {
-    let mut builder = Identity::builder();
+    // As many as Authgear sends, and what they usually take.
+    let mut builder = Identity::builder_for(NAMES.len(), 2 * bytes.len() + UUID_LEN);
     while let Some((&head, rest)) = bytes.split_first() {
         bytes = rest;
+        let form = head >> 4;
         let pushed = match head & 0x0f {
             OTHER_NAME => {
                 let name = [PREFIX.as_bytes(), decode_bytes(&mut bytes)?].concat();
-                builder.push(&name, &decode_value(head >> 4, &mut bytes)?)
+                let mut value = Vec::new();
+                decode_value(form, &mut bytes, &mut value)?;
+                builder.push(&name, &value)
             }
             code => {
-                let name = NAMES.get(usize::from(code).checked_sub(1)?)?;
-                builder.push_known(name, &decode_value(head >> 4, &mut bytes)?)
+                let place = code.checked_sub(1).filter(|place| usize::from(*place) < NAMES.len());
+                builder.push_known(place?, |values| decode_value(form, &mut bytes, values))?
             }
         };
         pushed.ok()?;
@@ -125,19 +116,24 @@ fn decode_identity(mut bytes: &[u8]) -> Option<Identity> {
     Some(builder.build())
 }
 
-fn decode_value<'a>(form: u8, bytes: &mut &'a [u8]) -> Option<Cow<'a, [u8]>> {
-    Some(match form {
-        BYTES => decode_bytes(bytes)?.into(),
-        TRUE => b"true"[..].into(),
-        FALSE => b"false"[..].into(),
-        DECIMAL => decode_varint(bytes)?.to_string().into_bytes().into(),
+/// Appends the value, if it can be a header's.
+fn decode_value(form: u8, bytes: &mut &[u8], out: &mut Vec<u8>) -> Option<()> {
+    match form {
+        BYTES => {
+            let value = decode_bytes(bytes).filter(|value| !is_control(value))?;
+            out.extend_from_slice(value);
+        }
+        TRUE => out.extend_from_slice(b"true"),
+        FALSE => out.extend_from_slice(b"false"),
+        DECIMAL => write_decimal(decode_varint(bytes)?, out),
         UUID => {
             let (uuid, rest) = bytes.split_first_chunk()?;
             *bytes = rest;
-            write_uuid(u128::from_be_bytes(*uuid)).into()
+            write_uuid(*uuid, out);
         }
         _ => return None,
-    })
+    }
+    Some(())
 }
 
 fn encode_bytes(bytes: &[u8], out: &mut Vec<u8>) {
@@ -205,18 +201,21 @@ fn parse_uuid(text: &[u8]) -> Option<u128> {
     })
 }
 
-fn write_uuid(uuid: u128) -> Vec<u8> {
-    let mut text = Vec::with_capacity(UUID_LEN);
-    for byte in uuid.to_be_bytes() {
-        if HYPHENS.contains(&text.len()) {
-            text.push(b'-');
+fn write_decimal(number: u64, out: &mut Vec<u8>) {
+    // Writing to memory does not fail.
+    let _ = write!(out, "{number}");
+}
+
+fn write_uuid(uuid: [u8; 16], out: &mut Vec<u8>) {
+    for (at, byte) in uuid.into_iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            out.push(b'-');
         }
-        text.extend([byte >> 4, byte & 0x0f].map(|digit| match digit {
+        out.extend([byte >> 4, byte & 0x0f].map(|digit| match digit {
             0..=9 => b'0' + digit,
             _ => b'a' - 10 + digit,
         }));
     }
-    text
 }
 
 #[cfg(test)]
@@ -408,7 +407,11 @@ mod tests {
             prop::sample::select(vec!["true", "false", "", USER, "0", "007"])
                 .prop_map(|value| value.as_bytes().to_vec()),
             any::<u64>().prop_map(|number| number.to_string().into_bytes()),
-            any::<u128>().prop_map(write_uuid),
+            any::<[u8; 16]>().prop_map(|uuid| {
+                let mut text = Vec::new();
+                write_uuid(uuid, &mut text);
+                text
+            }),
             "[0-9]{1,22}".prop_map(String::into_bytes),
             "[0-9a-g]{8}(-[0-9a-f]{4}){3}-[0-9a-fA]{12}".prop_map(String::into_bytes),
             vec(prop_oneof![0x20..0x7f_u8, 0x80..=0xff_u8], 0..300),

@@ -339,7 +339,10 @@ fn a_set_comes_back_from_its_json() {
     let (set, skipped) = read_keys(&jwks, Algorithm::ALL).unwrap();
     assert_eq!((set.len(), skipped), (5, 1));
     let json = set.to_json();
-    assert!(!json.contains("x5c") && !json.contains("oct") && !json.contains("created_at"));
+    // In quotes: a modulus in base64 may have any three letters.
+    for left_out in ["\"x5c\"", "\"oct\"", "\"created_at\""] {
+        assert!(!json.contains(left_out), "{left_out}");
+    }
     let (again, skipped) = KeySet::parse(json.as_bytes(), Algorithm::ALL).unwrap();
     assert_eq!((again.to_json(), skipped), (json, 0));
     assert_eq!(again.kids().collect::<Vec<_>>(), set.kids().collect::<Vec<_>>());

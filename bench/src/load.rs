@@ -1,0 +1,97 @@
+//! Requests, as many as are told and no more.
+//!
+//! All connections get a request, then all answers are read: the same load whoever answers, and
+//! little work for who makes it. How long it takes says nothing; the CPU time of who answers does.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Requests that are sent in turn.
+pub struct Requests(Vec<Vec<u8>>);
+
+impl Requests {
+    /// One for each bearer token.
+    pub fn of_tokens<'a>(tokens: impl IntoIterator<Item = &'a String>) -> Self {
+        Self(tokens.into_iter().map(|token| request(token)).collect())
+    }
+
+    /// The first of them.
+    pub fn first(&self) -> &[u8] {
+        &self.0[0]
+    }
+}
+
+/// What a program that talks to an API sends.
+pub fn request(token: &str) -> Vec<u8> {
+    format!(
+        "GET /api/items?page=2 HTTP/1.1\r\nHost: app.example.com\r\n\
+         User-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: application/json\r\n\
+         Authorization: Bearer {token}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Connections that stay open.
+pub struct Load {
+    addr: SocketAddr,
+    connections: Vec<TcpStream>,
+    next: usize,
+}
+
+impl Load {
+    /// So many connections to `addr`.
+    pub fn connect(addr: SocketAddr, connections: usize) -> io::Result<Self> {
+        let connections = (0..connections).map(|_| connect(addr)).collect::<io::Result<_>>()?;
+        Ok(Self { addr, connections, next: 0 })
+    }
+
+    /// Sends `count` requests; each must be answered by the backend.
+    pub fn run(&mut self, requests: &Requests, count: usize) -> io::Result<()> {
+        let mut left = count;
+        while left > 0 {
+            let wave = left.min(self.connections.len());
+            for connection in self.connections.iter_mut().take(wave) {
+                connection.write_all(&requests.0[self.next % requests.0.len()])?;
+                self.next += 1;
+            }
+            for connection in self.connections.iter_mut().take(wave) {
+                let answer = read_answer(connection)?;
+                if !answer.starts_with(b"HTTP/1.1 204") {
+                    let answer = String::from_utf8_lossy(&answer);
+                    return Err(io::Error::other(format!("unexpected answer: {answer}")));
+                }
+                if contains(&answer, b"onnection: close") {
+                    *connection = connect(self.addr)?;
+                }
+            }
+            left -= wave;
+        }
+        Ok(())
+    }
+}
+
+pub fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let connection = TcpStream::connect(addr)?;
+    connection.set_nodelay(true)?;
+    connection.set_read_timeout(Some(Duration::from_secs(20)))?;
+    Ok(connection)
+}
+
+/// The header of an answer without a body.
+pub fn read_answer(connection: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut answer = Vec::with_capacity(2048);
+    let mut buffer = [0; 2048];
+    while !answer.ends_with(b"\r\n\r\n") {
+        let length = connection.read(&mut buffer)?;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        answer.extend(buffer.iter().take(length));
+    }
+    Ok(answer)
+}
+
+pub fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}

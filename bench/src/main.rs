@@ -1,0 +1,111 @@
+//! The module measured side by side with what people would use instead: see README.md.
+
+mod herd;
+mod instructions;
+mod load;
+mod machine;
+mod memory;
+mod peers;
+mod process;
+mod report;
+mod rounds;
+mod site;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::{json, Value};
+
+use site::Site;
+
+/// How much is done.
+struct Effort {
+    rounds: usize,
+    per_round: usize,
+    /// Different JWTs: each takes its time to be signed.
+    jwts: usize,
+}
+
+const FULL: Effort = Effort { rounds: 9, per_round: 10_000, jwts: 2000 };
+const QUICK: Effort = Effort { rounds: 5, per_round: 2000, jwts: 500 };
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let done = match *arguments {
+        ["load"] => load(&FULL),
+        ["load", "--quick"] => load(&QUICK),
+        ["instructions"] => instructions(None),
+        ["instructions", only] => instructions(Some(only)),
+        ["memory"] => memory(),
+        ["report"] => report(),
+        _ => {
+            eprintln!("usage: bench load [--quick] | instructions [CASE] | memory | report");
+            return ExitCode::FAILURE;
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the bench failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(effort: &Effort) -> io::Result<()> {
+    let site = Site::start()?;
+    let rows = rounds::run(&site, effort)?;
+    let herds = herd::run(&site)?;
+    let zone = memory::fill_zone()?;
+    keep(
+        "load",
+        json!({
+            "rounds": effort.rounds,
+            "per_round": effort.per_round,
+            "rows": rows.iter().map(rounds::Row::to_json).collect::<Vec<_>>(),
+            "herds": herds,
+            "zone": zone,
+            "verification_micros": rounds::verification(&site)?,
+        }),
+    )?;
+    report()
+}
+
+fn instructions(only: Option<&str>) -> io::Result<()> {
+    let site = Site::start()?;
+    let counts = instructions::count(&site, only, Path::new("build/profiles"))?;
+    if only.is_some() {
+        return Ok(());
+    }
+    let calls = instructions::system_calls(&site)?;
+    keep("instructions", json!({ "counts": counts, "system_calls": calls }))?;
+    report()
+}
+
+fn memory() -> io::Result<()> {
+    keep("memory", memory::run(&Site::start()?)?)?;
+    report()
+}
+
+fn report() -> io::Result<()> {
+    let [load, instructions, memory] = ["load", "instructions", "memory"].map(kept);
+    let text = report::markdown(&load, &instructions, &memory);
+    fs::write(Path::new(RESULTS).join("results.md"), text)
+}
+
+const RESULTS: &str = "bench/results";
+
+fn keep(name: &str, mut results: Value) -> io::Result<()> {
+    results["machine"] = machine::describe();
+    fs::create_dir_all(RESULTS)?;
+    let text = serde_json::to_string_pretty(&results).map_err(io::Error::other)?;
+    fs::write(Path::new(RESULTS).join(format!("{name}.json")), text + "\n")
+}
+
+fn kept(name: &str) -> Value {
+    let text = fs::read_to_string(Path::new(RESULTS).join(format!("{name}.json")));
+    text.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}

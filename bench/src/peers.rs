@@ -1,0 +1,598 @@
+//! What is measured: the module, and each thing that people would use in its place, configured as
+//! its manual says, with one worker, and handing on the same eight headers.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::process::{free_addr, Process, MEASURED};
+use crate::site::{nginx, Site, IDENTITY, ORIGIN};
+
+/// A thing to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// No authentication: the headers stand in the configuration.
+    Ceiling,
+    /// The module, with a cache zone of this size.
+    Cached(&'static str),
+    /// The module, asking about each request.
+    Uncached,
+    /// The module verifying tokens, nothing kept.
+    Jwt,
+    /// The same, with a cache zone of this size, and these entries in front of it.
+    JwtCached(&'static str, usize),
+    /// The module verifying tokens, asking about others; with a cache.
+    Auto,
+    /// As Authgear's guide has it.
+    AuthRequest,
+    /// With connections to the resolver kept open.
+    AuthRequestKeepalive,
+    /// With the cache of Authgear's guide, whose key leaves out two of three cookies.
+    ProxyCache,
+    /// With a key that has all credentials, and one look-up at a time.
+    ProxyCacheSafe,
+    /// Lua, keeping verdicts in a shared dictionary.
+    LuaDict,
+    /// Lua, keeping verdicts in each worker.
+    LuaLru,
+    HaproxyJwt,
+    CaddyForwardAuth,
+    ApacheJwt,
+    EnvoyExtAuthz,
+    EnvoyJwt,
+    EnvoyJwtCached,
+}
+
+impl Peer {
+    /// Its name in tables.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Ceiling => "nginx, no authentication, 8 static headers",
+            Self::Cached(_) => "authgear, cache",
+            Self::Uncached => "authgear, no cache",
+            Self::Jwt => "authgear, jwt",
+            Self::JwtCached(..) => "authgear, jwt, cache",
+            Self::Auto => "authgear, auto, cache",
+            Self::AuthRequest => "auth_request, as documented",
+            Self::AuthRequestKeepalive => "auth_request, keepalive",
+            Self::ProxyCache => "auth_request, proxy_cache as documented (leaks)",
+            Self::ProxyCacheSafe => "auth_request, proxy_cache, safe key",
+            Self::LuaDict => "Lua, shared dictionary",
+            Self::LuaLru => "Lua, LRU per worker",
+            Self::HaproxyJwt => "HAProxy jwt_verify",
+            Self::CaddyForwardAuth => "Caddy forward_auth",
+            Self::ApacheJwt => "Apache mod_auth_openidc",
+            Self::EnvoyExtAuthz => "Envoy ext_authz",
+            Self::EnvoyJwt => "Envoy jwt_authn",
+            Self::EnvoyJwtCached => "Envoy jwt_authn, cache",
+        }
+    }
+
+    /// Whether it is this project's module.
+    pub fn is_own(self) -> bool {
+        self.title().starts_with("authgear")
+    }
+
+    /// Why it cannot be measured here, if so.
+    pub fn missing(self) -> Option<String> {
+        let needed: &[&str] = match self {
+            Self::LuaDict | Self::LuaLru => &[LUA_MODULE, NDK_MODULE],
+            Self::HaproxyJwt => &["/usr/sbin/haproxy"],
+            Self::CaddyForwardAuth => &["/usr/bin/caddy"],
+            Self::ApacheJwt => {
+                &["/usr/sbin/apache2", "/usr/lib/apache2/modules/mod_auth_openidc.so"]
+            }
+            Self::EnvoyExtAuthz | Self::EnvoyJwt | Self::EnvoyJwtCached => &[ENVOY],
+            _ => &[],
+        };
+        let missing = needed.iter().find(|file| !Path::new(file).exists());
+        missing.map(|file| format!("{}: no {file}", self.title()))
+    }
+
+    /// Starts it on the measured core.
+    pub fn start(self, site: &Site, resolver: SocketAddr) -> io::Result<Running> {
+        let addr = free_addr()?;
+        let dir = site.directory(&format!("{}-{}", self.slug(), addr.port()))?;
+        let mut command = self.command(site, resolver, addr, &dir, MEASURED.command("env"), "")?;
+        Ok(Running { process: Process::start(&mut command, &dir, addr)?, addr })
+    }
+
+    /// Starts it, if it is nginx, as one process under `tool`.
+    pub fn start_under(self, site: &Site, mut tool: Command) -> io::Result<Running> {
+        let addr = free_addr()?;
+        let dir = site.directory(&format!("{}-{}", self.slug(), addr.port()))?;
+        let main = "master_process off;";
+        tool.arg(nginx_binary());
+        let Some(conf) = self.nginx_conf(site, site.resolver, addr, main) else {
+            return Err(io::Error::other("not nginx"));
+        };
+        let mut command = nginx(tool, &dir, &conf)?;
+        let patience = Duration::from_secs(60);
+        Ok(Running { process: Process::start_within(&mut command, &dir, addr, patience)?, addr })
+    }
+
+    fn slug(self) -> String {
+        let title = self.title().chars();
+        title
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+            .collect()
+    }
+
+    fn command(
+        self,
+        site: &Site,
+        resolver: SocketAddr,
+        addr: SocketAddr,
+        dir: &Path,
+        mut pinned: Command,
+        main: &str,
+    ) -> io::Result<Command> {
+        if let Some(conf) = self.nginx_conf(site, resolver, addr, main) {
+            pinned.arg(nginx_binary());
+            return nginx(pinned, dir, &conf);
+        }
+        let (file, conf) = match self {
+            Self::HaproxyJwt => ("haproxy.cfg", haproxy(site, addr)),
+            Self::CaddyForwardAuth => ("Caddyfile", caddy(site, resolver, addr)),
+            Self::ApacheJwt => ("apache.conf", apache(&local_keys(site), site, addr, dir)),
+            Self::EnvoyJwt => ("envoy.yaml", envoy(&jwt_authn(site, false)?, site, resolver, addr)),
+            Self::EnvoyJwtCached => {
+                ("envoy.yaml", envoy(&jwt_authn(site, true)?, site, resolver, addr))
+            }
+            _ => ("envoy.yaml", envoy(&ext_authz(resolver), site, resolver, addr)),
+        };
+        let file = dir.join(file);
+        fs::write(&file, conf)?;
+        match self {
+            Self::HaproxyJwt => pinned.arg("haproxy").arg("-db").arg("-f").arg(file),
+            Self::CaddyForwardAuth => {
+                pinned.arg("GOMAXPROCS=1").arg(format!("HOME={}", dir.display()));
+                pinned.args(["caddy", "run", "--adapter", "caddyfile", "--config"]).arg(file)
+            }
+            Self::ApacheJwt => pinned.args(["apache2", "-D", "FOREGROUND", "-f"]).arg(file),
+            _ => pinned
+                .args([ENVOY, "--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c"])
+                .arg(file),
+        };
+        Ok(pinned)
+    }
+
+    /// Configuration of the nginx that it is, if it is one; `main` goes to the top.
+    fn nginx_conf(
+        self,
+        site: &Site,
+        resolver: SocketAddr,
+        addr: SocketAddr,
+        main: &str,
+    ) -> Option<String> {
+        let keys = site.key_set();
+        let keys = keys.display();
+        let project = format!(
+            "authgear_project bench {{ endpoint {ORIGIN}; jwks_file {keys};
+                 resolver_url http://{resolver}/_resolver/resolve; keepalive 64; }}"
+        );
+        let (http, server) = match self {
+            Self::Ceiling => (String::new(), location(&header_lines("proxy_set_header"))),
+            Self::Uncached => (project, location("authgear bench;")),
+            Self::Cached(size) => (
+                format!("{project} authgear_cache_zone verdicts:{size};"),
+                location("authgear bench; authgear_cache verdicts; authgear_cache_valid valid=1h;"),
+            ),
+            Self::Jwt => (project, location("authgear bench; authgear_mode jwt;")),
+            Self::JwtCached(size, front) => (
+                format!("{project} authgear_cache_zone verdicts:{size} front={front};"),
+                location("authgear bench; authgear_mode jwt; authgear_cache verdicts;
+                          authgear_cache_valid valid=1h;"),
+            ),
+            Self::Auto => (
+                format!("{project} authgear_cache_zone verdicts:10m;"),
+                location("authgear bench; authgear_mode auto; authgear_cache verdicts;
+                          authgear_cache_valid valid=1h;"),
+            ),
+            Self::AuthRequest => (
+                String::new(),
+                auth_request(&format!("proxy_pass http://{resolver}/_resolver/resolve;")),
+            ),
+            Self::AuthRequestKeepalive => (
+                upstream("resolver", resolver),
+                auth_request(&format!("{KEEPALIVE} proxy_pass http://resolver/_resolver/resolve;")),
+            ),
+            Self::ProxyCache => (
+                format!("{} proxy_cache_path cache keys_zone=auth:10m;", upstream("resolver", resolver)),
+                auth_request(&format!(
+                    "{KEEPALIVE} proxy_pass http://resolver/_resolver/resolve;
+                     proxy_cache auth; proxy_cache_valid 200 10m;
+                     proxy_cache_key '$cookie_session|$http_authorization';"
+                )),
+            ),
+            Self::ProxyCacheSafe => (
+                format!("{} proxy_cache_path cache keys_zone=auth:10m;", upstream("resolver", resolver)),
+                auth_request(&format!(
+                    "{KEEPALIVE} proxy_pass http://resolver/_resolver/resolve;
+                     proxy_cache auth; proxy_cache_valid 200 10m; proxy_cache_lock on;
+                     proxy_cache_key '$cookie_session|$cookie_app_session|$cookie_app_access_token|$http_authorization';"
+                )),
+            ),
+            Self::LuaDict => {
+                (lua(resolver, "lua_shared_dict auth 64m;", ""), lua_location(LUA_DICT))
+            }
+            Self::LuaLru => (
+                lua(resolver, "", "kept = require('resty.lrucache').new(20000)"),
+                lua_location(LUA_LRU),
+            ),
+            _ => return None,
+        };
+        let modules = match self {
+            Self::LuaDict | Self::LuaLru => {
+                format!("load_module {NDK_MODULE}; load_module {LUA_MODULE};")
+            }
+            _ if self.is_own() => format!("load_module {};", module().display()),
+            _ => String::new(),
+        };
+        let backend = upstream("backend", site.backend);
+        Some(format!(
+            "daemon off; worker_processes 1; user root; pid nginx.pid;
+            error_log logs/error.log error; {main}
+            {modules}
+            events {{ worker_connections 4096; }}
+            http {{
+                access_log off; keepalive_requests 1000000000;
+                {TEMPORARY}
+                {backend}
+                {http}
+                server {{ listen {addr} backlog=4096; {server} }}
+            }}"
+        ))
+    }
+}
+
+/// A peer that runs.
+pub struct Running {
+    pub process: Process,
+    pub addr: SocketAddr,
+}
+
+const NDK_MODULE: &str = "/usr/share/nginx/modules/ndk_http_module.so";
+const LUA_MODULE: &str = "/usr/share/nginx/modules/ngx_http_lua_module.so";
+/// Where `make bench` puts it.
+const ENVOY: &str = "build/bench-venv/bin/envoy";
+
+/// nginx makes these directories, and Debian's are root's.
+pub const TEMPORARY: &str = "client_body_temp_path temp; proxy_temp_path temp;
+    fastcgi_temp_path temp; uwsgi_temp_path temp; scgi_temp_path temp;";
+
+const KEEPALIVE: &str = "proxy_http_version 1.1; proxy_set_header Connection '';";
+
+/// The module's file: `AUTHGEAR_MODULE`, or where `make build` puts it.
+fn module() -> PathBuf {
+    env::var_os("AUTHGEAR_MODULE").map(PathBuf::from).unwrap_or_else(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+        root.join("target/release/libngx_http_authgear_module.so")
+    })
+}
+
+/// The nginx to run: `AUTHGEAR_NGINX`, or the one in `PATH`.
+pub fn nginx_binary() -> OsString {
+    env::var_os("AUTHGEAR_NGINX").unwrap_or_else(|| "nginx".into())
+}
+
+fn upstream(name: &str, addr: SocketAddr) -> String {
+    format!("upstream {name} {{ server {addr}; keepalive 64; keepalive_requests 1000000000; }}")
+}
+
+fn location(directives: &str) -> String {
+    format!("location / {{ {directives} {KEEPALIVE} proxy_pass http://backend; }}")
+}
+
+fn header_lines(directive: &str) -> String {
+    IDENTITY.iter().map(|(name, value)| format!("{directive} {name} '{value}';\n")).collect()
+}
+
+/// The guide's configuration. It names `acr`, which Authgear does not send, and leaves out the
+/// roles, which it does: this one has the roles, so that all hand on the same.
+fn auth_request(ask: &str) -> String {
+    let names: Vec<_> =
+        IDENTITY.iter().map(|(name, _)| name.to_ascii_lowercase().replace('-', "_")).collect();
+    let set: String = names
+        .iter()
+        .zip(IDENTITY)
+        .map(|(variable, (name, _))| {
+            format!(
+                "auth_request_set ${variable} $upstream_http_{variable};
+                 proxy_set_header {name} ${variable};\n"
+            )
+        })
+        .collect();
+    format!(
+        "{}
+        location = /_auth {{
+            internal; {ask}
+            proxy_set_header Host auth.example.com;
+            proxy_pass_request_body off; proxy_set_header Content-Length '';
+        }}",
+        location(&format!("auth_request /_auth; {set}"))
+    )
+}
+
+fn lua(resolver: SocketAddr, zone: &str, init: &str) -> String {
+    let names: String = IDENTITY.iter().map(|(name, _)| format!("'{name}',")).collect();
+    format!(
+        "{} {zone} lua_package_path '/usr/share/lua/5.1/?.lua;;';
+        init_by_lua_block {{ names = {{ {names} }} }}
+        init_worker_by_lua_block {{ {init} }}",
+        upstream("resolver", resolver)
+    )
+}
+
+fn lua_location(get_and_put: &str) -> String {
+    let access = format!(
+        "access_by_lua_block {{
+            local var = ngx.var
+            local key = (var.http_authorization or '') .. '|' .. (var.cookie_session or '') .. '|' ..
+                (var.cookie_app_session or '') .. '|' .. (var.cookie_app_access_token or '')
+            {get_and_put}
+        }}"
+    );
+    format!(
+        "{}
+        location = /_auth {{
+            internal; {KEEPALIVE} proxy_pass http://resolver/_resolver/resolve;
+            proxy_set_header Host auth.example.com;
+            proxy_pass_request_body off; proxy_set_header Content-Length '';
+        }}",
+        location(&access)
+    )
+}
+
+const LUA_DICT: &str = "
+    local packed = ngx.shared.auth:get(key)
+    if not packed then
+        local answer = ngx.location.capture('/_auth')
+        if answer.status ~= 200 then return ngx.exit(503) end
+        local values = {}
+        for i, name in ipairs(names) do values[i] = answer.header[name] or '' end
+        packed = table.concat(values, '\\n') .. '\\n'
+        ngx.shared.auth:set(key, packed, 60)
+    end
+    local i = 1
+    for value in string.gmatch(packed, '([^\\n]*)\\n') do
+        ngx.req.set_header(names[i], value)
+        i = i + 1
+    end";
+
+const LUA_LRU: &str = "
+    local values = kept:get(key)
+    if not values then
+        local answer = ngx.location.capture('/_auth')
+        if answer.status ~= 200 then return ngx.exit(503) end
+        values = {}
+        for i, name in ipairs(names) do values[i] = answer.header[name] or '' end
+        kept:set(key, values, 60)
+    end
+    for i = 1, #names do ngx.req.set_header(names[i], values[i]) end";
+
+/// Paths to claims whose names have dots cannot be written: those headers are static.
+fn haproxy(site: &Site, addr: SocketAddr) -> String {
+    let key = site.public_key();
+    let fixed: String = IDENTITY
+        .iter()
+        .filter(|(name, _)| !FROM_CLAIMS.iter().any(|(claimed, _)| claimed == name))
+        .map(|(name, value)| format!("    http-request set-header {name} {value}\n"))
+        .collect();
+    let claimed: String = FROM_CLAIMS
+        .iter()
+        .map(|(name, claim)| {
+            format!(
+                "    http-request set-header {name} \
+                 %[var(txn.bearer),jwt_payload_query('$.{claim}')]\n"
+            )
+        })
+        .collect();
+    format!(
+        "global
+    nbthread 1
+    maxconn 2000
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+frontend in
+    bind {addr}
+    http-request set-var(txn.bearer) http_auth_bearer
+    http-request set-var(txn.alg) var(txn.bearer),jwt_header_query('$.alg')
+    http-request set-var(txn.iss) var(txn.bearer),jwt_payload_query('$.iss')
+    http-request deny unless {{ var(txn.alg) -m str RS256 }}
+    http-request deny unless {{ var(txn.iss) -m str {ORIGIN} }}
+    http-request deny unless {{ var(txn.bearer),jwt_verify(txn.alg,\"{}\") 1 }}
+{claimed}{fixed}    default_backend app
+backend app
+    http-reuse always
+    server app {}
+",
+        key.display(),
+        site.backend
+    )
+}
+
+/// Headers that HAProxy and Envoy can make of claims.
+const FROM_CLAIMS: [(&str, &str); 2] =
+    [("X-Authgear-User-Id", "sub"), ("X-Authgear-Session-Authenticated-At", "auth_time")];
+
+fn caddy(site: &Site, resolver: SocketAddr, addr: SocketAddr) -> String {
+    let names: Vec<_> = IDENTITY.iter().map(|(name, _)| *name).collect();
+    format!(
+        "{{
+    admin off
+    auto_https off
+}}
+:{} {{
+    bind 127.0.0.1
+    forward_auth {resolver} {{
+        uri /_resolver/resolve
+        copy_headers {}
+    }}
+    reverse_proxy {}
+}}
+",
+        addr.port(),
+        names.join(" "),
+        site.backend
+    )
+}
+
+fn local_keys(site: &Site) -> String {
+    let kid = support::SigningKey::nth(0).kid.clone();
+    format!("OIDCOAuthVerifyCertFiles {kid}#{}", site.public_key().display())
+}
+
+fn apache(verify: &str, site: &Site, addr: SocketAddr, dir: &Path) -> String {
+    let modules: String = [
+        "mpm_event",
+        "authn_core",
+        "authz_core",
+        "authz_user",
+        "headers",
+        "proxy",
+        "proxy_http",
+        "auth_openidc",
+    ]
+    .iter()
+    .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))
+    .collect();
+    let fixed: String = IDENTITY
+        .iter()
+        .filter(|(name, _)| *name != "X-Authgear-User-Id")
+        .map(|(name, value)| format!("    RequestHeader set {name} \"{value}\"\n"))
+        .collect();
+    format!(
+        "{modules}ServerName app.example.com
+User www-data
+Group www-data
+Listen {addr}
+DefaultRuntimeDir {dir}
+PidFile {dir}/apache.pid
+ErrorLog {dir}/logs/error.log
+LogLevel error
+Mutex pthread default
+StartServers 1
+ServerLimit 1
+ThreadLimit 25
+ThreadsPerChild 25
+MaxRequestWorkers 25
+KeepAlive On
+KeepAliveTimeout 300
+MaxKeepAliveRequests 0
+OIDCCryptoPassphrase bench
+OIDCOAuthRemoteUserClaim sub
+{verify}
+<Location />
+    AuthType oauth20
+    Require valid-user
+    RequestHeader set X-Authgear-User-Id expr=%{{REMOTE_USER}}
+{fixed}</Location>
+ProxyPass / http://{}/
+",
+        site.backend,
+        dir = dir.display(),
+    )
+}
+
+fn ext_authz(resolver: SocketAddr) -> String {
+    format!(
+        "          - name: envoy.filters.http.ext_authz
+            typed_config:
+              \"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
+              http_service:
+                server_uri: {{uri: \"http://{resolver}\", cluster: resolver, timeout: 5s}}
+                path_prefix: /_resolver/resolve
+                authorization_response:
+                  allowed_upstream_headers: {{patterns: [{{prefix: x-authgear-}}]}}
+"
+    )
+}
+
+fn jwt_authn(site: &Site, cache: bool) -> io::Result<String> {
+    let keys = fs::read_to_string(site.key_set())?;
+    let cache =
+        if cache { "                  jwt_cache_config: {jwt_cache_size: 20000}\n" } else { "" };
+    let claims: String = FROM_CLAIMS
+        .iter()
+        .map(|(header, claim)| {
+            format!("                  - {{header_name: {header}, claim_name: {claim}}}\n")
+        })
+        .collect();
+    Ok(format!(
+        "          - name: envoy.filters.http.jwt_authn
+            typed_config:
+              \"@type\": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication
+              providers:
+                authgear:
+                  issuer: {ORIGIN}
+                  audiences: [{ORIGIN}]
+                  forward: true
+                  local_jwks: {{inline_string: '{keys}'}}
+{cache}                  claim_to_headers:
+{claims}              rules: [{{match: {{prefix: /}}, requires: {{provider_name: authgear}}}}]
+"
+    ))
+}
+
+fn envoy(filter: &str, site: &Site, resolver: SocketAddr, addr: SocketAddr) -> String {
+    let is_jwt = filter.contains("jwt_authn");
+    let fixed: String = IDENTITY
+        .iter()
+        .filter(|(name, _)| is_jwt && !FROM_CLAIMS.iter().any(|(claimed, _)| claimed == name))
+        .map(|(name, value)| {
+            format!("              - {{header: {{key: {name}, value: \"{value}\"}}}}\n")
+        })
+        .collect();
+    let fixed = match &*fixed {
+        "" => String::new(),
+        fixed => format!("              request_headers_to_add:\n{fixed}"),
+    };
+    let cluster = |name: &str, addr: SocketAddr| {
+        format!(
+            "  - name: {name}
+    connect_timeout: 2s
+    load_assignment:
+      cluster_name: {name}
+      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}}}]}}]
+",
+            addr.ip(),
+            addr.port()
+        )
+    };
+    format!(
+        "static_resources:
+  listeners:
+  - address: {{socket_address: {{address: {}, port_value: {}}}}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: in
+          generate_request_id: false
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: [\"*\"]
+              routes: [{{match: {{prefix: /}}, route: {{cluster: backend}}}}]
+{fixed}          http_filters:
+{filter}          - name: envoy.filters.http.router
+            typed_config:
+              \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+  clusters:
+{}{}",
+        addr.ip(),
+        addr.port(),
+        cluster("backend", site.backend),
+        cluster("resolver", resolver),
+    )
+}

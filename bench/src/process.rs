@@ -1,0 +1,159 @@
+//! Processes that are measured or that serve those: pinned, and ended when dropped.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What is measured runs here, alone.
+pub const MEASURED: Core = Core(0);
+/// Backend, resolver, and the load itself.
+pub const OTHERS: Core = Core(1);
+
+/// A core of the machine.
+#[derive(Clone, Copy)]
+pub struct Core(usize);
+
+impl Core {
+    /// `command`, to be run on this core alone.
+    pub fn command(self, command: &str) -> Command {
+        let cores = thread::available_parallelism().map_or(1, |n| n.get());
+        let mut pinned = Command::new("taskset");
+        pinned.args(["-c", &(self.0 % cores).to_string(), command]);
+        pinned
+    }
+}
+
+/// A running program with all its children.
+pub struct Process {
+    child: Child,
+    /// How it is told to end.
+    signal: &'static str,
+}
+
+impl Process {
+    /// Starts it, and waits until it accepts connections. Its output goes to `dir/output.log`.
+    pub fn start(command: &mut Command, dir: &Path, addr: SocketAddr) -> io::Result<Self> {
+        Self::start_within(command, dir, addr, Duration::from_secs(15))
+    }
+
+    /// The same, where starting takes long.
+    pub fn start_within(
+        command: &mut Command,
+        dir: &Path,
+        addr: SocketAddr,
+        patience: Duration,
+    ) -> io::Result<Self> {
+        let output = fs::File::create(dir.join("output.log"))?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let mut process = Self { child: command.spawn()?, signal: "TERM" };
+        let started = Instant::now();
+        while TcpStream::connect(addr).is_err() {
+            let exited = process.child.try_wait()?.is_some();
+            if exited || started.elapsed() > patience {
+                let said = fs::read_to_string(dir.join("output.log")).unwrap_or_default();
+                let said = said.lines().rev().take(5).collect::<Vec<_>>().join(" | ");
+                return Err(io::Error::other(format!("{command:?} does not serve: {said}")));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(process)
+    }
+
+    /// Nanoseconds of CPU time so far, of all its processes and threads.
+    pub fn cpu(&self) -> u64 {
+        tree(self.child.id()).iter().map(|&pid| cpu_of(pid)).sum()
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its children, which for nginx are its workers.
+    pub fn children(&self) -> Vec<u32> {
+        children(self.child.id())
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        // Without it the process is gone already.
+        let _ = Command::new("kill").args(["-s", name, &pid]).stderr(Stdio::null()).status();
+    }
+
+    /// Ends it, by this signal, and waits until it did.
+    pub fn end(mut self, signal: &'static str) {
+        self.signal = signal;
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(self.signal);
+        let told = Instant::now();
+        while let Ok(None) = self.child.try_wait() {
+            if told.elapsed() > Duration::from_secs(60) {
+                let _ = self.child.kill();
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn tree(pid: u32) -> Vec<u32> {
+    let mut all = vec![pid];
+    let mut next = 0;
+    while let Some(&pid) = all.get(next) {
+        all.extend(children(pid));
+        next += 1;
+    }
+    all
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let threads = entries(&format!("/proc/{pid}/task"));
+    let of = |thread| fs::read_to_string(format!("/proc/{pid}/task/{thread}/children"));
+    let lists = threads.into_iter().filter_map(|thread| of(thread).ok());
+    lists.flat_map(|list| numbers(&list)).collect()
+}
+
+fn cpu_of(pid: u32) -> u64 {
+    let threads = entries(&format!("/proc/{pid}/task"));
+    threads.into_iter().map(|thread| schedstat(&format!("/proc/{pid}/task/{thread}"))).sum()
+}
+
+/// The first number of `schedstat` is the time on a CPU, in nanoseconds.
+fn schedstat(task: &str) -> u64 {
+    let text = fs::read_to_string(format!("{task}/schedstat")).unwrap_or_default();
+    text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// Nanoseconds of CPU time that this thread used.
+pub fn own_cpu() -> u64 {
+    schedstat("/proc/thread-self")
+}
+
+/// Resident memory of `pid`, in KiB.
+pub fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+fn entries(dir: &str) -> Vec<u32> {
+    let dir = fs::read_dir(dir).into_iter().flatten().flatten();
+    dir.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn numbers(text: &str) -> Vec<u32> {
+    text.split_whitespace().filter_map(|n| n.parse().ok()).collect()
+}
+
+/// An address that nobody listens on.
+pub fn free_addr() -> io::Result<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
+}

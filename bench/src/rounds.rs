@@ -1,0 +1,230 @@
+//! CPU time per request, in rounds in which each peer has its turn.
+
+use std::fs;
+use std::io::{self, Write as _};
+
+use authgear::token::{self, Algorithm, KeySet, Profile};
+use serde_json::{json, Value};
+
+use crate::load::{connect, contains, read_answer, Load, Requests};
+use crate::peers::{Peer, Running};
+use crate::process::own_cpu;
+use crate::site::{opaque, Site, ORIGIN, USER};
+use crate::Effort;
+
+/// Open connections to a peer.
+const CONNECTIONS: usize = 16;
+
+/// Sessions of the scenario with many.
+pub const MANY: usize = 10_000;
+
+/// Requests of one kind, sent to some peers.
+struct Scenario {
+    name: &'static str,
+    title: &'static str,
+    peers: &'static [Peer],
+    requests: Requests,
+    /// Before the first round.
+    warm_up: usize,
+    per_round: usize,
+}
+
+/// A row of the table.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub scenario: &'static str,
+    pub peer: Peer,
+    /// Microseconds per request, in each round.
+    pub micros: Vec<f64>,
+    /// To the ceiling of the same round.
+    pub ratios: Vec<f64>,
+}
+
+impl Row {
+    pub fn to_json(&self) -> Value {
+        json!({
+            "scenario": self.scenario,
+            "peer": self.peer.title(),
+            "own": self.peer.is_own(),
+            "micros": median(&self.micros),
+            "micros_least": self.micros.iter().copied().fold(f64::INFINITY, f64::min),
+            "micros_most": self.micros.iter().copied().fold(0.0, f64::max),
+            "ratio": median(&self.ratios),
+            "ratio_least": self.ratios.iter().copied().fold(f64::INFINITY, f64::min),
+            "ratio_most": self.ratios.iter().copied().fold(0.0, f64::max),
+        })
+    }
+}
+
+pub fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Runs all scenarios.
+pub fn run(site: &Site, effort: &Effort) -> io::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for scenario in scenarios(site, effort) {
+        println!("{}: {}", scenario.name, scenario.title);
+        rows.extend(run_scenario(site, &scenario, effort.rounds)?);
+    }
+    Ok(rows)
+}
+
+fn scenarios(site: &Site, effort: &Effort) -> Vec<Scenario> {
+    let one = [opaque(0)];
+    let many: Vec<_> = (0..MANY).map(opaque).collect();
+    let jwt = [site.jwt()];
+    let jwts: Vec<_> = (0..effort.jwts).map(|_| site.jwt()).collect();
+    let per_round = effort.per_round;
+    vec![
+        Scenario {
+            name: "hot",
+            title: "one session, known",
+            peers: &[
+                Peer::Ceiling,
+                Peer::Cached("10m"),
+                Peer::ProxyCache,
+                Peer::ProxyCacheSafe,
+                Peer::LuaDict,
+                Peer::LuaLru,
+            ],
+            requests: Requests::of_tokens(&one),
+            warm_up: 500,
+            per_round,
+        },
+        Scenario {
+            name: "many",
+            title: "10,000 sessions, known",
+            peers: &[
+                Peer::Ceiling,
+                Peer::Cached("10m"),
+                Peer::ProxyCache,
+                Peer::ProxyCacheSafe,
+                Peer::LuaDict,
+                Peer::LuaLru,
+            ],
+            requests: Requests::of_tokens(&many),
+            warm_up: MANY,
+            per_round: per_round.max(MANY / 2),
+        },
+        Scenario {
+            name: "miss",
+            title: "each request is asked about",
+            peers: &[
+                Peer::Ceiling,
+                Peer::Uncached,
+                Peer::AuthRequest,
+                Peer::AuthRequestKeepalive,
+                Peer::CaddyForwardAuth,
+                Peer::EnvoyExtAuthz,
+            ],
+            requests: Requests::of_tokens(&many),
+            warm_up: 500,
+            per_round,
+        },
+        Scenario {
+            name: "jwt-hot",
+            title: "one JWT, seen before",
+            peers: &[
+                Peer::Ceiling,
+                Peer::JwtCached("10m", 1024),
+                Peer::Auto,
+                Peer::Jwt,
+                Peer::HaproxyJwt,
+                Peer::EnvoyJwtCached,
+                Peer::ApacheJwt,
+            ],
+            requests: Requests::of_tokens(&jwt),
+            warm_up: 500,
+            per_round,
+        },
+        // What is kept is pushed out before the same token comes again.
+        Scenario {
+            name: "jwt-new",
+            title: "JWTs never seen before",
+            peers: &[
+                Peer::Ceiling,
+                Peer::Jwt,
+                Peer::JwtCached("64k", 1),
+                Peer::HaproxyJwt,
+                Peer::EnvoyJwt,
+                Peer::ApacheJwt,
+            ],
+            requests: Requests::of_tokens(&jwts),
+            warm_up: 500,
+            per_round,
+        },
+    ]
+}
+
+fn run_scenario(site: &Site, scenario: &Scenario, rounds: usize) -> io::Result<Vec<Row>> {
+    let mut contestants = Vec::new();
+    for &peer in scenario.peers {
+        if let Some(missing) = peer.missing() {
+            println!("  left out: {missing}");
+            continue;
+        }
+        let running = peer.start(site, site.resolver)?;
+        check(peer, &running, &scenario.requests)?;
+        let mut load = Load::connect(running.addr, CONNECTIONS)?;
+        load.run(&scenario.requests, scenario.warm_up)?;
+        let row = Row { scenario: scenario.name, peer, micros: vec![], ratios: vec![] };
+        contestants.push((running, load, row));
+    }
+    for _ in 0..rounds {
+        let mut ceiling = None;
+        for (running, load, row) in &mut contestants {
+            let before = running.process.cpu();
+            load.run(&scenario.requests, scenario.per_round)?;
+            let micros = (running.process.cpu() - before) as f64 / 1e3 / scenario.per_round as f64;
+            row.micros.push(micros);
+            row.ratios.push(micros / *ceiling.get_or_insert(micros));
+        }
+    }
+    let rows: Vec<_> = contestants.into_iter().map(|(_, _, row)| row).collect();
+    for row in &rows {
+        let (micros, ratio) = (median(&row.micros), median(&row.ratios));
+        println!("  {:<50} {micros:8.2} us  {ratio:6.3}", row.peer.title());
+    }
+    Ok(rows)
+}
+
+/// The backend must have been told who it is: what does nothing is fast.
+fn check(peer: Peer, running: &Running, requests: &Requests) -> io::Result<()> {
+    let mut connection = connect(running.addr)?;
+    connection.write_all(requests.first())?;
+    let answer = read_answer(&mut connection)?;
+    let told = format!("x-seen: {USER}");
+    if contains(&answer.to_ascii_lowercase(), told.as_bytes()) {
+        return Ok(());
+    }
+    let (peer, answer) = (peer.title(), String::from_utf8_lossy(&answer));
+    Err(io::Error::other(format!("{peer}: the backend did not learn the user: {answer}")))
+}
+
+/// Microseconds that verifying a token alone takes, in this process.
+pub fn verification(site: &Site) -> io::Result<f64> {
+    let algorithms = [Algorithm::RS256];
+    let keys = fs::read(site.key_set())?;
+    let (keys, _) = KeySet::parse(&keys, &algorithms).map_err(io::Error::other)?;
+    let profile = Profile {
+        issuer: ORIGIN.into(),
+        audiences: vec![ORIGIN.into()],
+        algorithms: algorithms.into(),
+        leeway: 0,
+        machine_tokens: false,
+    };
+    let tokens: Vec<_> = (0..200).map(|_| site.jwt()).collect();
+    let now = support::unix_now().unsigned_abs();
+    let mut rounds = Vec::new();
+    for _ in 0..9 {
+        let before = own_cpu();
+        for token in &tokens {
+            token::verify(token.as_bytes(), &keys, &profile, now).map_err(io::Error::other)?;
+        }
+        rounds.push((own_cpu() - before) as f64 / 1e3 / tokens.len() as f64);
+    }
+    Ok(median(&rounds))
+}
