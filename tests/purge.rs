@@ -20,7 +20,7 @@ const TELLING: &str = "add_header X-Cache \"$authgear_cache_status $authgear_sou
 fn purged(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
     site(authgear, backend)
         .workers(4)
-        .http("authgear_cache_zone z:1m;")
+        .http("keepalive_requests 1000000; authgear_cache_zone z:1m;")
         .http(project("p", authgear, "timeout 4s; max_fails 0;"))
         .server(TELLING)
         .server("authgear_cache_valid valid=1h invalid=1h none=1h;")

@@ -23,7 +23,7 @@ fn hooked(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder
     site(authgear, backend)
         .workers(4)
         .file("webhook.secret", format!("{SECRET}\n"))
-        .http("authgear_cache_zone z:1m;")
+        .http("keepalive_requests 1000000; authgear_cache_zone z:1m;")
         .http(project("p", authgear, settings))
         .server(TELLING)
         .server("authgear p; authgear_cache z; authgear_require session;")
@@ -260,6 +260,8 @@ fn a_project_limits_what_events_are_about() {
         .http(project("q", &authgear, "cookie_prefix q_;"))
         .server(
             "location = /q { authgear q; authgear_mode jwt; proxy_pass http://%%BACKEND%%; }
+             location = /anew { authgear_mode jwt; authgear_cache_valid valid=0s;
+                                proxy_pass http://%%BACKEND%%; }
              location = /hook-q { authgear_webhook webhook.secret project=q; }",
         )
         .start();
@@ -269,6 +271,9 @@ fn a_project_limits_what_events_are_about() {
     let body = event("user.deleted", "alice", unix_now()).to_string();
     let answer = posted(&nginx, "/hook-q", body.as_bytes(), SECRET).send();
     assert_eq!(answer.status, 204);
+    assert_eq!(both(), [200, 401]);
+    // What another project of the same Authgear finds out anew does not count for this one.
+    assert_eq!(get(&nginx, "/anew").bearer(&token).send().status, 200);
     assert_eq!(both(), [200, 401]);
     tell(&nginx, &event("user.deleted", "alice", unix_now()));
     assert_eq!(both(), [401, 401]);

@@ -84,7 +84,8 @@ pub struct Tokens {
     pub keys: KeySource,
     /// When those are fetched.
     pub schedule: Schedule,
-    /// As [`Project::scope`], for verdicts that the worker itself found.
+    /// The same as [`Project::scope`] but for verdicts that the worker itself found: what is purged
+    /// or refused of a project is so in both.
     pub scope: [u8; 32],
     in_use: Cell<bool>,
 }
@@ -357,8 +358,13 @@ impl Draft {
         if let (Upstream::Url(server), Some(place)) = (&resolver, &self.asked_at) {
             warn_if_exposed(cf, &server.url, place);
         }
+        let settings = [vec![resolver.to_string(), self.cookie_prefix, trust, source]]
+            .into_iter()
+            .chain([settings_of(&profile)])
+            .flatten()
+            .collect::<Vec<_>>();
         let tokens = Tokens {
-            scope: scope(&token_settings(&profile, &source, &trust)),
+            scope: scope(settings.iter().map(String::as_str).chain(["token"])),
             profile,
             keys,
             schedule: Schedule {
@@ -369,7 +375,7 @@ impl Draft {
         };
         Ok(Project {
             id: Id::new(),
-            scope: scope(&[endpoint.origin(), &resolver.to_string(), &self.cookie_prefix, &trust]),
+            scope: scope(settings.iter().map(String::as_str)),
             name: name.to_owned(),
             endpoint,
             resolver,
@@ -389,13 +395,12 @@ impl Draft {
     }
 }
 
-/// All that a verdict on a token depends on, besides the token.
-fn token_settings(profile: &Profile, source: &str, trust: &str) -> Vec<String> {
+/// What a profile says. Where each part ends is plain: before the algorithms is a fixed number.
+fn settings_of(profile: &Profile) -> Vec<String> {
     let Profile { issuer, audiences, algorithms, leeway, machine_tokens } = profile;
-    let settings = ["token", issuer, source, trust].map(str::to_owned).into_iter();
-    let settings = settings.chain([leeway.to_string(), machine_tokens.to_string()]);
+    let settings = [issuer.clone(), leeway.to_string(), machine_tokens.to_string()].into_iter();
     let algorithms = algorithms.iter().map(|algorithm| algorithm.as_str().to_owned());
-    settings.chain(algorithms).chain(audiences.iter().cloned()).collect()
+    settings.chain(algorithms).chain(["audience".to_owned()]).chain(audiences.clone()).collect()
 }
 
 /// Warns of a server that is asked, with credentials, by who knows which way.
@@ -407,10 +412,9 @@ pub(super) fn warn_if_exposed(cf: &Conf<'_>, url: &Url, place: &Place) {
 }
 
 /// Settings of any length, each told from the next.
-fn scope(settings: &[impl AsRef<str>]) -> [u8; 32] {
+fn scope<'a>(settings: impl Iterator<Item = &'a str>) -> [u8; 32] {
     let mut digest = Sha256::new();
     for setting in settings {
-        let setting = setting.as_ref();
         digest.update((setting.len() as u64).to_be_bytes());
         digest.update(setting);
     }
