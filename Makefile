@@ -85,7 +85,7 @@ nginx:
 
 # Clients that tests let have their say.
 clients:
-	$(call install,curl python3 python3-grpcio chromium chromium-driver)
+	$(call install,curl python3 python3-grpcio python3-prometheus-client chromium chromium-driver)
 
 test: build nginx clients
 	$(CARGO) test --locked -p authgear
@@ -100,7 +100,7 @@ ASAN_TARGET := x86_64-unknown-linux-gnu
 ASAN_REPORTS := $(ASAN)/reports
 ASAN_OURS := ERROR: AddressSanitizer|ngx_(worker|single)_process_cycle|panicked
 
-test-asan: build-dependencies nginx
+test-asan: build-dependencies nginx clients
 	$(call install,libssl-dev libpcre2-dev zlib1g-dev)
 	packaging/asan-nginx.sh $(ASAN)
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \

@@ -21,9 +21,10 @@ use smallvec::SmallVec;
 use crate::conf::location::Fallback;
 use crate::conf::project::Project;
 use crate::conf::{Id, LocationConf, Mode};
+use crate::count;
 use crate::credentials;
 use crate::denial::{self, Denial};
-use crate::lookup::{self, Finding, Pending, Step};
+use crate::lookup::{self, Finding, Pending, Progress, Step};
 use crate::nginx::{Failed, Fields, Level, Request, State, Status};
 use crate::Authgear;
 
@@ -46,6 +47,8 @@ pub struct RequestState {
     denied: Cell<Option<Reason>>,
     /// What Authgear told the client besides, where locations relay it.
     set_cookies: RefCell<Vec<Rc<SetCookies>>>,
+    /// The project for which the request was counted.
+    pub counted: Cell<Option<Id>>,
 }
 
 impl RequestState {
@@ -80,6 +83,11 @@ impl RequestState {
         let finding = findings.iter_mut().find(|(own, _)| *own == subject);
         let set_cookies = finding.and_then(|(_, finding)| finding.set_cookies.take());
         self.set_cookies.borrow_mut().extend(set_cookies);
+    }
+
+    /// The verdict on which access to `location` was decided.
+    pub fn finding_of(&self, location: &LocationConf) -> Option<Finding> {
+        self.finding((location.project.as_ref()?.id, location.mode()))
     }
 
     fn keep(&self, subject: Subject, finding: Finding) -> Finding {
@@ -158,7 +166,10 @@ pub fn access(request: &mut Request) -> Status {
         }
         // Without requirements nobody is turned away, and nobody is let in either: another
         // module may have its say, and then the backend.
-        _ if location.require().is_empty() => return Status::Declined,
+        _ if location.require().is_empty() => {
+            count::passed(&state, location, project, &finding.verdict);
+            return Status::Declined;
+        }
         verdict => match denial::judge(request, location, project, verdict) {
             Ok(denial) => denial,
             Err(Failed) => return Status::InternalServerError,
@@ -167,9 +178,13 @@ pub fn access(request: &mut Request) -> Status {
     match denial {
         None => {
             state.denial.take();
+            count::passed(&state, location, project, &finding.verdict);
             Status::Allowed
         }
-        Some(denial) => deny(request, &state, location, denial),
+        Some(denial) => {
+            count::denied(&state, location, project, &finding.verdict, denial.reason);
+            deny(request, &state, location, denial)
+        }
     }
 }
 
@@ -221,15 +236,24 @@ fn find(
     }
     let pending = state.pending.take().filter(|pending| pending.subject() == subject);
     if let Some(pending) = pending {
-        let Some(finding) = pending.outcome() else {
-            *state.pending.borrow_mut() = Some(pending);
-            return Ok(None);
-        };
-        state.waited.set(state.waited.get() + pending.waited());
-        return Ok(Some(state.keep(subject, finding)));
+        match pending.outcome() {
+            Progress::Waiting => {
+                *state.pending.borrow_mut() = Some(pending);
+                return Ok(None);
+            }
+            Progress::Again => state.waited.set(state.waited.get() + pending.waited()),
+            Progress::Found(finding) => {
+                state.waited.set(state.waited.get() + pending.waited());
+                count::found(project, &finding);
+                return Ok(Some(state.keep(subject, finding)));
+            }
+        }
     }
     match lookup::start(request, state, location, project)? {
-        Step::Found(finding) => Ok(Some(state.keep(subject, finding))),
+        Step::Found(finding) => {
+            count::found(project, &finding);
+            Ok(Some(state.keep(subject, finding)))
+        }
         Step::Waiting(pending) => {
             *state.pending.borrow_mut() = Some(pending);
             Ok(None)

@@ -3,7 +3,7 @@
 //! A location may hide them from the backend ([`hide`]); whoever needs them reads them here, where
 //! they are found all the same.
 
-use authgear::credentials::{has_bearer_scheme, Credentials, Remainder};
+use authgear::credentials::{has_bearer_scheme, CookieNames, Credentials, Remainder};
 
 use crate::conf::project::Project;
 use crate::nginx::{Failed, Request, Shown, State};
@@ -16,6 +16,12 @@ const COOKIE: &[u8] = b"cookie";
 pub fn read<'a>(request: &'a Request, project: &Project) -> Credentials<'a> {
     let authorization = request.sent::<Authgear>(AUTHORIZATION).next();
     Credentials::read(authorization, request.sent::<Authgear>(COOKIE), &project.cookies)
+}
+
+/// The bearer token, whichever project is to read it.
+pub fn bearer(request: &Request) -> Option<&[u8]> {
+    let authorization = request.sent::<Authgear>(AUTHORIZATION).next();
+    Credentials::read(authorization, [], &CookieNames::default()).bearer()
 }
 
 /// Whether the request presents a bearer token, good or bad.

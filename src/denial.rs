@@ -9,6 +9,7 @@ use authgear::policy::Shortfall;
 use authgear::redirect::leads_back;
 use authgear::verdict::{Reason, Unavailable, Verdict};
 
+use crate::address;
 use crate::conf::project::{Project, Upstream};
 use crate::conf::{Id, LocationConf};
 use crate::nginx::{self, ComplexValue, Failed, Request};
@@ -137,8 +138,8 @@ fn place(request: &Request) -> (&'static LocationConf, Vec<u8>) {
 /// Where to log in, unless the request is for that page itself.
 fn login(request: &Request, url: ComplexValue) -> Result<Option<String>, Failed> {
     let url = String::from_utf8_lossy(request.evaluate(url)?).into_owned();
-    let host = lookup::header(request, b"host").unwrap_or_default();
-    let is_here = leads_back(url.as_bytes(), host, request.path(), request.uri_as_sent());
+    let host = address::authority(request).unwrap_or_default();
+    let is_here = leads_back(url.as_bytes(), &host, request.path(), request.uri_as_sent());
     // What comes from the client may be in it, encoded or not: it must stay one header.
     let is_url = !url.is_empty() && url.bytes().all(|byte| byte.is_ascii_graphic());
     Ok((!is_here && is_url).then_some(url))

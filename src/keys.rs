@@ -19,6 +19,7 @@ use crate::conf::Server;
 use crate::nginx::{self, Level, Log};
 use crate::shared::map::{Ended, Map, Turn};
 use crate::shared::Own;
+use crate::worker;
 
 /// The keys of one project, for one worker.
 pub struct Keys {
@@ -27,11 +28,37 @@ pub struct Keys {
     /// Where they are in the map.
     key: Key,
     current: RefCell<Option<Current>>,
+    /// When they were, by what is known here.
+    fetched_at: Cell<Option<u64>>,
     /// The count of changes in the map when they were read.
     changes: Cell<u64>,
     fetching: Cell<bool>,
+    waiting: Cell<usize>,
     /// Notified when a fetch ended, well or not.
     fetched: Event,
+}
+
+/// Most tokens that wait for keys of one project, per worker.
+const MAX_WAITING: usize = 4096;
+
+/// A token's place among those that wait.
+pub struct Waiting(Rc<Keys>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
+}
+
+/// Whether keys were fetched for who asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// There was no cause to.
+    No,
+    /// That was going on already: they may have been asked for before there was this cause.
+    Before,
+    /// Yes.
+    Now,
 }
 
 struct Current {
@@ -47,8 +74,10 @@ impl Keys {
             project,
             map,
             current: RefCell::default(),
+            fetched_at: Cell::new(None),
             changes: Cell::new(u64::MAX),
             fetching: Cell::new(false),
+            waiting: Cell::new(0),
             fetched: Event::new(),
         }
     }
@@ -67,7 +96,8 @@ impl Keys {
 
     /// What was there before stays if there is nothing, or nothing good: the zone was emptied.
     fn adopt(&self, published: Published) {
-        let Some((_, document)) = published.keys else { return };
+        let Some((fetched_at, document)) = published.keys else { return };
+        self.fetched_at.set(Some(fetched_at));
         if self.current.borrow().as_ref().is_some_and(|current| current.document == document) {
             return;
         }
@@ -84,11 +114,13 @@ impl Keys {
     }
 
     fn wants(&self, cause: Cause) -> bool {
-        let published = self.published();
-        let wants = published.wants(cause, &self.project.tokens.schedule, now());
+        let times = self.map.get(&self.key, |record| Published::decode_times(&record.data));
+        let times = times.unwrap_or_default();
         // Another worker may have fetched them right now.
-        self.adopt(published);
-        wants
+        if times.keys.as_ref().map(|(at, _)| *at) != self.fetched_at.get() {
+            self.adopt(self.published());
+        }
+        times.wants(cause, &self.project.tokens.schedule, now())
     }
 
     /// Has them fetched, if there is `cause` to. True if that is going on now; if not, they are
@@ -103,11 +135,27 @@ impl Keys {
     }
 
     /// The same, and waits for the end of it.
-    pub async fn fetched(self: &Rc<Self>, cause: Cause) {
+    pub async fn fetched(self: &Rc<Self>, cause: Cause) -> Fetched {
+        let was_going_on = self.fetching.get();
         let fetched = self.fetched.listen();
-        if self.fetch(cause) {
-            fetched.await;
+        if !self.fetch(cause) {
+            return Fetched::No;
         }
+        fetched.await;
+        if was_going_on {
+            Fetched::Before
+        } else {
+            Fetched::Now
+        }
+    }
+
+    /// A place among those who wait for them, if there is one left.
+    pub fn wait(self: &Rc<Self>) -> Option<Waiting> {
+        let waiting = self.waiting.get();
+        (waiting < MAX_WAITING).then(|| {
+            self.waiting.set(waiting + 1);
+            Waiting(Rc::clone(self))
+        })
     }
 
     /// How long nobody asks for them, after a failure.
@@ -182,6 +230,7 @@ impl Keys {
     }
 
     fn succeeded(&self, server: &Server, before: &Published, set: &KeySet, skipped: usize) {
+        worker::metrics(&self.project).fetched(Some(set.len()), nginx::unix_time().as_secs());
         let url = &server.url;
         if before.failures > 0 {
             let message = format_args!("authgear keys are fetched again from \"{url}\"");
@@ -200,6 +249,7 @@ impl Keys {
 
     /// One line for each outage: until it is over, no other worker writes one either.
     fn failed(&self, server: &Server, before: &Published, why: &str) {
+        worker::metrics(&self.project).fetched(None, nginx::unix_time().as_secs());
         if before.failures > 0 {
             return;
         }

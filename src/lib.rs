@@ -6,17 +6,22 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod access;
+mod address;
 mod cache;
 mod client;
 mod conf;
+mod count;
 mod credentials;
 mod denial;
 mod keys;
 mod lookup;
 #[allow(unsafe_code)]
 mod nginx;
+mod purge;
 mod shared;
+mod status;
 mod variables;
+mod webhook;
 mod worker;
 
 use nginx::{Conf, ConfError, Failed, ModuleCell, Phase, Renewal, Request, Status, Value};
@@ -46,6 +51,9 @@ nginx::nginx_modules!(
         conf::cache::Cache,
         conf::cache::CacheValid,
         conf::cache::CacheUseStale,
+        conf::operating::Status,
+        conf::operating::Purge,
+        conf::operating::Webhook,
     ]
 );
 

@@ -16,7 +16,7 @@ use authgear::verdict::{NoSession, Unavailable, Verdict};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::cache::flights::{Pilot, Seat};
-use crate::cache::{Answer, Cache, Found, Kept, Seen, Use};
+use crate::cache::{Answer, Asked, Cache, Found, Kept, Place, Seen, Use};
 use crate::conf::cache::{UseStale, Valid};
 use crate::conf::project::{Project, Upstream};
 use crate::conf::{Id, LocationConf, Mode};
@@ -49,7 +49,34 @@ pub struct Pending {
     /// Value of `$authgear_cache_status` if nobody else is asking.
     status: &'static str,
     /// What may count if Authgear fails.
-    stale: Option<(Kept, Valid, UseStale)>,
+    stale: Option<Stale>,
+}
+
+/// What is kept from before.
+struct Stale {
+    kept: Kept,
+    place: Place,
+    valid: Valid,
+    stale: UseStale,
+}
+
+impl Stale {
+    /// What of it may count now that Authgear fails.
+    fn usable(&self) -> Option<&Kept> {
+        let Self { kept, place, valid, stale } = self;
+        let usable = kept.usable_on_error(valid, stale) && !kept.is_purged(place);
+        usable.then_some(kept)
+    }
+}
+
+/// Where a look-up stands that a request waited for.
+pub enum Progress {
+    /// Where it was.
+    Waiting,
+    /// Its user was purged meanwhile: it must be made anew.
+    Again,
+    /// At its end.
+    Found(Finding),
 }
 
 enum Source {
@@ -76,11 +103,11 @@ pub enum Step {
 /// What is asked about credentials, and what is known of them.
 #[derive(Clone)]
 struct Question {
-    key: Key,
+    place: Place,
     seen: Seen,
     request: http::Request<()>,
     /// When it was made, and when the first of its tokens expires, by nginx's clock.
-    asked_at: Duration,
+    asked_at: Asked,
     expires_at: Option<Duration>,
     /// There is a session cookie of the form that Authgear makes: it will say something about it.
     has_session: bool,
@@ -139,14 +166,15 @@ pub fn start(
         let verdict = unavailable(Unavailable::Internal).verdict;
         return Ok(Step::Found(Finding::asked(verdict, "BYPASS")));
     };
+    let place = Place { key, scope: project.scope };
     let found = match &cache {
-        Some(cache) => cache.get(&key, &valid, &stale),
+        Some(cache) => cache.get(&place, &valid, &stale),
         None => Found { usable: None, seen: Seen::NOTHING },
     };
     if let Some(Use::Fresh(kept)) = found.usable {
         return Ok(Step::Found(Finding::kept(&kept, "HIT")));
     }
-    let question = match Question::new(request, project, key, found.seen, &credentials) {
+    let question = match Question::new(request, project, place, found.seen, &credentials) {
         Ok(question) => question,
         Err(why) => return Ok(Step::Found(Finding::asked(unavailable(why).verdict, "BYPASS"))),
     };
@@ -191,7 +219,7 @@ pub fn start(
             Source::Subrequest(Box::new(Subrequest { answer, question, cache }))
         }
     };
-    let stale = kept.map(|kept| (kept, valid, stale));
+    let stale = kept.map(|kept| Stale { kept, place, valid, stale });
     Ok(Step::Waiting(Box::new(Pending::new(project, mode, from, status, stale))))
 }
 
@@ -210,7 +238,7 @@ impl Pending {
         mode: Mode,
         from: Source,
         status: &'static str,
-        stale: Option<(Kept, Valid, UseStale)>,
+        stale: Option<Stale>,
     ) -> Self {
         Self { project: Rc::clone(project), mode, since: nginx::now(), from, status, stale }
     }
@@ -231,30 +259,34 @@ impl Pending {
     }
 
     /// What was found, when it is there or the time for it is over.
-    pub fn outcome(&self) -> Option<Finding> {
+    pub fn outcome(&self) -> Progress {
         let (landing, joined) = match &self.from {
             // Resumed without a verdict: by the request's own deadline.
             Source::Flight { seat, joined } => {
                 (seat.landing().unwrap_or_else(|| unavailable(Unavailable::Timeout)), *joined)
             }
             Source::Subrequest(asked) => {
-                let said = asked.answer.take()?;
-                let answer = asked.question.sort(Rc::new(said.verdict));
+                let Some(said) = asked.answer.take() else { return Progress::Waiting };
+                let verdict = said.verdict;
+                let now = nginx::unix_time().as_secs();
+                worker::metrics(&self.project).asked(&verdict, self.waited(), now);
+                if asked.question.is_purged(&verdict) {
+                    return Progress::Again;
+                }
+                let answer = asked.question.sort(Rc::new(verdict));
                 if let (Some(cache), Answer::Keep(kept)) = (&asked.cache, &answer) {
-                    cache.put(&asked.question.key, kept);
+                    cache.put(&asked.question.place, kept);
                 }
                 (Landing::of(answer, false).telling(said.set_cookies), false)
             }
         };
         if landing.failed {
-            let stale = self.stale.as_ref();
-            let usable = stale.filter(|(kept, valid, stale)| kept.usable_on_error(valid, stale));
-            if let Some((kept, ..)) = usable {
-                return Some(Finding::kept(kept, "STALE"));
+            if let Some(kept) = self.stale.as_ref().and_then(Stale::usable) {
+                return Progress::Found(Finding::kept(kept, "STALE"));
             }
         }
         let status = if joined || landing.followed { "JOINED" } else { self.status };
-        Some(if landing.by_token {
+        Progress::Found(if landing.by_token {
             Finding::by_token(landing.verdict, status)
         } else {
             let set_cookies = landing.set_cookies;
@@ -296,13 +328,16 @@ impl Question {
     fn new(
         request: &Request,
         project: &Project,
-        key: Key,
+        place: Place,
         seen: Seen,
         credentials: &Credentials<'_>,
     ) -> Result<Self, Unavailable> {
+        let request_id = request.main_conf::<Authgear>().request_id();
         let client = resolver::Client {
             address: Some(request.client_address()),
             user_agent: header(request, b"user-agent"),
+            trace: (header(request, b"traceparent"), header(request, b"tracestate")),
+            request_id: request_id.and_then(|id| request.evaluate(id).ok()),
         };
         let path = match &project.resolver {
             Upstream::Url(server) => server.url.path(),
@@ -311,13 +346,20 @@ impl Question {
         let request = resolver::request(&project.endpoint, path, credentials, &client)
             .map_err(|_| Unavailable::Internal)?;
         Ok(Self {
-            key,
+            place,
             seen,
             request,
-            asked_at: nginx::now(),
+            asked_at: Asked::now(),
             expires_at: expires_at(credentials, project),
             has_session: credentials.has_session(&project.cookies),
         })
+    }
+
+    /// Whether what was asked was purged before the answer came. Where there is none, there is
+    /// nothing to purge.
+    fn is_purged(&self, verdict: &Verdict) -> bool {
+        !matches!(verdict, Verdict::Unavailable(_))
+            && worker::is_purged(self.asked_at.since, &self.place, verdict)
     }
 
     /// Whether `verdict` is kept, and for how long at most.
@@ -384,10 +426,22 @@ fn spawn(pilot: Pilot, project: &Rc<Project>, cache: Option<Rc<Cache>>, question
     let client = worker::client(project);
     // A leader that does not come back within its own deadline is lost.
     let lease = project.timeout + Duration::from_millis(500);
+    let until = nginx::now() + project.timeout;
+    let (place, seen) = (question.place, question.seen);
     nginx::spawn(async move {
         let set_cookies = RefCell::default();
         let ask = || async {
-            let said = client.ask(question.request.clone()).await;
+            let mut question = question;
+            let mut said = client.ask(&question.request).await;
+            while question.is_purged(&said.verdict) {
+                // The answer may be from before whatever made somebody purge it.
+                if nginx::now() >= until {
+                    said = Unavailable::Timeout.into();
+                    break;
+                }
+                question.asked_at = Asked::now();
+                said = client.ask(&question.request).await;
+            }
             set_cookies.replace(said.set_cookies);
             let answer = question.sort(Rc::new(said.verdict));
             if matches!(answer, Answer::Pass { code: BLANK, .. }) {
@@ -397,8 +451,7 @@ fn spawn(pilot: Pilot, project: &Rc<Project>, cache: Option<Rc<Cache>>, question
         };
         let landing = match cache {
             Some(cache) => {
-                let (answer, followed) =
-                    cache.fly(&question.key, question.seen, lease, ask, decode).await;
+                let (answer, followed) = cache.fly(&place, seen, lease, ask, decode).await;
                 Landing::of(answer, followed)
             }
             None => Landing::of(ask().await, false),
@@ -444,6 +497,29 @@ fn read_location(outcome: SubrequestOutcome, project: &Project) -> resolver::Ans
     }
 }
 
+/// Drops what is kept under the request's credentials by `project`, whatever that says. What is
+/// returned is being found out just now.
+pub fn forget(request: &Request, project: &Project) -> Vec<Key> {
+    let credentials = credentials::read(request, project);
+    if credentials.is_empty() {
+        return Vec::new();
+    }
+    let token = credentials.without_cookies();
+    let mut flying = Vec::new();
+    for cache in request.main_conf::<Authgear>().zones().iter().map(worker::cache) {
+        // Whoever decides: Authgear, or a worker about the token alone.
+        for (scope, credentials) in
+            [(&project.scope, &credentials), (&project.tokens.scope, &token)]
+        {
+            let key = Key::of(cache.secret(), scope, credentials);
+            if cache.forget(&key) {
+                flying.push(key);
+            }
+        }
+    }
+    flying
+}
+
 /// Value of the first header `name`.
 pub fn header<'a>(request: &'a Request, name: &[u8]) -> Option<&'a [u8]> {
     let mut headers = request.headers_in();
@@ -452,7 +528,6 @@ pub fn header<'a>(request: &'a Request, name: &[u8]) -> Option<&'a [u8]> {
 
 /// The claim `name` of the request's bearer token, which was verified.
 pub fn claim(request: &Request, name: &[u8]) -> Option<Vec<u8>> {
-    let project = request.location::<Authgear>().project.as_ref()?;
-    let bearer = credentials::read(request, project).bearer()?;
+    let bearer = credentials::bearer(request)?;
     Some(Claims::of_verified(bearer)?.find(name)?.into_owned())
 }

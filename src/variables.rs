@@ -3,6 +3,7 @@
 use authgear::verdict::Verdict;
 use percent_encoding::{percent_encode, NON_ALPHANUMERIC};
 
+use crate::address;
 use crate::lookup::{self, Finding};
 use crate::nginx::{Conf, ConfError, Request, Value};
 use crate::Authgear;
@@ -100,13 +101,8 @@ fn reason(request: &Request) -> Value {
 
 /// Where the client is, to be put into the query of a URL.
 fn return_to(request: &Request) -> Value {
-    let here = request.main_conf::<Authgear>().here();
-    match here.map(|here| request.evaluate(here)) {
-        Some(Ok(url)) => {
-            Value::Bytes(percent_encode(url, NON_ALPHANUMERIC).to_string().into_bytes())
-        }
-        _ => Value::NotFound,
-    }
+    let encode = |url: Vec<u8>| percent_encode(&url, NON_ALPHANUMERIC).to_string().into_bytes();
+    address::url(request).map_or(Value::NotFound, |url| Value::Bytes(encode(url)))
 }
 
 fn time(request: &Request) -> Value {

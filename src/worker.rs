@@ -1,19 +1,25 @@
 //! What a worker process has for as long as it lives: clients, and flights.
 
 use core::cell::RefCell;
+use core::ops::Deref;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use authgear::key::KeySecret;
+use authgear::metrics::{Metrics, ProjectMetrics, Slot};
+use authgear::purges::{Held, Number};
+use authgear::revocations::Revoked;
+use authgear::subject::Subject;
+use authgear::verdict::Verdict;
 
 use crate::cache::flights::Flights;
-use crate::cache::Cache;
+use crate::cache::{Cache, Place};
 use crate::client::Client;
 use crate::conf::cache::CacheZone;
 use crate::conf::project::{KeySource, Project};
 use crate::conf::{Id, MainConf};
 use crate::keys::Keys;
-use crate::nginx;
+use crate::nginx::{self, Level, Log, SharedZone};
 use crate::shared::map::{new_secret, Map};
 use crate::shared::Own;
 
@@ -35,8 +41,14 @@ thread_local! {
 /// The worker begins.
 pub fn init(main: &'static MainConf) {
     let own = main.own_zone().map(|zone| Rc::new(Map::new(zone)));
+    if let (Some(own), Some(slot)) = (&own, nginx::own_slot()) {
+        own.header().metrics.worker_begins(slot.into());
+    }
     WORKER.with_borrow_mut(|worker| worker.own = own);
     for project in main.projects() {
+        if let KeySource::File(keys) = &project.tokens.keys {
+            metrics(project).has_keys(keys.len());
+        }
         let is_fetched = matches!(project.tokens.keys, KeySource::Url(_));
         if project.tokens.in_use() && is_fetched {
             if let Some(keys) = keys(project) {
@@ -54,6 +66,92 @@ pub fn keys(project: &Rc<Project>) -> Option<Rc<Keys>> {
         let new = || Rc::new(Keys::new(Rc::clone(project), Rc::clone(own)));
         Some(Rc::clone(keys.or_insert_with(new)))
     })
+}
+
+/// The module's own zone.
+pub fn own() -> Option<Rc<Map<Own>>> {
+    WORKER.with_borrow(|worker| worker.own.clone())
+}
+
+/// What is counted about a project.
+pub struct Counters(Option<(SharedZone<Own>, Slot)>);
+
+impl Deref for Counters {
+    type Target = ProjectMetrics;
+
+    fn deref(&self) -> &ProjectMetrics {
+        static NOWHERE: Metrics = Metrics::new();
+        match &self.0 {
+            Some((zone, slot)) => zone.header().metrics.at(*slot),
+            None => NOWHERE.at(Slot::default()),
+        }
+    }
+}
+
+/// The counters of `project`.
+pub fn metrics(project: &Project) -> Counters {
+    let zone = WORKER.with_borrow(|worker| worker.own.as_ref().map(|own| own.zone()));
+    Counters(zone.map(|zone| {
+        let find = || zone.header().metrics.slot(&project.name);
+        (zone, *project.slot.get_or_init(find))
+    }))
+}
+
+/// Counts what is no project's.
+pub fn count(count: impl FnOnce(&Metrics)) {
+    if let Some(own) = own() {
+        count(&own.header().metrics);
+    }
+}
+
+/// Purges these: what was asked about them before does not count any more, in any worker.
+pub fn purge(subjects: &[Subject<'_>]) {
+    let Some(own) = own() else { return };
+    if !own.locked(|own| own.purges.purge(subjects)) {
+        let message = format_args!("too many authgear purges to keep apart: everything was purged");
+        Log::cycle().write(Level::Notice, message);
+    }
+}
+
+/// Purges everything.
+pub fn purge_all() {
+    if let Some(own) = own() {
+        own.locked(|own| own.purges.purge_all());
+    }
+}
+
+/// The number of a look-up that begins now.
+pub fn purge_number() -> Number {
+    own().map(|own| own.header().purges.now()).unwrap_or_default()
+}
+
+/// Changes with every purge.
+pub fn purge_generation() -> u64 {
+    own().map_or(0, |own| own.header().purges.generation())
+}
+
+/// Whether what was asked `since` then and answered with `verdict` was purged meanwhile.
+pub fn is_purged(since: Number, place: &Place, verdict: &Verdict) -> bool {
+    let user = match verdict {
+        Verdict::Valid(identity) => identity.user_id(),
+        _ => None,
+    };
+    let held = Held { key: &place.key, project: &place.scope, user };
+    own().is_some_and(|own| own.header().purges.is_purged(since, &held))
+}
+
+/// Whether tokens of `user` that were issued then are refused.
+pub fn is_revoked(project: &Project, user: &[u8], issued: u64) -> bool {
+    let now = nginx::unix_time().as_secs();
+    let refused =
+        |own: Rc<Map<Own>>| own.header().revocations.is_refused(&project.scope, user, issued, now);
+    own().is_some_and(refused)
+}
+
+/// From `now` until `until` refuses tokens of `user` that were issued up to `issued`. Seconds
+/// since 1970.
+pub fn revoke(user: &Subject<'_>, issued: u64, until: u64, now: u64) -> Option<Revoked> {
+    Some(own()?.locked(|own| own.revocations.revoke(user, issued, until, now)))
 }
 
 /// The client of `project`.

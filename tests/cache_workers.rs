@@ -28,8 +28,8 @@ fn shared(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder
         .server("location = /worker { authgear off; return 200 $pid; }")
 }
 
-/// Two connections to each worker.
-fn connections(nginx: &Nginx) -> Vec<(u32, [Connection; 2])> {
+/// Two connections to each of four workers, which tell their pids at `/worker`.
+pub(crate) fn connections(nginx: &Nginx) -> Vec<(u32, [Connection; 2])> {
     let mut found: HashMap<u32, Vec<Connection>> = HashMap::new();
     let all = eventually(Duration::from_secs(20), || {
         let mut connection = Connection::open(nginx);
@@ -47,7 +47,7 @@ fn connections(nginx: &Nginx) -> Vec<(u32, [Connection; 2])> {
 
 /// Waits until a worker has read what was sent to it before: it handles events in their order.
 #[track_caller]
-fn await_worker(nginx: &Nginx, connection: &mut Connection) {
+pub(crate) fn await_worker(nginx: &Nginx, connection: &mut Connection) {
     assert_eq!(connection.send(&get(nginx, "/worker")).status, 200);
 }
 

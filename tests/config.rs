@@ -119,7 +119,7 @@ fn values_of_settings() {
     for key in ["connect_timeout", "timeout", "fail_timeout", "keepalive_timeout"] {
         rows.extend(["0", "-1s", "soon", "86401s", "1y"].map(|value| (key, value, time)));
     }
-    for key in ["jwks_refresh", "jwks_cooldown"] {
+    for key in ["jwks_refresh", "jwks_cooldown", "revocation_ttl"] {
         rows.extend(
             ["0", "999ms", "soon", "86401s"]
                 .map(|value| (key, value, "it must be a time from 1s to 1d")),
@@ -244,6 +244,7 @@ fn shape_of_project_blocks() {
         ("max_connections", "1"),
         ("max_fails", "1"),
         ("fail_timeout", "1s"),
+        ("revocation_ttl", "1h"),
         ("keepalive", "1"),
         ("keepalive_timeout", "1s"),
         ("ssl_verify", "on"),
@@ -377,7 +378,7 @@ fn good_configurations() {
         ssl_verify off;
         ssl_trusted_certificate ca.pem;
         max_response_size 8k;
-        jwks_url http://192.0.2.3/keys;
+        jwks_url https://192.0.2.3/keys;
         jwks_refresh 1d;
         jwks_cooldown 1s;
         audience https://a.test https://b.test urn:c;

@@ -164,6 +164,22 @@ fn a_browser_is_sent_to_log_in_and_told_where_it_was() {
     assert_eq!((fetched.status, fetched.text().as_str()), (401, "sorry"));
 }
 
+/// HTTP/1.0 need not name a host, and HTTP/3 never does in a header: the path must not pass for it.
+#[test]
+fn who_names_no_host_comes_back_to_this_server() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = places(&authgear, &backend)
+        .server("location /self { authgear_login_redirect http://localhost/self; return 200; }")
+        .start();
+    let answer = |path: &str| {
+        let raw = format!("GET {path} HTTP/1.0\r\nAccept: text/html\r\n\r\n");
+        BROWSER(get(&nginx, path)).raw(raw).send()
+    };
+    let to = answer("//evil.test/phish").header("location").expect("a redirect");
+    let here = format!("http%3A%2F%2Flocalhost%3A{}%2F%2Fevil%2Etest%2Fphish", nginx.port());
+    assert_eq!(to, format!("https://login.test/?to={here}"));
+}
+
 #[test]
 fn the_login_page_does_not_send_to_itself() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());

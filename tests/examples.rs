@@ -5,14 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use support::{
-    get, unix_now, Backend, Builder, Ca, FakeAuthgear, Nginx, RefusedAddr, Request, User,
+    get, unix_now, webhook_signature, Backend, Builder, Ca, FakeAuthgear, Nginx, RefusedAddr,
+    Request, User,
 };
 use tempfile::TempDir;
 
 use crate::site::{assert_nothing_forged, identity_of, own_ip, Pairs, FORGED};
 
 /// Each is run by a test below.
-const EXAMPLES: [&str; 12] = [
+const EXAMPLES: [&str; 13] = [
     "api.conf",
     "auth_request.conf",
     "cache.conf",
@@ -22,6 +23,7 @@ const EXAMPLES: [&str; 12] = [
     "jwt.conf",
     "login.conf",
     "minimal.conf",
+    "operating.conf",
     "project.conf",
     "require.conf",
     "satisfy.conf",
@@ -418,6 +420,66 @@ fn jwt() {
         let line = nginx.wait_for_access_lines(n + 2).remove(n + 1);
         assert!(line.ends_with(logged), "{line}");
     }
+}
+
+#[test]
+fn operating() {
+    const SECRET: &str = "0123456789abcdefghijABCDEFGHIJ_Z";
+    let (public, backend) = (Public::start(5), Backend::start());
+    let nginx = run(|| {
+        let roots = public.roots.path().join("ca.pem");
+        let replace = [
+            ("127.0.0.1:8000", backend.addr().to_string()),
+            ("/etc/nginx/authgear-webhook.secret", "%%DIR%%/webhook.secret".to_owned()),
+        ];
+        let replace = replace.each_ref().map(|(from, to)| (*from, to.as_str()));
+        example("operating.conf", &replace)
+            .secret_file("webhook.secret", SECRET)
+            .file("hosts", public.hosts.as_str())
+            .mount("/etc/hosts", "hosts")
+            .env("SSL_CERT_FILE", roots.to_str().expect("a path"))
+    });
+    let authgear = &public.authgear;
+    let (alice, bob) = (authgear.jwt(&alice()), authgear.jwt(&User::named("bob")));
+    let mut lines = 0;
+    let mut ask = |token: Option<&str>| {
+        let request = lying(get(&nginx, "/"));
+        let status = token.into_iter().fold(request, Request::bearer).send().status;
+        lines += 1;
+        let line = nginx.wait_for_access_lines(lines).remove(lines - 1);
+        let told = line.split(" session=").nth(1).expect("what is told");
+        (status, told.split(" waited=").next().expect("more").to_owned())
+    };
+    let told = |status, told: &str| (status, told.to_owned());
+    assert_eq!(ask(Some(&alice)), told(200, "valid reason=ok source=resolver cache=MISS"));
+    assert_eq!(ask(Some(&alice)), told(200, "valid reason=ok source=cache cache=HIT"));
+    assert_eq!(ask(Some(&bob)), told(200, "valid reason=ok source=resolver cache=MISS"));
+    assert_eq!(ask(None), told(401, "none reason=no_credentials source=none cache=-"));
+    let post = |target: &str| get(&nginx, target).method("POST");
+    let event = "{\"type\":\"user.profile.updated\",\"payload\":{\"user\":{\"id\":\"bob\"}}}";
+    let signature = webhook_signature(SECRET.as_bytes(), event.as_bytes());
+    let hook = post("/hooks/authgear").header("x-authgear-body-signature", signature).body(event);
+    for (order, kept) in [
+        (post("/logout/forget").bearer(&alice), [false, true]),
+        (hook, [true, false]),
+        (post("/authgear/purge?user=alice"), [false, true]),
+        (post("/authgear/purge?all=1"), [false, false]),
+    ] {
+        assert_eq!(order.send().status, 204, "{order:?}");
+        let before = authgear.hits();
+        for (token, kept) in [&alice, &bob].into_iter().zip(kept) {
+            let asked = authgear.hits();
+            assert_eq!(get(&nginx, "/").bearer(token).send().status, 200);
+            assert_eq!(authgear.hits() == asked, kept, "{order:?}");
+        }
+        assert!(authgear.hits() > before);
+    }
+    let answer = get(&nginx, "/authgear/status?format=prometheus").send();
+    let project = format!("project=\"https://{HOST}\"");
+    let denied = format!("nginx_authgear_denied_total{{{project},reason=\"no_credentials\"}} 1");
+    assert!(answer.text().contains(&denied), "{}", answer.text());
+    assert_eq!(get(&nginx, "/authgear/status").from_addr("127.0.0.2").send().status, 403);
+    assert_eq!(post("/authgear/purge?all=1").from_addr("127.0.0.2").send().status, 403);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! nothing.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{
     eventually, get, Backend, Builder, FakeAuthgear, Fault, Gate, Nginx, RefusedAddr, Request,
@@ -221,8 +221,35 @@ fn nobody_waits_longer_than_the_deadline() {
     authgear.inject_at(JWKS, Fault::Hang);
     let nginx = verifying(&authgear, &backend, "timeout 500ms;").workers(1).start();
     authgear.wait_for_jwks_hits(1);
+    let begun = Instant::now();
     let answer = with_key(&authgear, &nginx, 0).send();
     assert_eq!((answer.status, verdict(&answer)), (503, "error keys_unavailable jwt".into()));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+/// A fetch that was sent before a key was published says nothing about a token of that key.
+#[test]
+fn a_fetch_that_was_going_on_is_not_the_last_word() {
+    for fails in [false, true] {
+        let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
+        let nginx = verifying(&authgear, &backend, "jwks_refresh 1s;").workers(1).start();
+        assert_eq!(verdict(&with_key(&authgear, &nginx, 0).send()), "valid ok jwt");
+        let hits = authgear.jwks_hits();
+        authgear.inject_next(1, Fault::Gate(gate.clone()));
+        gate.wait_for_waiters(1);
+        authgear.publish_keys(&[SigningKey::nth(1), SigningKey::nth(0)]);
+        if fails {
+            authgear.inject_next(1, Fault::Status(500));
+        }
+        let pending = with_key(&authgear, &nginx, 1).start();
+        // Another request is read after that one: both wait then.
+        let other = with_key(&authgear, &nginx, 0).send();
+        assert_eq!(verdict(&other), "valid ok jwt");
+        gate.open();
+        let expected = if fails { "none token_unknown_key jwt" } else { "valid ok jwt" };
+        assert_eq!(verdict(&pending.wait()), expected);
+        assert_eq!(authgear.jwks_hits(), hits + 2, "{fails}");
+    }
 }
 
 #[test]

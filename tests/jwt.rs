@@ -270,6 +270,8 @@ fn claims_are_variables() {
              $authgear_claim_custom_id|$authgear_claim_object|$authgear_claim_none\" always;
              location /kept { authgear_cache z; proxy_pass http://%%BACKEND%%; }
              location /resolver { authgear_mode resolver; proxy_pass http://%%BACKEND%%; }
+             location = /away { authgear_require role=nobody; error_page 403 /elsewhere; }
+             location = /elsewhere { authgear off; return 200; }
              location /dry { authgear_require verified; authgear_dry_run on; return 200; }",
         )
         .start();
@@ -288,7 +290,7 @@ fn claims_are_variables() {
     );
     let good = token.clone().sign();
     let told = |request: Request| request.send().header("x-claims").unwrap_or_default();
-    for path in ["/", "/must", "/kept", "/kept"] {
+    for path in ["/", "/must", "/kept", "/kept", "/away"] {
         assert_eq!(told(get(&nginx, path).bearer(&good)), claims, "{path}");
     }
     // Of what was not verified here nothing is believed.

@@ -26,7 +26,8 @@ fn protected(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
         .server("authgear p; location / { proxy_pass http://%%BACKEND%%; proxy_http_version 1.1; }")
 }
 
-/// What came, names in lower case and sorted, besides what every request has.
+/// What came, names in lower case and sorted, besides what every request has, an id of nginx's own
+/// among it.
 #[track_caller]
 fn beyond_the_usual(asked: &Recorded, what: &str) -> Pairs {
     let line = (asked.method.as_str(), asked.target.as_str(), asked.version.as_str());
@@ -38,6 +39,11 @@ fn beyond_the_usual(asked: &Recorded, what: &str) -> Pairs {
         .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
         .collect();
     headers.sort();
+    let is_id = |(name, value): &(String, String)| {
+        name == "x-request-id" && value.len() == 32 && value.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    let id = headers.iter().position(is_id);
+    headers.remove(id.unwrap_or_else(|| panic!("{what}: no id in {headers:?}")));
     for (name, value) in [
         ("host", "myapp.test:8443"),
         ("x-forwarded-for", "127.0.0.1"),
@@ -71,6 +77,56 @@ fn assert_asked<'a>(
     }
     let nginx_workers = nginx.workers().len();
     assert!(authgear.connections_opened() <= nginx_workers as u64, "connections are not reused");
+}
+
+/// A trace goes on at Authgear, and its log can be found by the id in nginx's.
+#[test]
+fn traces_and_ids_go_with_it() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let (authgear, backend) = (public(), Backend::start());
+    let nginx = protected(&authgear, &backend).log_format("id=$request_id").start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    let bearer = ("authorization", format!("Bearer {token}"));
+    let client = |headers: &[(&str, &str)]| {
+        let request = get(&nginx, "/").bearer(&token).header("X-Request-ID", "mine");
+        headers.iter().fold(request, |request, (name, value)| request.header(name, value))
+    };
+    let with = |more: &[(&str, &str)]| {
+        let mut all = vec![(bearer.0, bearer.1.as_str())];
+        all.extend_from_slice(more);
+        all.sort_unstable();
+        pairs(&all)
+    };
+    let state = ("tracestate", "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7");
+    let long = "a".repeat(600);
+    assert_asked(
+        &nginx,
+        &authgear,
+        [
+            (
+                "both",
+                client(&[("Traceparent", PARENT), state]),
+                with(&[("traceparent", PARENT), state]),
+            ),
+            (
+                "the parent alone",
+                client(&[("traceparent", PARENT)]),
+                with(&[("traceparent", PARENT)]),
+            ),
+            ("a state alone", client(&[state]), with(&[])),
+            ("no parent", client(&[("traceparent", "00-abc-def-01"), state]), with(&[])),
+            (
+                "a long state",
+                client(&[("traceparent", PARENT), ("tracestate", &long)]),
+                with(&[("traceparent", PARENT)]),
+            ),
+        ],
+    );
+    let logged = nginx.wait_for_access_lines(5);
+    for request in authgear.requests() {
+        let id = request.header("x-request-id").expect("an id");
+        assert!(logged.contains(&format!("id={id}")), "{id} is not in {logged:?}");
+    }
 }
 
 #[test]

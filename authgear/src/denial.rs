@@ -52,7 +52,7 @@ impl Client<'_> {
     }
 
     /// The weight, in thousandths, of a media type that `Accept` names.
-    fn quality(&self, media_type: &[u8]) -> u16 {
+    pub(crate) fn quality(&self, media_type: &[u8]) -> u16 {
         let ranges = self.accept.unwrap_or_default().split(|&byte| byte == b',');
         let weights = ranges.filter_map(|range| {
             let mut parts = range.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);

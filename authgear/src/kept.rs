@@ -1,5 +1,6 @@
 //! What is kept of a verdict in shared memory: it, and what it counts under.
 
+use crate::purges::Number;
 use crate::token::Fingerprint;
 use crate::verdict::Verdict;
 
@@ -7,10 +8,11 @@ use crate::verdict::Verdict;
 const RESOLVER: u8 = 0;
 const TOKEN: u8 = 1;
 
-/// The form in which `verdict` is kept; `key` is what a token was verified with here. None for a
-/// verdict that holds for one request only ([`Verdict::encode`]).
-pub fn encode(key: Option<Fingerprint>, verdict: &Verdict) -> Option<Vec<u8>> {
+/// The form in which `verdict` is kept, which was asked for at `since`; `key` is what a token was
+/// verified with here. None for a verdict that holds for one request only ([`Verdict::encode`]).
+pub fn encode(since: Number, key: Option<Fingerprint>, verdict: &Verdict) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(64);
+    bytes.extend_from_slice(&since.to_bytes());
     match key {
         None => bytes.push(RESOLVER),
         Some(key) => {
@@ -22,7 +24,8 @@ pub fn encode(key: Option<Fingerprint>, verdict: &Verdict) -> Option<Vec<u8>> {
 }
 
 /// Reads what [`encode`] made; nothing of it is trusted.
-pub fn decode(bytes: &[u8]) -> Option<(Option<Fingerprint>, Verdict)> {
+pub fn decode(bytes: &[u8]) -> Option<(Number, Option<Fingerprint>, Verdict)> {
+    let (since, bytes) = Number::split(bytes)?;
     let (key, verdict) = match bytes.split_first()? {
         (&RESOLVER, verdict) => (None, verdict),
         (&TOKEN, rest) => {
@@ -31,7 +34,7 @@ pub fn decode(bytes: &[u8]) -> Option<(Option<Fingerprint>, Verdict)> {
         }
         _ => return None,
     };
-    Some((key, Verdict::decode(verdict)?))
+    Some((since, key, Verdict::decode(verdict)?))
 }
 
 #[cfg(test)]
@@ -42,16 +45,17 @@ mod tests {
     #[test]
     fn comes_back() {
         let key = Fingerprint::from_bytes(*b"01234567");
+        let (since, _) = Number::split(b"abcdefgh").unwrap();
         for key in [None, Some(key)] {
             for verdict in [Verdict::Invalid, Verdict::None(NoSession::Resolver)] {
-                let bytes = encode(key, &verdict).unwrap();
+                let bytes = encode(since, key, &verdict).unwrap();
                 for len in 0..bytes.len() {
                     assert_eq!(decode(&bytes[..len]), None, "{len}");
                 }
-                assert_eq!(decode(&bytes), Some((key, verdict)));
+                assert_eq!(decode(&bytes), Some((since, key, verdict)));
             }
-            assert_eq!(encode(key, &Verdict::None(NoSession::NoCredentials)), None);
+            assert_eq!(encode(since, key, &Verdict::None(NoSession::NoCredentials)), None);
         }
-        assert_eq!(decode(&[2, 1]), None);
+        assert_eq!(decode(&[0, 0, 0, 0, 0, 0, 0, 0, 2, 1]), None);
     }
 }

@@ -33,6 +33,18 @@ pub fn configured_path(target: &str) -> Option<&str> {
     (path.starts_with('/') && !path.starts_with("//") && !path.contains('$')).then_some(path)
 }
 
+/// The authority of a URL with this scheme, host and port, unless there is no host. The port that
+/// is the scheme's own is left out.
+pub fn authority_of(scheme: &[u8], host: &[u8], port: &[u8]) -> Option<Vec<u8>> {
+    if host.is_empty() {
+        return None;
+    }
+    Some(match (scheme, port) {
+        (b"https", b"443") | (b"http", b"80") | (_, b"") => host.to_vec(),
+        _ => [host, b":", port].concat(),
+    })
+}
+
 /// The authority, if there is one, and the path.
 fn split(target: &[u8]) -> (Option<&[u8]>, &[u8]) {
     let schemes: [&[u8]; 3] = [b"http://", b"https://", b"//"];
@@ -111,6 +123,23 @@ fn normal(path: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn authorities() {
+        for (scheme, host, port, expected) in [
+            ("https", "a.test", "443", Some("a.test")),
+            ("https", "a.test", "8443", Some("a.test:8443")),
+            ("https", "a.test", "80", Some("a.test:80")),
+            ("http", "a.test", "80", Some("a.test")),
+            ("http", "[::1]", "8080", Some("[::1]:8080")),
+            ("https", "a.test", "", Some("a.test")),
+            // Never a URL whose path passes for a host.
+            ("https", "", "443", None),
+        ] {
+            let authority = authority_of(scheme.as_bytes(), host.as_bytes(), port.as_bytes());
+            assert_eq!(authority.as_deref(), expected.map(str::as_bytes), "{host}:{port}");
+        }
+    }
     use proptest::prelude::*;
 
     fn back(target: &str, path: &str, request_uri: &str) -> bool {

@@ -11,6 +11,7 @@ use crate::credentials::{CookieNames, Credentials};
 use crate::endpoint::Endpoint;
 use crate::identity::{self, Identity, IdentityError};
 use crate::set_cookie::SetCookies;
+use crate::trace;
 use crate::verdict::{NoSession, Unavailable, Verdict};
 
 /// Longest `User-Agent` that is sent, in bytes; of a longer one the beginning is.
@@ -28,9 +29,15 @@ pub struct Client<'a> {
     pub address: Option<&'a [u8]>,
     /// Value of `User-Agent`.
     pub user_agent: Option<&'a [u8]>,
+    /// Values of `traceparent` and `tracestate` (W3C Trace Context).
+    pub trace: (Option<&'a [u8]>, Option<&'a [u8]>),
+    /// What nginx calls the client's request: sent as `X-Request-ID`.
+    pub request_id: Option<&'a [u8]>,
 }
 
 /// The request to the resolver, at `path` of wherever it listens.
+///
+/// Traces and logs of both sides can be tied together by what [`Client`] has of them.
 ///
 /// `Host` and `X-Forwarded-Host` are the endpoint's authority and `X-Forwarded-Proto` its scheme:
 /// Authgear compares a token's `aud` with them. `X-Forwarded-For` is the client. Nothing else of
@@ -53,6 +60,16 @@ pub fn request(
     }
     if let Some(user_agent) = client.user_agent.and_then(user_agent) {
         headers.insert(USER_AGENT, user_agent);
+    }
+    let (parent, state) = client.trace;
+    if let Some(parent) = parent.filter(|value| trace::is_parent(value)) {
+        headers.insert("traceparent", HeaderValue::from_bytes(parent)?);
+        if let Some(state) = state.filter(|value| trace::is_state(value)) {
+            headers.insert("tracestate", HeaderValue::from_bytes(state)?);
+        }
+    }
+    if let Some(id) = client.request_id.filter(|value| trace::is_request_id(value)) {
+        headers.insert("x-request-id", HeaderValue::from_bytes(id)?);
     }
     if let Some(authorization) = credentials.authorization() {
         headers.insert(AUTHORIZATION, sensitive(authorization)?);
@@ -195,7 +212,11 @@ mod tests {
 
     #[test]
     fn all_that_is_sent() {
-        let client = Client { address: Some(b"192.0.2.1"), user_agent: Some(b"curl/8.0") };
+        let client = Client {
+            address: Some(b"192.0.2.1"),
+            user_agent: Some(b"curl/8.0"),
+            ..Client::default()
+        };
         let request = ask(&client);
         assert_eq!(request.method(), Method::GET);
         assert_eq!(request.version(), Version::HTTP_11);
@@ -440,7 +461,12 @@ mod tests {
             address in vec(any::<u8>(), 0..20),
             user_agent in vec(any::<u8>(), 0..20),
         ) {
-            let request = ask(&Client { address: Some(&address), user_agent: Some(&user_agent) });
+            let request = ask(&Client {
+                address: Some(&address),
+                user_agent: Some(&user_agent),
+                trace: (Some(&address), Some(&user_agent)),
+                request_id: Some(&user_agent),
+            });
             prop_assert!(request.headers().len() >= 5);
         }
     }

@@ -223,6 +223,8 @@ reasons! {
     TokenMissingClaim = "token_missing_claim",
     /// See [`TokenError::Claim`](crate::token::TokenError::Claim).
     TokenClaims = "token_claims",
+    /// See [`TokenError::Revoked`](crate::token::TokenError::Revoked).
+    TokenRevoked = "token_revoked",
     /// See [`TokenError::MachineToken`](crate::token::TokenError::MachineToken).
     TokenMachine = "token_machine",
 }

@@ -59,7 +59,7 @@ use crate::key::Key;
 use arena::{further_chunks, Corrupt};
 use layout::Region;
 
-pub use layout::MIN_SIZE;
+pub use layout::{CHUNK, MIN_SIZE};
 
 /// Most bytes that are kept under one key.
 pub const MAX_DATA: usize = 128 * 1024;
@@ -417,6 +417,20 @@ impl<'m> Zone<'m> {
             Ok(waiters)
         })
         .unwrap_or_default()
+    }
+
+    /// Removes the verdict kept under `key`, unless `key` is in flight: true then.
+    pub fn forget(&mut self, key: &Key) -> bool {
+        let Ok(found) = self.region.find(key) else {
+            self.recover();
+            return false;
+        };
+        let flying = |index| self.region.entry(index).is_ok_and(|entry| entry.flight != 0);
+        if found.is_some_and(flying) {
+            return true;
+        }
+        let _ = self.remove(key);
+        false
     }
 
     /// Removes everything. Any slot may have been waiting.

@@ -47,7 +47,12 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(canonical(&first) == canonical(&second), same);
 
     let endpoint = Endpoint::parse("https://a.test").unwrap();
-    let client = resolver::Client { address: Some(data), user_agent: Some(data) };
+    let client = resolver::Client {
+        address: Some(data),
+        user_agent: Some(data),
+        trace: (Some(data), Some(data)),
+        request_id: Some(data),
+    };
     let request = resolver::request(&endpoint, "/resolve", &first, &client).unwrap();
     assert_eq!(request.headers().get("host").unwrap(), "a.test");
 });

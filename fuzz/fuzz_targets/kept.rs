@@ -5,9 +5,9 @@ use authgear::{kept, token::Published};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    if let Some((key, verdict)) = kept::decode(data) {
-        let bytes = kept::encode(key, &verdict).unwrap();
-        assert_eq!(kept::decode(&bytes), Some((key, verdict)));
+    if let Some((since, key, verdict)) = kept::decode(data) {
+        let bytes = kept::encode(since, key, &verdict).unwrap();
+        assert_eq!(kept::decode(&bytes), Some((since, key, verdict)));
     }
     if let Some(published) = Published::decode(data) {
         assert_eq!(Published::decode(&published.encode()), Some(published));

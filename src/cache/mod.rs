@@ -1,7 +1,8 @@
 //! What is known of credentials, or being asked about them.
 //!
 //! A verdict is looked for in the worker's own front, then in the zone that all workers share.
-//! The front needs no lock; it is right as long as the zone's generation stays the same.
+//! The front needs no lock; it is right as long as neither the zone's generation changes nor that
+//! of purges.
 
 pub mod flights;
 
@@ -13,14 +14,40 @@ use std::rc::Rc;
 
 use authgear::kept;
 use authgear::key::{Key, KeyHasher, KeySecret};
+use authgear::purges::Number;
 use authgear::token::Fingerprint;
 use authgear::verdict::Verdict;
-use authgear::zone::{Record, NEVER};
+use authgear::zone::{Record, Stats, NEVER};
 use lru::LruCache;
 
 use crate::conf::cache::{CacheZone, UseStale, Valid};
-use crate::nginx;
 use crate::shared::map::{Ended, Map, MapHeader, Turn};
+use crate::{nginx, worker};
+
+/// Where a verdict is kept, and what it can be purged by.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// Of the credentials.
+    pub key: Key,
+    /// Of the project.
+    pub scope: [u8; 32],
+}
+
+/// When something was asked: before anybody knew.
+#[derive(Clone, Copy)]
+pub struct Asked {
+    /// By nginx's clock.
+    pub time: Duration,
+    /// By the count of purges.
+    pub since: Number,
+}
+
+impl Asked {
+    /// Now.
+    pub fn now() -> Self {
+        Self { time: nginx::now(), since: worker::purge_number() }
+    }
+}
 
 /// A verdict, and when it was made.
 #[derive(Clone, Debug)]
@@ -31,6 +58,8 @@ pub struct Kept {
     fetched_at: Duration,
     /// When the token that it is of expires.
     expires_at: Option<Duration>,
+    /// Of the last purge before it was asked about: if it was purged since, it does not count.
+    since: Number,
     /// The key it was verified with, of a verdict that the worker itself found.
     pub key: Option<Fingerprint>,
 }
@@ -65,19 +94,26 @@ pub enum Use {
 
 impl Kept {
     /// `verdict` on what was asked at `asked_at`, of a token that expires at `expires_at`.
-    pub fn new(verdict: Rc<Verdict>, asked_at: Duration, expires_at: Option<Duration>) -> Self {
-        Self { verdict, fetched_at: asked_at, expires_at, key: None }
+    pub fn new(verdict: Rc<Verdict>, asked_at: Asked, expires_at: Option<Duration>) -> Self {
+        let Asked { time, since } = asked_at;
+        Self { verdict, fetched_at: time, expires_at, since, key: None }
     }
 
-    /// `verdict` on a token that was verified now with `key`.
-    pub fn of_token(verdict: Rc<Verdict>, expires_at: Duration, key: Fingerprint) -> Self {
-        Self { verdict, fetched_at: nginx::now(), expires_at: Some(expires_at), key: Some(key) }
+    /// `verdict` on a token that was verified now with `key`; looking into it began at `asked_at`.
+    pub fn of_token(
+        verdict: Rc<Verdict>,
+        asked_at: Asked,
+        expires_at: Duration,
+        key: Fingerprint,
+    ) -> Self {
+        Self { key: Some(key), ..Self::new(verdict, asked_at, Some(expires_at)) }
     }
 
     fn decode(record: &Record<'_>) -> Option<Self> {
-        let (key, verdict) = kept::decode(&record.data)?;
+        let (since, key, verdict) = kept::decode(&record.data)?;
         Some(Self {
             verdict: Rc::new(verdict),
+            since,
             key,
             fetched_at: Duration::from_millis(record.fetched_at),
             expires_at: match record.expires_at {
@@ -89,7 +125,7 @@ impl Kept {
 
     /// As the zone has it, unless it holds for one request only.
     fn encode(&self) -> Option<Vec<u8>> {
-        kept::encode(self.key, &self.verdict)
+        kept::encode(self.since, self.key, &self.verdict)
     }
 
     /// Milliseconds, as the zone has them.
@@ -122,6 +158,11 @@ impl Kept {
         }
     }
 
+    /// Whether it was purged since.
+    pub fn is_purged(&self, place: &Place) -> bool {
+        worker::is_purged(self.since, place, &self.verdict)
+    }
+
     /// Whether it may count now that Authgear fails.
     pub fn usable_on_error(&self, valid: &Valid, stale: &UseStale) -> bool {
         let now = nginx::now();
@@ -132,8 +173,11 @@ impl Kept {
 
 struct Front {
     kept: Kept,
-    generation: u64,
+    generation: Generation,
 }
+
+/// Of the zone, and of purges.
+type Generation = (u64, u64);
 
 /// A worker's view of a zone.
 pub struct Cache {
@@ -167,51 +211,61 @@ impl Cache {
         self.map.secret()
     }
 
-    /// What is kept under `key`, for a location with these settings.
-    pub fn get(&self, key: &Key, valid: &Valid, stale: &UseStale) -> Found {
-        let generation = self.map.generation();
+    /// Of before whatever is looked at next.
+    fn generation(&self) -> Generation {
+        (self.map.generation(), worker::purge_generation())
+    }
+
+    /// What is kept there, for a location with these settings.
+    pub fn get(&self, place: &Place, valid: &Valid, stale: &UseStale) -> Found {
+        let generation = self.generation();
         let front = self
             .front
             .borrow_mut()
-            .get(key)
+            .get(&place.key)
             .and_then(|front| (front.generation == generation).then(|| front.kept.clone()));
         // What is old here may have been refreshed by another worker.
         if let Some(found @ Use::Fresh(_)) = front.and_then(|kept| kept.sort(valid, stale)) {
             return Found { usable: Some(found), seen: Seen::NOTHING };
         }
-        let Some(kept) = self.map.get(key, Kept::decode) else {
+        let Some(kept) = self.read(place) else {
             return Found { usable: None, seen: Seen::NOTHING };
         };
-        self.keep_in_front(key, &kept, generation);
+        self.keep_in_front(&place.key, &kept, generation);
         let seen = Seen(Some(kept.fetched_at));
         Found { usable: kept.sort(valid, stale), seen }
     }
 
+    /// What the zone has, unless it was purged.
+    fn read(&self, place: &Place) -> Option<Kept> {
+        self.map.get(&place.key, Kept::decode).filter(|kept| !kept.is_purged(place))
+    }
+
     /// What is kept now, if it is not what was seen there.
-    fn newer(&self, key: &Key, seen: Seen) -> Option<Kept> {
-        let generation = self.map.generation();
-        let kept =
-            self.map.get(key, Kept::decode).filter(|kept| Seen(Some(kept.fetched_at)) != seen)?;
-        self.keep_in_front(key, &kept, generation);
+    fn newer(&self, place: &Place, seen: Seen) -> Option<Kept> {
+        let generation = self.generation();
+        let kept = self.read(place).filter(|kept| Seen(Some(kept.fetched_at)) != seen)?;
+        self.keep_in_front(&place.key, &kept, generation);
         Some(kept)
     }
 
-    fn keep_in_front(&self, key: &Key, kept: &Kept, generation: u64) {
+    fn keep_in_front(&self, key: &Key, kept: &Kept, generation: Generation) {
         let front = Front { kept: kept.clone(), generation };
         let replaced = self.front.borrow_mut().push(*key, front);
         drop(replaced);
     }
 
-    /// Brings the look-up of `key` to its end: by `ask`, or, while another worker is at it, by
+    /// Brings the look-up at `place` to its end: by `ask`, or, while another worker is at it, by
     /// waiting for that one. True if another one did it.
     pub async fn fly<F: Future<Output = Answer>>(
         &self,
-        key: &Key,
+        place: &Place,
         seen: Seen,
         lease: Duration,
         ask: impl FnOnce() -> F,
         decode: impl Fn(u8) -> Rc<Verdict>,
     ) -> (Answer, bool) {
+        let key = &place.key;
         let lead = loop {
             match self.map.turn(key, lease) {
                 Turn::Lead(lead) => break lead,
@@ -220,7 +274,7 @@ impl Cache {
                         return (Answer::Pass { verdict: decode(code), code }, true);
                     }
                     Ended::Stored => {
-                        if let Some(kept) = self.newer(key, seen) {
+                        if let Some(kept) = self.newer(place, seen) {
                             return (Answer::Keep(kept), true);
                         }
                     }
@@ -230,10 +284,10 @@ impl Cache {
             }
         };
         // Another worker's look-up may have ended since this one looked.
-        if let Some(kept) = self.newer(key, seen) {
+        if let Some(kept) = self.newer(place, seen) {
             return (Answer::Keep(kept), true);
         }
-        let generation = self.map.generation();
+        let generation = self.generation();
         let answer = ask().await;
         match &answer {
             Answer::Keep(kept) => {
@@ -249,13 +303,27 @@ impl Cache {
     }
 
     /// Keeps an answer that was not asked for by [`Self::fly`].
-    pub fn put(&self, key: &Key, kept: &Kept) {
-        let generation = self.map.generation();
+    pub fn put(&self, place: &Place, kept: &Kept) {
+        let generation = self.generation();
+        // After that: a purge that comes later changes the generation.
+        if kept.is_purged(place) {
+            return;
+        }
         if let Some(data) = kept.encode() {
             let (fetched_at, expires_at) = kept.times();
-            self.map.store(key, fetched_at, expires_at, &data);
-            self.keep_in_front(key, kept, generation);
+            self.map.store(&place.key, fetched_at, expires_at, &data);
+            self.keep_in_front(&place.key, kept, generation);
         }
+    }
+
+    /// Drops what is kept under `key`. True if somebody is finding out just now, and goes on.
+    pub fn forget(&self, key: &Key) -> bool {
+        self.map.with(|zone| zone.forget(key)).unwrap_or_default()
+    }
+
+    /// How full the zone is.
+    pub fn stats(&self) -> Option<Stats> {
+        self.map.with(|zone| zone.stats())
     }
 
     /// This worker was woken: some look-up that it waits for may have ended.

@@ -14,8 +14,10 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use async_lock::Semaphore;
+use authgear::metrics::ConnectionState;
 use authgear::resolver;
 use authgear::verdict::{Unavailable, Verdict};
 use http::Request;
@@ -23,6 +25,7 @@ use http::Request;
 use crate::conf::project::{Project, Upstream};
 use crate::conf::Server;
 use crate::nginx::{self, Elapsed, Stream};
+use crate::worker;
 use breaker::Breaker;
 use connection::{Answer, Broken, Connection};
 pub use keys::fetch_keys;
@@ -79,7 +82,23 @@ impl Client {
     }
 
     /// Asks the resolver, within the project's `timeout`.
-    pub async fn ask(self: &Rc<Self>, request: Request<()>) -> resolver::Answer {
+    pub async fn ask(self: &Rc<Self>, request: &Request<()>) -> resolver::Answer {
+        let metrics = worker::metrics(&self.project);
+        let in_flight = metrics.asking(nginx::own_slot().map(usize::from));
+        // nginx's clock stands still while it handles events.
+        let begun = Instant::now();
+        let said = self.ask_uncounted(request).await;
+        drop(in_flight);
+        match &said.verdict {
+            suspended @ Verdict::Unavailable(Unavailable::Suspended) => {
+                metrics.left_alone(suspended);
+            }
+            verdict => metrics.asked(verdict, begun.elapsed(), nginx::unix_time().as_secs()),
+        }
+        said
+    }
+
+    async fn ask_uncounted(self: &Rc<Self>, request: &Request<()>) -> resolver::Answer {
         let Upstream::Url(server) = &self.project.resolver else {
             return Unavailable::Internal.into();
         };
@@ -88,7 +107,7 @@ impl Client {
             return Unavailable::Suspended.into();
         };
         let turn = Cell::new(None);
-        let exchange = self.exchange(server, &request, &turn);
+        let exchange = self.exchange(server, request, &turn);
         let answer = match nginx::timeout(self.project.timeout, exchange).await {
             Ok(answer) => answer,
             // Who waited for a connection for most of the time says nothing about the resolver:
@@ -165,6 +184,7 @@ impl Client {
         let _permit = self.connections.acquire().await;
         turn.set(Some(nginx::now()));
         if let Some(mut connection) = self.take_idle(server) {
+            worker::metrics(&self.project).connection(ConnectionState::Reused);
             match connection.exchange(request).await {
                 Ok(answer) => {
                     self.keep(connection);
@@ -177,6 +197,7 @@ impl Client {
         }
         let size = self.project.max_response_size;
         let mut connection = connect(&self.project, server, size).await?;
+        worker::metrics(&self.project).connection(ConnectionState::Opened);
         let answer = connection.exchange(request).await.map_err(|broken| broken.failure)?;
         self.keep(connection);
         Ok(answer)

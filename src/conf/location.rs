@@ -6,6 +6,7 @@ use std::rc::Rc;
 use authgear::endpoint::Endpoint;
 
 use super::cache::{CacheZone, UseStale, Valid};
+use super::operating::Operation;
 use super::policy::Requirement;
 use super::project::{invalid, Project};
 use super::{MainConf, ServerConf};
@@ -33,6 +34,8 @@ pub struct LocationConf {
     pub(super) set_headers: Option<bool>,
     pub(super) forward_credentials: Option<bool>,
     pub(super) relay_cookies: Option<bool>,
+    /// What the location is for, if not for the site. It is not inherited.
+    pub operation: Option<Operation>,
     /// The project that decides here; none when `off` or never turned on.
     pub project: Option<Rc<Project>>,
     /// Where its verdicts are kept, if they are.
@@ -185,6 +188,7 @@ impl LocationConf {
             Some(Use::Url(endpoint)) => Some(main.by_url(cf, endpoint)?),
             Some(Use::Name(name, place)) => Some(main.by_name(name, place)?),
         };
+        self.merge_operation(main)?;
         if let (None, Some(place)) = (&self.project, &self.require_place) {
             let message = "\"authgear_require\" where \"authgear\" is not on";
             return Err(ConfError::At(place.clone(), message.into()));

@@ -4,6 +4,7 @@ pub mod backend;
 pub mod cache;
 pub mod lint;
 pub mod location;
+pub mod operating;
 pub mod policy;
 pub mod project;
 mod server;
@@ -37,8 +38,8 @@ pub struct MainConf {
     own_zone: Option<SharedZone<Own>>,
     /// Origins that were warned of.
     exposed: HashSet<String>,
-    /// `$scheme://$http_host$request_uri`: where the client is.
-    here: Option<ComplexValue>,
+    here: Option<Here>,
+    request_id: Option<ComplexValue>,
     /// Variables that requirements name: what nginx keeps of them may be from before the verdict.
     required_variables: Vec<String>,
     /// Whether `authgear_forward_credentials` is off anywhere.
@@ -64,6 +65,19 @@ impl Id {
     }
 }
 
+/// What the address of a client's request is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Here {
+    /// `$scheme`
+    pub scheme: ComplexValue,
+    /// `$host`
+    pub host: ComplexValue,
+    /// `$server_port`
+    pub port: ComplexValue,
+    /// `$request_uri`
+    pub request_uri: ComplexValue,
+}
+
 /// Configuration of a `server {}`.
 #[derive(Debug, Default)]
 pub struct ServerConf {
@@ -72,6 +86,11 @@ pub struct ServerConf {
 }
 
 impl MainConf {
+    /// The cache's zones.
+    pub fn zones(&self) -> &[Rc<CacheZone>] {
+        &self.zones
+    }
+
     fn zone(&self, name: &str, place: &Place) -> Result<Rc<CacheZone>, ConfError> {
         let zone = self.zones.iter().find(|zone| zone.name == name);
         zone.cloned().ok_or_else(|| unknown("authgear_cache_zone", name, place))
@@ -106,9 +125,20 @@ impl MainConf {
         self.required_variables.iter().any(|own| own.as_bytes() == name)
     }
 
-    /// Prepares what [`Self::here`] returns.
+    /// What nginx calls the client's request in logs.
+    pub fn request_id(&self) -> Option<ComplexValue> {
+        self.request_id
+    }
+
+    /// Prepares what [`Self::here`] and [`Self::request_id`] return.
     pub fn compile(&mut self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
-        self.here = Some(cf.complex_value("$scheme://$http_host$request_uri")?);
+        self.here = Some(Here {
+            scheme: cf.complex_value("$scheme")?,
+            host: cf.complex_value("$host")?,
+            port: cf.complex_value("$server_port")?,
+            request_uri: cf.complex_value("$request_uri")?,
+        });
+        self.request_id = Some(cf.complex_value("$request_id")?);
         Ok(())
     }
 
@@ -124,7 +154,7 @@ impl MainConf {
     }
 
     /// The URL of the client's request, as the client knows it.
-    pub fn here(&self) -> Option<ComplexValue> {
+    pub fn here(&self) -> Option<Here> {
         self.here
     }
 

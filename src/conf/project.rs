@@ -1,6 +1,6 @@
 //! Projects: `authgear_project NAME {}`, and those that a URL alone makes.
 
-use core::cell::Cell;
+use core::cell::{Cell, OnceCell};
 use core::ffi::CStr;
 use core::fmt;
 use core::time::Duration;
@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use authgear::credentials::CookieNames;
 use authgear::endpoint::{Endpoint, Url, UrlError};
+use authgear::metrics::Slot;
 use authgear::token::{Algorithm, KeySet, Profile, Schedule, MAX_KEY_SET};
 use sha2::{Digest as _, Sha256};
 
@@ -53,6 +54,10 @@ pub struct Project {
     pub max_response_size: usize,
     /// How access tokens are verified here, where they are.
     pub tokens: Tokens,
+    /// How long a user's older tokens are refused after an event that says so.
+    pub revocation_ttl: Duration,
+    /// Where it is counted, once that is known: each process finds the same.
+    pub slot: OnceCell<Slot>,
 }
 
 /// Where a project's resolver is asked.
@@ -163,6 +168,7 @@ pub(super) struct Draft {
     leeway: Duration,
     algorithms: Vec<Algorithm>,
     machine_tokens: bool,
+    revocation_ttl: Duration,
 }
 
 enum Target {
@@ -197,6 +203,7 @@ impl Draft {
             leeway: Duration::ZERO,
             algorithms: Vec::new(),
             machine_tokens: false,
+            revocation_ttl: Duration::from_secs(30 * 60),
         }
     }
 
@@ -259,6 +266,7 @@ impl Draft {
             "max_connections" => self.max_connections = number(key, value, 1, 65535)?,
             "max_fails" => self.max_fails = number(key, value, 0, u32::MAX)?,
             "keepalive" => self.keepalive = number(key, value, 0, 65535)?,
+            "revocation_ttl" => self.revocation_ttl = time(key, value, Duration::from_secs(1))?,
             "max_response_size" => self.max_response_size = response_size(key, value)?,
             "ssl_verify" => self.ssl_verify = flag(key, value)?,
             "ssl_trusted_certificate" => {
@@ -375,6 +383,8 @@ impl Draft {
             keepalive_timeout: self.keepalive_timeout,
             max_response_size: self.max_response_size,
             tokens,
+            revocation_ttl: self.revocation_ttl,
+            slot: OnceCell::new(),
         })
     }
 }

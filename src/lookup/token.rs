@@ -4,17 +4,16 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::credentials::Credentials;
-use authgear::key::Key;
 use authgear::token::{self, Cause, TokenError};
-use authgear::verdict::{NoSession, Unavailable, Verdict};
+use authgear::verdict::{NoSession, Reason, Unavailable, Verdict};
 
 use super::{cached_until, key_of, Finding, Landing, Pending, Source, Step};
 use crate::cache::flights::Pilot;
-use crate::cache::{Cache, Kept, Use};
+use crate::cache::{Asked, Cache, Kept, Place, Use};
 use crate::conf::cache::UseStale;
 use crate::conf::project::Project;
 use crate::conf::{LocationConf, Mode};
-use crate::keys::Keys;
+use crate::keys::{Fetched, Keys, Waiting};
 use crate::nginx::{self, Elapsed, Failed, Request, State};
 use crate::{worker, Authgear};
 
@@ -33,7 +32,7 @@ pub(super) struct Undecided {
     bearer: Vec<u8>,
     keys: Rc<Keys>,
     cache: Option<Rc<Cache>>,
-    key: Key,
+    place: Place,
     /// See [`Pending`].
     status: &'static str,
 }
@@ -57,7 +56,8 @@ pub(super) fn judge(
         let internal = Verdict::Unavailable(Unavailable::Internal);
         return if is_final { found(internal) } else { Judged::AskResolver };
     };
-    if let Some(kept) = cache.as_ref().and_then(|cache| get(cache, location, &keys, &key)) {
+    let place = Place { key, scope: project.scope };
+    if let Some(kept) = cache.as_ref().and_then(|cache| get(cache, location, &keys, &place)) {
         return Judged::Found(Finding::kept(&kept, "HIT"));
     }
 
@@ -68,16 +68,19 @@ pub(super) fn judge(
         // Another worker may have fetched them right now.
         verified = verify(project, &keys, bearer);
     }
+    if verified.is_ok() || !(is_final && fetching) {
+        count(project, &verified);
+    }
     match verified {
         Ok(kept) => {
             if let Some(cache) = &cache {
-                cache.put(&key, &kept);
+                cache.put(&place, &kept);
             }
             Judged::Found(Finding::by_token(kept.verdict, status))
         }
         Err(_) if is_final && fetching => {
             let bearer = bearer.to_vec();
-            Judged::WaitForKeys(Box::new(Undecided { bearer, keys, cache, key, status }))
+            Judged::WaitForKeys(Box::new(Undecided { bearer, keys, cache, place, status }))
         }
         Err(refused) if is_final => found(refused.into()),
         // The resolver would say the same of it, and has nothing else to look at.
@@ -97,17 +100,18 @@ pub(super) fn wait_for_keys(
     project: &Rc<Project>,
     undecided: Undecided,
 ) -> Result<Step, Failed> {
-    let (key, status) = (undecided.key, undecided.status);
+    let (key, status) = (undecided.place.key, undecided.status);
     let flights = worker::flights();
-    if !flights.has_room(&key) {
+    let waiting = undecided.keys.wait().filter(|_| flights.has_room(&key));
+    let Some(waiting) = waiting else {
         let crowded = Rc::new(Verdict::Unavailable(Unavailable::Crowded));
         return Ok(Step::Found(Finding::by_token(crowded, status)));
-    }
+    };
     let resume = request.suspend(state, project.timeout)?;
     let (seat, pilot) = flights.join(key, resume);
     let joined = pilot.is_none();
     if let Some(pilot) = pilot {
-        nginx::spawn(decide(pilot, Rc::clone(project), undecided));
+        nginx::spawn(decide(pilot, Rc::clone(project), undecided, waiting));
     }
     let from = Source::Flight { seat, joined };
     let pending = Pending::new(project, location.mode(), from, status, None);
@@ -142,10 +146,10 @@ impl From<Refused> for Verdict {
 }
 
 /// What is kept of the token, if its key is still published.
-fn get(cache: &Cache, location: &LocationConf, keys: &Keys, key: &Key) -> Option<Kept> {
+fn get(cache: &Cache, location: &LocationConf, keys: &Keys, place: &Place) -> Option<Kept> {
     let set = keys.current()?;
     // Verifying anew costs little, and tells more than what is old.
-    match cache.get(key, &location.cache_valid(), &UseStale::default()).usable? {
+    match cache.get(place, &location.cache_valid(), &UseStale::default()).usable? {
         Use::Fresh(kept) if kept.key.is_some_and(|key| set.has(key)) => Some(kept),
         _ => None,
     }
@@ -153,30 +157,43 @@ fn get(cache: &Cache, location: &LocationConf, keys: &Keys, key: &Key) -> Option
 
 fn verify(project: &Project, keys: &Keys, bearer: &[u8]) -> Result<Kept, Refused> {
     let set = keys.current().ok_or(Refused::NoKeys)?;
+    // Before it is known whether its user was disabled.
+    let asked_at = Asked::now();
     let now = nginx::unix_time().as_secs();
     let verified = token::verify(bearer, &set, &project.tokens.profile, now);
     let verified = verified.map_err(Refused::Token)?;
+    if let Verdict::Valid(identity) = &verified.verdict {
+        // One that does not say when it was made may be older than anything.
+        let issued_at = verified.issued_at.unwrap_or(0);
+        if identity.user_id().is_some_and(|id| worker::is_revoked(project, id, issued_at)) {
+            return Err(Refused::Token(TokenError::Revoked));
+        }
+    }
     let expires_at = cached_until(verified.expires_at);
-    Ok(Kept::of_token(Rc::new(verified.verdict), expires_at, verified.key))
+    Ok(Kept::of_token(Rc::new(verified.verdict), asked_at, expires_at, verified.key))
+}
+
+fn count(project: &Project, verified: &Result<Kept, Refused>) {
+    worker::metrics(project).verified(match verified {
+        Ok(_) => Reason::Ok,
+        Err(Refused::Token(error)) => error.reason(),
+        Err(Refused::NoKeys) => Reason::KeysUnavailable,
+    });
 }
 
 /// Waits for keys, and lands with what they say of the token.
-async fn decide(pilot: Pilot, project: Rc<Project>, undecided: Undecided) {
-    let Undecided { bearer, keys, cache, key, .. } = undecided;
+async fn decide(pilot: Pilot, project: Rc<Project>, undecided: Undecided, _waiting: Waiting) {
+    let Undecided { bearer, keys, cache, place, .. } = undecided;
     // Before the request's own deadline, so that it is the token that is judged and not the wait.
     let patience = project.timeout.saturating_sub((project.timeout / 10).min(LEAST_LEFT));
     let judge = async {
-        let mut last = None;
         loop {
             let verified = verify(&project, &keys, &bearer);
             let cause = verified.as_ref().err().and_then(|refused| refused.cause());
-            // Once for each cause: what was being fetched then may have been asked for before the
-            // token's key was published.
-            match cause {
-                Some(cause) if last.replace(cause) != Some(cause) => {
-                    keys.fetched(cause).await;
-                }
-                _ => return verified,
+            let Some(cause) = cause else { return verified };
+            // What was going on may have been asked for before the token's key was published.
+            if keys.fetched(cause).await != Fetched::Before {
+                return verify(&project, &keys, &bearer);
             }
         }
     };
@@ -184,10 +201,11 @@ async fn decide(pilot: Pilot, project: Rc<Project>, undecided: Undecided) {
         Ok(judged) => judged,
         Err(Elapsed) => verify(&project, &keys, &bearer),
     };
+    count(&project, &judged);
     let verdict = match judged {
         Ok(kept) => {
             if let Some(cache) = cache {
-                cache.put(&key, &kept);
+                cache.put(&place, &kept);
             }
             kept.verdict
         }

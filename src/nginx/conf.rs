@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use nginx_sys::{
     ngx_command_t, ngx_conf_full_name, ngx_conf_parse, ngx_conf_t, ngx_http_conf_ctx_t,
     ngx_parse_size, ngx_parse_time, ngx_parse_url, ngx_str_t, ngx_uint_t, ngx_url_t,
-    NGX_CONF_1MORE, NGX_CONF_BLOCK, NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_HTTP_LMT_CONF,
-    NGX_HTTP_LOC_CONF, NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF,
+    NGX_CONF_1MORE, NGX_CONF_BLOCK, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2,
+    NGX_HTTP_LMT_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF,
 };
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
 use ngx::http::{HttpModuleLocationConf as _, NgxHttpCoreModule};
@@ -69,11 +69,15 @@ pub enum Context {
     Everywhere,
     /// `http`, `server` and `location`.
     HttpServerLocation,
+    /// `location`.
+    Location,
 }
 
 /// How many arguments a directive takes.
 #[derive(Clone, Copy, Debug)]
 pub enum Arguments {
+    /// None.
+    None,
     /// One.
     One,
     /// One or two.
@@ -130,10 +134,12 @@ impl<D: Directive> Command for D {
             Context::HttpServerLocation => {
                 NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF
             }
+            Context::Location => NGX_HTTP_LOC_CONF,
             Context::Everywhere => {
                 NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LMT_CONF
             }
         } | match D::ARGUMENTS {
+            Arguments::None => NGX_CONF_NOARGS,
             Arguments::One => NGX_CONF_TAKE1,
             Arguments::OneOrTwo => NGX_CONF_TAKE1 | NGX_CONF_TAKE2,
             Arguments::OneOrMore => NGX_CONF_1MORE,

@@ -5,6 +5,7 @@
 //! here relies on that: nothing is `Send`, and callbacks do not run concurrently.
 
 mod conf;
+mod content;
 mod dns;
 mod event;
 mod headers;
@@ -24,11 +25,12 @@ mod variable;
 mod wake;
 
 pub use conf::{Arguments, Conf, ConfError, Context, Directive, Place};
+pub use content::{Content, Reply};
 pub use dns::Resolver;
 pub use event::{now, sleep, timeout, unix_time, Elapsed};
 pub use hidden::Shown;
 pub use log::{Level, Log};
-pub use module::{process_exists, worker_is_exiting, Location, Main, Module, ModuleCell};
+pub use module::{process_exists, version, worker_is_exiting, Location, Main, Module, ModuleCell};
 pub use request::{Failed, Fields, Phase, Request, State, Status};
 pub use servers::Server;
 pub use shm::{Header, SharedZone};

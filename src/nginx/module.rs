@@ -254,6 +254,11 @@ pub fn worker_is_exiting() -> bool {
     unsafe { nginx_sys::ngx_exiting != 0 || nginx_sys::ngx_terminate != 0 }
 }
 
+/// nginx's version: the module fits no other.
+pub fn version() -> &'static str {
+    nginx_sys::NGINX_VERSION.to_str().unwrap_or_default()
+}
+
 /// Whether process `pid` is there.
 pub fn process_exists(pid: u32) -> bool {
     let Ok(pid) = nginx_sys::pid_t::try_from(pid) else { return false };

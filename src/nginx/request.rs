@@ -307,6 +307,11 @@ impl Request {
         self.0.method == nginx_sys::NGX_HTTP_GET as usize
     }
 
+    /// Whether the method is HEAD.
+    pub fn is_head(&self) -> bool {
+        self.0.method == nginx_sys::NGX_HTTP_HEAD as usize
+    }
+
     /// Whether the method is POST.
     pub fn is_post(&self) -> bool {
         self.0.method == nginx_sys::NGX_HTTP_POST as usize
@@ -327,6 +332,12 @@ impl Request {
     pub fn uri_as_sent(&self) -> &[u8] {
         // SAFETY: in the request's memory.
         unsafe { bytes(&self.0.unparsed_uri) }
+    }
+
+    /// What follows the `?`.
+    pub fn query(&self) -> &[u8] {
+        // SAFETY: in the request's memory.
+        unsafe { bytes(&self.0.args) }
     }
 
     /// Takes away every request header whose name is `unwanted`.

@@ -114,6 +114,11 @@ impl<H: HasMap> Map<H> {
         self.zone.header()
     }
 
+    /// The zone it is in.
+    pub fn zone(&self) -> SharedZone<H> {
+        self.zone
+    }
+
     /// The secret of the map's keys.
     pub fn secret(&self) -> &KeySecret {
         &self.header().map().secret
@@ -143,6 +148,11 @@ impl<H: HasMap> Map<H> {
             }
             Some(result)
         })
+    }
+
+    /// Runs `body` with the header, while no other process has the zone.
+    pub fn locked<R>(&self, body: impl FnOnce(&H) -> R) -> R {
+        self.zone.lock(|_, header| body(header))
     }
 
     /// What `decode` makes of what is kept under `key`.

@@ -1,15 +1,19 @@
 //! What worker processes share.
 //!
 //! Verdicts are in the zones that the user declares. All else is in one of the module's own,
-//! which is always there: the keys of tokens.
+//! which is always there: the keys of tokens, counters, and what was purged or revoked.
 
 pub mod map;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use authgear::metrics::Metrics;
+use authgear::purges::Purges;
+use authgear::revocations::Revocations;
+
 use crate::nginx::{Conf, ConfError, Header, SharedZone};
 use crate::Authgear;
-use map::{HasMap, MapHeader};
+use map::{new_secret, HasMap, MapHeader};
 
 /// Bytes of the module's own zone: the same in every configuration, so that it outlives a reload.
 const SIZE: usize = 2 * 1024 * 1024;
@@ -23,6 +27,12 @@ pub struct Own {
     keys: MapHeader,
     /// Counts changes of any of them.
     key_changes: AtomicU64,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What was purged. Changed under the lock.
+    pub purges: Purges,
+    /// Users whose older tokens are refused. Changed under the lock.
+    pub revocations: Revocations,
 }
 
 impl Own {
@@ -39,7 +49,14 @@ impl Own {
 
 impl Header for Own {
     fn init(arena: &mut [u8]) -> Result<Self, String> {
-        Ok(Self { keys: MapHeader::init(arena)?, key_changes: AtomicU64::new(0) })
+        let secret = || new_secret().map_err(|error| format!("no random numbers: {error}"));
+        Ok(Self {
+            keys: MapHeader::init(arena)?,
+            key_changes: AtomicU64::new(0),
+            metrics: Metrics::new(),
+            purges: Purges::new(secret()?),
+            revocations: Revocations::new(secret()?),
+        })
     }
 }
 

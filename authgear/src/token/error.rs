@@ -58,6 +58,9 @@ errors! {
     MissingClaim = TokenMissingClaim, "the token lacks a claim";
     /// A claim is of the wrong type, out of range, or cannot be passed on in a header.
     Claim = TokenClaims, "a claim of the token is invalid";
+    /// Its user may no longer use it: an event told that the user was disabled, or is gone, after
+    /// it was made. No check of the token itself finds that.
+    Revoked = TokenRevoked, "the token's user has been disabled";
     /// It is a machine's, and those do not count here.
     MachineToken = TokenMachine, "the token is a machine's";
 }

@@ -15,6 +15,10 @@ use super::{base64url, is_kid, TokenError};
 /// Largest key set that is read, in bytes.
 pub const MAX_KEY_SET: usize = 256 * 1024;
 
+/// Most bytes of the usable keys of a set, as [`KeySet::to_json`] writes them: 64 RSA keys of 4096
+/// bits are less.
+const MAX_USABLE: usize = 96 * 1024;
+
 /// Most keys of a set, those that are skipped included.
 pub const MAX_KEYS: usize = 64;
 
@@ -28,14 +32,21 @@ const RSA_EXPONENT: std::ops::RangeInclusive<u64> = 3..=1 << 32;
 /// section 2).
 const SECRET_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
-/// What makes a key, all of it text: its id, its type and algorithm, and the public numbers.
-const MEMBERS: [&str; 8] = ["kty", "kid", "alg", "crv", "n", "e", "x", "y"];
+/// What makes a key of a type, all of it text: its id, type and algorithm, and the public numbers.
+fn members_of(kty: &str) -> &'static [&'static str] {
+    match kty {
+        "RSA" => &["kty", "kid", "alg", "n", "e"],
+        "EC" => &["kty", "kid", "alg", "crv", "x", "y"],
+        _ => &["kty", "kid", "alg", "crv", "x"],
+    }
+}
 
 /// Why a document is no [`KeySet`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum JwksError {
-    /// Larger than [`MAX_KEY_SET`], or more than [`MAX_KEYS`] keys.
+    /// Larger than [`MAX_KEY_SET`], more than [`MAX_KEYS`] keys, or more of them that can be used
+    /// than there is room for.
     #[error("the key set is too large")]
     TooLarge,
     /// Not JSON, nested too deeply, or with a member that is there twice.
@@ -130,6 +141,9 @@ impl KeySet {
         if keys.is_empty() {
             return Err(JwksError::NoUsableKey);
         }
+        if keys.iter().map(|key| key.jwk.len()).sum::<usize>() > MAX_USABLE {
+            return Err(JwksError::TooLarge);
+        }
         let skipped = members.len() - keys.len();
         Ok((Self { keys }, skipped))
     }
@@ -214,7 +228,8 @@ impl Key {
         if verifiers.is_empty() {
             return None;
         }
-        let jwk: Map<String, Value> = (MEMBERS.iter())
+        let members = members_of(key.get("kty").and_then(Json::as_text).unwrap_or_default());
+        let jwk: Map<String, Value> = (members.iter())
             .filter_map(|&name| Some((name.to_owned(), key.get(name)?.as_text()?.into())))
             .collect();
         let jwk = Value::from(jwk).to_string().into_boxed_str();

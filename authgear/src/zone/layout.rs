@@ -16,7 +16,7 @@ const MAGIC: u64 = u64::from_ne_bytes(*b"authgear");
 const VERSION: u32 = 1;
 
 /// Bytes of a chunk.
-pub(super) const CHUNK: usize = 256;
+pub const CHUNK: usize = 256;
 
 /// Bytes of data in the first chunk of an entry.
 pub(super) const INLINE: usize = 152;

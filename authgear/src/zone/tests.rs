@@ -405,9 +405,13 @@ fn removing_wakes() {
     let mut zone = memory.open();
     let id = leader(zone.lead(&key(1), A, 0, 100));
     zone.lead(&key(1), B, 0, 100);
+    assert!(zone.forget(&key(1)), "it is in flight");
     assert_eq!(slots(zone.remove(&key(1))), [64]);
+    assert!(!zone.forget(&key(1)));
     assert_eq!(zone.outcome(&key(1), id), Outcome::Gone);
     assert!(put(&mut zone, 1, &[0; 1000]).kept && zone.remove(&key(1)).is_empty());
+    assert!(put(&mut zone, 1, &[0; 1000]).kept && !zone.forget(&key(1)));
+    assert!(zone.get(&key(1)).is_none());
     let stats = zone.stats();
     assert_eq!((stats.entries, stats.chunks_free), (0, stats.chunks));
 }

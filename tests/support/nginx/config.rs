@@ -4,6 +4,7 @@ use std::env;
 use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -36,6 +37,7 @@ pub struct Builder {
     extra: Vec<IpAddr>,
     vars: Vec<(String, String)>,
     files: Vec<(PathBuf, Vec<u8>)>,
+    secrets: Vec<PathBuf>,
     pub(super) workers: usize,
     pub(super) env: Vec<(String, String)>,
     pub(super) mounts: Vec<(PathBuf, PathBuf)>,
@@ -68,6 +70,7 @@ impl Builder {
             extra: Vec::new(),
             vars: Vec::new(),
             files: Vec::new(),
+            secrets: Vec::new(),
             workers: 2,
             env: Vec::new(),
             mounts: Vec::new(),
@@ -134,6 +137,12 @@ impl Builder {
     pub fn file(mut self, path: &str, contents: impl Into<Vec<u8>>) -> Self {
         self.files.push((path.into(), contents.into()));
         self
+    }
+
+    /// The same, of a file that nobody else may read.
+    pub fn secret_file(mut self, path: &str, contents: impl Into<Vec<u8>>) -> Self {
+        self.secrets.push(path.into());
+        self.file(path, contents)
     }
 
     pub fn workers(mut self, workers: usize) -> Self {
@@ -214,6 +223,10 @@ impl Builder {
             let path = site.path(path);
             fs::create_dir_all(path.parent().expect("a folder")).expect("the folder of a file");
             fs::write(path, contents).expect("a file of nginx");
+        }
+        for path in &self.secrets {
+            let mode = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(site.path(path), mode).expect("a file of nobody else's");
         }
         let mut conf = self.substitute(&self.template(), &site);
         for change in self.raw.drain(..) {

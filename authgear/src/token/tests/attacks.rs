@@ -843,6 +843,7 @@ fn reasons() {
             "token_not_yet_valid",
             "token_missing_claim",
             "token_claims",
+            "token_revoked",
             "token_machine",
         ]
     );

@@ -363,3 +363,16 @@ fn a_key_has_its_own_fingerprint_whatever_else_stands_by_it() {
     assert_ne!(print(jwk.clone()), print(rsa_jwk(&keys().other_rsa, "a")));
     assert_ne!(print(jwk), print(rsa_jwk(&keys().rsa, "b")));
 }
+
+/// What is kept for all processes has room for them.
+#[test]
+fn many_large_keys_are_too_large() {
+    let key = |n: usize| {
+        let kid = format!("{n:0>256}");
+        json!({"kty": "RSA", "kid": kid, "n": encode([0xff; 1024]), "e": "AQAB", "x": "x".repeat(900)})
+    };
+    let set = |count: usize| parse(&set_of(&(0..count).map(key).collect::<Vec<_>>()));
+    let (most, _) = set(50).unwrap();
+    assert!(most.to_json().len() < 96 * 1024 && !most.to_json().contains("xx"));
+    assert_eq!(set(64).unwrap_err(), JwksError::TooLarge);
+}

@@ -1,0 +1,239 @@
+//! The text format of Prometheus, version 0.0.4
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+
+use std::fmt::{self, Write as _};
+
+use super::report::{ProjectReport, Report, Table};
+
+/// Media type of [`Report::prometheus`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What all names begin with.
+const PREFIX: &str = "nginx_authgear_";
+
+/// Value of a label, quoted.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            match c {
+                '\\' => f.write_str("\\\\")?,
+                '"' => f.write_str("\\\"")?,
+                '\n' => f.write_str("\\n")?,
+                c => f.write_char(c)?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+type Labels<'a> = &'a [(&'static str, &'a str)];
+
+/// A metric that is being written.
+struct Metric<'a> {
+    text: &'a mut String,
+    name: &'static str,
+}
+
+impl<'a> Metric<'a> {
+    fn new(text: &'a mut String, name: &'static str, kind: &str, help: &str) -> Self {
+        // Writing to a string does not fail, here and below.
+        let _ = writeln!(text, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
+        Self { text, name }
+    }
+
+    fn sample(&mut self, suffix: &str, labels: Labels<'_>, value: impl fmt::Display) {
+        let _ = write!(self.text, "{PREFIX}{}{suffix}", self.name);
+        let mut separator = '{';
+        for (name, value) in labels {
+            let _ = write!(self.text, "{separator}{name}={}", Quoted(value));
+            separator = ',';
+        }
+        let end = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.text, "{end} {value}");
+    }
+
+    /// One sample for each word.
+    fn table(&mut self, labels: Labels<'_>, label: &'static str, table: &Table) {
+        for (word, n) in &table.0 {
+            let labels = [labels, &[(label, word)]].concat();
+            self.sample("", &labels, n);
+        }
+    }
+}
+
+impl Report {
+    /// In the text format of Prometheus.
+    pub fn prometheus(&self) -> String {
+        let mut text = String::with_capacity(16 * 1024);
+        let text = &mut text;
+        let mut metric = Metric::new(text, "build_info", "gauge", "What was built; always 1.");
+        let labels = [("version", self.build.version), ("nginx", &self.build.nginx)];
+        metric.sample("", &labels, 1);
+        for project in PROJECT {
+            let mut metric = Metric::new(text, project.name, project.kind, project.help);
+            for report in &self.projects {
+                (project.write)(&mut metric, report, &[("project", &report.name)]);
+            }
+        }
+        type OfZone = fn(&super::ZoneReport) -> u64;
+        let of_zones: [(&'static str, &str, &str, OfZone); 4] = [
+            ("cache_entries", "gauge", "Entries of the zone.", |zone| zone.entries),
+            ("cache_bytes", "gauge", "Bytes that they take.", |zone| zone.bytes),
+            ("cache_size_bytes", "gauge", "Bytes that they may take.", |zone| zone.size),
+            ("cache_evictions_total", "counter", "Entries removed to make room.", |zone| {
+                zone.evictions
+            }),
+        ];
+        for (name, kind, help, get) in of_zones {
+            let mut metric = Metric::new(text, name, kind, help);
+            for zone in &self.zones {
+                metric.sample("", &[("zone", &zone.name)], get(zone));
+            }
+        }
+        Metric::new(text, "purges_total", "counter", "Purges, by what was purged.").table(
+            &[],
+            "what",
+            &self.purges,
+        );
+        Metric::new(text, "webhook_events_total", "counter", "Events of webhooks, by outcome.")
+            .table(&[], "outcome", &self.webhook_events);
+        Metric::new(text, "revocations", "gauge", "Users whose older tokens are refused.").sample(
+            "",
+            &[],
+            self.revocations,
+        );
+        std::mem::take(text)
+    }
+}
+
+/// A metric that each project has.
+struct OfProject {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    write: fn(&mut Metric<'_>, &ProjectReport, Labels<'_>),
+}
+
+const PROJECT: &[OfProject] = &[
+    OfProject {
+        name: "requests_total",
+        kind: "counter",
+        help: "Client requests, by what decides about them and what became of them.",
+        write: |metric, report, labels| {
+            for (mode, table) in &report.requests.0 {
+                metric.table(&[labels, &[("mode", mode)]].concat(), "result", table);
+            }
+        },
+    },
+    OfProject {
+        name: "denied_total",
+        kind: "counter",
+        help: "Denials, by reason.",
+        write: |metric, report, labels| metric.table(labels, "reason", &report.denied),
+    },
+    OfProject {
+        name: "dry_run_denied_total",
+        kind: "counter",
+        help: "What would have been denied but for authgear_dry_run, by reason.",
+        write: |metric, report, labels| metric.table(labels, "reason", &report.dry_run_denied),
+    },
+    OfProject {
+        name: "failure_mode_allowed_total",
+        kind: "counter",
+        help: "Requests that went on as anonymous because Authgear could not be asked.",
+        write: |metric, report, labels| metric.sample("", labels, report.failure_mode_allowed),
+    },
+    OfProject {
+        name: "cache_requests_total",
+        kind: "counter",
+        help: "Requests with credentials to look up, by how the cache served them.",
+        write: |metric, report, labels| metric.table(labels, "status", &report.cache),
+    },
+    OfProject {
+        name: "resolver_requests_total",
+        kind: "counter",
+        help: "Look-ups at the resolver, by outcome.",
+        write: |metric, report, labels| {
+            metric.table(labels, "outcome", &report.resolver.requests);
+        },
+    },
+    OfProject {
+        name: "resolver_request_duration_seconds",
+        kind: "histogram",
+        help: "Time that look-ups at the resolver took.",
+        write: |metric, report, labels| {
+            let latency = &report.resolver.latency;
+            let mut count = 0;
+            for bucket in &latency.buckets {
+                count += bucket.count;
+                let le = bucket.le.map_or("+Inf".to_owned(), |le| le.to_string());
+                metric.sample("_bucket", &[labels, &[("le", &le)]].concat(), count);
+            }
+            metric.sample("_sum", labels, latency.sum);
+            metric.sample("_count", labels, latency.count);
+        },
+    },
+    OfProject {
+        name: "resolver_inflight",
+        kind: "gauge",
+        help: "Look-ups at the resolver that are under way.",
+        write: |metric, report, labels| metric.sample("", labels, report.resolver.inflight),
+    },
+    OfProject {
+        name: "resolver_failing",
+        kind: "gauge",
+        help: "1 if the last look-up at the resolver failed.",
+        write: |metric, report, labels| {
+            let failing = report.resolver.outage.is_some_and(|outage| outage.failing);
+            metric.sample("", labels, u8::from(failing));
+        },
+    },
+    OfProject {
+        name: "resolver_connections_total",
+        kind: "counter",
+        help: "Connections to the resolver that were made, or used again.",
+        write: |metric, report, labels| {
+            let connections = report.resolver.connections;
+            for (state, n) in [("opened", connections.opened), ("reused", connections.reused)] {
+                metric.sample("", &[labels, &[("state", state)]].concat(), n);
+            }
+        },
+    },
+    OfProject {
+        name: "jwks_fetch_total",
+        kind: "counter",
+        help: "Fetches of keys, by outcome.",
+        write: |metric, report, labels| metric.table(labels, "outcome", &report.jwks.fetches),
+    },
+    OfProject {
+        name: "jwks_last_success_timestamp_seconds",
+        kind: "gauge",
+        help: "When keys were fetched last.",
+        write: |metric, report, labels| {
+            if let Some(time) = report.jwks.last_success {
+                metric.sample("", labels, time);
+            }
+        },
+    },
+    OfProject {
+        name: "jwks_keys",
+        kind: "gauge",
+        help: "Keys that tokens are verified with.",
+        write: |metric, report, labels| metric.sample("", labels, report.jwks.keys),
+    },
+    OfProject {
+        name: "jwt_verifications_total",
+        kind: "counter",
+        help: "Tokens that were looked into, by result and reason.",
+        write: |metric, report, labels| {
+            for (reason, n) in &report.jwt_verifications.0 {
+                let result = if *reason == "ok" { "valid" } else { "invalid" };
+                let own = [("result", result), ("reason", *reason)];
+                metric.sample("", &[labels, &own].concat(), n);
+            }
+        },
+    },
+];

@@ -1,0 +1,233 @@
+//! Users whose older tokens are refused, in memory that all workers share.
+//!
+//! A token that is verified here says nothing of its user having been disabled since it was
+//! issued. Authgear's events do, and are remembered for as long as such tokens live.
+//!
+//! There is room for a bounded number. Beyond it the refusal goes that would end first.
+//!
+//! Entries are made by one process at a time, under a lock that the caller has, and looked for by
+//! all of them without one. A process may be killed at any instruction: an entry is there as a
+//! whole or not at all.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::key::KeySecret;
+use crate::subject::Subject;
+
+/// Most users.
+pub const MAX_USERS: usize = 4096;
+
+struct Entry {
+    /// Fingerprint, or 0 where there is none.
+    whose: AtomicU64,
+    /// Tokens issued up to then are refused. Seconds since 1970, as below.
+    issued: AtomicU64,
+    /// Until then.
+    until: AtomicU64,
+}
+
+impl Entry {
+    fn get(&self) -> Option<(u64, u64, u64)> {
+        let whose = self.whose.load(Ordering::SeqCst);
+        let times = (self.issued.load(Ordering::SeqCst), self.until.load(Ordering::SeqCst));
+        // It may just be replaced.
+        let is_whole = whose != 0 && self.whose.load(Ordering::SeqCst) == whose;
+        is_whole.then_some((whose, times.0, times.1))
+    }
+}
+
+/// The users.
+pub struct Revocations {
+    secret: KeySecret,
+    /// Entries from here on were never used.
+    end: AtomicU64,
+    entries: [Entry; MAX_USERS],
+}
+
+/// What became of [`Revocations::revoke`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Revoked {
+    /// It is remembered.
+    Kept,
+    /// It is remembered, and another one is no longer, though its time was not over.
+    KeptForAnother,
+    /// Its time was over before.
+    TooOld,
+}
+
+impl Revocations {
+    /// None yet. Fingerprints are made with the secret.
+    pub const fn new(secret: KeySecret) -> Self {
+        Self {
+            secret,
+            end: AtomicU64::new(0),
+            entries: [const {
+                Entry {
+                    whose: AtomicU64::new(0),
+                    issued: AtomicU64::new(0),
+                    until: AtomicU64::new(0),
+                }
+            }; MAX_USERS],
+        }
+    }
+
+    fn used(&self) -> &[Entry] {
+        let end = usize::try_from(self.end.load(Ordering::SeqCst)).unwrap_or(MAX_USERS);
+        self.entries.get(..end).unwrap_or(&self.entries)
+    }
+
+    /// From `now` until `until`, under the lock, tokens of this user are refused that were issued
+    /// up to `issued`. To say it again, of the same tokens or of older ones, changes nothing.
+    pub fn revoke(&self, user: &Subject<'_>, issued: u64, until: u64, now: u64) -> Revoked {
+        if until <= now {
+            return Revoked::TooOld;
+        }
+        let whose = user.fingerprint(&self.secret);
+        let used = self.used();
+        if let Some(entry) = used.iter().find(|e| e.whose.load(Ordering::SeqCst) == whose) {
+            entry.issued.fetch_max(issued, Ordering::SeqCst);
+            entry.until.fetch_max(until, Ordering::SeqCst);
+            return Revoked::Kept;
+        }
+        let over = |entry: &&Entry| entry.get().is_none_or(|(_, _, until)| until <= now);
+        let fresh = || {
+            let entry = self.entries.get(used.len())?;
+            self.end.fetch_add(1, Ordering::SeqCst);
+            Some(entry)
+        };
+        let first_to_end = || used.iter().min_by_key(|entry| entry.until.load(Ordering::SeqCst));
+        let (entry, revoked) = match used.iter().find(over).or_else(fresh) {
+            Some(entry) => (entry, Revoked::Kept),
+            None => match first_to_end() {
+                Some(entry) => (entry, Revoked::KeptForAnother),
+                None => return Revoked::TooOld,
+            },
+        };
+        entry.whose.store(0, Ordering::SeqCst);
+        entry.issued.store(issued, Ordering::SeqCst);
+        entry.until.store(until, Ordering::SeqCst);
+        entry.whose.store(whose, Ordering::SeqCst);
+        revoked
+    }
+
+    /// Whether a token of the user of that project is refused `now` that was issued at `issued`.
+    pub fn is_refused(&self, project: &[u8], user: &[u8], issued: u64, now: u64) -> bool {
+        let used = self.used();
+        if used.is_empty() {
+            return false;
+        }
+        let fingerprints = [Subject::User(user), Subject::UserOf(project, user)]
+            .map(|subject| subject.fingerprint(&self.secret));
+        let own = |whose: u64| fingerprints.contains(&whose);
+        let found = used.iter().filter(|entry| own(entry.whose.load(Ordering::SeqCst)));
+        found
+            .filter_map(Entry::get)
+            .any(|(whose, up_to, until)| own(whose) && issued <= up_to && now < until)
+    }
+
+    /// How many users there are `now`.
+    pub fn count(&self, now: u64) -> usize {
+        self.used().iter().filter_map(Entry::get).filter(|(.., until)| now < *until).count()
+    }
+}
+
+impl fmt::Debug for Revocations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Revocations").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn revocations() -> Box<Revocations> {
+        Box::new(Revocations::new(KeySecret::from_bytes([5; 16])))
+    }
+
+    #[test]
+    fn older_tokens_are_refused_for_a_while() {
+        let table = revocations();
+        assert!(!table.is_refused(b"p", b"alice", 0, 0));
+        assert_eq!(table.revoke(&Subject::User(b"alice"), 1000, 2800, 1005), Revoked::Kept);
+        for (user, issued, now, expected) in [
+            (&b"alice"[..], 0, 1005, true),
+            (b"alice", 1000, 1005, true),
+            (b"alice", 1001, 1005, false),
+            (b"alice", 1000, 2799, true),
+            (b"alice", 1000, 2800, false),
+            (b"bob", 1000, 1005, false),
+            (b"", 1000, 1005, false),
+        ] {
+            assert_eq!(table.is_refused(b"p", user, issued, now), expected, "{issued} at {now}");
+        }
+        assert_eq!((table.count(1005), table.count(2800)), (1, 0));
+    }
+
+    #[test]
+    fn a_user_of_one_project_is_one_of_no_other() {
+        let table = revocations();
+        let _ = table.revoke(&Subject::UserOf(b"p", b"alice"), 10, 100, 10);
+        assert!(table.is_refused(b"p", b"alice", 10, 10));
+        assert!(!table.is_refused(b"q", b"alice", 10, 10));
+    }
+
+    #[test]
+    fn to_say_it_again_changes_nothing() {
+        let table = revocations();
+        let say = |issued, now| table.revoke(&Subject::User(b"alice"), issued, issued + 100, now);
+        assert_eq!(say(1000, 1000), Revoked::Kept);
+        assert_eq!(say(1000, 1090), Revoked::Kept);
+        assert_eq!(say(950, 1090), Revoked::TooOld);
+        assert!(table.is_refused(b"p", b"alice", 1000, 1099));
+        assert!(!table.is_refused(b"p", b"alice", 1000, 1100));
+        assert_eq!(say(1000, 1100), Revoked::TooOld);
+        assert_eq!(table.count(1090), 1);
+    }
+
+    #[test]
+    fn when_there_is_no_room_the_first_to_end_goes() {
+        let table = revocations();
+        let user = |n: usize| n.to_be_bytes();
+        for n in 0..MAX_USERS {
+            let revoked = table.revoke(&Subject::User(&user(n)), 10, 1000 + n as u64, 10);
+            assert_eq!(revoked, Revoked::Kept, "{n}");
+        }
+        let one_more = Subject::User(b"one more");
+        assert_eq!(table.revoke(&one_more, 10, 9000, 10), Revoked::KeptForAnother);
+        assert!(table.is_refused(b"p", b"one more", 10, 10));
+        assert!(!table.is_refused(b"p", &user(0), 10, 10));
+        assert!((1..MAX_USERS).all(|n| table.is_refused(b"p", &user(n), 10, 10)));
+        // What is over makes room.
+        let another = Subject::User(b"another");
+        assert_eq!(table.revoke(&another, 2000, 9000, 1002), Revoked::Kept);
+        assert_eq!(table.count(1002), MAX_USERS - 1);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_was_said_is_forgotten(
+            said in prop::collection::vec((0..6_u8, 0..100_u64, 1..50_u64), 0..40),
+            now in 0..150_u64,
+        ) {
+            let table = revocations();
+            let mut expected = std::collections::HashMap::new();
+            for (user, issued, ttl) in said {
+                let until = issued + ttl;
+                // All are said at one time, the first one.
+                let _ = table.revoke(&Subject::User(&[user]), issued, until, 0);
+                let (i, u) = expected.entry(user).or_insert((issued, until));
+                (*i, *u) = ((*i).max(issued), (*u).max(until));
+            }
+            for user in 0..6_u8 {
+                for issued in [0, 20, 50, 99] {
+                    let refused = expected.get(&user).is_some_and(|(i, u)| issued <= *i && now < *u);
+                    prop_assert_eq!(table.is_refused(b"p", &[user], issued, now), refused);
+                }
+            }
+        }
+    }
+}

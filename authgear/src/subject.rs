@@ -1,0 +1,66 @@
+//! Whom a purge or a refusal is about, as a number.
+
+use std::hash::Hasher as _;
+
+use siphasher::sip::SipHasher24;
+
+use crate::key::{Key, KeySecret};
+
+/// Whom something is about. A project is named by its [scope](Key::of).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject<'a> {
+    /// All users of a project.
+    Project(&'a [u8]),
+    /// A user of one project, by id.
+    UserOf(&'a [u8], &'a [u8]),
+    /// A user of any project, by id.
+    User(&'a [u8]),
+    /// Whoever has the credentials of this key.
+    Holder(&'a Key),
+}
+
+impl Subject<'_> {
+    /// A keyed hash, never 0: memory does not tell who was purged.
+    pub(crate) fn fingerprint(&self, secret: &KeySecret) -> u64 {
+        let (kind, parts): (u8, [&[u8]; 2]) = match self {
+            Self::Project(scope) => (0, [scope, &[]]),
+            Self::UserOf(scope, user) => (1, [scope, user]),
+            Self::User(user) => (2, [&[], user]),
+            Self::Holder(key) => (3, [key.as_bytes(), &[]]),
+        };
+        let mut hasher = SipHasher24::new_with_key(secret.as_bytes());
+        hasher.write_u8(kind);
+        for part in parts {
+            hasher.write(&(part.len() as u64).to_be_bytes());
+            hasher.write(part);
+        }
+        hasher.finish().max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn subjects_are_told_apart() {
+        let secret = KeySecret::from_bytes([3; 16]);
+        let key = Key::from_bytes(*b"0123456789abcdef");
+        let subjects = [
+            Subject::Project(b"ab"),
+            Subject::Project(b"a"),
+            Subject::UserOf(b"a", b"b"),
+            Subject::UserOf(b"", b"ab"),
+            Subject::UserOf(b"ab", b""),
+            Subject::User(b"ab"),
+            Subject::User(b""),
+            Subject::Holder(&key),
+            Subject::Project(key.as_bytes()),
+        ];
+        let all: HashSet<u64> = subjects.iter().map(|s| s.fingerprint(&secret)).collect();
+        assert_eq!(all.len(), subjects.len());
+        let other = KeySecret::from_bytes([4; 16]);
+        assert_ne!(subjects[0].fingerprint(&secret), subjects[0].fingerprint(&other));
+    }
+}

@@ -1,0 +1,406 @@
+//! Authgear's webhooks: whom an event is about, and who sent it.
+//!
+//! Authgear posts events as JSON, and signs the body with a secret that it shares with the
+//! receiver (`pkg/lib/hook/hook_web.go`). It sends each once, in no certain order, and anybody who
+//! saw one can send it again: so what an event says is true of the time in it and before.
+
+use aws_lc_rs::{constant_time, hmac};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::Engine as _;
+use serde::Deserialize;
+use thiserror::Error;
+
+/// Header with the signature, in lower case.
+pub const SIGNATURE: &str = "x-authgear-body-signature";
+
+/// Most bytes of an event's body.
+pub const MAX_BODY: usize = 256 * 1024;
+
+/// Most bytes of a file with a secret.
+pub const MAX_SECRET_FILE: usize = 16 * 1024;
+
+/// Longest id of a user, in bytes. Authgear's are UUIDs.
+pub const MAX_USER_ID: usize = 256;
+
+/// Least and most bytes of a secret. Authgear makes 32 (`pkg/util/secrets/generate.go`).
+const SECRET: std::ops::RangeInclusive<usize> = 16..=1024;
+
+/// Why there is no secret in a file; to be put after "it".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SecretError {
+    /// See [`MAX_SECRET_FILE`].
+    #[error("is larger than 16k")]
+    TooLarge,
+    /// It looks like JSON, and is neither a JWK nor a set of them with a key of type `oct`.
+    #[error("has no key of type \"oct\"")]
+    NoKey,
+    /// It is too short or too long for a secret.
+    #[error("must hold from 16 to 1024 bytes")]
+    Length,
+}
+
+/// What events are signed with.
+#[derive(Clone)]
+pub struct Secret(hmac::Key);
+
+impl std::fmt::Debug for Secret {
+    /// Tells nothing.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Secret {
+    /// The secret in a file: its bytes, without what ends the line; or, if it begins with `{`,
+    /// the first key of type `oct` of a JWK or a set of them (RFC 7517), as in Authgear's own
+    /// `authgear.secrets.yaml`.
+    ///
+    /// # Errors
+    ///
+    /// See [`SecretError`].
+    pub fn read(file: &[u8]) -> Result<Self, SecretError> {
+        if file.len() > MAX_SECRET_FILE {
+            return Err(SecretError::TooLarge);
+        }
+        let text = file.strip_suffix(b"\n").unwrap_or(file);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Self::new(text);
+        }
+        #[derive(Deserialize)]
+        struct Jwk {
+            kty: String,
+            k: Option<String>,
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Jwks {
+            Set { keys: Vec<Jwk> },
+            One(Jwk),
+        }
+        let keys = match serde_json::from_slice(text).map_err(|_| SecretError::NoKey)? {
+            Jwks::Set { keys } => keys,
+            Jwks::One(key) => vec![key],
+        };
+        let key = keys.into_iter().find(|key| key.kty == "oct").and_then(|key| key.k);
+        let bytes = key.and_then(|k| URL_SAFE_NO_PAD.decode(k).ok()).ok_or(SecretError::NoKey)?;
+        Self::new(&bytes)
+    }
+
+    fn new(bytes: &[u8]) -> Result<Self, SecretError> {
+        if !SECRET.contains(&bytes.len()) {
+            return Err(SecretError::Length);
+        }
+        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
+    }
+
+    /// Whether `signature` is that of this body: HMAC-SHA256 in lower-case hexadecimal
+    /// (`pkg/util/crypto/hmac_sha256.go`). It takes as long whether it is nearly right or not at
+    /// all.
+    pub fn verify(&self, body: &[u8], signature: &[u8]) -> bool {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let tag = hmac::sign(&self.0, body);
+        let digits =
+            |byte: &u8| [byte >> 4, byte & 15].map(|n| *HEX.get(usize::from(n)).unwrap_or(&b'0'));
+        let expected: Vec<u8> = tag.as_ref().iter().flat_map(digits).collect();
+        constant_time::verify_slices_are_equal(&expected, signature).is_ok()
+    }
+}
+
+/// The body is no event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("not an event of Authgear")]
+pub struct NoEvent;
+
+/// What is to be done about an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Nothing.
+    Ignored,
+    /// What is kept of these users is out of date.
+    Changed(Vec<String>),
+    /// The user may no longer do anything.
+    Ended {
+        /// The user.
+        user: String,
+        /// When, in seconds since 1970: tokens from before are not to be accepted.
+        at: u64,
+    },
+}
+
+/// Events after which what Authgear would say of a user is different, besides those that begin
+/// with `identity.` (`pkg/lib/config/hook.go`). A user who authenticates again is one of another
+/// time of authentication.
+const CHANGES: [&str; 7] = [
+    "user.profile.updated",
+    "user.reenabled",
+    "user.deletion_unscheduled",
+    "user.anonymization_scheduled",
+    "user.anonymization_unscheduled",
+    "user.anonymous.promoted",
+    "user.reauthenticated",
+];
+
+/// Events after which a user may no longer do anything.
+const ENDS: [&str; 4] =
+    ["user.disabled", "user.deletion_scheduled", "user.deleted", "user.anonymized"];
+
+#[derive(Deserialize)]
+struct Envelope {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    payload: Payload,
+    #[serde(default)]
+    context: Context,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Payload {
+    user: Option<User>,
+    anonymous_user: Option<User>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Context {
+    timestamp: Option<serde_json::Number>,
+    user_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct User {
+    id: String,
+}
+
+impl Event {
+    /// The event in a body whose signature is right.
+    ///
+    /// # Errors
+    ///
+    /// The body must be JSON with a `type`, and if the event is one that matters, tell the user
+    /// and the time.
+    pub fn read(body: &[u8]) -> Result<Self, NoEvent> {
+        let event: Envelope = serde_json::from_slice(body).map_err(|_| NoEvent)?;
+        let kind = event.kind.as_str();
+        let (changes, ends) = (CHANGES.contains(&kind), ENDS.contains(&kind));
+        if !changes && !ends && !kind.starts_with("identity.") {
+            return Ok(Self::Ignored);
+        }
+        let Payload { user, anonymous_user } = event.payload;
+        let named = user.map(|user| user.id).or(event.context.user_id);
+        let anonymous = anonymous_user.map(|user| user.id);
+        let users: Vec<String> = named.into_iter().chain(anonymous).collect();
+        if users.iter().any(|id| id.is_empty() || id.len() > MAX_USER_ID) {
+            return Err(NoEvent);
+        }
+        if !ends {
+            return if users.is_empty() { Err(NoEvent) } else { Ok(Self::Changed(users)) };
+        }
+        let at = event.context.timestamp.as_ref().and_then(serde_json::Number::as_u64);
+        match (users.into_iter().next(), at) {
+            (Some(user), Some(at)) => Ok(Self::Ended { user, at }),
+            _ => Err(NoEvent),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{json, Value};
+
+    const SECRET: &[u8] = b"0123456789abcdefghijABCDEFGHIJ_Z";
+
+    #[test]
+    fn signatures() {
+        let secret = Secret::read(SECRET).unwrap();
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), b"{\"a\":1}");
+        let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(secret.verify(b"{\"a\":1}", hex.as_bytes()));
+        for (what, body, signature) in [
+            ("another body", &b"{\"a\":2}"[..], hex.clone()),
+            ("upper case", b"{\"a\":1}", hex.to_ascii_uppercase()),
+            ("none", b"{\"a\":1}", String::new()),
+            ("a part of it", b"{\"a\":1}", hex[..63].to_owned()),
+            ("more", b"{\"a\":1}", format!("{hex}0")),
+            ("spaces", b"{\"a\":1}", format!(" {hex}")),
+            ("another one", b"{\"a\":1}", "0".repeat(64)),
+        ] {
+            assert!(!secret.verify(body, signature.as_bytes()), "{what}");
+        }
+        assert_eq!(format!("{secret:?}"), "Secret");
+    }
+
+    /// RFC 4231, test case 6: a key longer than a block, which a secret may be.
+    #[test]
+    fn it_is_hmac_sha256() {
+        let secret = Secret::new(&[0xaa; 131]).unwrap();
+        let body = b"Test Using Larger Than Block-Size Key - Hash Key First";
+        let tag = b"60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54";
+        assert!(secret.verify(body, tag));
+    }
+
+    #[test]
+    fn secrets_in_files() {
+        let k = URL_SAFE_NO_PAD.encode(SECRET);
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), b"body");
+        let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = String::from_utf8(SECRET.to_vec()).unwrap();
+        for file in [
+            text.clone(),
+            format!("{text}\n"),
+            format!("{text}\r\n"),
+            format!("{{\"kty\":\"oct\",\"k\":\"{k}\"}}\n"),
+            format!("{{\"keys\":[{{\"kty\":\"RSA\",\"n\":\"x\"}},{{\"kty\":\"oct\",\"k\":\"{k}\"}},{{\"kty\":\"oct\",\"k\":\"AAAA\"}}]}}"),
+        ] {
+            let secret = Secret::read(file.as_bytes()).unwrap_or_else(|e| panic!("{file}: {e}"));
+            assert!(secret.verify(b"body", hex.as_bytes()), "{file}");
+        }
+        let long = "a".repeat(1025);
+        let larger = "a".repeat(MAX_SECRET_FILE + 1);
+        for (file, error) in [
+            ("", SecretError::Length),
+            ("\n", SecretError::Length),
+            ("0123456789abcde\n", SecretError::Length),
+            (&long, SecretError::Length),
+            (&larger, SecretError::TooLarge),
+            ("{}", SecretError::NoKey),
+            ("{\"kty\":\"oct\"}", SecretError::NoKey),
+            ("{\"kty\":\"oct\",\"k\":\"not base64url!\"}", SecretError::NoKey),
+            ("{\"kty\":\"oct\",\"k\":\"AAAA\"}", SecretError::Length),
+            ("{\"keys\":[]}", SecretError::NoKey),
+        ] {
+            assert_eq!(Secret::read(file.as_bytes()).unwrap_err(), error, "{file:.40}");
+        }
+        // Other white space may be part of it.
+        assert!(!Secret::read(format!("{text} ").as_bytes())
+            .unwrap()
+            .verify(b"body", hex.as_bytes()));
+    }
+
+    fn event(kind: &str) -> Value {
+        json!({
+            "id": "00000000000001b3", "seq": 435, "type": kind,
+            "payload": {"user": {"id": "alice", "is_disabled": true, "standard_attributes": {}}},
+            "context": {"timestamp": 1_700_000_000, "user_id": "alice", "triggered_by": "admin_api",
+                        "geo_location_code": null, "app_id": "myapp"},
+        })
+    }
+
+    fn read(event: &Value) -> Result<Event, NoEvent> {
+        Event::read(event.to_string().as_bytes())
+    }
+
+    #[test]
+    fn events() {
+        let changed = Event::Changed(vec!["alice".to_owned()]);
+        let ended = Event::Ended { user: "alice".to_owned(), at: 1_700_000_000 };
+        for (kind, expected) in [
+            ("user.disabled", &ended),
+            ("user.deletion_scheduled", &ended),
+            ("user.deleted", &ended),
+            ("user.anonymized", &ended),
+            ("user.profile.updated", &changed),
+            ("user.reenabled", &changed),
+            ("user.deletion_unscheduled", &changed),
+            ("user.anonymization_scheduled", &changed),
+            ("user.anonymization_unscheduled", &changed),
+            ("user.anonymous.promoted", &changed),
+            ("user.reauthenticated", &changed),
+            ("identity.email.added", &changed),
+            ("identity.phone.verified", &changed),
+            ("identity.oauth.disconnected", &changed),
+            ("user.created", &Event::Ignored),
+            ("user.authenticated", &Event::Ignored),
+            ("usage.alert.triggered", &Event::Ignored),
+            ("user.disabled2", &Event::Ignored),
+            ("USER.DISABLED", &Event::Ignored),
+            ("", &Event::Ignored),
+            ("something.new", &Event::Ignored),
+        ] {
+            assert_eq!(read(&event(kind)).as_ref(), Ok(expected), "{kind}");
+        }
+        assert_eq!(read(&json!({"type": "anything"})), Ok(Event::Ignored));
+    }
+
+    #[test]
+    fn the_user_is_the_one_it_is_about() {
+        let mut admin = event("user.disabled");
+        admin["context"]["user_id"] = json!("somebody-else");
+        assert_eq!(read(&admin), Ok(Event::Ended { user: "alice".to_owned(), at: 1_700_000_000 }));
+        let mut without = event("user.deleted");
+        without["payload"] = json!({});
+        assert_eq!(
+            read(&without),
+            Ok(Event::Ended { user: "alice".to_owned(), at: 1_700_000_000 })
+        );
+        let mut promoted = event("user.anonymous.promoted");
+        promoted["payload"]["anonymous_user"] = json!({"id": "nobody"});
+        assert_eq!(
+            read(&promoted),
+            Ok(Event::Changed(vec!["alice".to_owned(), "nobody".to_owned()]))
+        );
+    }
+
+    #[test]
+    fn what_is_no_event() {
+        let change = |pointer: &str, value: Value| {
+            let mut event = event("user.disabled");
+            *event.pointer_mut(pointer).expect("a member") = value;
+            event
+        };
+        for event in [
+            json!(null),
+            json!([]),
+            json!({}),
+            json!({"type": 1}),
+            json!({"type": "user.disabled"}),
+            json!({"type": "user.profile.updated", "context": {"timestamp": 1}}),
+            json!({"type": "user.disabled", "payload": {"user": {"id": "a"}}}),
+            change("/type", json!(["user.disabled"])),
+            change("/payload/user/id", json!("")),
+            change("/payload/user/id", json!(7)),
+            change("/payload/user/id", json!("a".repeat(MAX_USER_ID + 1))),
+            change("/payload/user", json!("alice")),
+            change("/context/timestamp", json!(-1)),
+            change("/context/timestamp", json!("1700000000")),
+            change("/context/timestamp", json!(null)),
+            change("/context", json!([])),
+        ] {
+            assert_eq!(read(&event), Err(NoEvent), "{event}");
+        }
+        for body in [&b""[..], b"{", b"\xff", b"{\"type\":\"a\"} x"] {
+            assert_eq!(Event::read(body), Err(NoEvent));
+        }
+        let deep = "[".repeat(MAX_BODY);
+        assert_eq!(Event::read(deep.as_bytes()), Err(NoEvent));
+    }
+
+    proptest! {
+        #[test]
+        fn anything_can_be_read(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Event::read(&body);
+            let _ = Secret::read(&body);
+        }
+
+        #[test]
+        fn only_the_signature_itself_is_right(
+            body in prop::collection::vec(any::<u8>(), 0..100),
+            at in 0..64_usize,
+            byte in any::<u8>(),
+        ) {
+            let secret = Secret::read(SECRET).unwrap();
+            let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), &body);
+            let mut hex: Vec<u8> =
+                tag.as_ref().iter().flat_map(|b| format!("{b:02x}").into_bytes()).collect();
+            prop_assert!(secret.verify(&body, &hex));
+            let same = hex[at] == byte;
+            hex[at] = byte;
+            prop_assert_eq!(secret.verify(&body, &hex), same);
+        }
+    }
+}

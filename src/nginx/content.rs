@@ -1,0 +1,191 @@
+//! Locations whose answers the module makes itself.
+
+use core::ptr;
+
+use nginx_sys::{
+    ngx_alloc_chain_link, ngx_create_temp_buf, ngx_http_core_loc_conf_t,
+    ngx_http_discard_request_body, ngx_http_finalize_request, ngx_http_output_filter,
+    ngx_http_read_client_request_body, ngx_http_request_t, ngx_http_send_header, ngx_int_t,
+    ngx_read_file, off_t, NGX_DONE, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SPECIAL_RESPONSE,
+    NGX_OK,
+};
+use ngx::http::{HttpModuleLocationConf as _, NgxHttpCoreModule};
+
+use super::conf::{Conf, ConfError};
+use super::module::guard;
+use super::request::{Failed, Request};
+
+/// Answers the requests of a location, once access was granted.
+pub trait Content: 'static {
+    /// Most bytes of a request's body that are read; larger ones are answered with 413. What is
+    /// not read at all is discarded.
+    const MAX_BODY: usize;
+
+    /// Whether to go on, before the body is read; or else the status to answer with.
+    fn begin(request: &mut Request) -> Result<(), u16>;
+
+    /// The answer.
+    fn answer(request: &mut Request, body: &[u8]) -> Reply;
+}
+
+/// An answer.
+#[derive(Debug)]
+pub enum Reply {
+    /// This status, with nginx's page for it if it has one.
+    Status(u16),
+    /// 200, with a body.
+    Body {
+        /// Media type, and its parameters.
+        content_type: &'static str,
+        /// More headers.
+        headers: Vec<(&'static str, String)>,
+        /// The body.
+        body: Vec<u8>,
+    },
+}
+
+impl Conf<'_> {
+    /// Has `C` answer the requests of the location that is being read.
+    pub fn set_content<C: Content>(&mut self) -> Result<(), ConfError> {
+        // SAFETY: in location {}; its configuration of nginx's core is written while it is read.
+        let core = unsafe { NgxHttpCoreModule::location_conf_mut(&*self.as_ptr()) };
+        let core: &mut ngx_http_core_loc_conf_t = core.ok_or(ConfError::Logged)?;
+        core.handler = Some(handle::<C>);
+        Ok(())
+    }
+}
+
+const ERROR: ngx_int_t = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
+
+extern "C" fn handle<C: Content>(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // SAFETY: nginx passes a valid request.
+    let request = unsafe { Request::from_ptr(r) };
+    match guard(request.log(), Err(ERROR as u16), || C::begin(request)) {
+        Ok(()) => {}
+        Err(status) => return status as ngx_int_t,
+    }
+    // SAFETY: a valid request in its content phase; body_read::<C>() takes over the reference to
+    // it that nginx counts when it reads a body.
+    unsafe {
+        if C::MAX_BODY == 0 {
+            let rc = ngx_http_discard_request_body(r);
+            if rc != NGX_OK as ngx_int_t {
+                return rc;
+            }
+            return respond::<C>(request, &[]);
+        }
+        let length = (*r).headers_in.content_length_n;
+        if usize::try_from(length).is_ok_and(|length| length > C::MAX_BODY) {
+            return TOO_LARGE;
+        }
+        let rc = ngx_http_read_client_request_body(r, Some(body_read::<C>));
+        if rc >= NGX_HTTP_SPECIAL_RESPONSE as ngx_int_t {
+            return rc;
+        }
+        NGX_DONE as ngx_int_t
+    }
+}
+
+const TOO_LARGE: ngx_int_t = nginx_sys::NGX_HTTP_REQUEST_ENTITY_TOO_LARGE as ngx_int_t;
+
+extern "C" fn body_read<C: Content>(r: *mut ngx_http_request_t) {
+    // SAFETY: nginx passes the request whose body it has read.
+    let request = unsafe { Request::from_ptr(r) };
+    let rc = match request.body(C::MAX_BODY) {
+        Ok(Some(body)) => respond::<C>(request, &body),
+        Ok(None) => TOO_LARGE,
+        Err(Failed) => ERROR,
+    };
+    // SAFETY: the request is valid, and not used after.
+    unsafe { ngx_http_finalize_request(r, rc) };
+}
+
+fn respond<C: Content>(request: &mut Request, body: &[u8]) -> ngx_int_t {
+    let log = request.log();
+    match guard(log, Reply::Status(ERROR as u16), || C::answer(request, body)) {
+        Reply::Status(status) => status as ngx_int_t,
+        Reply::Body { content_type, headers, body } => {
+            request.reply(content_type, &headers, &body).unwrap_or(ERROR)
+        }
+    }
+}
+
+impl Request {
+    /// The body, which nginx has read: in memory, in a file, or in parts of both. None if it is
+    /// larger than `most`.
+    fn body(&self, most: usize) -> Result<Option<Vec<u8>>, Failed> {
+        let mut body = Vec::new();
+        // SAFETY: what nginx has read of the body stays until the request ends; buffers in memory
+        // hold what is between `pos` and `last`, those in files what is between the two offsets.
+        unsafe {
+            let read = (*self.as_ptr()).request_body;
+            let mut chain = if read.is_null() { ptr::null_mut() } else { (*read).bufs };
+            while let Some(link) = chain.as_ref() {
+                let buf = &mut *link.buf;
+                if buf.in_file() != 0 {
+                    let size = usize::try_from(buf.file_last - buf.file_pos).map_err(|_| Failed)?;
+                    if size > most - body.len() {
+                        return Ok(None);
+                    }
+                    let begin = body.len();
+                    body.resize(begin + size, 0);
+                    let part = body.get_mut(begin..).ok_or(Failed)?;
+                    let offset: off_t = buf.file_pos;
+                    let n = ngx_read_file(buf.file, part.as_mut_ptr(), size, offset);
+                    if usize::try_from(n) != Ok(size) {
+                        return Err(Failed);
+                    }
+                } else if !buf.pos.is_null() {
+                    let size =
+                        usize::try_from(buf.last.offset_from(buf.pos)).map_err(|_| Failed)?;
+                    if size > most - body.len() {
+                        return Ok(None);
+                    }
+                    body.extend_from_slice(core::slice::from_raw_parts(buf.pos, size));
+                }
+                chain = link.next;
+            }
+        }
+        Ok(Some(body))
+    }
+
+    /// Sends 200 with this body.
+    fn reply(
+        &mut self,
+        content_type: &'static str,
+        headers: &[(&'static str, String)],
+        body: &[u8],
+    ) -> Result<ngx_int_t, Failed> {
+        for (name, value) in headers {
+            self.add_header_out(name, value)?;
+        }
+        let r = self.as_ptr();
+        let media_type = content_type.split(';').next().unwrap_or(content_type);
+        // SAFETY: a valid request whose answer has not begun; the buffer and its chain live in
+        // its pool, and the media type is static.
+        unsafe {
+            let out = &mut (*r).headers_out;
+            out.status = nginx_sys::NGX_HTTP_OK as usize;
+            out.content_length_n = body.len() as off_t;
+            out.content_type = super::conf::str_of(content_type.as_bytes());
+            // Shorter than the text: nginx adds no charset then.
+            out.content_type_len = media_type.len();
+            let rc = ngx_http_send_header(r);
+            if rc != NGX_OK as ngx_int_t || self.is_head() {
+                return Ok(rc);
+            }
+            let buf = ngx_create_temp_buf((*r).pool, body.len().max(1));
+            let chain = ngx_alloc_chain_link((*r).pool);
+            if buf.is_null() || chain.is_null() {
+                return Err(Failed);
+            }
+            ptr::copy_nonoverlapping(body.as_ptr(), (*buf).pos, body.len());
+            (*buf).last = (*buf).pos.add(body.len());
+            (*buf).set_last_buf(u32::from(self.is_main()));
+            (*buf).set_last_in_chain(1);
+            (*chain).buf = buf;
+            (*chain).next = ptr::null_mut();
+            Ok(ngx_http_output_filter(r, chain))
+        }
+    }
+}
