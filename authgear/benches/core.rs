@@ -107,7 +107,8 @@ mod verdict {
 
     #[divan::bench]
     fn decode(bencher: Bencher<'_, '_>) {
-        let bytes = kept::encode(Number::default(), None, &Verdict::Valid(identity())).expect("it can be kept");
+        let bytes = kept::encode(Number::default(), None, &Verdict::Valid(identity()))
+            .expect("it can be kept");
         bencher.bench_local(|| kept::decode(black_box(&bytes)));
     }
 }
