@@ -43,6 +43,9 @@ pub struct RequestState {
     waited: Cell<Duration>,
     /// How the request was denied last.
     denial: RefCell<Option<Denial>>,
+    /// Whether access was granted on this pass: what handles the request from here on sees of it
+    /// what the location says.
+    granted: Cell<bool>,
     /// Why, once that was answered.
     denied: Cell<Option<Reason>>,
     /// What Authgear told the client besides, where locations relay it.
@@ -107,8 +110,10 @@ pub fn server_rewrite(request: &mut Request) -> Status {
     if !request.is_main() || !request.is_internal() {
         return Status::Declined;
     }
-    withdraw(request);
-    strip(request)
+    match withdraw(request) {
+        Ok(()) => strip(request),
+        Err(Failed) => Status::InternalServerError,
+    }
 }
 
 /// Redirects to named locations come here without SERVER_REWRITE.
@@ -127,14 +132,14 @@ fn strip(request: &mut Request) -> Status {
 }
 
 /// Only the location of this pass says who the client is, and what of its credentials goes on.
-fn withdraw(request: &mut Request) {
-    if let Some(state) = request.state::<Authgear>() {
-        credentials::restore(request, &state);
-        request.withdraw(&state);
-        // post_action goes on with a request whose client left while it waited.
-        request.cancel_suspension(&state);
-        state.pending.take();
-    }
+fn withdraw(request: &mut Request) -> Result<(), Failed> {
+    let Some(state) = request.state::<Authgear>() else { return Ok(()) };
+    state.granted.set(false);
+    credentials::restore(request, &state);
+    // post_action goes on with a request whose client left while it waited.
+    request.cancel_suspension(&state);
+    state.pending.take();
+    request.withdraw(&state)
 }
 
 /// Finds the verdict on the request's credentials and hands it over.
@@ -206,21 +211,47 @@ fn deny(
     status
 }
 
-/// Whoever let the request in, and whatever the verdict: a backend that need not see credentials
-/// does not.
+/// Access was granted, whoever granted it and whatever the verdict: from here on the request shows
+/// what its location says.
 pub fn precontent(request: &mut Request) -> Status {
     let location = request.location::<Authgear>();
+    let state = request.state::<Authgear>();
+    if !request.is_main() {
+        // One that still decides about access sees all.
+        if state.is_some_and(|state| !state.granted.get()) {
+            return Status::Declined;
+        }
+        return subrequest(request, location).map_or_else(|Failed| FAILED, |()| Status::Declined);
+    }
+    if let Some(state) = &state {
+        state.granted.set(true);
+        // Who was let in after all was not denied; who was redirected to an error page was.
+        drop(state.denial.borrow_mut().take_if(|denial| denial.is_here(request)));
+    }
     let Some(project) = &location.project else { return Status::Declined };
-    if location.forward_credentials() || !request.is_main() {
+    if location.forward_credentials() {
         return Status::Declined;
     }
-    let Ok(state) = request.state_or_default::<Authgear>() else {
-        return Status::InternalServerError;
-    };
+    let Ok(state) = request.state_or_default::<Authgear>() else { return FAILED };
+    state.granted.set(true);
     match credentials::hide(request, &state, project) {
         Ok(()) => Status::Declined,
-        Err(Failed) => Status::InternalServerError,
+        Err(Failed) => FAILED,
     }
+}
+
+const FAILED: Status = Status::InternalServerError;
+
+/// A subrequest has what the client's request shows, less what its own location keeps back.
+fn subrequest(request: &mut Request, location: &LocationConf) -> Result<(), Failed> {
+    let Some(project) = &location.project else { return Ok(()) };
+    if !location.forward_credentials() {
+        credentials::hide_in_subrequest(request, project)?;
+    }
+    if !location.set_headers() {
+        request.leave_out_headers(is_identity_header)?;
+    }
+    Ok(())
 }
 
 /// The verdict of `project` on the request; none while the request must wait for it.

@@ -29,21 +29,34 @@ pub fn has_bearer(request: &Request) -> bool {
     request.sent::<Authgear>(AUTHORIZATION).next().is_some_and(has_bearer_scheme)
 }
 
-/// Whether a variable is nginx's own and shows what [`hide`] hides. `of_prefix` if it is one that
-/// nginx makes of a prefix, as it does all of these but one.
-pub fn is_shown_by(variable: &[u8], of_prefix: bool) -> bool {
-    let shows = variable == b"http_authorization" || variable.starts_with(b"cookie_");
-    (of_prefix && shows) || variable == b"http_cookie"
+/// `$http_authorization`, as nginx has it, hidden or not. By nothing else that is hidden may a
+/// cache be told what it must not keep.
+pub fn authorization(request: &Request) -> Option<Vec<u8>> {
+    let mut values = request.sent::<Authgear>(AUTHORIZATION);
+    let first = values.next()?.to_vec();
+    if cfg!(nginx1_23_0) {
+        return Some(values.fold(first, |all, value| [&all, &b", "[..], value].concat()));
+    }
+    Some(first)
 }
 
-/// Takes the credentials of `project` away from whatever handles the request from here on, until
-/// [`restore`]: bearer tokens, and Authgear's cookies among the others.
+/// Takes the credentials of `project` away from whatever backend handles the request from here
+/// on, until [`restore`]: bearer tokens, and Authgear's cookies among the others.
 pub fn hide(
     request: &mut Request,
     state: &State<Authgear>,
     project: &Project,
 ) -> Result<(), Failed> {
-    let hidden = request.hide(state, |name, value| match name {
+    request.hide(state, |name, value| shown(project, name, value))
+}
+
+/// The same for a subrequest.
+pub fn hide_in_subrequest(request: &mut Request, project: &Project) -> Result<(), Failed> {
+    request.hide_in_subrequest(|name, value| shown(project, name, value))
+}
+
+fn shown(project: &Project, name: &'static [u8], value: &[u8]) -> Shown {
+    match name {
         AUTHORIZATION if has_bearer_scheme(value) => Shown::Nothing,
         COOKIE => match project.cookies.remove_from(value) {
             Remainder::All => Shown::Whole,
@@ -51,16 +64,10 @@ pub fn hide(
             Remainder::Nothing => Shown::Nothing,
         },
         _ => Shown::Whole,
-    })?;
-    if hidden {
-        request.forget_variables();
     }
-    Ok(())
 }
 
 /// Gives them back: the next location decides anew.
 pub fn restore(request: &mut Request, state: &State<Authgear>) {
-    if request.restore(state) {
-        request.forget_variables();
-    }
+    request.restore(state);
 }

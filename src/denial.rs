@@ -40,7 +40,7 @@ impl Denial {
     }
 
     /// Whether no `error_page` redirected the request since.
-    fn is_here(&self, request: &Request) -> bool {
+    pub fn is_here(&self, request: &Request) -> bool {
         let (location, path) = &self.place;
         core::ptr::eq(*location, request.location::<Authgear>()) && path == request.path()
     }

@@ -121,8 +121,7 @@ impl nginx::Module for Authgear {
     }
 
     fn renewal(main: &conf::MainConf, name: &[u8], of_prefix: bool) -> Renewal {
-        let is_own = variables::is_own(name, of_prefix);
-        if is_own || (main.hides_credentials && credentials::is_shown_by(name, of_prefix)) {
+        if variables::is_own(name, of_prefix) {
             Renewal::Always
         } else if main.requires_variable(name) {
             Renewal::IfPossible

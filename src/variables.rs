@@ -4,6 +4,7 @@ use authgear::verdict::Verdict;
 use percent_encoding::{percent_encode, NON_ALPHANUMERIC};
 
 use crate::address;
+use crate::credentials;
 use crate::lookup::{self, Finding};
 use crate::nginx::{Conf, ConfError, Request, Value};
 use crate::Authgear;
@@ -13,6 +14,9 @@ const IDENTITY: &str = "x_authgear_";
 
 /// Prefix of variables that hold a claim of the token.
 const CLAIM: &str = "authgear_claim_";
+
+/// A variable of nginx's, which would not find what is hidden from backends.
+const AUTHORIZATION: &str = "http_authorization";
 
 /// A variable `$authgear_NAME` and its value.
 type Own = (&'static str, fn(&Request) -> Value);
@@ -32,6 +36,7 @@ const OWN: &[Own] = &[
 pub fn define(cf: &mut Conf<'_>) -> Result<(), ConfError> {
     cf.add_variable::<Authgear>(IDENTITY, true)?;
     cf.add_variable::<Authgear>(CLAIM, true)?;
+    cf.add_variable::<Authgear>(AUTHORIZATION, false)?;
     for (name, _) in OWN {
         cf.add_variable::<Authgear>(name, false)?;
     }
@@ -61,6 +66,9 @@ pub fn get(request: &Request, name: &[u8]) -> Value {
             }
             _ => Value::NotFound,
         });
+    }
+    if name == AUTHORIZATION.as_bytes() {
+        return credentials::authorization(request).map_or(Value::NotFound, Value::Bytes);
     }
     let own = OWN.iter().find(|(own, _)| own.as_bytes() == name);
     own.map_or(Value::NotFound, |(_, get)| get(request))

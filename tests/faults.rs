@@ -55,7 +55,7 @@ fn answers_may_end_anywhere() {
     // The Permissions-Policy alone is as long.
     assert!(cut > 673, "{cut}");
     authgear.wait_for_no_connections();
-    assert!(eventually(Duration::from_secs(5), || open_files() == before));
+    assert!(eventually(Duration::from_secs(5), || open_files() <= before));
 }
 
 /// The key set, cut off in many places: at once for as many projects as there are places.

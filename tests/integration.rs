@@ -41,6 +41,7 @@ mod site;
 mod status;
 mod status_page;
 mod strip;
+mod subrequests;
 mod support_selftest;
 mod tls;
 mod variables;

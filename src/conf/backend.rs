@@ -33,7 +33,6 @@ impl Directive for ForwardCredentials {
         let arguments = cf.arguments();
         let value = arguments.get(1).map(String::as_str).unwrap_or_default();
         let forward = flag("authgear_forward_credentials", value)?;
-        cf.main::<crate::Authgear>().hides_credentials |= !forward;
         set_once(&mut conf.forward_credentials, forward)
     }
 }

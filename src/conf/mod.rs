@@ -42,8 +42,6 @@ pub struct MainConf {
     request_id: Option<ComplexValue>,
     /// Variables that requirements name: what nginx keeps of them may be from before the verdict.
     required_variables: Vec<String>,
-    /// Whether `authgear_forward_credentials` is off anywhere.
-    pub hides_credentials: bool,
     expected_projects: Vec<(String, Place)>,
     expected_zones: Vec<(String, Place)>,
 }

@@ -107,42 +107,55 @@ pub(super) unsafe fn copy_to(pool: *mut ngx_pool_t, value: &[u8]) -> Result<ngx_
     }
 }
 
-/// Takes out of `list` every header whose name is `unwanted`.
+/// Takes out of `list` every header whose name is `unwanted`, for good.
 ///
 /// # Safety
 ///
-/// `list` is zeroed or a valid list of `ngx_table_elt_t`, with its pool.
+/// `list` is zeroed or a valid list of `ngx_table_elt_t`, with its pool, and nobody else's.
 pub(super) unsafe fn remove(
     list: &mut ngx_list_t,
     pool: *mut ngx_pool_t,
     unwanted: fn(&[u8]) -> bool,
 ) -> Result<(), Failed> {
-    // SAFETY: the list is valid and not touched by anybody else meanwhile; indices stay below
-    // each part's `nelts`, and new parts are zeroed memory of the request's pool.
+    // SAFETY: the list is valid and not touched by anybody else meanwhile.
     unsafe {
-        if !Headers::of(list).any(|(name, _)| unwanted(name)) {
+        let is_unwanted = |header: *mut ngx_table_elt_t| unwanted(bytes(&(*header).key));
+        if !Elements::of(list).any(is_unwanted) {
             return Ok(());
         }
+        // For who kept a pointer to it: `$http_*` does not show it any more.
+        Elements::of(list).filter(|h| is_unwanted(*h)).for_each(|header| (*header).hash = 0);
+        leave_out(list, pool, is_unwanted)
+    }
+}
 
-        // Maximal runs of what stays, over all parts.
-        let mut runs: Vec<(*mut ngx_table_elt_t, usize)> = Vec::new();
-        let mut part: *mut ngx_list_part_t = &raw mut list.part;
+/// Takes elements out of `list`; they stay as they are, for who else has them in a list.
+///
+/// # Safety
+///
+/// `list` is a valid list of `ngx_table_elt_t`, with its pool.
+pub(super) unsafe fn leave_out(
+    list: &mut ngx_list_t,
+    pool: *mut ngx_pool_t,
+    unwanted: impl Fn(*mut ngx_table_elt_t) -> bool,
+) -> Result<(), Failed> {
+    // Maximal runs of what stays, over all parts.
+    let mut runs: Vec<(*mut ngx_table_elt_t, usize)> = Vec::new();
+    let mut part: *const ngx_list_part_t = &raw const list.part;
+    // SAFETY: indices stay below each part's `nelts`.
+    unsafe {
         while !part.is_null() {
             let elts = (*part).elts.cast::<ngx_table_elt_t>();
             let mut in_run = false;
             for i in 0..(*part).nelts {
                 let header = elts.add(i);
-                if unwanted(bytes(&(*header).key)) {
-                    // For who kept a pointer to it: `$http_*` does not show it any more.
-                    (*header).hash = 0;
-                    in_run = false;
-                } else if in_run {
-                    if let Some(run) = runs.last_mut() {
-                        run.1 += 1;
+                match runs.last_mut() {
+                    _ if unwanted(header) => in_run = false,
+                    Some(run) if in_run => run.1 += 1,
+                    _ => {
+                        runs.push((header, 1));
+                        in_run = true;
                     }
-                } else {
-                    runs.push((header, 1));
-                    in_run = true;
                 }
             }
             part = (*part).next;
@@ -227,6 +240,10 @@ pub(super) unsafe fn append<'a>(
                 return Err(Failed);
             }
         }
+        if !ptr::eq(list.last, &list.part) {
+            // Subrequests have the same parts but for the first: they are not to be linked on.
+            leave_out(list, pool, |_| false)?;
+        }
         let part = ngx_palloc(pool, size_of::<ngx_list_part_t>()).cast::<ngx_list_part_t>();
         let elts =
             ngx_pcalloc(pool, count * size_of::<ngx_table_elt_t>()).cast::<ngx_table_elt_t>();
@@ -271,27 +288,29 @@ fn hash(name: &[u8]) -> usize {
     rest.iter().fold(hash, step) as usize
 }
 
-/// Takes `part`, returned by [`append`], out of `list`; nothing happens if it is not in it.
+/// Takes what [`append`] returned as `part` out of `list`. Lists of subrequests keep it.
 ///
 /// # Safety
 ///
 /// As for [`append`].
-pub(super) unsafe fn unlink(list: &mut ngx_list_t, part: *mut ngx_list_part_t) {
-    // SAFETY: the list is valid, and so is each part that it links.
+pub(super) unsafe fn unlink(
+    list: &mut ngx_list_t,
+    pool: *mut ngx_pool_t,
+    part: *mut ngx_list_part_t,
+) -> Result<(), Failed> {
+    // SAFETY: the list and the part are valid.
     unsafe {
-        let mut previous: *mut ngx_list_part_t = &raw mut list.part;
-        while !previous.is_null() {
-            if (*previous).next == part {
-                (*previous).next = (*part).next;
-                if list.last == part {
-                    list.last = previous;
-                    // It counts as full, so that the next push opens a new one; but a first part
-                    // that was emptied has its storage, and nginx allocates parts of `nalloc`.
-                    list.nalloc = (*previous).nelts.max(1);
-                }
-                return;
-            }
-            previous = (*previous).next;
+        if ptr::eq(list.part.next, part) && ptr::eq(list.last, part) {
+            // Nobody else has this first part.
+            list.part.next = ptr::null_mut();
+            list.last = &raw mut list.part;
+            // It counts as full, so that the next push opens a new one; but one that was emptied
+            // has its storage, and nginx allocates parts of `nalloc`.
+            list.nalloc = list.part.nelts.max(1);
+            return Ok(());
         }
+        let elts = (*part).elts.cast::<ngx_table_elt_t>();
+        let own = elts..elts.add((*part).nelts);
+        leave_out(list, pool, |header| own.contains(&header))
     }
 }

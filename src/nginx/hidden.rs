@@ -1,10 +1,12 @@
 //! What of a request's credentials the rest of nginx does not see.
 //!
-//! Upstream modules read the list of headers; nginx's own variables and modules read pointers into
-//! it (`headers_in.authorization`, and the cookies). Both are shown another list, of parts of its
-//! own, in which fields are left out or stand changed as copies. The original list, and its
-//! elements, stay as they are and come back when the next pass begins. Subrequests that took over
-//! the other list keep it.
+//! Upstream modules read the list of headers, and are shown another one, of parts of its own, in
+//! which fields are left out or stand changed as copies. The original list, and its elements, stay
+//! as they are and come back when the next pass begins. Subrequests that took over the other list
+//! keep it.
+//!
+//! nginx keeps pointers into the list (`headers_in.authorization`, and the cookies), for variables
+//! and modules that decide by them, a cache among them, what is whose: those stay what they are.
 
 use core::ptr;
 
@@ -27,7 +29,7 @@ pub enum Shown {
     Nothing,
 }
 
-/// The fields that may be hidden: those that nginx keeps pointers to are looked after here.
+/// The fields that may be hidden.
 const NAMES: [&[u8]; 2] = [b"authorization", b"cookie"];
 
 /// The request's headers as they were.
@@ -39,24 +41,16 @@ pub(super) struct Hidden {
     shows_nothing: bool,
     /// Elements that are not in it, in their order.
     originals: Vec<*mut ngx_table_elt_t>,
-    authorization: *mut ngx_table_elt_t,
-    cookies: Cookies,
 }
-
-#[cfg(nginx1_23_0)]
-type Cookies = *mut ngx_table_elt_t;
-#[cfg(not(nginx1_23_0))]
-type Cookies = nginx_sys::ngx_array_t;
 
 impl Request {
     /// Asks `show` about the request's `Authorization` and `Cookie` fields, by lower-case name and
-    /// value, and has the rest of nginx see them so, until [`Self::restore`]. Whether any is
-    /// hidden.
+    /// value, and has upstream modules see them so, until [`Self::restore`].
     pub fn hide<M: Module>(
         &mut self,
         state: &State<M>,
         show: impl Fn(&'static [u8], &[u8]) -> Shown,
-    ) -> Result<bool, Failed> {
+    ) -> Result<(), Failed> {
         let mut slot = state.hidden().borrow_mut();
         if slot.is_none() {
             // SAFETY: the request's own list, pointers and pool.
@@ -64,18 +58,29 @@ impl Request {
             // SAFETY: as above.
             *slot = unsafe { hide(&mut r.headers_in, r.pool, show)? };
         }
-        Ok(slot.is_some())
+        Ok(())
     }
 
-    /// Takes back what [`Self::hide`] did. Whether anything was hidden.
-    pub fn restore<M: Module>(&mut self, state: &State<M>) -> bool {
-        let Some(hidden) = state.hidden().take() else { return false };
+    /// The same for a subrequest, whose headers are its own; for good.
+    pub fn hide_in_subrequest(
+        &mut self,
+        show: impl Fn(&'static [u8], &[u8]) -> Shown,
+    ) -> Result<(), Failed> {
+        // SAFETY: as above.
+        unsafe {
+            let r = self.as_ptr();
+            hide(&mut (*r).headers_in, (*r).pool, show).map(drop)
+        }
+    }
+
+    /// Takes back what [`Self::hide`] did.
+    pub fn restore<M: Module>(&mut self, state: &State<M>) {
+        let Some(hidden) = state.hidden().take() else { return };
         // SAFETY: `hidden` is of this request, whose list has been valid since.
         unsafe {
             let r = self.as_ptr();
             restore(&mut (*r).headers_in, (*r).pool, hidden);
         }
-        true
     }
 
     /// The values of the request's fields `name`, in lower case, as the client sent them: hidden
@@ -176,11 +181,7 @@ unsafe fn hide(
             part = (*part).next;
         }
 
-        let [authorizations, cookies] = copies;
-        let [authorization_changes, cookies_change] = changes;
-        let shown_cookies =
-            if cookies_change { link_cookies(&cookies, pool)? } else { *cookies_of(headers_in) };
-        link(&authorizations);
+        copies.iter().for_each(|copies| link(copies));
         let list = headers_in.headers;
         relink(&mut headers_in.headers, pool, &runs)?;
         let hidden = Hidden {
@@ -188,12 +189,7 @@ unsafe fn hide(
             last_shown: headers_in.headers.last,
             shows_nothing: runs.is_empty(),
             originals,
-            authorization: headers_in.authorization,
-            cookies: core::mem::replace(cookies_of(headers_in), shown_cookies),
         };
-        if authorization_changes {
-            headers_in.authorization = authorizations.first().copied().unwrap_or(ptr::null_mut());
-        }
         Ok(Some(hidden))
     }
 }
@@ -226,19 +222,7 @@ unsafe fn restore(headers_in: &mut ngx_http_headers_in_t, pool: *mut ngx_pool_t,
             // It counts as full.
             list.nalloc = (*list.last).nelts;
         }
-        headers_in.authorization = hidden.authorization;
-        *cookies_of(headers_in) = hidden.cookies;
     }
-}
-
-#[cfg(nginx1_23_0)]
-fn cookies_of(headers_in: &mut ngx_http_headers_in_t) -> &mut Cookies {
-    &mut headers_in.cookie
-}
-
-#[cfg(not(nginx1_23_0))]
-fn cookies_of(headers_in: &mut ngx_http_headers_in_t) -> &mut Cookies {
-    &mut headers_in.cookies
 }
 
 /// Links fields of one name, as nginx does since 1.23.0.
@@ -257,42 +241,3 @@ unsafe fn link(fields: &[*mut ngx_table_elt_t]) {
 
 #[cfg(not(nginx1_23_0))]
 unsafe fn link(_fields: &[*mut ngx_table_elt_t]) {}
-
-/// # Safety
-///
-/// As for [`link`]; `pool` is the request's.
-#[cfg(nginx1_23_0)]
-unsafe fn link_cookies(
-    fields: &[*mut ngx_table_elt_t],
-    _pool: *mut ngx_pool_t,
-) -> Result<Cookies, Failed> {
-    // SAFETY: the caller's contract.
-    unsafe { link(fields) };
-    Ok(fields.first().copied().unwrap_or(ptr::null_mut()))
-}
-
-#[cfg(not(nginx1_23_0))]
-unsafe fn link_cookies(
-    fields: &[*mut ngx_table_elt_t],
-    pool: *mut ngx_pool_t,
-) -> Result<Cookies, Failed> {
-    // SAFETY: an array of pointers, in memory of the request's pool; nginx takes one without
-    // storage for none.
-    unsafe {
-        let mut cookies: Cookies = core::mem::zeroed();
-        if fields.is_empty() {
-            return Ok(cookies);
-        }
-        cookies.elts = ngx_palloc(pool, size_of_val(fields));
-        if cookies.elts.is_null() {
-            return Err(Failed);
-        }
-        let elts = cookies.elts.cast::<*mut ngx_table_elt_t>();
-        elts.copy_from_nonoverlapping(fields.as_ptr(), fields.len());
-        cookies.nelts = fields.len();
-        cookies.nalloc = fields.len();
-        cookies.size = size_of::<*mut ngx_table_elt_t>();
-        cookies.pool = pool;
-        Ok(cookies)
-    }
-}

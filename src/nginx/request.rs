@@ -353,7 +353,7 @@ impl Request {
         state: &State<M>,
         source: &Rc<S>,
     ) -> Result<(), Failed> {
-        self.withdraw(state);
+        self.withdraw(state)?;
         // SAFETY: the list and the pool are the request's own. The slot dies with the pool, and
         // what it holds is shared: nobody can change it.
         let part = unsafe {
@@ -367,11 +367,21 @@ impl Request {
     }
 
     /// Takes back what [`Self::inject`] added.
-    pub fn withdraw<M: Module>(&mut self, state: &State<M>) {
+    pub fn withdraw<M: Module>(&mut self, state: &State<M>) -> Result<(), Failed> {
         let part = state.0.injected.replace(ptr::null_mut());
-        if !part.is_null() {
-            // SAFETY: the list is the request's own, and `part` came from it.
-            unsafe { headers::unlink(&mut self.0.headers_in.headers, part) };
+        if part.is_null() {
+            return Ok(());
+        }
+        // SAFETY: the list and the pool are the request's own, and `part` came from it.
+        unsafe { headers::unlink(&mut self.0.headers_in.headers, self.0.pool, part) }
+    }
+
+    /// Leaves headers whose name is `unwanted` out of a subrequest, and of no other request.
+    pub fn leave_out_headers(&mut self, unwanted: fn(&[u8]) -> bool) -> Result<(), Failed> {
+        // SAFETY: the list and the pool are the request's own; elements are valid.
+        unsafe {
+            let list = &mut self.0.headers_in.headers;
+            headers::leave_out(list, self.0.pool, |header| unwanted(bytes(&(*header).key)))
         }
     }
 

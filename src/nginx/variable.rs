@@ -32,7 +32,7 @@ pub enum Value {
 pub enum Renewal {
     /// It has nothing to do with verdicts.
     Never,
-    /// It is made from a verdict, or from what nginx shows of the request.
+    /// It is made from a verdict.
     Always,
     /// It may be made from a verdict, or set by a directive.
     IfPossible,
