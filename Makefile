@@ -160,16 +160,16 @@ PEERS := libnginx-mod-http-lua lua-resty-core lua-resty-lrucache haproxy caddy a
          libapache2-mod-auth-openidc
 ENVOY := build/bench-venv/bin/envoy
 
-# make bench QUICK=1 takes less than three minutes, and its figures are rougher.
+# make bench QUICK=1 takes less than three minutes; its figures are rough, and not kept.
 bench: build nginx bench-peers bench-tool
 	$(BENCH) load $(if $(QUICK),--quick)
-	$(MAKE) bench-report
+	$(if $(QUICK),,$(MAKE) bench-report)
 
 # Counts that no other load on the machine can change; CASE= names some by a part of their name.
 bench-instructions: build nginx bench-peers bench-tool
 	$(call install,valgrind strace)
 	$(BENCH) instructions $(if $(CASE),"$(CASE)")
-	$(MAKE) bench-report
+	$(if $(CASE),,$(MAKE) bench-report)
 
 bench-memory: build nginx bench-tool
 	$(BENCH) memory

@@ -432,7 +432,7 @@ fn spawn(pilot: Pilot, project: &Rc<Project>, cache: Option<Rc<Cache>>, question
         let set_cookies = RefCell::default();
         let ask = || async {
             let mut question = question;
-            let mut said = client.ask(question.request.clone()).await;
+            let mut said = client.ask(&question.request).await;
             while question.is_purged(&said.verdict) {
                 // The answer may be from before whatever made somebody purge it.
                 if nginx::now() >= until {
@@ -440,7 +440,7 @@ fn spawn(pilot: Pilot, project: &Rc<Project>, cache: Option<Rc<Cache>>, question
                     break;
                 }
                 question.asked_at = Asked::now();
-                said = client.ask(question.request.clone()).await;
+                said = client.ask(&question.request).await;
             }
             set_cookies.replace(said.set_cookies);
             let answer = question.sort(Rc::new(said.verdict));

@@ -20,17 +20,23 @@ pub fn describe() -> Value {
         "kernel": said("uname", &["-sr"]),
         "commit": said("git", &["rev-parse", "--short", "HEAD"]),
         "versions": {
-            "nginx": said("nginx", &["-v"]),
-            "rustc": said("rustc", &["--version"]),
+            "nginx": said("nginx", &["-v"]).map(|said| said.replace("nginx version: nginx/", "")),
+            "rustc": said("rustc", &["--version"]).map(|said| said.replace("rustc ", "")),
             "lua-nginx-module": package("libnginx-mod-http-lua"),
             "HAProxy": package("haproxy"),
             "Caddy": package("caddy"),
             "Apache": package("apache2"),
             "mod_auth_openidc": package("libapache2-mod-auth-openidc"),
-            "Envoy": said("build/bench-venv/bin/envoy", &["--version"]),
+            "Envoy": envoy(),
             "valgrind": package("valgrind"),
         },
     })
+}
+
+/// Its version stands between its commit and how it was built.
+fn envoy() -> Option<String> {
+    let said = said("build/bench-venv/bin/envoy", &["--version"])?;
+    said.rsplit('/').nth(3).map(str::to_owned)
 }
 
 fn package(name: &str) -> Option<String> {

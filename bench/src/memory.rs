@@ -9,6 +9,7 @@ use authgear::credentials::{CookieNames, Credentials};
 use authgear::identity::Identity;
 use authgear::kept;
 use authgear::key::{Key, KeySecret};
+use authgear::purges::Number;
 use authgear::verdict::Verdict;
 use authgear::zone::{Zone, NEVER};
 use serde_json::{json, Value};
@@ -39,7 +40,8 @@ fn fill(mib: usize, roles: bool) -> io::Result<Value> {
             builder.push(name.as_bytes(), value.as_bytes()).map_err(io::Error::other)?;
         }
     }
-    let data = kept::encode(None, &Verdict::Valid(builder.build())).unwrap_or_default();
+    let data =
+        kept::encode(Number::default(), None, &Verdict::Valid(builder.build())).unwrap_or_default();
     // Aligned as a zone must be.
     let mut memory = vec![0_u64; mib << 17];
     let memory = memory.as_mut_slice().as_mut_bytes();

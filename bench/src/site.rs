@@ -183,9 +183,8 @@ fn serve(connection: TcpStream, counter: &AtomicUsize) -> io::Result<()> {
         "HTTP/1.1 200 OK\r\n{identity}Permissions-Policy: {PERMISSIONS_POLICY}\r\n\
          Content-Length: 0\r\n\r\n"
     );
-    let mut lines = BufReader::new(connection.try_clone()?).lines();
     let mut connection = connection;
-    while let Some(line) = lines.next() {
+    for line in BufReader::new(connection.try_clone()?).lines() {
         if line?.is_empty() {
             counter.fetch_add(1, Ordering::Relaxed);
             thread::sleep(DELAY);

@@ -6,7 +6,7 @@
 
 pub mod flights;
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::future::Future;
 use core::num::NonZeroUsize;
 use core::time::Duration;
@@ -183,6 +183,8 @@ type Generation = (u64, u64);
 pub struct Cache {
     map: Map<MapHeader>,
     front: RefCell<LruCache<Key, Front, KeyHasher>>,
+    /// See [`Self::draw`].
+    lots: Cell<u32>,
 }
 
 /// How a look-up ended.
@@ -203,7 +205,7 @@ impl Cache {
     pub fn new(zone: &CacheZone) -> Self {
         let front = NonZeroUsize::new(zone.front).unwrap_or(NonZeroUsize::MIN);
         let front = LruCache::with_hasher(front, KeyHasher::default());
-        Self { map: Map::new(zone.shared), front: RefCell::new(front) }
+        Self { map: Map::new(zone.shared), front: RefCell::new(front), lots: Cell::new(0) }
     }
 
     /// The secret of the zone's keys.
@@ -250,9 +252,24 @@ impl Cache {
     }
 
     fn keep_in_front(&self, key: &Key, kept: &Kept, generation: Generation) {
-        let front = Front { kept: kept.clone(), generation };
-        let replaced = self.front.borrow_mut().push(*key, front);
+        let mut front = self.front.borrow_mut();
+        let is_full = front.len() == front.cap().get();
+        // More sessions in turn than there is room for would do no more than push each other out:
+        // who is new must be lucky, or come often.
+        if is_full && !front.contains(key) && !self.draw() {
+            return;
+        }
+        let replaced = front.push(*key, Front { kept: kept.clone(), generation });
+        drop(front);
         drop(replaced);
+    }
+
+    /// True one time in eight.
+    fn draw(&self) -> bool {
+        // A linear congruential generator, of which the high bits are good.
+        let next = self.lots.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.lots.set(next);
+        next >> 29 == 0
     }
 
     /// Brings the look-up at `place` to its end: by `ask`, or, while another worker is at it, by

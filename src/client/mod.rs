@@ -82,7 +82,7 @@ impl Client {
     }
 
     /// Asks the resolver, within the project's `timeout`.
-    pub async fn ask(self: &Rc<Self>, request: Request<()>) -> resolver::Answer {
+    pub async fn ask(self: &Rc<Self>, request: &Request<()>) -> resolver::Answer {
         let metrics = worker::metrics(&self.project);
         let in_flight = metrics.asking(nginx::own_slot().map(usize::from));
         // nginx's clock stands still while it handles events.
@@ -98,7 +98,7 @@ impl Client {
         said
     }
 
-    async fn ask_uncounted(self: &Rc<Self>, request: Request<()>) -> resolver::Answer {
+    async fn ask_uncounted(self: &Rc<Self>, request: &Request<()>) -> resolver::Answer {
         let Upstream::Url(server) = &self.project.resolver else {
             return Unavailable::Internal.into();
         };
@@ -107,7 +107,7 @@ impl Client {
             return Unavailable::Suspended.into();
         };
         let turn = Cell::new(None);
-        let exchange = self.exchange(server, &request, &turn);
+        let exchange = self.exchange(server, request, &turn);
         let answer = match nginx::timeout(self.project.timeout, exchange).await {
             Ok(answer) => answer,
             // Who waited for a connection for most of the time says nothing about the resolver:
