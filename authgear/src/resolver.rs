@@ -88,6 +88,8 @@ pub(crate) fn request_as(endpoint: &Endpoint, path: &str) -> Result<Request<()>,
     // `Uri` takes a text without the slash for a host, and none for an error.
     *request.uri_mut() = Uri::try_from(if path.starts_with('/') { path } else { "" })?;
     let headers = request.headers_mut();
+    // All that there may be: a map that grows is made anew each time.
+    headers.reserve(10);
     let authority = HeaderValue::from_str(endpoint.authority())?;
     headers.insert(HOST, authority.clone());
     headers.insert("x-forwarded-host", authority);
@@ -165,7 +167,8 @@ pub fn verdict(status: StatusCode, headers: &HeaderMap) -> Verdict {
 
 /// All of the answer's identity fields.
 fn identity(headers: &HeaderMap) -> Result<Identity, Unavailable> {
-    let mut builder = Identity::builder();
+    // As many as Authgear sends, and what they usually take.
+    let mut builder = Identity::builder_for(identity::NAMES.len(), 128);
     for (name, value) in headers {
         let name = name.as_str();
         if name.starts_with(identity::PREFIX) && identity::is_identity_header(name.as_bytes()) {
