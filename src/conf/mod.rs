@@ -136,7 +136,10 @@ impl MainConf {
             port: cf.complex_value("$server_port")?,
             request_uri: cf.complex_value("$request_uri")?,
         });
-        self.request_id = Some(cf.complex_value("$request_id")?);
+        // nginx makes it of random numbers, which is of no use if nothing else tells it.
+        if cf.uses_variable("request_id") {
+            self.request_id = Some(cf.complex_value("$request_id")?);
+        }
         Ok(())
     }
 

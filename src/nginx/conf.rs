@@ -189,6 +189,10 @@ impl Conf<'_> {
         Conf(cf, PhantomData)
     }
 
+    pub(super) fn as_const_ptr(&self) -> *const ngx_conf_t {
+        self.0
+    }
+
     pub(super) fn as_ptr(&mut self) -> *mut ngx_conf_t {
         self.0
     }

@@ -71,6 +71,16 @@ impl Conf<'_> {
         Ok(())
     }
 
+    /// Whether the configuration names `$name` anywhere; after it was read.
+    pub fn uses_variable(&self, name: &str) -> bool {
+        // SAFETY: `cf` is inside http {}; an array of ngx_http_variable_t.
+        let core = unsafe { NgxHttpCoreModule::main_conf(&*self.as_const_ptr()) };
+        let used = core.map(|core| unsafe { core.variables.as_slice::<ngx_http_variable_t>() });
+        // SAFETY: names live as long as the configuration.
+        let is_it = |v: &ngx_http_variable_t| unsafe { bytes(&v.name) } == name.as_bytes();
+        used.unwrap_or_default().iter().any(is_it)
+    }
+
     /// Gives nginx's own variable `name` the module's value where the module has one.
     pub fn override_variable<M: Module>(&mut self, name: &'static CStr) -> Result<(), ConfError> {
         // SAFETY: `cf` is inside http {}; nginx's core added its variables, as keys with an
