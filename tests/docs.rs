@@ -19,7 +19,7 @@ fn pages() -> Vec<PathBuf> {
         let paths = files.map(|file| file.expect("a file").path());
         paths.filter(|path| path.to_string_lossy().ends_with(end)).collect()
     };
-    let pages = [files("", ".md"), files("docs", ".md")].concat();
+    let pages = [files("", ".md"), files("docs", ".md"), files("bench", ".md")].concat();
     assert!(pages.len() >= 5, "{pages:?}");
     pages
 }

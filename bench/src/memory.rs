@@ -22,6 +22,8 @@ use crate::site::{opaque, Site, IDENTITY};
 
 const SESSIONS: usize = 1_000_000;
 
+const RELOADS: usize = 200;
+
 /// Fills zones with a million sessions: one in which they have room, and one in which they have
 /// not.
 pub fn fill_zone() -> io::Result<Vec<Value>> {
@@ -83,28 +85,29 @@ pub fn run(site: &Site) -> io::Result<Value> {
     let tokens: Vec<_> = (0..10_000).map(opaque).collect();
     let requests = Requests::of_tokens(&tokens);
     Ok(json!({
-        "hits_kib": worn(site, "10m", &requests, 10)?,
+        "hits_kib": worn(site, "10m", &requests, 450_000, 10)?,
         // Room for some 4,000 sessions: each request is a miss, and pushes another session out.
-        "misses_kib": worn(site, "1m", &requests, 5)?,
+        "misses_kib": worn(site, "1m", &requests, 100_000, 5)?,
         "reloads_kib": reloaded(site, &requests)?,
     }))
 }
 
-/// Of one worker, after every 20,000 requests.
+/// Of one worker, after every so many requests.
 fn worn(
     site: &Site,
     zone: &'static str,
     requests: &Requests,
+    count: usize,
     times: usize,
 ) -> io::Result<Vec<u64>> {
     let running = Peer::Cached(zone).start(site, site.resolver)?;
     let mut load = Load::connect(running.addr, 16)?;
     let mut sizes = Vec::new();
     for _ in 0..times {
-        load.run(requests, 20_000)?;
+        load.run(requests, count)?;
         sizes.extend(running.process.children().first().map(|&worker| resident(worker)));
     }
-    println!("zone {zone}, worker after every 20,000 requests: {sizes:?} KiB");
+    println!("zone {zone}, worker after every {count} requests: {sizes:?} KiB");
     Ok(sizes)
 }
 
@@ -112,7 +115,7 @@ fn worn(
 fn reloaded(site: &Site, requests: &Requests) -> io::Result<Vec<[u64; 2]>> {
     let running = Peer::Cached("10m").start(site, site.resolver)?;
     let mut sizes = Vec::new();
-    for _ in 0..=30 {
+    for _ in 0..=RELOADS {
         Load::connect(running.addr, 16)?.run(requests, 2000)?;
         let before = running.process.children();
         let [worker] = *before else {
@@ -128,7 +131,7 @@ fn reloaded(site: &Site, requests: &Requests) -> io::Result<Vec<[u64; 2]>> {
             thread::sleep(Duration::from_millis(20));
         }
     }
-    println!("worker and master after each of 30 reloads: {sizes:?} KiB");
+    println!("worker and master after each of {RELOADS} reloads: {sizes:?} KiB");
     Ok(sizes)
 }
 

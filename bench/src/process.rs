@@ -93,10 +93,16 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.signal(self.signal);
-        let told = Instant::now();
+        let begun = Instant::now();
+        let mut told = None;
         while let Ok(None) = self.child.try_wait() {
-            if told.elapsed() > Duration::from_secs(60) {
+            // More than once: a single process of nginx misses a signal that comes just before it
+            // waits for events.
+            if told.is_none_or(|told: Instant| told.elapsed() > Duration::from_secs(2)) {
+                self.signal(self.signal);
+                told = Some(Instant::now());
+            }
+            if begun.elapsed() > Duration::from_secs(60) {
                 let _ = self.child.kill();
             }
             thread::sleep(Duration::from_millis(5));

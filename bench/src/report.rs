@@ -158,8 +158,8 @@ fn sizes(out: &mut String, memory: &Value) {
     let _ = writeln!(
         out,
         "\n## Resident memory of a worker, KiB\n\n\
-         - after every 20,000 hits: {}\n- after every 20,000 misses: {}\n\
-         - worker and master after each of 30 reloads: {}",
+         - after every 450,000 hits: {}\n- after every 100,000 misses: {}\n\
+         - worker and master after each of 200 reloads: {}",
         memory["hits_kib"], memory["misses_kib"], memory["reloads_kib"],
     );
 }
