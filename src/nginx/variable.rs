@@ -73,8 +73,9 @@ impl Conf<'_> {
 
     /// Whether the configuration names `$name` anywhere; after it was read.
     pub fn uses_variable(&self, name: &str) -> bool {
-        // SAFETY: `cf` is inside http {}; an array of ngx_http_variable_t.
+        // SAFETY: `cf` is inside http {}.
         let core = unsafe { NgxHttpCoreModule::main_conf(&*self.as_const_ptr()) };
+        // SAFETY: an array of ngx_http_variable_t.
         let used = core.map(|core| unsafe { core.variables.as_slice::<ngx_http_variable_t>() });
         // SAFETY: names live as long as the configuration.
         let is_it = |v: &ngx_http_variable_t| unsafe { bytes(&v.name) } == name.as_bytes();
