@@ -117,6 +117,31 @@ fn lines_of_the_user_s_own_go_first() {
     }
 }
 
+/// nginx finds by their hashes which headers the configuration replaces: those of injected ones are
+/// made by the module, whatever the length of the name.
+#[test]
+fn each_header_can_be_replaced() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let mut headers: Pairs = identity_of(&User::named("alice").roles(&["editor"]));
+    headers.extend(
+        (1..=24)
+            .map(|n| (format!("x-authgear-{}", &"abcdefghijklmnopqrstuvwxyz"[..n]), "x".into())),
+    );
+    authgear.inject(Fault::Headers(headers.clone()));
+    let lines: String =
+        headers.iter().map(|(name, _)| format!("proxy_set_header {name} own;\n")).collect();
+    let nginx = site(&authgear, &backend)
+        .http("proxy_headers_hash_max_size 4096; proxy_headers_hash_bucket_size 256;")
+        .server(format!(
+            "location / {{ authgear %%AUTHGEAR%%; proxy_pass http://%%BACKEND%%; {lines} }}"
+        ))
+        .start();
+    let echo = get(&nginx, "/").bearer("token").send().echo();
+    for (name, _) in headers {
+        assert_eq!(echo.all(&name), ["own"], "{name}");
+    }
+}
+
 /// Two projects: a request that [`Both`] makes is alice's for the one, bob's for the other.
 struct Both {
     one: FakeAuthgear,
