@@ -3,6 +3,7 @@
 # make fuzz SECONDS=60    runs each fuzz target so long
 # make package      builds the .deb for the nginx of Debian's packages
 # make demo    shows it at work; make demo ONCE=1 checks each answer and exits
+# make msrv    checks that the oldest Rust that Cargo.toml names, Debian 13's, builds the module
 # make bench   measures it side by side with what people would use instead; see bench/README.md
 # make build   target/release/libngx_http_authgear_module.so, for the nginx of Debian's packages
 #
@@ -57,7 +58,7 @@ define newline
 
 endef
 
-.PHONY: build test test-asan package test-package fuzz demo lint build-dependencies nginx clients clean \
+.PHONY: build test test-asan package test-package fuzz demo lint msrv build-dependencies nginx clients clean \
         bench bench-tool bench-peers bench-instructions bench-memory bench-report
 
 build: build-dependencies $(HEADERS)
@@ -200,6 +201,15 @@ lint: build-dependencies $(HEADERS)
 	@command -v cargo-deny >/dev/null || { \
 	    echo "installing cargo-deny (cargo)"; $(CARGO) install --quiet --locked cargo-deny; }
 	$(CARGO) deny --all-features check bans licenses sources
+
+MSRV := $(CURDIR)/build/rust
+MSRV_NAMED := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+msrv: build-dependencies $(HEADERS)
+	$(call install,patchelf)
+	packaging/debian-rust.sh trixie $(MSRV)
+	$(MSRV)/bin/rustc --version | grep -F 'rustc $(MSRV_NAMED).'
+	$(NGINX_ENV) PATH="$(MSRV)/bin:$$PATH" \
+	    cargo check --release --locked --target-dir $(MSRV)/target
 
 clean:
 	rm -rf build

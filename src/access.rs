@@ -201,8 +201,7 @@ fn deny(
 ) -> Status {
     let reason = denial.reason.as_str();
     if location.dry_run() {
-        let message = format_args!("authgear would deny access: {reason}");
-        request.log().write(Level::Info, message);
+        request.log().write(Level::Info, format_args!("authgear would deny access: {reason}"));
         return Status::Declined;
     }
     request.log().write(Level::Info, format_args!("authgear denied access: {reason}"));

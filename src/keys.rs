@@ -216,8 +216,7 @@ impl Keys {
             }
         }
         if !lead.store(now(), NEVER, &published.encode()) {
-            let message = format_args!("authgear keys are too large for shared memory");
-            self.log(Level::Error, message);
+            self.log(Level::Error, format_args!("authgear keys are too large for shared memory"));
         }
         self.map.header().keys_changed();
     }
@@ -233,17 +232,18 @@ impl Keys {
         worker::metrics(&self.project).fetched(Some(set.len()), nginx::unix_time().as_secs());
         let url = &server.url;
         if before.failures > 0 {
-            let message = format_args!("authgear keys are fetched again from \"{url}\"");
-            self.log(Level::Notice, message);
+            self.log(Level::Notice, format_args!("authgear keys are fetched again from \"{url}\""));
         }
         let is_new = |(_, document): &(u64, Vec<u8>)| document != set.to_json().as_bytes();
         if before.keys.as_ref().is_none_or(is_new) {
             let level = if skipped > 0 { Level::Warn } else { Level::Notice };
             let keys = set.len();
-            let message = format_args!(
-                "authgear keys changed: {keys} can be used and {skipped} cannot, of \"{url}\""
+            self.log(
+                level,
+                format_args!(
+                    "authgear keys changed: {keys} can be used and {skipped} cannot, of \"{url}\""
+                ),
             );
-            self.log(level, message);
         }
     }
 
@@ -255,8 +255,10 @@ impl Keys {
         }
         let url = &server.url;
         let what = if before.keys.is_some() { "the last ones are kept" } else { "there are none" };
-        let message = format_args!("authgear keys not fetched, {what}: {why}, jwks_url: \"{url}\"");
-        self.log(Level::Error, message);
+        self.log(
+            Level::Error,
+            format_args!("authgear keys not fetched, {what}: {why}, jwks_url: \"{url}\""),
+        );
     }
 
     fn log(&self, level: Level, message: core::fmt::Arguments<'_>) {

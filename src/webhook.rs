@@ -30,8 +30,9 @@ impl Content for Webhook {
         let signature = lookup::header(request, SIGNATURE.as_bytes()).unwrap_or_default();
         if !webhook.secret.verify(body, signature) {
             let what = if signature.is_empty() { "no" } else { "a wrong" };
-            let message = format_args!("authgear webhook with {what} signature");
-            request.log().write(Level::Warn, message);
+            request
+                .log()
+                .write(Level::Warn, format_args!("authgear webhook with {what} signature"));
             worker::count(|metrics| metrics.event(Outcome::Forged));
             return Reply::Status(401);
         }
@@ -42,8 +43,10 @@ impl Content for Webhook {
                 (Outcome::Handled, 204)
             }
             Err(NoEvent) => {
-                let message = format_args!("authgear webhook with a body that is no event");
-                request.log().write(Level::Warn, message);
+                request.log().write(
+                    Level::Warn,
+                    format_args!("authgear webhook with a body that is no event"),
+                );
                 (Outcome::Invalid, 400)
             }
         };

@@ -108,8 +108,10 @@ pub fn count(count: impl FnOnce(&Metrics)) {
 pub fn purge(subjects: &[Subject<'_>]) {
     let Some(own) = own() else { return };
     if !own.locked(|own| own.purges.purge(subjects)) {
-        let message = format_args!("too many authgear purges to keep apart: everything was purged");
-        Log::cycle().write(Level::Notice, message);
+        Log::cycle().write(
+            Level::Notice,
+            format_args!("too many authgear purges to keep apart: everything was purged"),
+        );
     }
 }
 

@@ -1,6 +1,7 @@
 //! One line in the log per outage, not one per request.
 
 use core::cell::Cell;
+use core::fmt;
 use core::time::Duration;
 
 use super::Failure;
@@ -28,11 +29,7 @@ impl Outage {
             return;
         }
         self.logged.set(Some(now));
-        let message = format_args!("authgear resolver failed: {failure}");
-        match self.silent.take() {
-            0 => line(Level::Error, project, message),
-            n => line(Level::Error, project, format_args!("{message} ({n} failures not logged)")),
-        }
+        self.line(Level::Error, project, format_args!("authgear resolver failed: {failure}"));
     }
 
     /// A look-up was not even tried.
@@ -45,16 +42,18 @@ impl Outage {
         if !self.failing.replace(false) {
             return;
         }
-        let message = format_args!("authgear resolver answers again");
-        match self.silent.take() {
-            0 => line(Level::Notice, project, message),
-            n => line(Level::Notice, project, format_args!("{message} ({n} failures not logged)")),
-        }
+        self.line(Level::Notice, project, format_args!("authgear resolver answers again"));
     }
-}
 
-fn line(level: Level, project: &Project, message: core::fmt::Arguments<'_>) {
-    let Project { name, resolver, .. } = project;
-    let context = format_args!("{message}, project: \"{name}\", resolver: \"{resolver}\"");
-    Log::cycle().write(level, context);
+    fn line(&self, level: Level, project: &Project, message: fmt::Arguments<'_>) {
+        let not_logged = match self.silent.take() {
+            0 => String::new(),
+            n => format!(" ({n} failures not logged)"),
+        };
+        let Project { name, resolver, .. } = project;
+        Log::cycle().write(
+            level,
+            format_args!("{message}{not_logged}, project: \"{name}\", resolver: \"{resolver}\""),
+        );
+    }
 }

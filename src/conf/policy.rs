@@ -101,11 +101,13 @@ impl LocationConf {
             _ => None,
         });
         if let (Some(method), Mode::Resolver) = (method, self.mode()) {
-            let message = format_args!(
-                "\"amr={method}\" hardly ever holds: Authgear's resolver leaves \
-                 x-authgear-session-amr empty"
+            cf.warn_at(
+                place,
+                format_args!(
+                    "\"amr={method}\" hardly ever holds: Authgear's resolver leaves \
+                     x-authgear-session-amr empty"
+                ),
             );
-            cf.warn_at(place, message);
         }
     }
 }

@@ -406,8 +406,7 @@ fn settings_of(profile: &Profile) -> Vec<String> {
 /// Warns of a server that is asked, with credentials, by who knows which way.
 pub(super) fn warn_if_exposed(cf: &Conf<'_>, url: &Url, place: &Place) {
     if url.is_exposed() {
-        let message = format_args!("credentials are sent to \"{url}\" in clear: use https");
-        cf.warn_at(place, message);
+        cf.warn_at(place, format_args!("credentials are sent to \"{url}\" in clear: use https"));
     }
 }
 

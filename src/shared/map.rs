@@ -141,10 +141,13 @@ impl<H: HasMap> Map<H> {
             let result = body(&mut zone);
             if zone.emptied() {
                 header.generation.fetch_add(1, Ordering::AcqRel);
-                let message = format_args!(
-                    "authgear zone emptied: a process died while changing it, or it was damaged"
+                Log::cycle().write(
+                    Level::Warn,
+                    format_args!(
+                        "authgear zone emptied: a process died while changing it, \
+                         or it was damaged"
+                    ),
                 );
-                Log::cycle().write(Level::Warn, message);
             }
             Some(result)
         })
