@@ -58,7 +58,7 @@ define newline
 
 endef
 
-.PHONY: build test test-asan package test-package fuzz demo lint msrv build-dependencies nginx clients clean \
+.PHONY: build test test-asan package test-package test-reproducible fuzz demo lint msrv build-dependencies nginx clients clean \
         bench bench-tool bench-peers bench-instructions bench-memory bench-report
 
 build: build-dependencies $(HEADERS)
@@ -121,16 +121,17 @@ test-asan: build-dependencies nginx clients
 	        direct && /libngx_http_authgear/ { print FILENAME; exit }' $(ASAN_REPORTS)/* 2>/dev/null); \
 	if [ -n "$$found" ]; then cat $$found; exit 1; fi; echo "no report of AddressSanitizer"
 
-# build/package/*.deb: the module for Debian's nginx, as Debian packages its own.
-PACKAGE := build/package
-package: build
+# build/package/*.deb: the module for Debian's nginx, as Debian packages its own, built of what is
+# committed. Where it is built cannot be told from it.
+PACKAGE := $(CURDIR)/build/package
+package: build-dependencies
 	$(call install,debhelper dpkg-dev lintian nginx-dev)
 	rm -rf $(PACKAGE) && mkdir -p $(PACKAGE)/source
 	git archive HEAD | tar -x -C $(PACKAGE)/source
-	cp -r packaging/debian $(PACKAGE)/source/debian
+	cp -r $(PACKAGE)/source/packaging/debian $(PACKAGE)/source/debian
 	cd $(PACKAGE)/source && \
-	    TARGET=$(abspath $(TARGET)) dpkg-buildpackage --build=binary --no-check-builddeps \
-	    --unsigned-source --unsigned-changes >../build.log 2>&1 || { cat ../build.log; exit 1; }
+	    dpkg-buildpackage --build=binary --no-check-builddeps --unsigned-source \
+	    --unsigned-changes >../build.log 2>&1 || { cat ../build.log; exit 1; }
 	rm -rf $(PACKAGE)/source
 	lintian --fail-on warning --tag-display-limit 0 $(PACKAGE)/*.changes
 	@ls $(PACKAGE)/*.deb
@@ -138,6 +139,14 @@ package: build
 # Installs it, and takes it away again.
 test-package: package nginx
 	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo packaging/test-package.sh
+
+# Builds it twice, in two folders with two Cargo homes: byte for byte the same.
+test-reproducible: package
+	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	    CARGO_HOME=$$dir/cargo PATH="$${CARGO_HOME:-$$HOME/.cargo}/bin:$$PATH" \
+	    $(MAKE) --no-print-directory package PACKAGE=$$dir/another/folder/package && \
+	    for deb in $(PACKAGE)/*.deb; do cmp $$deb $$dir/another/folder/package/$${deb##*/}; done && \
+	    echo "the packages are the same, byte for byte"
 
 # Each fuzz target for so long, from the seeds and from what was found before.
 SECONDS ?= 60
