@@ -164,6 +164,12 @@ impl Request {
         // SAFETY: a valid request whose answer has not begun; the buffer and its chain live in
         // its pool, and the media type is static.
         unsafe {
+            // Once the header is sent, there can be no other answer.
+            let buf = ngx_create_temp_buf((*r).pool, body.len().max(1));
+            let chain = ngx_alloc_chain_link((*r).pool);
+            if buf.is_null() || chain.is_null() {
+                return Err(Failed);
+            }
             let out = &mut (*r).headers_out;
             out.status = nginx_sys::NGX_HTTP_OK as usize;
             out.content_length_n = body.len() as off_t;
@@ -173,11 +179,6 @@ impl Request {
             let rc = ngx_http_send_header(r);
             if rc != NGX_OK as ngx_int_t || self.is_head() {
                 return Ok(rc);
-            }
-            let buf = ngx_create_temp_buf((*r).pool, body.len().max(1));
-            let chain = ngx_alloc_chain_link((*r).pool);
-            if buf.is_null() || chain.is_null() {
-                return Err(Failed);
             }
             ptr::copy_nonoverlapping(body.as_ptr(), (*buf).pos, body.len());
             (*buf).last = (*buf).pos.add(body.len());
