@@ -4,10 +4,11 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use support::{eventually, get, Backend, FakeAuthgear, Fault, User};
+use support::{eventually, get, Backend, FakeAuthgear, Fault, User, DEADLINE};
 
 use crate::project::{project, project_at, verdict, TELLING};
 use crate::site::{identity_of, site};
@@ -125,4 +126,48 @@ fn answers_may_come_in_crumbs() {
     assert_eq!(verdict(&answer), "valid ok resolver");
     assert_eq!(answer.echo().header("x-authgear-user-id"), Some("alice"));
     crumbs.join().expect("the resolver");
+}
+
+/// A server that always sends a little more, and never all, is given up at the deadline.
+#[test]
+fn answers_that_never_end_are_not_waited_for() {
+    const BEGUN: &str = "HTTP/1.1 200 OK\r\nX-Authgear-Session-Valid: true\r\n";
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    for (what, begun, crumb) in [
+        ("status", "HTTP/1.1 2", "0"),
+        ("header", BEGUN, "X-A: 1\r\n"),
+        ("name", BEGUN, "x"),
+        ("body", "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", "x"),
+        ("chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"),
+        ("interim answer", "", "HTTP/1.1 100 Continue\r\n\r\n"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let resolver = format!("http://{}/", listener.local_addr().expect("an address"));
+        let nginx = site(&authgear, &backend)
+            .http(project_at("p", &authgear, &resolver, "timeout 400ms; max_fails 0;"))
+            .server(TELLING)
+            .server("location / { authgear p; proxy_pass http://%%BACKEND%%; }")
+            .start();
+        let (gone, pace) = mpsc::channel::<()>();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            stream.set_nodelay(true).expect("TCP_NODELAY");
+            let mut sent = stream.write_all(begun.as_bytes());
+            // A crumb now and then, until nginx has closed the connection.
+            while sent.is_ok() && pace.recv_timeout(Duration::from_millis(20)).is_err() {
+                sent = stream.write_all(crumb.as_bytes());
+            }
+            sent.is_err()
+        });
+        let begin = Instant::now();
+        let answer = get(&nginx, "/").bearer("token").send();
+        let took = begin.elapsed();
+        assert_eq!(answer.status, 503, "{what}");
+        let verdict = verdict(&answer);
+        assert_eq!(verdict, "error timeout resolver", "{what}");
+        assert!(took < Duration::from_secs(4), "{what}: {took:?}");
+        assert!(eventually(DEADLINE, || server.is_finished()), "{what}");
+        assert!(server.join().expect("the server"), "{what}");
+        drop(gone);
+    }
 }

@@ -30,6 +30,7 @@ mod migration;
 mod outage;
 mod outage_log;
 mod packaging;
+mod phases;
 mod project;
 mod purge;
 mod real_clients;

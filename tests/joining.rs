@@ -38,7 +38,7 @@ fn start_all(nginx: &Nginx, requests: impl IntoIterator<Item = Request>) -> Vec<
 /// A worker accepts connections, and handles events, in their order: when this is answered,
 /// whatever was sent before has been read.
 #[track_caller]
-fn await_marker(to: &impl ToAddr) {
+pub(crate) fn await_marker(to: &impl ToAddr) {
     assert_eq!(get(to, "/marker").send().status, 204);
 }
 

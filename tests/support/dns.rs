@@ -11,7 +11,7 @@ use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
 use crate::runtime::runtime;
-use crate::wait::Watched;
+use crate::wait::{Gate, Watched};
 
 /// A running server. It stops when dropped. Names it was not told of do not exist.
 pub struct FakeDns {
@@ -43,6 +43,8 @@ enum Says {
     Addresses(Vec<IpAddr>, u32),
     Code(RCODE),
     Nothing,
+    /// What follows, once the gate is open.
+    Held(Gate, Box<Says>),
 }
 
 impl FakeDns {
@@ -78,6 +80,12 @@ impl FakeDns {
         self.say(name, Says::Nothing);
     }
 
+    /// As [`set`](Self::set); queries are answered once the gate is open.
+    pub fn hold(&self, name: &str, gate: &Gate, addresses: &[IpAddr]) {
+        let says = Says::Addresses(addresses.to_vec(), 300);
+        self.say(name, Says::Held(gate.clone(), Box::new(says)));
+    }
+
     /// How many queries came, of A and AAAA together.
     pub fn queries(&self) -> usize {
         self.state.read(|state| state.queries.len())
@@ -98,30 +106,43 @@ impl FakeDns {
 }
 
 async fn serve(socket: UdpSocket, state: Arc<Watched<State>>) {
+    let socket = Arc::new(socket);
     let mut buffer = [0; 4096];
     loop {
         let Ok((len, from)) = socket.recv_from(&mut buffer).await else { continue };
-        if let Some(answer) = answer(&buffer[..len], &state) {
-            // Who asked may be gone.
-            let _ = socket.send_to(&answer, from).await;
-        }
+        let (query, socket, state) = (buffer[..len].to_vec(), socket.clone(), state.clone());
+        tokio::spawn(async move {
+            let Some((name, kind)) = question(&query) else { return };
+            let mut says = state.update(|state| {
+                state.queries.push((name.clone(), kind));
+                state.names.get(&name).cloned().unwrap_or(Says::Code(RCODE::NameError))
+            });
+            while let Says::Held(gate, then) = says {
+                gate.pass().await;
+                says = *then;
+            }
+            if let Some(answer) = answer(&query, kind, says) {
+                // Who asked may be gone.
+                let _ = socket.send_to(&answer, from).await;
+            }
+        });
     }
 }
 
-fn answer(query: &[u8], state: &Watched<State>) -> Option<Vec<u8>> {
+fn question(query: &[u8]) -> Option<(String, TYPE)> {
+    let query = Packet::parse(query).ok()?;
+    let question = query.questions.first()?;
+    let QTYPE::TYPE(kind) = question.qtype else { return None };
+    Some((question.qname.to_string().to_ascii_lowercase(), kind))
+}
+
+fn answer(query: &[u8], kind: TYPE, says: Says) -> Option<Vec<u8>> {
     let query = Packet::parse(query).ok()?;
     let question = query.questions.first()?.clone();
-    let name = question.qname.to_string().to_ascii_lowercase();
-    let QTYPE::TYPE(kind) = question.qtype else { return None };
-    let says = state.update(|state| {
-        state.queries.push((name.clone(), kind));
-        state.names.get(&name).cloned().unwrap_or(Says::Code(RCODE::NameError))
-    });
-
     let mut reply = Packet::new_reply(query.id());
     reply.set_flags(PacketFlag::RECURSION_DESIRED | PacketFlag::RECURSION_AVAILABLE);
     match says {
-        Says::Nothing => return None,
+        Says::Nothing | Says::Held(..) => return None,
         Says::Code(code) => *reply.rcode_mut() = code,
         Says::Addresses(addresses, ttl) => {
             reply.answers = addresses

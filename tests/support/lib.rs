@@ -35,7 +35,7 @@
 //! - [`get`] makes a [`Request`], sent byte for byte: `send()`, `start()` (the answer is for
 //!   later), `send_and_leave()`, `send_h2()`. [`Connection`] and [`H2`] take several,
 //!   [`WebSocket`] upgrades.
-//! - [`FakeDns`], [`Ca`] and [`ServerIdentity`], [`RefusedAddr`] and [`SilentAddr`].
+//! - [`FakeDns`], [`Ca`] and [`ServerIdentity`], [`RefusedAddr`] and [`SilentAddr`], [`Sluice`].
 //!
 //! Environment: `AUTHGEAR_MODULE` (the module's file, otherwise `target/release`),
 //! `AUTHGEAR_NGINX` (the nginx to run, otherwise the one in `PATH`), `AUTHGEAR_TESTS_KEEP` (keep
@@ -53,6 +53,7 @@ mod random;
 mod recorded;
 mod runtime;
 mod server;
+mod sluice;
 mod stream;
 mod table;
 mod tls;
@@ -67,6 +68,7 @@ pub use dns::FakeDns;
 pub use net::{RefusedAddr, SilentAddr, ToAddr};
 pub use nginx::{Builder, ConfigTest, Nginx};
 pub use recorded::Recorded;
+pub use sluice::Sluice;
 pub use table::{decision_table, Case, Expect};
 pub use tls::{Ca, ServerIdentity};
 pub use wait::{eventually, Gate, Watched, DEADLINE};
