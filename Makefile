@@ -2,6 +2,7 @@
 # make test-asan    runs the integration tests with AddressSanitizer and LeakSanitizer
 # make fuzz SECONDS=60    runs each fuzz target so long
 # make package      builds the .deb for the nginx of Debian's packages
+# make image        builds a Docker image of nginx with it
 # make demo    shows it at work; make demo ONCE=1 checks each answer and exits
 # make msrv    checks that the oldest Rust that Cargo.toml names, Debian 13's, builds the module
 # make bench   measures it side by side with what people would use instead; see bench/README.md
@@ -58,7 +59,7 @@ define newline
 
 endef
 
-.PHONY: build test test-asan package test-package test-reproducible fuzz demo lint msrv build-dependencies nginx clients clean \
+.PHONY: build test test-asan package test-package test-reproducible image test-image fuzz demo lint msrv build-dependencies nginx clients clean \
         bench bench-tool bench-peers bench-instructions bench-memory bench-report
 
 build: build-dependencies $(HEADERS)
@@ -147,6 +148,23 @@ test-reproducible: package
 	    $(MAKE) --no-print-directory package PACKAGE=$$dir/another/folder/package && \
 	    for deb in $(PACKAGE)/*.deb; do cmp $$deb $$dir/another/folder/package/$${deb##*/}; done && \
 	    echo "the packages are the same, byte for byte"
+
+# A Docker image of what is committed; ENGINE may be another that builds as Docker does.
+ENGINE ?= docker
+IMAGE ?= nginx-authgear
+DEBIAN ?= bookworm
+CONTEXT := build/image
+image:
+	rm -rf $(CONTEXT) && mkdir -p $(CONTEXT)
+	git archive HEAD | tar -x -C $(CONTEXT)
+	$(ENGINE) build --build-arg DEBIAN=$(DEBIAN) -f $(CONTEXT)/packaging/Dockerfile -t $(IMAGE) \
+	    $(CONTEXT)
+	rm -rf $(CONTEXT)
+
+# Builds it with what Debian has, without Docker or a registry, and runs it.
+test-image:
+	$(call install,buildah debootstrap curl)
+	sudo=; [ "$$(id -u)" = 0 ] || sudo="sudo -E"; $$sudo packaging/test-image.sh build/test-image
 
 # Each fuzz target for so long, from the seeds and from what was found before.
 SECONDS ?= 60
