@@ -5,6 +5,7 @@
 # make image        builds a Docker image of nginx with it
 # make demo    shows it at work; make demo ONCE=1 checks each answer and exits
 # make msrv    checks that the oldest Rust that Cargo.toml names, Debian 13's, builds the module
+# make advisories   asks RustSec's database about the dependencies
 # make bench   measures it side by side with what people would use instead; see bench/README.md
 # make build   target/release/libngx_http_authgear_module.so, for the nginx of Debian's packages
 #
@@ -59,7 +60,7 @@ define newline
 
 endef
 
-.PHONY: build test test-asan package test-package test-reproducible image test-image fuzz demo lint msrv build-dependencies nginx clients clean \
+.PHONY: build test test-asan package test-package test-reproducible image test-image fuzz demo lint msrv advisories build-dependencies nginx clients clean \
         bench bench-tool bench-peers bench-instructions bench-memory bench-report
 
 build: build-dependencies $(HEADERS)
@@ -228,6 +229,10 @@ lint: build-dependencies $(HEADERS)
 	@command -v cargo-deny >/dev/null || { \
 	    echo "installing cargo-deny (cargo)"; $(CARGO) install --quiet --locked cargo-deny; }
 	$(CARGO) deny --all-features check bans licenses sources
+
+# Known vulnerabilities of dependencies: needs RustSec's advisory database, of GitHub.
+advisories:
+	$(CARGO) deny --all-features check advisories
 
 MSRV := $(CURDIR)/build/rust
 MSRV_NAMED := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
