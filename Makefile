@@ -1,6 +1,7 @@
 # make test    builds the module and runs every test, installing what is missing first
 # make test-asan    runs the integration tests with AddressSanitizer and LeakSanitizer
 # make fuzz SECONDS=60    runs each fuzz target so long
+# make soak SECONDS=600    checks every answer of so long under kills, reloads and outages
 # make package      builds the .deb for the nginx of Debian's packages
 # make demo    shows it at work; make demo ONCE=1 checks each answer and exits
 # make bench   measures it side by side with what people would use instead; see bench/README.md
@@ -57,7 +58,7 @@ define newline
 
 endef
 
-.PHONY: build test test-asan package test-package fuzz demo lint build-dependencies nginx clients clean \
+.PHONY: build test test-asan package test-package fuzz soak demo lint build-dependencies nginx clients clean \
         bench bench-tool bench-peers bench-instructions bench-memory bench-report
 
 build: build-dependencies $(HEADERS)
@@ -150,6 +151,12 @@ fuzz: build-dependencies
 	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -O $$target corpus/$$target seeds/$$target -- \
 	        -max_total_time=$(SECONDS) -timeout=5 -verbosity=0 || exit 1; \
 	done
+
+# SEED= repeats the plan of an earlier one, which it has told.
+soak: SECONDS = 600
+soak: build nginx
+	$(TEST_ENV) $(CARGO) run --quiet --locked -p authgear-tests --bin soak -- \
+	    --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 demo: build nginx
 	$(TEST_ENV) $(CARGO) run --quiet --locked -p authgear-tests --bin demo -- \
