@@ -15,11 +15,11 @@ const GROWTH: u64 = 8 << 10;
 const GROWTH_OF_ONE: u64 = 4 << 10;
 /// Per worker and project: connections to the resolver that are kept.
 const KEPT: usize = 16;
-const LOG: u64 = 8 << 20;
+const LOG: u64 = 4 << 20;
 /// More than clients, look-ups and requests to the backend can have open at a time.
 const FILES: usize = 300;
 
-/// The most that there was, of master and workers.
+/// Of the master, and the most of any worker.
 #[derive(Clone, Copy, Debug, Default)]
 struct Taken {
     /// In kB.
@@ -33,9 +33,11 @@ pub struct Bounds {
     idle_files: usize,
     warm: Option<Taken>,
     most: Taken,
+    /// Workers, and their memory.
     calm: Vec<(u32, u64)>,
     look_ups: u64,
     key_fetches: u64,
+    /// Bytes.
     log: u64,
 }
 

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bounds::Bounds;
-use model::{Periods, Trouble, FRESH, PLACES, PROJECTS};
+use model::{Trouble, FRESH, PLACES};
 use world::World;
 
 fn main() -> ExitCode {
@@ -106,15 +106,8 @@ fn summary(world: &World, bounds: &Bounds) -> String {
         let outcomes: Vec<_> = outcomes.iter().map(|(of, n)| format!("{of}: {n}")).collect();
         lines.push(format!("{what:<28} {}", outcomes.join(", ")));
     }
-    let Trouble { outages, blanks, kills, reloads } = &world.trouble;
-    let both = |periods: &[Periods; PROJECTS.len()]| periods[0].count() + periods[1].count();
-    lines.push(format!(
-        "kills: {}, reloads: {}, outages: {}, times of blank answers: {}",
-        kills.count(),
-        reloads.count(),
-        both(outages),
-        both(blanks),
-    ));
+    let Trouble { kills, reloads, .. } = &world.trouble;
+    lines.push(format!("kills: {}, reloads: {}", kills.count(), reloads.count()));
     lines.push(bounds.summary());
     lines.join("\n")
 }

@@ -83,7 +83,7 @@ fn fault(chance: &mut Chance) -> Fault {
             Fault::Oversized { header: 10, body: 100_000 },
             Fault::Hang,
             Fault::HangAfter(60),
-            Fault::Slowly(Duration::from_millis(50)),
+            Fault::Slowly { step: 1, pause: Duration::from_millis(50) },
             Fault::SilentBlank,
         ])
         .clone()
@@ -91,10 +91,19 @@ fn fault(chance: &mut Chance) -> Fault {
 
 fn outages(world: &World, chance: &mut Chance, project: usize) {
     let authgear = &world.authgears[project];
-    while !world.over_within(chance.millis(500, 5000)) {
-        let (refuses, fault) = (chance.one_in(10), fault(chance));
+    while !world.over_within(chance.millis(300, 3000)) {
+        let (slow, refuses, fault) = (chance.one_in(3), chance.one_in(10), fault(chance));
         let time = chance.millis(300, 5000);
+        if slow {
+            // No trouble at all, but much happens before there is an answer.
+            authgear.inject(Fault::Slowly { step: usize::MAX, pause: chance.millis(10, 300) });
+            world.over_within(time);
+            authgear.clear();
+            world.count("Authgear", "slow for a while");
+            continue;
+        }
         let blank = matches!(fault, Fault::SilentBlank) && !refuses;
+        world.count("Authgear", if blank { "blank for a while" } else { "out for a while" });
         let periods = if blank { &world.trouble.blanks } else { &world.trouble.outages };
         periods[project].begin();
         if refuses {

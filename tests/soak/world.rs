@@ -101,8 +101,13 @@ impl World {
 
     pub fn ask_anything(&self, chance: &mut Chance) -> Ask {
         let passing = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
-        let known =
-            if chance.one_in(4) && !passing.is_empty() { &*passing } else { &self.standing };
+        // Most of all who is about to end.
+        let last = &passing[passing.len().saturating_sub(8)..];
+        let known = match chance.below(8) {
+            0 if !last.is_empty() => last,
+            1 if !last.is_empty() => &passing,
+            _ => &self.standing,
+        };
         let credential = chance.of(known).clone();
         drop(passing);
         let foreign = usize::from(chance.one_in(6));

@@ -29,8 +29,12 @@ pub enum Fault {
     HangAfter(usize),
     /// The normal answer, as it stood when the request came, once the gate is open.
     Gate(Gate),
-    /// The normal answer, byte by byte with so much time between.
-    Slowly(Duration),
+    /// The normal answer, as it stood when the request came, so many bytes at a time and each
+    /// time after a pause.
+    Slowly {
+        step: usize,
+        pause: Duration,
+    },
     /// The normal headers with this chunked body.
     Chunked(Vec<u8>),
     /// The normal headers with this body and its length.
@@ -73,7 +77,7 @@ pub(crate) fn apply(fault: Option<Fault>, mut answer: Answer, method: &str) -> (
 
     let Some(fault) = fault else { return whole(answer) };
     match fault {
-        Fault::Gate(_) | Fault::Slowly(_) => whole(answer),
+        Fault::Gate(_) | Fault::Slowly { .. } => whole(answer),
         Fault::Status(status) => whole(Answer::text(status, &format!("status {status}"))),
         Fault::StatusBody(status, body) => whole(Answer { body, ..Answer::text(status, "") }),
         Fault::Headers(mut headers) => {

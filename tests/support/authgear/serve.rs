@@ -108,8 +108,8 @@ pub(crate) async fn serve(tcp: TcpStream, connection: Connection, shared: Arc<Sh
                 () = stream.left(&mut buffer) => return,
             }
         }
-        let pause = match &fault {
-            Some(Fault::Slowly(pause)) => Some(*pause),
+        let pace = match &fault {
+            Some(Fault::Slowly { step, pause }) => Some((*step, *pause)),
             _ => None,
         };
         let (bytes, after) = apply(fault, answer, &method);
@@ -120,7 +120,7 @@ pub(crate) async fn serve(tcp: TcpStream, connection: Connection, shared: Arc<Sh
         if after == After::KeepAlive {
             connection.enter(Phase::Answering);
         }
-        if write(&mut stream, &bytes, pause).await.is_err() {
+        if write(&mut stream, &bytes, pace).await.is_err() {
             return;
         }
         match after {
@@ -135,15 +135,20 @@ pub(crate) async fn serve(tcp: TcpStream, connection: Connection, shared: Arc<Sh
     }
 }
 
-async fn write(stream: &mut Stream, bytes: &[u8], pause: Option<Duration>) -> io::Result<()> {
-    let Some(pause) = pause else {
+/// Writes all at once, or as many bytes at a time as `pace` says, each time after its pause.
+async fn write(
+    stream: &mut Stream,
+    bytes: &[u8],
+    pace: Option<(usize, Duration)>,
+) -> io::Result<()> {
+    let Some((step, pause)) = pace else {
         stream.write_all(bytes).await?;
         return stream.flush().await;
     };
-    for byte in bytes.chunks(1) {
-        stream.write_all(byte).await?;
-        stream.flush().await?;
+    for part in bytes.chunks(step) {
         sleep(pause).await;
+        stream.write_all(part).await?;
+        stream.flush().await?;
     }
     Ok(())
 }
