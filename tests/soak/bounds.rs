@@ -76,7 +76,7 @@ impl Bounds {
         let log = fs::metadata(world.nginx.dir().join("logs/error.log"));
         self.log = log.map_or(0, |log| log.len());
 
-        // Each of two projects is asked once per cooldown, and once more when it fails at once.
+        // Twice what a cooldown of a second allows two projects, and some to begin with.
         let key_fetches = 4 * (elapsed.as_secs() + 10);
         let mut rules = vec![
             (
