@@ -1,6 +1,7 @@
 # make test    builds the module and runs every test, installing what is missing first
 # make test-asan    runs the integration tests with AddressSanitizer and LeakSanitizer
 # make fuzz SECONDS=60    runs each fuzz target so long
+# make soak SECONDS=600    checks every answer of so long under kills, reloads and outages
 # make package      builds the .deb for the nginx of Debian's packages
 # make image        builds a Docker image of nginx with it
 # make demo    shows it at work; make demo ONCE=1 checks each answer and exits
@@ -60,7 +61,8 @@ define newline
 
 endef
 
-.PHONY: build test test-asan package test-package test-reproducible image test-image fuzz demo lint msrv advisories build-dependencies nginx clients clean \
+.PHONY: build build-dependencies nginx clients clean lint msrv advisories \
+        test test-asan fuzz soak package test-package test-reproducible image test-image demo \
         bench bench-tool bench-peers bench-instructions bench-memory bench-report
 
 build: build-dependencies $(HEADERS)
@@ -179,6 +181,12 @@ fuzz: build-dependencies
 	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -O $$target corpus/$$target seeds/$$target -- \
 	        -max_total_time=$(SECONDS) -timeout=5 -verbosity=0 || exit 1; \
 	done
+
+# SEED= repeats the plan of an earlier one, which it has told.
+soak: SECONDS = 600
+soak: build nginx
+	$(TEST_ENV) $(CARGO) run --quiet --locked -p authgear-tests --bin soak -- \
+	    --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 demo: build nginx
 	$(TEST_ENV) $(CARGO) run --quiet --locked -p authgear-tests --bin demo -- \

@@ -119,6 +119,10 @@ impl Log {
         self.0.read(Vec::clone)
     }
 
+    pub(crate) fn take(&self) -> Vec<Recorded> {
+        self.0.update(std::mem::take)
+    }
+
     pub(crate) fn count(&self, counts: fn(&Recorded) -> bool) -> usize {
         self.0.read(|log| log.iter().filter(|request| counts(request)).count())
     }

@@ -1,6 +1,7 @@
 //! What can go wrong with an answer.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use super::resolver::{date, Answer};
 use crate::http1::response;
@@ -28,6 +29,12 @@ pub enum Fault {
     HangAfter(usize),
     /// The normal answer, as it stood when the request came, once the gate is open.
     Gate(Gate),
+    /// The normal answer, as it stood when the request came, so many bytes at a time and each
+    /// time after a pause.
+    Slowly {
+        step: usize,
+        pause: Duration,
+    },
     /// The normal headers with this chunked body.
     Chunked(Vec<u8>),
     /// The normal headers with this body and its length.
@@ -70,7 +77,7 @@ pub(crate) fn apply(fault: Option<Fault>, mut answer: Answer, method: &str) -> (
 
     let Some(fault) = fault else { return whole(answer) };
     match fault {
-        Fault::Gate(_) => whole(answer),
+        Fault::Gate(_) | Fault::Slowly { .. } => whole(answer),
         Fault::Status(status) => whole(Answer::text(status, &format!("status {status}"))),
         Fault::StatusBody(status, body) => whole(Answer { body, ..Answer::text(status, "") }),
         Fault::Headers(mut headers) => {

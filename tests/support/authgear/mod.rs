@@ -294,6 +294,11 @@ impl FakeAuthgear {
         self.shared.log.all()
     }
 
+    /// The same, and forgets them: they do not count any more.
+    pub fn take_requests(&self) -> Vec<Recorded> {
+        self.shared.log.take()
+    }
+
     /// How many requests came, those for keys left out.
     pub fn hits(&self) -> usize {
         self.shared.log.count(not_jwks)

@@ -1,10 +1,13 @@
 //! One connection of the fake, from handshake to close.
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use super::fault::{apply, After, Fault, Faults};
 use super::resolver::{Answer, Authgear, Deployment};
@@ -105,6 +108,10 @@ pub(crate) async fn serve(tcp: TcpStream, connection: Connection, shared: Arc<Sh
                 () = stream.left(&mut buffer) => return,
             }
         }
+        let pace = match &fault {
+            Some(Fault::Slowly { step, pause }) => Some((*step, *pause)),
+            _ => None,
+        };
         let (bytes, after) = apply(fault, answer, &method);
         let after = if keep_alive || after != After::KeepAlive { after } else { After::Close };
         if after != After::Hang {
@@ -113,7 +120,7 @@ pub(crate) async fn serve(tcp: TcpStream, connection: Connection, shared: Arc<Sh
         if after == After::KeepAlive {
             connection.enter(Phase::Answering);
         }
-        if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
+        if write(&mut stream, &bytes, pace).await.is_err() {
             return;
         }
         match after {
@@ -126,4 +133,22 @@ pub(crate) async fn serve(tcp: TcpStream, connection: Connection, shared: Arc<Sh
             After::Hang => return stream.left(&mut buffer).await,
         }
     }
+}
+
+/// Writes all at once, or as many bytes at a time as `pace` says, each time after its pause.
+async fn write(
+    stream: &mut Stream,
+    bytes: &[u8],
+    pace: Option<(usize, Duration)>,
+) -> io::Result<()> {
+    let Some((step, pause)) = pace else {
+        stream.write_all(bytes).await?;
+        return stream.flush().await;
+    };
+    for part in bytes.chunks(step) {
+        sleep(pause).await;
+        stream.write_all(part).await?;
+        stream.flush().await?;
+    }
+    Ok(())
 }

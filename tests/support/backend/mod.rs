@@ -86,6 +86,11 @@ impl Backend {
         self.log.all()
     }
 
+    /// The same, and forgets them: they do not count any more.
+    pub fn take_requests(&self) -> Vec<Recorded> {
+        self.log.take()
+    }
+
     pub fn hits(&self) -> usize {
         self.log.count(|_| true)
     }

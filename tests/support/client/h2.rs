@@ -1,6 +1,7 @@
 //! HTTP/2 with prior knowledge.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -42,20 +43,23 @@ impl Drop for OpenUntilDropped {
 impl H2 {
     #[track_caller]
     pub fn open(to: &impl ToAddr) -> Self {
+        Self::try_open(to).unwrap_or_else(|error| panic!("no HTTP/2 connection: {error:?}"))
+    }
+
+    pub fn try_open(to: &impl ToAddr) -> io::Result<Self> {
         let addr = to.to_addr();
-        let opening = runtime().block_on(async {
+        let (sender, connection) = runtime().block_on(async {
             timeout(DEADLINE, async {
-                let io = TokioIo::new(TcpStream::connect(addr).await.expect("connect"));
-                handshake(TokioExecutor::new(), io).await.expect("an HTTP/2 connection")
+                let io = TokioIo::new(TcpStream::connect(addr).await?);
+                handshake(TokioExecutor::new(), io).await.map_err(io::Error::other)
             })
-            .await
-        });
-        let (sender, connection) = opening.expect("an HTTP/2 connection in time");
+            .await?
+        })?;
         let task = runtime().spawn(async {
             // What goes wrong with the connection goes wrong with each request.
             let _ = connection.await;
         });
-        Self { sender, connection: Arc::new(OpenUntilDropped(task.abort_handle())) }
+        Ok(Self { sender, connection: Arc::new(OpenUntilDropped(task.abort_handle())) })
     }
 
     /// Sends a request and reads its answer.
@@ -71,7 +75,7 @@ impl H2 {
         let (message, deadline) = (message(request), request.deadline);
         let answering = runtime().spawn(async move {
             let answer = async { read(sender.send_request(message).await?).await };
-            timeout(deadline, answer).await.expect("an answer in time")
+            timeout(deadline, answer).await?.map_err(io::Error::other)
         });
         H2Pending { answering, _connection: self.connection.clone() }
     }
@@ -80,15 +84,19 @@ impl H2 {
 /// A request that was sent over HTTP/2. Dropped, its stream is reset.
 #[derive(Debug)]
 pub struct H2Pending {
-    answering: JoinHandle<hyper::Result<Response>>,
+    answering: JoinHandle<io::Result<Response>>,
     _connection: Arc<OpenUntilDropped>,
 }
 
 impl H2Pending {
     #[track_caller]
-    pub fn wait(mut self) -> Response {
-        let answer = runtime().block_on(&mut self.answering).expect("an answer");
-        answer.unwrap_or_else(|error| panic!("no answer: {error:?}"))
+    pub fn wait(self) -> Response {
+        self.try_wait().unwrap_or_else(|error| panic!("no answer: {error:?}"))
+    }
+
+    /// Waits for the answer, or for what comes instead.
+    pub fn try_wait(mut self) -> io::Result<Response> {
+        runtime().block_on(&mut self.answering)?
     }
 }
 

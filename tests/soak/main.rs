@@ -1,0 +1,113 @@
+//! `make soak`: clients of every kind against an nginx whose workers die and whose Authgear fails,
+//! for minutes. Every answer is held against a model of what may be answered: nobody gets another
+//! one's identity, or one that was purged, no outage lets anybody in or outlasts itself, and no
+//! request is lost that plain nginx would have kept.
+
+mod bounds;
+mod chance;
+mod load;
+mod model;
+mod trouble;
+mod world;
+
+use std::env;
+use std::process::{self, ExitCode};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bounds::Bounds;
+use model::{Trouble, FRESH, PLACES};
+use world::World;
+
+fn main() -> ExitCode {
+    let (time, seed) = match arguments() {
+        Ok(arguments) => arguments,
+        Err(argument) => {
+            eprintln!("{argument:?} makes no sense; usage: soak [--seconds N] [--seed N]");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("soak: {} s, seed {seed}", time.as_secs());
+    let world = World::new();
+    let bounds = soak(&world, time, seed);
+    println!("{}", summary(&world, &bounds));
+    match world.violation() {
+        None => ExitCode::SUCCESS,
+        Some(violation) => {
+            eprintln!("soak: violated with seed {seed}: {violation}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn arguments() -> Result<(Duration, u64), String> {
+    let (mut seconds, mut seed) = (600, u64::from(process::id()));
+    let mut arguments = env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let number = arguments.next().and_then(|number| number.parse().ok());
+        match (argument.as_str(), number) {
+            ("--seconds", Some(number)) => seconds = number,
+            ("--seed", Some(number)) => seed = number,
+            _ => return Err(argument),
+        }
+    }
+    Ok((Duration::from_secs(seconds), seed))
+}
+
+fn soak(world: &World, time: Duration, seed: u64) -> Bounds {
+    let begun = Instant::now();
+    let mut bounds = Bounds::new(world);
+    thread::scope(|scope| {
+        load::start(scope, world, seed);
+        // A worker must live for long to show that it grows.
+        trouble::start(scope, world, seed, begun + time * 7 / 10);
+        let (mut warm, mut calm) = (Some(time / 5), Some(time * 8 / 10));
+        while !world.over_within(Duration::from_secs(1)) && begun.elapsed() < time {
+            if warm.take_if(|at| begun.elapsed() > *at).is_some() {
+                bounds.warm(world);
+            }
+            if calm.take_if(|at| begun.elapsed() > *at).is_some() {
+                bounds.calm(world);
+            }
+            bounds.check(world, begun.elapsed());
+        }
+        world.end();
+    });
+    if world.violation().is_none() {
+        world.guard("the end", || end(world, &mut bounds, begun));
+    }
+    bounds
+}
+
+/// All is well again: each credential counts everywhere for what it is, and nothing is left.
+fn end(world: &World, bounds: &mut Bounds, begun: Instant) {
+    trouble::recover_all(world);
+    let passing = world.passing.lock().expect("no client failed").clone();
+    for credential in world.standing.iter().chain(&passing) {
+        for (place, project) in PLACES.iter().chain([&FRESH]).flat_map(|p| [(p, 0), (p, 1)]) {
+            let ask = world.ask(place, project, Arc::clone(credential));
+            let from = Instant::now();
+            if let Some(answer) = world.insist(&ask.request(world.nginx.addr())) {
+                world.judge(&ask, from, &answer);
+            }
+        }
+    }
+    bounds.check(world, begun.elapsed());
+    bounds.check_idle(world);
+    // Fails if the error log tells of trouble.
+    world.nginx.stop();
+    world.authgears.iter().for_each(|authgear| authgear.wait_for_no_connections());
+}
+
+fn summary(world: &World, bounds: &Bounds) -> String {
+    let mut lines = Vec::new();
+    for (what, outcomes) in &*world.tally.lock().expect("no client failed") {
+        let outcomes: Vec<_> = outcomes.iter().map(|(of, n)| format!("{of}: {n}")).collect();
+        lines.push(format!("{what:<28} {}", outcomes.join(", ")));
+    }
+    let Trouble { kills, reloads, .. } = &world.trouble;
+    lines.push(format!("kills: {}, reloads: {}", kills.count(), reloads.count()));
+    lines.push(bounds.summary());
+    lines.join("\n")
+}
