@@ -17,6 +17,7 @@ mod examples;
 mod faults;
 mod forward;
 mod hosting;
+mod http3;
 mod inject;
 mod internal_location;
 mod joining;

@@ -33,8 +33,8 @@
 //! - [`Backend`]: HTTP and WebSocket, FastCGI, uwsgi, SCGI, gRPC. Answers with the request, which
 //!   [`Response::echo`] reads.
 //! - [`get`] makes a [`Request`], sent byte for byte: `send()`, `start()` (the answer is for
-//!   later), `send_and_leave()`, `send_h2()`. [`Connection`] and [`H2`] take several,
-//!   [`WebSocket`] upgrades.
+//!   later), `send_and_leave()`, `send_h2()`, `send_h3()`. [`Connection`], [`H2`] and [`H3`] take
+//!   several, [`WebSocket`] upgrades.
 //! - [`FakeDns`], [`Ca`] and [`ServerIdentity`], [`RefusedAddr`] and [`SilentAddr`].
 //!
 //! Environment: `AUTHGEAR_MODULE` (the module's file, otherwise `target/release`),
@@ -61,7 +61,9 @@ mod ws;
 
 pub use authgear::{unix_now, FakeAuthgear, FakeAuthgearBuilder, Fault, SigningKey, Token, User};
 pub use backend::Backend;
-pub use client::{get, Connection, H2Pending, Pending, Request, Response, WebSocket, H2};
+pub use client::{
+    get, Connection, H2Pending, H3Pending, Pending, Request, Response, WebSocket, H2, H3,
+};
 pub use crypto::{sha256, webhook_signature};
 pub use dns::FakeDns;
 pub use net::{RefusedAddr, SilentAddr, ToAddr};

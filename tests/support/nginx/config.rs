@@ -1,9 +1,10 @@
 //! What an nginx of a test is made of.
 
 use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,7 @@ use super::process::{command, Nginx};
 /// |---|---|
 /// | `%%PORT%%`, `%%PORT2%%`, ... | the port of the server, and of each extra listening socket |
 /// | `%%ADDR%%`, `%%ADDR2%%`, ... | its address with the port, for `listen` |
+/// | `%%QUIC%%` | the address for HTTP/3, if there is one |
 /// | `%%DIR%%` | the prefix directory, absolute |
 /// | `%%MODULE%%` | the module's file |
 /// | `%%NAME%%` | what [`var`](Self::var) set |
@@ -35,6 +37,7 @@ pub struct Builder {
     error_level: String,
     with_module: bool,
     extra: Vec<IpAddr>,
+    quic: bool,
     vars: Vec<(String, String)>,
     files: Vec<(PathBuf, Vec<u8>)>,
     secrets: Vec<PathBuf>,
@@ -68,6 +71,7 @@ impl Builder {
             error_level: "debug".to_owned(),
             with_module: true,
             extra: Vec::new(),
+            quic: false,
             vars: Vec::new(),
             files: Vec::new(),
             secrets: Vec::new(),
@@ -118,6 +122,12 @@ impl Builder {
     /// One more listening socket on this address.
     pub fn listen_extra_on(mut self, ip: &str) -> Self {
         self.extra.push(ip.parse().expect("an address to listen on"));
+        self
+    }
+
+    /// A socket for HTTP/3, `%%QUIC%%`. The configuration must listen on it.
+    pub fn listen_quic(mut self) -> Self {
+        self.quic = true;
         self
     }
 
@@ -214,7 +224,12 @@ impl Builder {
             listener
         };
         let listeners: Vec<TcpListener> = ips.map(listen).collect();
-        let site = Site { dir, listeners };
+        let quic = self.quic.then(|| {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+            socket.set_nonblocking(true).expect("a socket");
+            socket
+        });
+        let site = Site { dir, listeners, quic };
 
         for folder in ["logs", "tmp", "html"] {
             fs::create_dir(site.path(folder)).expect("a folder of nginx");
@@ -289,6 +304,7 @@ scgi_temp_path %%DIR%%/tmp/scgi;
             return value.clone();
         }
         match name {
+            "QUIC" => site.quic_addr().expect("a socket for HTTP/3").to_string(),
             "DIR" => site.dir.path().display().to_string(),
             "MODULE" => module_path().display().to_string(),
             _ => (nth("PORT").map(|addr| addr.port().to_string()))
@@ -311,6 +327,11 @@ fn module_path() -> PathBuf {
     })
 }
 
+/// `AUTHGEAR_NGINX`, or the one in `PATH`.
+pub(super) fn nginx_path() -> OsString {
+    env::var_os("AUTHGEAR_NGINX").unwrap_or_else(|| "nginx".into())
+}
+
 /// What `nginx -t` says.
 #[derive(Clone, Debug)]
 pub struct ConfigTest {
@@ -323,6 +344,7 @@ pub struct ConfigTest {
 pub(super) struct Site {
     pub(super) dir: TempDir,
     pub(super) listeners: Vec<TcpListener>,
+    pub(super) quic: Option<UdpSocket>,
 }
 
 impl Site {
@@ -332,5 +354,8 @@ impl Site {
 
     pub(super) fn addrs(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(|listener| listener.local_addr().expect("an address")).collect()
+    }
+    pub(super) fn quic_addr(&self) -> Option<SocketAddr> {
+        self.quic.as_ref().map(|socket| socket.local_addr().expect("an address"))
     }
 }

@@ -9,13 +9,13 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::config::{Builder, Site};
+use super::config::{nginx_path, Builder, Site};
 use super::log;
 use crate::net::ToAddr;
 use crate::wait::{eventually, DEADLINE};
@@ -28,7 +28,8 @@ pub struct Nginx {
     child: Mutex<Child>,
     pid: u32,
     addrs: Vec<SocketAddr>,
-    /// Of the listening sockets, to see who has them.
+    quic: Option<SocketAddr>,
+    /// Of the sockets that accept connections, to see who has them.
     inodes: Vec<u64>,
     worker_count: usize,
 }
@@ -44,6 +45,17 @@ impl Nginx {
         Builder::new()
     }
 
+    /// Whether the nginx of these tests was built `--with-` that.
+    pub fn has(feature: &str) -> bool {
+        static BUILT: OnceLock<String> = OnceLock::new();
+        let built = BUILT.get_or_init(|| {
+            let output = Command::new(nginx_path()).env("PATH", path()).arg("-V").output();
+            String::from_utf8_lossy(&output.expect("nginx -V").stderr).into_owned()
+        });
+        let option = format!("--with-{feature}");
+        built.split_whitespace().any(|word| word == option)
+    }
+
     #[track_caller]
     pub(super) fn start(mut builder: Builder) -> Self {
         let site = builder.build();
@@ -54,22 +66,23 @@ impl Nginx {
             .stderr(output)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot run nginx: {error}"));
-        let addrs = site.addrs();
+        let (addrs, quic) = (site.addrs(), site.quic_addr());
         let inodes = site.listeners.iter().map(inode).collect();
-        let Site { dir, listeners } = site;
+        let Site { dir, listeners, quic: quic_socket } = site;
         let nginx = Self {
             dir,
             allowed: Mutex::new(builder.allowed),
             pid: child.id(),
             child: Mutex::new(child),
             addrs,
+            quic,
             inodes,
             worker_count: builder.workers,
         };
         let ready = || nginx.exited() || nginx.workers().len() == nginx.worker_count;
         let started = eventually(DEADLINE, ready) && !nginx.exited();
         // From here on only nginx has them: when it is gone, connections are refused.
-        drop(listeners);
+        drop((listeners, quic_socket));
         if !started {
             panic!("nginx did not start");
         }
@@ -88,6 +101,11 @@ impl Nginx {
     /// `%%ADDRn%%`, counted from 1.
     pub fn addr_n(&self, n: usize) -> SocketAddr {
         self.addrs[n - 1]
+    }
+
+    /// `%%QUIC%%`.
+    pub fn quic_addr(&self) -> SocketAddr {
+        self.quic.expect("a socket for HTTP/3")
     }
 
     pub fn port(&self) -> u16 {
@@ -234,7 +252,8 @@ pub(super) fn command(builder: &Builder, site: &Site) -> Command {
     command.arg("-p").arg(site.dir.path()).args(["-c", "nginx.conf", "-e", "logs/error.log"]);
     command.envs(builder.env.iter().map(|(name, value)| (name, value)));
 
-    let fds: Vec<_> = site.listeners.iter().map(AsRawFd::as_raw_fd).collect();
+    let tcp = site.listeners.iter().map(AsRawFd::as_raw_fd);
+    let fds: Vec<_> = tcp.chain(site.quic.as_ref().map(AsRawFd::as_raw_fd)).collect();
     command.env("NGINX", fds.iter().map(|fd| format!("{fd};")).collect::<String>());
     let inherit = move || {
         for fd in &fds {
@@ -252,7 +271,7 @@ pub(super) fn command(builder: &Builder, site: &Site) -> Command {
 
 /// The start of a command line that runs nginx, in a mount namespace of its own if need be.
 fn launcher(builder: &Builder, site: &Site) -> Command {
-    let nginx = env::var_os("AUTHGEAR_NGINX").unwrap_or_else(|| "nginx".into());
+    let nginx = nginx_path();
     if builder.mounts.is_empty() {
         let mut command = Command::new(nginx);
         command.env("PATH", path());
