@@ -27,6 +27,7 @@ mod keepalive;
 mod late_strip;
 mod lint;
 mod migration;
+mod neighbours;
 mod outage;
 mod outage_log;
 mod packaging;
