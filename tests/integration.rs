@@ -46,6 +46,7 @@ mod strip;
 mod subrequests;
 mod support_selftest;
 mod tls;
+mod upgrade;
 mod variables;
 mod verdicts;
 mod webhook;

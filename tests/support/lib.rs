@@ -26,7 +26,7 @@
 //! ```
 //!
 //! - [`Nginx::builder`]: the configuration in pieces, with `%%PLACEHOLDERS%%` (see [`Builder`]);
-//!   `start()` or `check()` (`nginx -t`). [`Nginx`] reloads, kills workers, reads logs.
+//!   `start()` or `check()` (`nginx -t`). [`Nginx`] reloads, upgrades, kills workers, reads logs.
 //! - [`FakeAuthgear`]: the resolver and the JWKS endpoint, exactly as the real ones answer. Users
 //!   and credentials are made by the test ([`User`], [`Token`]); trouble is a [`Fault`];
 //!   what came is [`Recorded`]. [`decision_table`] has a [`Case`] for everything Authgear decides.

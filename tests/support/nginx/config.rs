@@ -1,7 +1,6 @@
 //! What an nginx of a test is made of.
 
 use std::env;
-use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -36,8 +35,10 @@ pub struct Builder {
     log_format: String,
     error_level: String,
     with_module: bool,
+    ip: IpAddr,
     extra: Vec<IpAddr>,
     quic: bool,
+    pub(super) daemon: bool,
     vars: Vec<(String, String)>,
     files: Vec<(PathBuf, Vec<u8>)>,
     secrets: Vec<PathBuf>,
@@ -70,8 +71,10 @@ impl Builder {
             log_format: r#"$remote_addr "$request" $status $body_bytes_sent"#.to_owned(),
             error_level: "debug".to_owned(),
             with_module: true,
+            ip: Ipv4Addr::LOCALHOST.into(),
             extra: Vec::new(),
             quic: false,
+            daemon: false,
             vars: Vec::new(),
             files: Vec::new(),
             secrets: Vec::new(),
@@ -128,6 +131,14 @@ impl Builder {
     /// A socket for HTTP/3, `%%QUIC%%`. The configuration must listen on it.
     pub fn listen_quic(mut self) -> Self {
         self.quic = true;
+        self
+    }
+
+    /// Runs it in the background, as services are (`daemon on`), with a parent that is nobody of
+    /// the test's. It opens its sockets itself, on an address that nobody else may use.
+    pub fn daemon(mut self, ip: Ipv4Addr) -> Self {
+        self.daemon = true;
+        self.ip = ip.into();
         self
     }
 
@@ -216,7 +227,7 @@ impl Builder {
     /// Lays out the prefix directory and opens the sockets.
     pub(super) fn build(&mut self) -> Site {
         let dir = TempDir::with_prefix("authgear-nginx-").expect("a directory");
-        let ips = [IpAddr::V4(Ipv4Addr::LOCALHOST)].into_iter().chain(self.extra.clone());
+        let ips = [self.ip].into_iter().chain(self.extra.clone());
         let listen = |ip| {
             let listener = TcpListener::bind(SocketAddr::new(ip, 0)).expect("a free port");
             // nginx takes it for one of its own: its workers would block in accept().
@@ -256,6 +267,7 @@ impl Builder {
         let root = unsafe { libc::geteuid() } == 0;
         let user = if root { "user root;" } else { "" };
         let module = if self.with_module { "load_module %%MODULE%%;" } else { "" };
+        let daemon = if self.daemon { "on" } else { "off" };
         let env: String = self.env.iter().map(|(name, _)| format!("env {name};\n")).collect();
         let server = self.server.as_ref().map_or_else(String::new, |server| {
             let options = &self.listen_options;
@@ -264,7 +276,7 @@ impl Builder {
         let Self { workers, error_level, main, events, log_format, http, .. } = self;
         format!(
             "{module}
-daemon off;
+daemon {daemon};
 master_process on;
 worker_processes {workers};
 pid %%DIR%%/nginx.pid;
@@ -325,11 +337,6 @@ fn module_path() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../target/release/libngx_http_authgear_module.so")
     })
-}
-
-/// `AUTHGEAR_NGINX`, or the one in `PATH`.
-pub(super) fn nginx_path() -> OsString {
-    env::var_os("AUTHGEAR_NGINX").unwrap_or_else(|| "nginx".into())
 }
 
 /// What `nginx -t` says.
