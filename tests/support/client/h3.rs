@@ -113,7 +113,9 @@ async fn connect(
     let config = ClientConfig::new(Arc::new(config));
     let connecting = endpoint.connect_with(config, addr, name).expect("an address to connect to");
     let connection = connecting.await.expect("a QUIC connection");
-    let opening = h3::client::new(h3_quinn::Connection::new(connection.clone()));
+    // Some versions of nginx take a frame of no known type at a request's end for a broken body.
+    let mut builder = h3::client::builder();
+    let opening = builder.send_grease(false).build(h3_quinn::Connection::new(connection.clone()));
     let (mut driver, sender) = opening.await.expect("an HTTP/3 connection");
     // What goes wrong with the connection goes wrong with each request.
     runtime().spawn(async move { driver.wait_idle().await });
