@@ -88,9 +88,10 @@ $(CURDIR)/build/nginx-%/complete: | build-dependencies
 nginx:
 	$(call install,nginx ca-certificates)
 
-# Clients that tests let have their say.
+# Clients that tests let have their say, and modules that they load beside ours.
 clients:
-	$(call install,curl python3 python3-grpcio python3-prometheus-client chromium chromium-driver)
+	$(call install,curl python3 python3-grpcio python3-prometheus-client chromium chromium-driver \
+	    libnginx-mod-http-lua lua-resty-core lua-resty-lrucache)
 
 test: build nginx clients
 	$(CARGO) test --locked -p authgear

@@ -10,7 +10,7 @@ set -euo pipefail
 
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
-[ ! -e "$folder/complete" ] || exit 0
+[ ! "$folder/complete" -nt "$0" ] || exit 0
 rm -rf "$folder"/*
 
 mkdir -p "$folder/fetch/src"
@@ -25,7 +25,8 @@ cd "$folder/src"
 flags='-fsanitize=address -fno-omit-frame-pointer -O1 -g -DNGX_DEBUG_PALLOC=1'
 # Debian's options that the tests make use of.
 auto/configure --with-compat --with-debug --with-threads --with-pcre-jit --with-http_ssl_module \
-    --with-http_v2_module --with-http_realip_module --with-http_auth_request_module \
+    --with-http_v2_module --with-http_v3_module --with-http_realip_module \
+    --with-http_auth_request_module --with-http_dav_module \
     --with-http_addition_module --with-http_sub_module --with-http_slice_module \
     --with-http_stub_status_module --with-http_gunzip_module --with-http_gzip_static_module \
     --with-cc-opt="$flags -fPIC" --with-ld-opt='-fsanitize=address -Wl,-E' > "$folder/configure.log"

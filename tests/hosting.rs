@@ -4,11 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
 use support::{
-    eventually, get, Backend, Builder, FakeAuthgear, Fault, Gate, Nginx, User, DEADLINE,
+    eventually, get, Backend, Builder, FakeAuthgear, Fault, Gate, Nginx, Recorded, User, DEADLINE,
 };
 
 use crate::project::{project, verdict, TELLING};
-use crate::site::{identity_of, site};
+use crate::site::{identity_of, own_ip, site};
 
 /// Everything of the module at work: a cache, tokens, the resolver.
 fn serving(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
@@ -67,6 +67,12 @@ fn assert_tells(mut answer: UnixStream, verdict: &str, user: &str) {
     assert!(text.contains(&format!("\"x-authgear-user-id\",\"{user}\"")), "{text}");
 }
 
+/// What Authgear was asked, among requests for its keys.
+fn asked(authgear: &FakeAuthgear) -> Recorded {
+    let mut requests = authgear.requests().into_iter();
+    requests.find(|request| request.target.contains("resolve")).expect("a look-up")
+}
+
 #[test]
 fn in_one_process() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -97,11 +103,27 @@ fn in_one_process() {
     let waiting: Vec<_> = (0..5).map(|_| ask("/", &bob)).collect();
     gate.wait_for_waiters(1);
     drop(ask("/", &bob));
+    // Once one that came later is answered, all of them wait.
+    assert_tells(ask("/jwt", &authgear.jwt(&alice)), "valid ok jwt", "alice");
     gate.open();
     for answer in waiting {
         assert_tells(answer, "valid ok resolver", "bob");
     }
     assert_eq!(authgear.hits(), 2);
+}
+
+#[test]
+fn in_the_background() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = serving(&authgear, &backend).daemon(own_ip(200)).start();
+    assert_serves(&nginx, &authgear);
+    for pid in nginx.reload() {
+        nginx.wait_gone(pid);
+    }
+    assert_serves(&nginx, &authgear);
+    nginx.stop();
+    assert!(nginx.exited());
+    authgear.wait_for_no_connections();
 }
 
 #[test]
@@ -126,8 +148,7 @@ fn behind_a_unix_socket() {
     let token = authgear.opaque_token(&User::named("alice"));
     assert_tells(over_unix(&nginx, "listening.sock", "/", &token), "valid ok resolver", "alice");
     // Such a client has no address that could be told.
-    let asked = authgear.requests().pop().expect("a request");
-    assert_eq!(asked.header("x-forwarded-for"), None);
+    assert_eq!(asked(&authgear).header("x-forwarded-for"), None);
 }
 
 #[test]
@@ -144,8 +165,7 @@ fn behind_a_proxy_that_speaks_the_proxy_protocol() {
     };
     let answer = proxied("PROXY TCP4 192.0.2.9 127.0.0.1 4711 80");
     assert_eq!(verdict(&answer), "valid ok resolver");
-    let asked = authgear.requests().pop().expect("a request");
-    assert_eq!(asked.header("x-forwarded-for"), Some("192.0.2.9"));
+    assert_eq!(asked(&authgear).header("x-forwarded-for"), Some("192.0.2.9"));
 }
 
 /// Filters that change what is sent, beside ours.

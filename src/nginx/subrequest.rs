@@ -5,9 +5,9 @@ use core::ffi::c_void;
 use core::ptr;
 
 use nginx_sys::{
-    ngx_http_post_subrequest_t, ngx_http_request_body_t, ngx_http_request_t, ngx_http_subrequest,
-    ngx_http_variable_value_t, ngx_int_t, ngx_list_part_t, ngx_list_t, ngx_pcalloc,
-    ngx_table_elt_t, NGX_ERROR, NGX_HTTP_SUBREQUEST_WAITED, NGX_OK,
+    ngx_http_core_run_phases, ngx_http_post_subrequest_t, ngx_http_request_body_t,
+    ngx_http_request_t, ngx_http_subrequest, ngx_http_variable_value_t, ngx_int_t, ngx_list_part_t,
+    ngx_list_t, ngx_pcalloc, ngx_table_elt_t, NGX_ERROR, NGX_HTTP_SUBREQUEST_WAITED, NGX_OK,
 };
 use ngx::core::Pool;
 use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
@@ -67,6 +67,8 @@ impl Request {
             if rc != NGX_OK as ngx_int_t || sr.is_null() {
                 return Err(Failed);
             }
+            // It is woken by its handler, which whoever read its body before left without use.
+            (*r).write_event_handler = Some(ngx_http_core_run_phases);
             // The client's body stays with the client's request.
             (*sr).request_body = body;
             set_header_only(sr, true);

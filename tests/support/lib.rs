@@ -26,15 +26,15 @@
 //! ```
 //!
 //! - [`Nginx::builder`]: the configuration in pieces, with `%%PLACEHOLDERS%%` (see [`Builder`]);
-//!   `start()` or `check()` (`nginx -t`). [`Nginx`] reloads, kills workers, reads logs.
+//!   `start()` or `check()` (`nginx -t`). [`Nginx`] reloads, upgrades, kills workers, reads logs.
 //! - [`FakeAuthgear`]: the resolver and the JWKS endpoint, exactly as the real ones answer. Users
 //!   and credentials are made by the test ([`User`], [`Token`]); trouble is a [`Fault`];
 //!   what came is [`Recorded`]. [`decision_table`] has a [`Case`] for everything Authgear decides.
 //! - [`Backend`]: HTTP and WebSocket, FastCGI, uwsgi, SCGI, gRPC. Answers with the request, which
 //!   [`Response::echo`] reads.
 //! - [`get`] makes a [`Request`], sent byte for byte: `send()`, `start()` (the answer is for
-//!   later), `send_and_leave()`, `send_h2()`. [`Connection`] and [`H2`] take several,
-//!   [`WebSocket`] upgrades.
+//!   later), `send_and_leave()`, `send_h2()`, `send_h3()`. [`Connection`], [`H2`] and [`H3`] take
+//!   several, [`WebSocket`] upgrades.
 //! - [`FakeDns`], [`Ca`] and [`ServerIdentity`], [`RefusedAddr`] and [`SilentAddr`], [`Sluice`].
 //!
 //! Environment: `AUTHGEAR_MODULE` (the module's file, otherwise `target/release`),
@@ -62,7 +62,9 @@ mod ws;
 
 pub use authgear::{unix_now, FakeAuthgear, FakeAuthgearBuilder, Fault, SigningKey, Token, User};
 pub use backend::Backend;
-pub use client::{get, Connection, H2Pending, Pending, Request, Response, WebSocket, H2};
+pub use client::{
+    get, Connection, H2Pending, H3Pending, Pending, Request, Response, WebSocket, H2, H3,
+};
 pub use crypto::{sha256, webhook_signature};
 pub use dns::FakeDns;
 pub use net::{RefusedAddr, SilentAddr, ToAddr};

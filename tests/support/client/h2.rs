@@ -7,14 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{handshake, SendRequest};
-use hyper::{HeaderMap, Request as Message};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use super::request::Request;
-use super::response::Response;
+use super::response::{pairs, Response};
 use crate::net::ToAddr;
 use crate::runtime::runtime;
 use crate::wait::DEADLINE;
@@ -72,7 +71,8 @@ impl H2 {
     #[track_caller]
     pub fn start(&self, request: &Request) -> H2Pending {
         let mut sender = self.sender.clone();
-        let (message, deadline) = (message(request), request.deadline);
+        let body = Full::from(request.body.clone());
+        let (message, deadline) = (request.message("http", body), request.deadline);
         let answering = runtime().spawn(async move {
             let answer = async { read(sender.send_request(message).await?).await };
             timeout(deadline, answer).await?.map_err(io::Error::other)
@@ -106,22 +106,6 @@ impl Drop for H2Pending {
     }
 }
 
-#[track_caller]
-fn message(request: &Request) -> Message<Full<Bytes>> {
-    let host = |(name, _): &&(String, Vec<u8>)| name.eq_ignore_ascii_case("host");
-    let authority = match request.headers.iter().find(host) {
-        Some((_, value)) => String::from_utf8_lossy(value).into_owned(),
-        None => request.addr.to_string(),
-    };
-    let mut message = Message::builder()
-        .method(request.method.as_str())
-        .uri(format!("http://{authority}{}", request.target));
-    for (name, value) in request.headers.iter().filter(|header| !host(header)) {
-        message = message.header(name, value.as_slice());
-    }
-    message.body(Full::from(request.body.clone())).expect("a request for HTTP/2")
-}
-
 async fn read(answer: hyper::Response<hyper::body::Incoming>) -> hyper::Result<Response> {
     let (head, body) = answer.into_parts();
     let body = body.collect().await?;
@@ -132,8 +116,4 @@ async fn read(answer: hyper::Response<hyper::body::Incoming>) -> hyper::Result<R
         body: body.to_bytes().into(),
         trailers,
     })
-}
-
-fn pairs(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
-    headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()
 }

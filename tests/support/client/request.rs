@@ -4,9 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request as Message;
 use tokio_rustls::rustls::ClientConfig;
 
 use super::h2::{H2Pending, H2};
+use super::h3::{H3Pending, H3};
 use super::http1::{Connection, Pending};
 use super::response::Response;
 use crate::net::ToAddr;
@@ -50,7 +52,7 @@ pub(super) struct Tls {
 }
 
 impl Request {
-    /// Adds a header line, spelled as given (in lower case over HTTP/2).
+    /// Adds a header line, spelled as given (in lower case over HTTP/2 and HTTP/3).
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.push((name.to_owned(), value.as_ref().to_vec()));
         self
@@ -137,6 +139,34 @@ impl Request {
     #[track_caller]
     pub fn start_h2(&self) -> H2Pending {
         H2::open(&self.addr).start(self)
+    }
+
+    /// Sends it over an HTTP/3 connection of its own.
+    #[track_caller]
+    pub fn send_h3(&self) -> Response {
+        self.start_h3().wait()
+    }
+
+    #[track_caller]
+    pub fn start_h3(&self) -> H3Pending {
+        H3::open_for(self).start(self)
+    }
+
+    /// For versions of HTTP that name the host in `:authority`.
+    #[track_caller]
+    pub(super) fn message<B>(&self, scheme: &str, body: B) -> Message<B> {
+        let host = |(name, _): &&(String, Vec<u8>)| name.eq_ignore_ascii_case("host");
+        let authority = match self.headers.iter().find(host) {
+            Some((_, value)) => String::from_utf8_lossy(value).into_owned(),
+            None => self.addr.to_string(),
+        };
+        let mut message = Message::builder()
+            .method(self.method.as_str())
+            .uri(format!("{scheme}://{authority}{}", self.target));
+        for (name, value) in self.headers.iter().filter(|header| !host(header)) {
+            message = message.header(name, value.as_slice());
+        }
+        message.body(body).expect("a request for HTTP/2 or HTTP/3")
     }
 
     /// The bytes of HTTP/1.1.

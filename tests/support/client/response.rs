@@ -1,5 +1,6 @@
 //! Answers.
 
+use http::HeaderMap;
 use serde_json::Value;
 
 use crate::recorded::{latin1, Recorded};
@@ -11,7 +12,7 @@ pub struct Response {
     /// In order of arrival and as spelled.
     pub headers: Vec<(String, Vec<u8>)>,
     pub body: Vec<u8>,
-    /// Of HTTP/2 only.
+    /// Of HTTP/2 and HTTP/3 only.
     pub trailers: Vec<(String, Vec<u8>)>,
 }
 
@@ -56,4 +57,9 @@ impl Response {
 fn values(headers: &[(String, Vec<u8>)], name: &str) -> Vec<String> {
     let named = |(have, _): &&(String, Vec<u8>)| have.eq_ignore_ascii_case(name);
     headers.iter().filter(named).map(|(_, value)| latin1(value)).collect()
+}
+
+/// Headers as a [`Response`] has them.
+pub(super) fn pairs(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
+    headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()
 }

@@ -3,7 +3,7 @@
 use std::env;
 use std::fmt;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,7 @@ use super::process::{command, Nginx};
 /// |---|---|
 /// | `%%PORT%%`, `%%PORT2%%`, ... | the port of the server, and of each extra listening socket |
 /// | `%%ADDR%%`, `%%ADDR2%%`, ... | its address with the port, for `listen` |
+/// | `%%QUIC%%` | the address for HTTP/3, if there is one |
 /// | `%%DIR%%` | the prefix directory, absolute |
 /// | `%%MODULE%%` | the module's file |
 /// | `%%NAME%%` | what [`var`](Self::var) set |
@@ -34,7 +35,10 @@ pub struct Builder {
     log_format: String,
     error_level: String,
     with_module: bool,
+    ip: IpAddr,
     extra: Vec<IpAddr>,
+    quic: bool,
+    pub(super) daemon: bool,
     vars: Vec<(String, String)>,
     files: Vec<(PathBuf, Vec<u8>)>,
     secrets: Vec<PathBuf>,
@@ -67,7 +71,10 @@ impl Builder {
             log_format: r#"$remote_addr "$request" $status $body_bytes_sent"#.to_owned(),
             error_level: "debug".to_owned(),
             with_module: true,
+            ip: Ipv4Addr::LOCALHOST.into(),
             extra: Vec::new(),
+            quic: false,
+            daemon: false,
             vars: Vec::new(),
             files: Vec::new(),
             secrets: Vec::new(),
@@ -118,6 +125,20 @@ impl Builder {
     /// One more listening socket on this address.
     pub fn listen_extra_on(mut self, ip: &str) -> Self {
         self.extra.push(ip.parse().expect("an address to listen on"));
+        self
+    }
+
+    /// A socket for HTTP/3, `%%QUIC%%`. The configuration must listen on it.
+    pub fn listen_quic(mut self) -> Self {
+        self.quic = true;
+        self
+    }
+
+    /// Runs it in the background, as services are (`daemon on`), with a parent that is nobody of
+    /// the test's. It opens its sockets itself, on an address that nobody else may use.
+    pub fn daemon(mut self, ip: Ipv4Addr) -> Self {
+        self.daemon = true;
+        self.ip = ip.into();
         self
     }
 
@@ -206,7 +227,7 @@ impl Builder {
     /// Lays out the prefix directory and opens the sockets.
     pub(super) fn build(&mut self) -> Site {
         let dir = TempDir::with_prefix("authgear-nginx-").expect("a directory");
-        let ips = [IpAddr::V4(Ipv4Addr::LOCALHOST)].into_iter().chain(self.extra.clone());
+        let ips = [self.ip].into_iter().chain(self.extra.clone());
         let listen = |ip| {
             let listener = TcpListener::bind(SocketAddr::new(ip, 0)).expect("a free port");
             // nginx takes it for one of its own: its workers would block in accept().
@@ -214,7 +235,12 @@ impl Builder {
             listener
         };
         let listeners: Vec<TcpListener> = ips.map(listen).collect();
-        let site = Site { dir, listeners };
+        let quic = self.quic.then(|| {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+            socket.set_nonblocking(true).expect("a socket");
+            socket
+        });
+        let site = Site { dir, listeners, quic };
 
         for folder in ["logs", "tmp", "html"] {
             fs::create_dir(site.path(folder)).expect("a folder of nginx");
@@ -241,6 +267,7 @@ impl Builder {
         let root = unsafe { libc::geteuid() } == 0;
         let user = if root { "user root;" } else { "" };
         let module = if self.with_module { "load_module %%MODULE%%;" } else { "" };
+        let daemon = if self.daemon { "on" } else { "off" };
         let env: String = self.env.iter().map(|(name, _)| format!("env {name};\n")).collect();
         let server = self.server.as_ref().map_or_else(String::new, |server| {
             let options = &self.listen_options;
@@ -249,7 +276,7 @@ impl Builder {
         let Self { workers, error_level, main, events, log_format, http, .. } = self;
         format!(
             "{module}
-daemon off;
+daemon {daemon};
 master_process on;
 worker_processes {workers};
 pid %%DIR%%/nginx.pid;
@@ -289,6 +316,7 @@ scgi_temp_path %%DIR%%/tmp/scgi;
             return value.clone();
         }
         match name {
+            "QUIC" => site.quic_addr().expect("a socket for HTTP/3").to_string(),
             "DIR" => site.dir.path().display().to_string(),
             "MODULE" => module_path().display().to_string(),
             _ => (nth("PORT").map(|addr| addr.port().to_string()))
@@ -323,6 +351,7 @@ pub struct ConfigTest {
 pub(super) struct Site {
     pub(super) dir: TempDir,
     pub(super) listeners: Vec<TcpListener>,
+    pub(super) quic: Option<UdpSocket>,
 }
 
 impl Site {
@@ -332,5 +361,8 @@ impl Site {
 
     pub(super) fn addrs(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(|listener| listener.local_addr().expect("an address")).collect()
+    }
+    pub(super) fn quic_addr(&self) -> Option<SocketAddr> {
+        self.quic.as_ref().map(|socket| socket.local_addr().expect("an address"))
     }
 }

@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -26,9 +26,11 @@ pub struct Nginx {
     pub(super) dir: TempDir,
     pub(super) allowed: Mutex<Vec<String>>,
     child: Mutex<Child>,
-    pid: u32,
+    /// The first master, if it is a daemon: it leads a session, in which its successors are too.
+    session: Option<u32>,
     addrs: Vec<SocketAddr>,
-    /// Of the listening sockets, to see who has them.
+    quic: Option<SocketAddr>,
+    /// Of the sockets that accept connections, to see who has them.
     inodes: Vec<u64>,
     worker_count: usize,
 }
@@ -44,9 +46,25 @@ impl Nginx {
         Builder::new()
     }
 
+    /// Whether the nginx of these tests was built `--with-` that.
+    pub fn has(feature: &str) -> bool {
+        static BUILT: OnceLock<String> = OnceLock::new();
+        let built = BUILT.get_or_init(|| {
+            let output = Command::new(nginx_path()).arg("-V").output();
+            String::from_utf8_lossy(&output.expect("nginx -V").stderr).into_owned()
+        });
+        let option = format!("--with-{feature}");
+        built.split_whitespace().any(|word| word == option)
+    }
+
     #[track_caller]
     pub(super) fn start(mut builder: Builder) -> Self {
-        let site = builder.build();
+        let mut site = builder.build();
+        let (addrs, quic) = (site.addrs(), site.quic_addr());
+        let inodes = site.listeners.iter().map(inode).collect();
+        if builder.daemon {
+            site.listeners.clear();
+        }
         let output = File::create(site.path("logs/stderr.log")).expect("stderr.log");
         let child = command(&builder, &site)
             .stdin(Stdio::null())
@@ -54,22 +72,27 @@ impl Nginx {
             .stderr(output)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot run nginx: {error}"));
-        let addrs = site.addrs();
-        let inodes = site.listeners.iter().map(inode).collect();
-        let Site { dir, listeners } = site;
-        let nginx = Self {
+        let Site { dir, listeners, quic: quic_socket } = site;
+        let mut nginx = Self {
             dir,
             allowed: Mutex::new(builder.allowed),
-            pid: child.id(),
+            session: None,
             child: Mutex::new(child),
             addrs,
+            quic,
             inodes,
             worker_count: builder.workers,
         };
+        if builder.daemon {
+            // It writes its pid only after its parent has gone.
+            let forked = eventually(DEADLINE, || nginx.exited() && nginx.pid_in_file().is_some());
+            nginx.session = nginx.pid_in_file();
+            assert!(forked, "nginx did not go to the background");
+        }
         let ready = || nginx.exited() || nginx.workers().len() == nginx.worker_count;
         let started = eventually(DEADLINE, ready) && !nginx.exited();
         // From here on only nginx has them: when it is gone, connections are refused.
-        drop(listeners);
+        drop((listeners, quic_socket));
         if !started {
             panic!("nginx did not start");
         }
@@ -90,6 +113,11 @@ impl Nginx {
         self.addrs[n - 1]
     }
 
+    /// `%%QUIC%%`.
+    pub fn quic_addr(&self) -> SocketAddr {
+        self.quic.expect("a socket for HTTP/3")
+    }
+
     pub fn port(&self) -> u16 {
         self.addr().port()
     }
@@ -103,19 +131,27 @@ impl Nginx {
         self.dir.path()
     }
 
-    /// The master's process id.
+    /// The master's process id; once there is a successor, its.
     pub fn pid(&self) -> u32 {
-        self.pid
+        match self.session {
+            Some(first) => self.pid_in_file().unwrap_or(first),
+            None => self.child.lock().unwrap_or_else(PoisonError::into_inner).id(),
+        }
+    }
+
+    fn pid_in_file(&self) -> Option<u32> {
+        fs::read_to_string(self.dir().join("nginx.pid")).ok()?.trim().parse().ok()
     }
 
     /// The workers that serve; those that are shutting down are not among them.
     pub fn workers(&self) -> Vec<u32> {
-        let mut workers = children(self.pid);
-        workers.retain(|pid| {
-            let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let title: Vec<u8> = title.into_iter().take_while(|byte| *byte != 0).collect();
-            title.trim_ascii() == b"nginx: worker process"
-        });
+        self.workers_of(self.pid())
+    }
+
+    /// The same of one of two masters.
+    pub fn workers_of(&self, master: u32) -> Vec<u32> {
+        let mut workers = children(master);
+        workers.retain(|pid| is(*pid, "worker process"));
         workers
     }
 
@@ -140,6 +176,23 @@ impl Nginx {
         old
     }
 
+    /// Has a daemon start its successor, and returns once both serve. Gives back the old master.
+    #[track_caller]
+    pub fn upgrade(&self) -> u32 {
+        let old = self.pid();
+        kill(old, libc::SIGUSR2);
+        assert!(eventually(DEADLINE, || self.pid() != old), "nginx started no successor");
+        self.wait_for_workers_of(self.pid());
+        old
+    }
+
+    /// Waits until all workers of one of two masters serve.
+    #[track_caller]
+    pub fn wait_for_workers_of(&self, master: u32) {
+        let serves = || self.workers_of(master).len() == self.worker_count;
+        assert!(eventually(DEADLINE, serves), "not all workers of {master} serve");
+    }
+
     fn listens(&self, pid: u32) -> bool {
         let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
         let inodes = files.flatten().filter_map(|file| fs::metadata(file.path()).ok());
@@ -149,7 +202,7 @@ impl Nginx {
     /// Waits until a process has ended.
     #[track_caller]
     pub fn wait_gone(&self, pid: u32) {
-        let gone = || !Path::new(&format!("/proc/{pid}")).exists();
+        let gone = || session_of(pid).is_none();
         assert!(eventually(DEADLINE, gone), "process {pid} is still there");
     }
 
@@ -165,7 +218,12 @@ impl Nginx {
 
     /// Sends the master a signal.
     pub fn signal(&self, signal: libc::c_int) {
-        kill(self.pid, signal);
+        kill(self.pid(), signal);
+    }
+
+    /// Sends a signal to one of two masters.
+    pub fn signal_to(&self, master: u32, signal: libc::c_int) {
+        kill(master, signal);
     }
 
     /// Quits gracefully and waits for the end.
@@ -187,26 +245,51 @@ impl Nginx {
         if self.exited() {
             return;
         }
-        let children = children(self.pid);
-        kill(self.pid, signal);
+        let children = children(self.pid());
+        self.signal_all(signal);
         if self.exits_within(DEADLINE) {
             return;
         }
         log::append(self.dir(), "[alert] nginx did not quit in time");
-        kill(self.pid, libc::SIGTERM);
+        self.signal_all(libc::SIGTERM);
         if self.exits_within(Duration::from_secs(3)) {
             return;
         }
-        kill(self.pid, libc::SIGKILL);
-        children.into_iter().for_each(|pid| kill(pid, libc::SIGKILL));
+        kill(self.pid(), libc::SIGKILL);
+        children.into_iter().chain(self.in_session()).for_each(|pid| kill(pid, libc::SIGKILL));
         self.exits_within(DEADLINE);
+    }
+
+    /// Sends each master a signal: while a daemon is replaced there are two.
+    fn signal_all(&self, signal: libc::c_int) {
+        match self.session {
+            None => self.signal(signal),
+            Some(_) => {
+                let masters =
+                    self.in_session().into_iter().filter(|pid| is(*pid, "master process"));
+                masters.for_each(|pid| kill(pid, signal));
+            }
+        }
+    }
+
+    /// All processes of a daemon and of its successors.
+    fn in_session(&self) -> Vec<u32> {
+        let Some(session) = self.session else { return Vec::new() };
+        let names =
+            fs::read_dir("/proc").expect("processes").flatten().map(|file| file.file_name());
+        let pids = names.filter_map(|name| name.to_str()?.parse().ok());
+        pids.filter(|pid| session_of(*pid) == Some(session)).collect()
     }
 
     fn exits_within(&self, deadline: Duration) -> bool {
         eventually(deadline, || self.exited())
     }
 
-    fn exited(&self) -> bool {
+    /// Whether nothing of it runs.
+    pub fn exited(&self) -> bool {
+        if self.session.is_some() {
+            return self.in_session().is_empty();
+        }
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         !matches!(child.try_wait(), Ok(None))
     }
@@ -234,8 +317,14 @@ pub(super) fn command(builder: &Builder, site: &Site) -> Command {
     command.arg("-p").arg(site.dir.path()).args(["-c", "nginx.conf", "-e", "logs/error.log"]);
     command.envs(builder.env.iter().map(|(name, value)| (name, value)));
 
-    let fds: Vec<_> = site.listeners.iter().map(AsRawFd::as_raw_fd).collect();
-    command.env("NGINX", fds.iter().map(|fd| format!("{fd};")).collect::<String>());
+    let tcp = site.listeners.iter().map(AsRawFd::as_raw_fd);
+    let fds: Vec<_> = tcp.chain(site.quic.as_ref().map(AsRawFd::as_raw_fd)).collect();
+    if builder.daemon {
+        // It would not go to the background, and make may have set this for itself.
+        command.env_remove("NGINX");
+    } else {
+        command.env("NGINX", fds.iter().map(|fd| format!("{fd};")).collect::<String>());
+    }
     let inherit = move || {
         for fd in &fds {
             // SAFETY: fcntl may be called after fork, and F_SETFD passes no pointer.
@@ -252,11 +341,9 @@ pub(super) fn command(builder: &Builder, site: &Site) -> Command {
 
 /// The start of a command line that runs nginx, in a mount namespace of its own if need be.
 fn launcher(builder: &Builder, site: &Site) -> Command {
-    let nginx = env::var_os("AUTHGEAR_NGINX").unwrap_or_else(|| "nginx".into());
+    let nginx = nginx_path();
     if builder.mounts.is_empty() {
-        let mut command = Command::new(nginx);
-        command.env("PATH", path());
-        return command;
+        return Command::new(nginx);
     }
     const MOUNT: &str = r#"while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit; shift 2; done; shift; exec "$@""#;
     // SAFETY: these have no preconditions and cannot fail.
@@ -280,6 +367,17 @@ fn launcher(builder: &Builder, site: &Site) -> Command {
     command
 }
 
+/// `AUTHGEAR_NGINX`, or the one in `PATH`: nginx starts its successor by the same name, and does
+/// not search.
+fn nginx_path() -> PathBuf {
+    env::var_os("AUTHGEAR_NGINX").map(PathBuf::from).unwrap_or_else(|| {
+        let path = path();
+        let found =
+            env::split_paths(&path).map(|folder| folder.join("nginx")).find(|f| f.is_file());
+        found.unwrap_or_else(|| panic!("no nginx in {path}"))
+    })
+}
+
 /// Where programs are: users other than root often lack the folder nginx is in.
 fn path() -> String {
     format!("{}:/usr/local/sbin:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default())
@@ -288,6 +386,24 @@ fn path() -> String {
 fn children(pid: u32) -> Vec<u32> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Whether a process calls itself this process of nginx.
+fn is(pid: u32, kind: &str) -> bool {
+    let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let title = String::from_utf8_lossy(&title);
+    let title = title.split('\0').next().and_then(|title| title.trim().strip_prefix("nginx: "));
+    // Of a master the command line follows.
+    title.is_some_and(|title| title == kind || title.starts_with(&format!("{kind} /")))
+}
+
+/// The session of a process that runs: none of one that has ended and waits to be reaped.
+fn session_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ');
+    let runs = fields.next() != Some("Z");
+    runs.then(|| fields.nth(2)?.parse().ok()).flatten()
 }
 
 fn kill(pid: u32, signal: libc::c_int) {

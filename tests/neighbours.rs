@@ -1,0 +1,528 @@
+//! Other modules of nginx at work on the same request.
+
+use std::env;
+use std::fs;
+use std::io::{stderr, Write as _};
+use std::sync::Once;
+
+use support::{
+    eventually, get, sha256, Backend, Builder, FakeAuthgear, Fault, Gate, Request, User, DEADLINE,
+};
+
+use crate::project::{project, verdict, TELLING};
+use crate::site::{assert_nothing_forged, identity_of, site, Pairs, FORGED};
+
+/// Debian's Lua module is for the nginx of the system only; where that is not the one under test,
+/// the tests' output says what is not tested.
+fn has_lua() -> bool {
+    static TOLD: Once = Once::new();
+    let has = env::var_os("AUTHGEAR_NGINX").is_none();
+    if !has {
+        // Not as eprintln! does, which the tests' harness keeps to itself.
+        TOLD.call_once(|| {
+            let _ = writeln!(stderr(), "skipped: Lua, whose module is not for this nginx");
+        });
+    }
+    has
+}
+
+/// Lua in nginx, loaded after our module and before it. By itself Lua decides on access after all
+/// other modules; with `access_by_lua_no_postpone` before.
+fn with_lua(builder: impl Fn() -> Builder) -> [(&'static str, Builder); 4] {
+    const NDK: &str = "load_module /usr/lib/nginx/modules/ndk_http_module.so;";
+    const LUA: &str = "load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;";
+    let lua = |builder: Builder| builder.http("lua_package_path '/usr/share/lua/5.1/?.lua;;';");
+    let after = || lua(builder().main(format!("{NDK} {LUA}")));
+    let before =
+        || lua(builder().without_module().main(format!("{NDK} {LUA} load_module %%MODULE%%;")));
+    let first = |builder: Builder| builder.http("access_by_lua_no_postpone on;");
+    [
+        ("Lua loaded last", after()),
+        ("Lua loaded first", before()),
+        ("Lua loaded last, deciding first", first(after())),
+        ("Lua loaded first, deciding first", first(before())),
+    ]
+}
+
+#[test]
+fn lua_reads_the_identity_in_every_phase() {
+    if !has_lua() {
+        return;
+    }
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    for (order, builder) in with_lua(|| site(&authgear, &backend)) {
+        let asked = authgear.hits();
+        let nginx = builder
+            .workers(1)
+            .server(
+                "authgear %%AUTHGEAR%%;
+                 rewrite_by_lua_block {
+                   -- Before there is a verdict, which must not count for later.
+                   ngx.header['X-Early'] = tostring(ngx.var.x_authgear_user_id)
+                 }
+                 access_by_lua_block {
+                   ngx.header['X-Access'] = tostring(ngx.var.x_authgear_user_id)
+                 }
+                 header_filter_by_lua_block {
+                   ngx.header['X-Filter'] = ngx.var.x_authgear_user_id
+                 }
+                 log_by_lua_block {
+                   ngx.log(ngx.NOTICE, 'logging ', ngx.var.x_authgear_user_id,
+                     ' ', ngx.var.authgear_session, ' ', ngx.var.authgear_source)
+                 }
+                 location / { proxy_pass http://%%BACKEND%%; }
+                 location /content {
+                   content_by_lua_block {
+                     ngx.say(ngx.var.x_authgear_user_id, ' ', ngx.var.x_authgear_user_roles, ' ',
+                       ngx.req.get_headers()['x-authgear-user-id'], ' ', ngx.var.remote_user)
+                   }
+                 }",
+            )
+            .start();
+        let alice = User::named("alice").roles(&["admin"]);
+        let token = authgear.opaque_token(&alice);
+        let forging = |path: &str| {
+            get(&nginx, path).bearer(&token).header("X-Authgear-User-Id", FORGED).send()
+        };
+        let (proxied, content) = (forging("/"), forging("/content"));
+        let echo = proxied.echo();
+        assert_eq!(echo.identity(), identity_of(&alice), "{order}");
+        assert_nothing_forged(&echo, order);
+        assert_eq!(content.text(), "alice admin alice alice\n", "{order}");
+        let in_access = if order.ends_with("deciding first") { "nil" } else { "alice" };
+        for answer in [proxied, content] {
+            for (name, value) in [("early", "nil"), ("access", in_access), ("filter", "alice")] {
+                let told = answer.header(&format!("X-{name}"));
+                assert_eq!(told.as_deref(), Some(value), "{order}, {name}");
+            }
+        }
+        nginx.wait_for_error_log("logging alice valid resolver");
+        assert_eq!(authgear.hits() - asked, 2, "{order}");
+    }
+}
+
+#[test]
+fn lua_may_wait_for_something_else_while_access_is_decided() {
+    if !has_lua() {
+        return;
+    }
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    for (order, builder) in with_lua(|| site(&authgear, &backend)) {
+        let nginx = builder
+            .http(project("p", &authgear, ""))
+            .http(project("inner", &authgear, "").replace(&authgear.resolver_url(), "/_auth"))
+            .var("RESOLVER", authgear.resolver_url())
+            .server(TELLING)
+            .server(
+                "access_by_lua_block {
+                   ngx.sleep(0.01)
+                   ngx.req.read_body()
+                   ngx.sleep(0.01)
+                   ngx.ctx.runs = (ngx.ctx.runs or 0) + 1
+                 }
+                 header_filter_by_lua_block { ngx.header['X-Runs'] = ngx.ctx.runs }
+                 authgear p;
+                 location / { authgear_require session; proxy_pass http://%%BACKEND%%; }
+                 location /open { proxy_pass http://%%BACKEND%%; }
+                 location /inner { authgear inner; proxy_pass http://%%BACKEND%%; }
+                 location /read {
+                   rewrite_by_lua_block { ngx.req.read_body() }
+                   authgear inner;
+                   proxy_pass http://%%BACKEND%%;
+                 }
+                 location = /_auth {
+                   internal;
+                   proxy_pass %%RESOLVER%%;
+                   proxy_pass_request_body off;
+                   proxy_set_header Content-Length '';
+                   proxy_set_header Host $authgear_host;
+                   proxy_set_header X-Forwarded-Proto $authgear_scheme;
+                 }",
+            )
+            .start();
+        let alice = User::named("alice");
+        let token = authgear.opaque_token(&alice);
+        let body = vec![b'x'; 100_000];
+        for path in ["/", "/open", "/inner", "/read"] {
+            let (asked, gate) = (authgear.hits(), Gate::new());
+            authgear.inject_next(1, Fault::Gate(gate.clone()));
+            let post = get(&nginx, path).method("POST").body(body.clone()).bearer(&token);
+            let pending = post.start();
+            gate.wait_for_waiters(1);
+            gate.open();
+            let answer = pending.wait();
+            assert_eq!(verdict(&answer), "valid ok resolver", "{order} {path}");
+            assert_eq!(answer.header("x-runs").as_deref(), Some("1"), "{order} {path}");
+            let echo = answer.echo();
+            assert_eq!(echo.identity(), identity_of(&alice), "{order} {path}");
+            assert_eq!(echo.body_sha256, sha256(&body), "{order} {path}");
+            assert_eq!(authgear.hits() - asked, 1, "{order} {path}");
+        }
+        let asked = authgear.hits();
+        assert_eq!(get(&nginx, "/").bearer("dead").send().status, 401, "{order}");
+        assert_eq!(authgear.hits() - asked, 1, "{order}");
+    }
+}
+
+/// Who is let in by another module, after ours has denied, and is then told by the application
+/// itself that it may not: nothing of that is ours.
+#[test]
+fn a_denial_does_not_outlive_being_let_in() {
+    if !has_lua() {
+        return;
+    }
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    for (order, builder) in with_lua(|| site(&authgear, &backend)) {
+        let nginx = builder
+            .log_format("$authgear_reason")
+            .http(project("p", &authgear, "max_fails 0;"))
+            .server(
+                "authgear p;
+                 authgear_require session;
+                 authgear_login_redirect https://login.test/;
+                 satisfy any;
+                 location / {
+                   access_by_lua_block {
+                     ngx.sleep(0.01)
+                     if ngx.var.arg_let == 'in' then ngx.exit(ngx.OK) end
+                     ngx.exit(ngx.HTTP_UNAUTHORIZED)
+                   }
+                   content_by_lua_block {
+                     ngx.status = tonumber(ngx.var.arg_status)
+                     ngx.say('application')
+                   }
+                 }",
+            )
+            .start();
+        type Make = fn(Request) -> Request;
+        const CLIENTS: [(&str, Make); 4] = [
+            ("browser", |r| r.header("Accept", "text/html")),
+            ("fetch", |r| r.header("Accept", "application/json")),
+            ("bearer", |r| r.bearer("dead")),
+            ("gRPC", |r| r.method("POST").header("Content-Type", "application/grpc")),
+        ];
+        for (client, make) in CLIENTS {
+            for status in [200, 401, 403, 503] {
+                let path = format!("/?let=in&status={status}");
+                let answer = make(get(&nginx, &path)).send();
+                let what = format!("{client}, {status}, {order}");
+                assert_eq!(
+                    (answer.status, answer.text().as_str()),
+                    (status, "application\n"),
+                    "{what}"
+                );
+                for name in ["www-authenticate", "location", "cache-control", "grpc-status"] {
+                    assert_eq!(answer.header(name), None, "{name} for {what}");
+                }
+            }
+        }
+        // Who is let in by neither is denied by both.
+        let browser = CLIENTS[0].1(get(&nginx, "/?status=200"));
+        let answer = browser.send();
+        assert_eq!(answer.status, 302, "{order}");
+    }
+}
+
+#[test]
+fn lua_leads_requests_elsewhere() {
+    if !has_lua() {
+        return;
+    }
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    for (order, builder) in with_lua(|| site(&authgear, &backend)) {
+        let nginx = builder
+            .server(
+                "authgear %%AUTHGEAR%%;
+                 location / { proxy_pass http://%%BACKEND%%; }
+                 location /off { authgear off; proxy_pass http://%%BACKEND%%; }
+                 location /bare { authgear_set_headers off; proxy_pass http://%%BACKEND%%; }
+                 location /admin { authgear_require role=admin; proxy_pass http://%%BACKEND%%; }
+                 location @named { proxy_pass http://%%BACKEND%%; }
+                 location @off { authgear off; proxy_pass http://%%BACKEND%%; }
+                 location /exec { access_by_lua_block { ngx.sleep(0.01) ngx.exec(ngx.var.arg_to) } }
+                 location /content { content_by_lua_block { ngx.exec(ngx.var.arg_to) } }
+                 location /capture {
+                   content_by_lua_block {
+                     local part = ngx.location.capture(ngx.var.arg_to)
+                     ngx.status = part.status
+                     ngx.print(part.body)
+                   }
+                 }",
+            )
+            .start();
+        let alice = User::named("alice");
+        let token = authgear.opaque_token(&alice);
+        let (alice, nobody) = (identity_of(&alice), Pairs::new());
+        for (path, identity, calls) in [
+            ("/exec?to=/", &alice, 1),
+            ("/exec?to=@named", &alice, 1),
+            ("/exec?to=/off", &nobody, 1),
+            ("/exec?to=@off", &nobody, 1),
+            ("/exec?to=/bare", &nobody, 1),
+            ("/content?to=/", &alice, 1),
+            ("/content?to=@named", &alice, 1),
+            ("/content?to=/off", &nobody, 1),
+            ("/content?to=@off", &nobody, 1),
+            ("/capture?to=/", &alice, 1),
+            ("/capture?to=/bare", &nobody, 1),
+            // Only the client's request is asked who it is.
+            ("/capture?to=/off", &alice, 1),
+            ("/capture?to=/admin", &alice, 1),
+        ] {
+            // Who goes on before anything is decided is judged where it arrives.
+            let off = path.starts_with("/exec") && path.ends_with("off");
+            let calls = if off && order.ends_with("deciding first") { 0 } else { calls };
+            let asked = authgear.hits();
+            let request = get(&nginx, path).bearer(&token).header("X-Authgear-User-Id", FORGED);
+            let answer = request.send();
+            assert_eq!(answer.status, 200, "{path}, {order}");
+            let echo = answer.echo();
+            assert_eq!(echo.identity(), *identity, "{path}, {order}");
+            assert_nothing_forged(&echo, path);
+            assert_eq!(authgear.hits() - asked, calls, "{path}, {order}");
+        }
+        for path in ["/exec?to=/admin", "/content?to=/admin"] {
+            assert_eq!(get(&nginx, path).bearer(&token).send().status, 403, "{path}, {order}");
+        }
+    }
+}
+
+#[test]
+fn what_lua_makes_of_headers_counts() {
+    if !has_lua() {
+        return;
+    }
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    for (order, builder) in with_lua(|| site(&authgear, &backend)) {
+        let nginx = builder
+            .server(
+                "authgear %%AUTHGEAR%%;
+                 location / {
+                   rewrite_by_lua_block {
+                     ngx.req.set_header('Authorization', 'Bearer ' .. ngx.var.arg_token)
+                     ngx.req.clear_header('X-First')
+                     ngx.req.clear_header('X-Between')
+                     ngx.req.set_header('Cookie', {'a=b', 'c=d'})
+                   }
+                   proxy_pass http://%%BACKEND%%;
+                 }
+                 location /after {
+                   access_by_lua_block {
+                     ngx.req.clear_header('Authorization')
+                     ngx.req.clear_header('X-Authgear-User-Verified')
+                     ngx.req.set_header('X-Authgear-User-Id', 'renamed')
+                     if ngx.var.arg_to then ngx.exec(ngx.var.arg_to) end
+                   }
+                   proxy_pass http://%%BACKEND%%;
+                 }
+                 location @on { proxy_pass http://%%BACKEND%%; }
+                 location @off { authgear off; proxy_pass http://%%BACKEND%%; }",
+            )
+            .start();
+        let alice = User::named("alice");
+        let token = authgear.opaque_token(&alice);
+        let path = format!("/?token={token}");
+        let request = get(&nginx, &path).header("X-First", "1").header("X-Kept", "2");
+        let echo =
+            request.header("X-Between", "3").bearer("dead").header("X-Last", "4").send().echo();
+        assert_eq!(echo.identity(), identity_of(&alice), "{order}");
+        assert_eq!(echo.header("authorization"), Some(format!("Bearer {token}").as_str()));
+        let left = ["x-first", "x-kept", "x-between", "x-last"].map(|name| echo.all(name));
+        assert_eq!(left, [vec![], vec!["2"], vec![], vec!["4"]], "{order}");
+        if order.ends_with("deciding first") {
+            continue;
+        }
+        // After our module it has the last word, until the request goes elsewhere.
+        let mut renamed = identity_of(&alice);
+        renamed.retain(|(name, _)| name != "x-authgear-user-verified");
+        let id = renamed.iter_mut().find(|(name, _)| name == "x-authgear-user-id").expect("an id");
+        id.1 = "renamed".to_owned();
+        for (to, identity) in
+            [("", renamed), ("?to=@on", identity_of(&alice)), ("?to=@off", Pairs::new())]
+        {
+            let path = format!("/after{to}");
+            let echo = get(&nginx, &path).bearer(&token).send().echo();
+            assert_eq!(echo.identity(), identity, "{path}, {order}");
+            assert_eq!(echo.header("authorization"), None, "{path}, {order}");
+        }
+    }
+}
+
+#[test]
+fn who_is_limited_costs_no_look_up_and_limits_can_be_by_user() {
+    let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
+    let nginx = site(&authgear, &backend)
+        .http(
+            "limit_req_zone $server_name zone=requests:1m rate=1r/m;
+             limit_req_zone $server_name zone=delayed:1m rate=50r/s;
+             limit_req_zone $x_authgear_user_id zone=users:1m rate=1r/m;
+             limit_conn_zone $server_name zone=connections:1m;",
+        )
+        .server(
+            "authgear %%AUTHGEAR%%;
+             location /requests { limit_req zone=requests; proxy_pass http://%%BACKEND%%; }
+             location /delayed { limit_req zone=delayed burst=9; proxy_pass http://%%BACKEND%%; }
+             location /early { limit_req zone=users; proxy_pass http://%%BACKEND%%; }
+             location /users { try_files /nothing @limited; }
+             location @limited { limit_req zone=users; proxy_pass http://%%BACKEND%%; }
+             location /connections {
+               limit_conn connections 1;
+               proxy_pass http://%%BACKEND%%;
+             }",
+        )
+        .start();
+    let alice = User::named("alice");
+    let token = authgear.opaque_token(&alice);
+    let request = |path: &str| get(&nginx, path).bearer(&token);
+    let served = |path: &str| {
+        let answer = request(path).send();
+        if answer.status == 200 {
+            assert_eq!(answer.echo().identity(), identity_of(&alice), "{path}");
+        }
+        answer.status
+    };
+    assert_eq!([served("/requests"), served("/requests")], [200, 503]);
+    assert_eq!(authgear.hits(), 1);
+    // Who is delayed is asked about afterwards.
+    let pending = [(); 4].map(|()| request("/delayed").start());
+    for pending in pending {
+        assert_eq!(pending.wait().echo().identity(), identity_of(&alice));
+    }
+    // Limits are kept before anybody is asked who the user is; but the verdict survives a redirect.
+    assert_eq!([served("/early"), served("/early")], [200, 200]);
+    assert_eq!([served("/users"), served("/users")], [200, 503]);
+    let bob = authgear.opaque_token(&User::named("bob"));
+    assert_eq!(get(&nginx, "/users").bearer(&bob).send().status, 200);
+
+    let asked = authgear.hits();
+    authgear.inject(Fault::Gate(gate.clone()));
+    let first = request("/connections").start();
+    gate.wait_for_waiters(1);
+    assert_eq!(served("/connections"), 503);
+    gate.open();
+    assert_eq!(first.wait().status, 200);
+    assert_eq!(authgear.hits() - asked, 1);
+}
+
+#[test]
+fn every_slice_is_of_the_same_user() {
+    const SLICE: usize = 1024;
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let file: Vec<u8> = (0..5 * SLICE + 100).map(|n| (n ^ n >> 8) as u8).collect();
+    let nginx = site(&authgear, &backend)
+        // It has kept a slice before it reads the next request.
+        .workers(1)
+        .listen_extra(1)
+        .file("html/file", file.clone())
+        .http(
+            "proxy_cache_path %%DIR%%/kept keys_zone=kept:1m;
+             log_format origin '$http_x_authgear_user_id $http_range <$http_authorization>';
+             server {
+               listen %%ADDR2%%;
+               root html;
+               access_log %%DIR%%/logs/origin.log origin;
+             }",
+        )
+        .server(
+            "authgear %%AUTHGEAR%%;
+             authgear_require session;
+             authgear_forward_credentials off;
+             location / {
+               slice 1k;
+               proxy_cache kept;
+               proxy_cache_key $uri$slice_range$x_authgear_user_id;
+               proxy_cache_valid 206 1h;
+               proxy_set_header Range $slice_range;
+               proxy_pass http://%%ADDR2%%;
+             }",
+        )
+        .start();
+    let origin = || fs::read_to_string(nginx.dir().join("logs/origin.log")).unwrap_or_default();
+    let mut expected = String::new();
+    for (n, name) in ["alice", "bob"].into_iter().enumerate() {
+        let token = authgear.opaque_token(&User::named(name));
+        for slice in 0..6 {
+            let (start, end) = (slice * SLICE, (slice + 1) * SLICE - 1);
+            expected += &format!("{name} bytes={start}-{end} <->\n");
+        }
+        for round in 1..=2 {
+            let answer = get(&nginx, "/file").bearer(&token).send();
+            assert_eq!((answer.status, &answer.body), (200, &file), "{name}");
+            // One look-up for each client request, and each slice is fetched once.
+            assert_eq!(authgear.hits(), 2 * n + round);
+            assert!(eventually(DEADLINE, || origin() == expected), "{}", origin());
+        }
+    }
+    assert_eq!(get(&nginx, "/file").send().status, 401);
+    assert_eq!(origin(), expected);
+}
+
+#[test]
+fn files_that_the_application_names_are_guarded_by_their_location() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .listen_extra(1)
+        .file("html/files/report", "report")
+        .http(
+            "server {
+               listen %%ADDR2%%;
+               access_log off;
+               location / { add_header X-Accel-Redirect $arg_to; return 200 application; }
+             }",
+        )
+        .server(
+            "authgear %%AUTHGEAR%%;
+             location / { proxy_pass http://%%ADDR2%%; }
+             location /files/ { internal; root html; authgear_require session; }
+             location /off/ { internal; authgear off; proxy_pass http://%%BACKEND%%; }
+             location /on/ { internal; proxy_pass http://%%BACKEND%%; }",
+        )
+        .start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    let (alice, dead) = (Some(token.as_str()), Some("dead"));
+    for (path, token, expected) in [
+        ("/?to=/files/report", alice, (200, 1)),
+        ("/?to=/files/report", dead, (401, 1)),
+        ("/?to=/files/report", None, (401, 0)),
+        ("/files/report", alice, (404, 0)),
+        ("/?to=/off/", alice, (200, 1)),
+        ("/?to=/on/", alice, (200, 1)),
+    ] {
+        let asked = authgear.hits();
+        let request = get(&nginx, path).header("X-Authgear-User-Id", FORGED);
+        let request = token.map_or(request.clone(), |token| request.bearer(token));
+        let answer = request.send();
+        assert_eq!((answer.status, authgear.hits() - asked), expected, "{path} {token:?}");
+    }
+    let got = backend.requests();
+    let users: Vec<_> = got.iter().map(|request| request.all("x-authgear-user-id")).collect();
+    assert_eq!(users, [vec![], vec!["alice"]]);
+}
+
+#[test]
+fn only_who_is_let_in_stores_files() {
+    let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
+    let nginx = site(&authgear, &backend)
+        .file("html/store/kept", "kept")
+        .server(
+            "authgear %%AUTHGEAR%%;
+             authgear_require session;
+             client_max_body_size 1m;
+             location /store/ { root html; dav_methods PUT DELETE; }",
+        )
+        .start();
+    let body: Vec<u8> = (0..200_000).map(|n: usize| (n ^ n >> 8) as u8).collect();
+    let token = authgear.opaque_token(&User::named("alice"));
+    let put = |name: &str| get(&nginx, &format!("/store/{name}")).method("PUT").body(body.clone());
+    let stored = |name: &str| fs::read(nginx.dir().join("html/store").join(name)).ok();
+    assert_eq!(put("new").send().status, 401);
+    assert_eq!(get(&nginx, "/store/kept").method("DELETE").bearer("dead").send().status, 401);
+    assert_eq!((stored("new"), stored("kept")), (None, Some(b"kept".to_vec())));
+    authgear.inject(Fault::Gate(gate.clone()));
+    let pending = put("new").bearer(&token).start();
+    gate.wait_for_waiters(1);
+    assert_eq!(stored("new"), None);
+    gate.open();
+    assert_eq!(pending.wait().status, 201);
+    assert_eq!(stored("new"), Some(body));
+}
