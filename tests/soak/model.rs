@@ -88,8 +88,8 @@ impl Place {
 pub fn user(id: &str) -> User {
     let n: usize = id.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or_default();
     User {
-        anonymous: n % 5 == 0,
-        verified: n % 3 == 0,
+        anonymous: n.is_multiple_of(5),
+        verified: n.is_multiple_of(3),
         roles: (0..n % 9 * 2).map(|role| format!("{id}-role-{role}")).collect(),
         authenticated_at: 1_700_000_000 + n as i64,
         ..User::named(id)
