@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -95,6 +95,19 @@ fn key_sets_may_end_anywhere() {
     assert_eq!(authgear.hits(), 0);
 }
 
+/// A connection whose request was read: what comes before one is no answer to it.
+fn asked(listener: &TcpListener) -> TcpStream {
+    let (mut stream, _) = listener.accept().expect("a connection");
+    stream.set_nodelay(true).expect("TCP_NODELAY");
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("a request");
+        request.push(byte[0]);
+    }
+    stream
+}
+
 /// An answer that comes byte by byte is an answer.
 #[test]
 fn answers_may_come_in_crumbs() {
@@ -107,14 +120,7 @@ fn answers_may_come_in_crumbs() {
         .server("location / { authgear p; proxy_pass http://%%BACKEND%%; }")
         .start();
     let crumbs = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("a request");
-            request.push(byte[0]);
-        }
+        let mut stream = asked(&listener);
         let answer = "HTTP/1.1 200 OK\r\nX-Authgear-Session-Valid: true\r\n\
                       X-Authgear-User-Id: alice\r\nTransfer-Encoding: chunked\r\n\r\n\
                       1\r\nx\r\n2\r\nyz\r\n0\r\n\r\n";
@@ -150,8 +156,7 @@ fn answers_that_never_end_are_not_waited_for() {
             .start();
         let (gone, pace) = mpsc::channel::<()>();
         let server = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("a connection");
-            stream.set_nodelay(true).expect("TCP_NODELAY");
+            let mut stream = asked(&listener);
             let mut sent = stream.write_all(begun.as_bytes());
             // A crumb now and then, until nginx has closed the connection.
             while sent.is_ok() && pace.recv_timeout(Duration::from_millis(20)).is_err() {
