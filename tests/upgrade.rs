@@ -26,6 +26,8 @@ impl Upgrading {
                  location /jwt { authgear_mode jwt; proxy_pass http://%%BACKEND%%; }",
             );
         let nginx = build(builder).start();
+        // So that a request for keys is not taken for a look-up.
+        authgear.wait_for_jwks_hits(1);
         Self { authgear, backend, nginx }
     }
 
@@ -103,6 +105,7 @@ fn the_old_binary_takes_over_again_and_loses_no_pending_request() {
     let old = nginx.upgrade();
     nginx.signal_to(old, libc::SIGWINCH);
     site.wait_for_end_of(&old_workers);
+    authgear.wait_for_jwks_hits(2);
     let of_new = site.waiting("carol", &gate);
     let (new, new_workers) = (nginx.pid(), nginx.workers());
     assert_told(&bob.send(), "valid ok resolver", "bob");

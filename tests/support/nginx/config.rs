@@ -3,10 +3,12 @@
 use std::env;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use super::process::{command, Nginx};
@@ -229,7 +231,12 @@ impl Builder {
         let dir = TempDir::with_prefix("authgear-nginx-").expect("a directory");
         let ips = [self.ip].into_iter().chain(self.extra.clone());
         let listen = |ip| {
-            let listener = TcpListener::bind(SocketAddr::new(ip, 0)).expect("a free port");
+            let addr = SocketAddr::new(ip, 0);
+            let listener = match self.daemon {
+                true => reserve(addr),
+                false => TcpListener::bind(addr),
+            };
+            let listener = listener.expect("a free port");
             // nginx takes it for one of its own: its workers would block in accept().
             listener.set_nonblocking(true).expect("a socket");
             listener
@@ -324,6 +331,15 @@ scgi_temp_path %%DIR%%/tmp/scgi;
                 .unwrap_or_else(|| panic!("nothing is known as %%{name}%%")),
         }
     }
+}
+
+/// A socket that does not listen yet: it keeps nobody from doing so, even if a process that was just
+/// forked has it for a moment longer.
+fn reserve(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
 }
 
 fn add(piece: &mut String, text: impl AsRef<str>) {

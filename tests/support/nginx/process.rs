@@ -84,8 +84,10 @@ impl Nginx {
             worker_count: builder.workers,
         };
         if builder.daemon {
-            // It writes its pid only after its parent has gone.
-            let forked = eventually(DEADLINE, || nginx.exited() && nginx.pid_in_file().is_some());
+            // Its parent may write its pid before it leads a session, and be gone only after that.
+            let leads = |pid: u32| session_of(pid) == Some(pid);
+            let leader = || nginx.pid_in_file().is_some_and(leads);
+            let forked = eventually(DEADLINE, || nginx.exited() && leader());
             nginx.session = nginx.pid_in_file();
             assert!(forked, "nginx did not go to the background");
         }
