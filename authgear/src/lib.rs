@@ -49,6 +49,7 @@ pub mod identity;
 pub mod kept;
 pub mod key;
 pub mod metrics;
+pub mod overload;
 pub mod policy;
 pub mod purge_request;
 pub mod purges;
