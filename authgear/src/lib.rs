@@ -11,8 +11,7 @@
 //! ```
 //! use authgear::{
 //!     credentials::{CookieNames, Credentials},
-//!     endpoint::Endpoint,
-//!     resolver::{self, Client},
+//!     resolver::{self, endpoint::Endpoint, Client},
 //! };
 //!
 //! let endpoint = Endpoint::parse("https://myapp.authgear.cloud")?;
@@ -43,22 +42,18 @@
 )]
 
 pub mod credentials;
-pub mod denial;
-pub mod endpoint;
+pub mod http;
 pub mod identity;
-pub mod kept;
-pub mod key;
 pub mod metrics;
+pub mod operations;
 pub mod policy;
-pub mod purge_request;
-pub mod purges;
-pub mod redirect;
 pub mod resolver;
-pub mod revocations;
-pub mod set_cookie;
-pub mod subject;
+pub mod shared;
 pub mod token;
-pub mod trace;
 pub mod verdict;
-pub mod webhook;
-pub mod zone;
+
+// Until src is renamed.
+pub use self::http::{negotiation as denial, redirect};
+pub use operations::{purge_request, webhook};
+pub use resolver::{endpoint, set_cookie, trace_context as trace};
+pub use shared::{cache_key as key, purges, record as kept, revocations, subject, zone};

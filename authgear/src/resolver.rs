@@ -2,16 +2,20 @@
 //!
 //! The answer's body is always empty or text for people: it is never read.
 
+pub mod endpoint;
+pub mod set_cookie;
+pub mod trace_context;
+
 use std::net::IpAddr;
 
 use http::header::{HeaderValue, AUTHORIZATION, COOKIE, HOST, SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, Request, StatusCode, Uri};
 
+use self::endpoint::Endpoint;
+use self::set_cookie::SetCookies;
+use self::trace_context as trace;
 use crate::credentials::{CookieNames, Credentials};
-use crate::endpoint::Endpoint;
 use crate::identity::{self, Identity, IdentityError};
-use crate::set_cookie::SetCookies;
-use crate::trace;
 use crate::verdict::{NoSession, Unavailable, Verdict};
 
 /// Longest `User-Agent` that is sent, in bytes; of a longer one the beginning is.

@@ -5,7 +5,6 @@
 
 mod algorithm;
 mod claims;
-mod error;
 mod json;
 mod jwks;
 mod published;
@@ -13,9 +12,9 @@ mod published;
 mod tests;
 mod verify;
 
+pub use crate::verdict::TokenError;
 pub use algorithm::Algorithm;
 pub use claims::{Claims, MAX_SUBJECT};
-pub use error::TokenError;
 pub use jwks::{Fingerprint, JwksError, KeySet, MAX_KEYS, MAX_KEY_SET};
 pub use published::{request, Cause, Published, Schedule};
 pub use verify::{verify, Profile, Verified};

@@ -1,9 +1,10 @@
 //! What is known of a request's credentials.
 
 mod codec;
+mod token_error;
 
 use crate::identity::{self, Identity};
-use crate::token::TokenError;
+pub use token_error::TokenError;
 
 /// The one field a backend gets when the session is invalid.
 const INVALID: (&str, &[u8]) = ("x-authgear-session-valid", b"false");
@@ -195,37 +196,37 @@ reasons! {
     KeysUnavailable = "keys_unavailable",
     /// See [`Unavailable::Internal`].
     InternalError = "internal_error",
-    /// See [`TokenError::TooLarge`](crate::token::TokenError::TooLarge).
+    /// See [`TokenError::TooLarge`](TokenError::TooLarge).
     TokenTooLarge = "token_too_large",
-    /// See [`TokenError::Malformed`](crate::token::TokenError::Malformed).
+    /// See [`TokenError::Malformed`](TokenError::Malformed).
     TokenMalformed = "token_malformed",
-    /// See [`TokenError::Algorithm`](crate::token::TokenError::Algorithm).
+    /// See [`TokenError::Algorithm`](TokenError::Algorithm).
     TokenAlgorithm = "token_algorithm",
-    /// See [`TokenError::Type`](crate::token::TokenError::Type).
+    /// See [`TokenError::Type`](TokenError::Type).
     TokenType = "token_type",
-    /// See [`TokenError::Critical`](crate::token::TokenError::Critical).
+    /// See [`TokenError::Critical`](TokenError::Critical).
     TokenCritical = "token_critical",
-    /// See [`TokenError::NoKid`](crate::token::TokenError::NoKid).
+    /// See [`TokenError::NoKid`](TokenError::NoKid).
     TokenNoKid = "token_no_kid",
-    /// See [`TokenError::UnknownKid`](crate::token::TokenError::UnknownKid).
+    /// See [`TokenError::UnknownKid`](TokenError::UnknownKid).
     TokenUnknownKey = "token_unknown_key",
-    /// See [`TokenError::Signature`](crate::token::TokenError::Signature).
+    /// See [`TokenError::Signature`](TokenError::Signature).
     TokenSignature = "token_signature",
-    /// See [`TokenError::Issuer`](crate::token::TokenError::Issuer).
+    /// See [`TokenError::Issuer`](TokenError::Issuer).
     TokenIssuer = "token_issuer",
-    /// See [`TokenError::Audience`](crate::token::TokenError::Audience).
+    /// See [`TokenError::Audience`](TokenError::Audience).
     TokenAudience = "token_audience",
-    /// See [`TokenError::Expired`](crate::token::TokenError::Expired).
+    /// See [`TokenError::Expired`](TokenError::Expired).
     TokenExpired = "token_expired",
-    /// See [`TokenError::NotYetValid`](crate::token::TokenError::NotYetValid).
+    /// See [`TokenError::NotYetValid`](TokenError::NotYetValid).
     TokenNotYetValid = "token_not_yet_valid",
-    /// See [`TokenError::MissingClaim`](crate::token::TokenError::MissingClaim).
+    /// See [`TokenError::MissingClaim`](TokenError::MissingClaim).
     TokenMissingClaim = "token_missing_claim",
-    /// See [`TokenError::Claim`](crate::token::TokenError::Claim).
+    /// See [`TokenError::Claim`](TokenError::Claim).
     TokenClaims = "token_claims",
-    /// See [`TokenError::Revoked`](crate::token::TokenError::Revoked).
+    /// See [`TokenError::Revoked`](TokenError::Revoked).
     TokenRevoked = "token_revoked",
-    /// See [`TokenError::MachineToken`](crate::token::TokenError::MachineToken).
+    /// See [`TokenError::MachineToken`](TokenError::MachineToken).
     TokenMachine = "token_machine",
 }
 
@@ -275,7 +276,6 @@ impl Verdict {
 mod tests {
     use super::*;
     use crate::policy::Shortfall;
-    use crate::token::TokenError;
     use std::collections::HashSet;
     use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! In which of its forms the report is wanted.
 
-use crate::denial::Client;
+use crate::http::negotiation::Client;
 
 /// A form of [`Report`](super::Report).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

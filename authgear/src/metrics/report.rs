@@ -8,8 +8,8 @@ use super::{
     Access, CacheStatus, ConnectionState, Counters, Event, Fetch, Metrics, Mode, ProjectMetrics,
     Purge, ACCESSES, BOUNDS, PROJECTS,
 };
+use crate::shared::zone::Stats;
 use crate::verdict::{Reason, Unavailable};
-use crate::zone::Stats;
 
 /// The name under which what had no slot of its own is told. No project can have it.
 pub(super) const OTHER: &str = "(other)";
@@ -172,7 +172,7 @@ pub struct ZoneReport {
 impl ZoneReport {
     /// What is told of these numbers.
     pub fn new(name: &str, stats: Stats) -> Self {
-        let bytes = |chunks: usize| (chunks * crate::zone::CHUNK) as u64;
+        let bytes = |chunks: usize| (chunks * crate::shared::zone::CHUNK) as u64;
         Self {
             name: name.to_owned(),
             entries: stats.entries as u64,

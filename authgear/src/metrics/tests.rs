@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::identity::Identity;
+use crate::shared::zone::Stats;
 use crate::verdict::{NoSession, Unavailable};
-use crate::zone::Stats;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -3,7 +3,7 @@
 use http::header::{HeaderValue, ACCEPT};
 use http::Request;
 
-use crate::endpoint::Endpoint;
+use crate::resolver::endpoint::Endpoint;
 use crate::resolver::request_as;
 
 /// The request for the key set, at `path` of wherever Authgear's main server listens.

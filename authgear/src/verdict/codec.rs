@@ -223,7 +223,7 @@ mod tests {
     use super::super::Unavailable;
     use super::*;
     use crate::identity::{MAX_TOTAL, MAX_VALUE};
-    use crate::token::TokenError;
+    use crate::verdict::TokenError;
     use proptest::collection::vec;
     use proptest::prelude::*;
 

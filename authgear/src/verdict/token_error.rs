@@ -2,11 +2,11 @@
 
 use thiserror::Error;
 
-use crate::verdict::Reason;
+use super::Reason;
 
 macro_rules! errors {
     ($($(#[$doc:meta])+ $name:ident = $reason:ident, $message:literal;)+) => {
-        /// Why [`verify`](super::verify) refuses a token: the first check that it fails.
+        /// Why [`verify`](crate::token::verify) refuses a token: the first check that it fails.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
         pub enum TokenError {
             $($(#[$doc])+ #[error($message)] $name,)+
@@ -27,11 +27,11 @@ macro_rules! errors {
 }
 
 errors! {
-    /// It is longer than [`MAX_TOKEN`](super::MAX_TOKEN), or its header than
-    /// [`MAX_HEADER`](super::MAX_HEADER).
+    /// It is longer than [`MAX_TOKEN`](crate::token::MAX_TOKEN), or its header than
+    /// [`MAX_HEADER`](crate::token::MAX_HEADER).
     TooLarge = TokenTooLarge, "the token is too large";
     /// It is not three parts of base64url (RFC 7515 section 7.1) with a JSON object in the first
-    /// two, spelled as [`verify`](super::verify) wants it; or its `kid` is no identifier.
+    /// two, spelled as [`verify`](crate::token::verify) wants it; or its `kid` is no identifier.
     Malformed = TokenMalformed, "the token is malformed";
     /// Its `alg` is absent, is not allowed here, or is not that of the key it names.
     Algorithm = TokenAlgorithm, "the token's algorithm is not allowed";

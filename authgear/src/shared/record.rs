@@ -1,6 +1,6 @@
 //! What is kept of a verdict in shared memory: it, and what it counts under.
 
-use crate::purges::Number;
+use crate::shared::purges::Number;
 use crate::token::Fingerprint;
 use crate::verdict::Verdict;
 

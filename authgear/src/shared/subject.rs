@@ -4,7 +4,7 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher24;
 
-use crate::key::{Key, KeySecret};
+use crate::shared::cache_key::{Key, KeySecret};
 
 /// Whom something is about. A project is named by its [scope](Key::of).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

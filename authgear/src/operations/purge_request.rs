@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode;
 use thiserror::Error;
 
-use crate::webhook::MAX_USER_ID;
+use super::webhook::MAX_USER_ID;
 
 /// Most bytes of a form.
 pub const MAX_FORM: usize = 4096;
