@@ -107,13 +107,13 @@ pub(crate) const NAMES: [&str; 9] = [
 
 #[derive(Clone, PartialEq, Eq)]
 struct Field {
-    name: Name,
+    name: FieldName,
     /// Of the values.
     value: Range<u32>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
-enum Name {
+enum FieldName {
     /// A place in [`NAMES`].
     Known(u8),
     /// Of the other names.
@@ -152,10 +152,10 @@ impl Identity {
         self.fields.iter().map(|field| (self.name(&field.name), self.value(&field.value)))
     }
 
-    fn name(&self, name: &Name) -> &str {
+    fn name(&self, name: &FieldName) -> &str {
         match name {
-            Name::Known(place) => NAMES.get(usize::from(*place)).copied().unwrap_or_default(),
-            Name::Other(range) => self.names.get(to_usize(range)).unwrap_or_default(),
+            FieldName::Known(place) => NAMES.get(usize::from(*place)).copied().unwrap_or_default(),
+            FieldName::Other(range) => self.names.get(to_usize(range)).unwrap_or_default(),
         }
     }
 
@@ -217,8 +217,8 @@ impl IdentityBuilder {
         self.identity.names.push_str(&other);
         self.identity.values.extend_from_slice(value);
         let name = match known {
-            Some(place) => Name::Known(place as u8),
-            None => Name::Other(names as u32..self.identity.names.len() as u32),
+            Some(place) => FieldName::Known(place as u8),
+            None => FieldName::Other(names as u32..self.identity.names.len() as u32),
         };
         self.finish(name, values).inspect_err(|_| self.identity.names.truncate(names))
     }
@@ -232,20 +232,22 @@ impl IdentityBuilder {
     ) -> Option<Result<(), IdentityError>> {
         let start = self.identity.values.len();
         write(&mut self.identity.values)?;
-        Some(self.finish(Name::Known(place), start))
+        Some(self.finish(FieldName::Known(place), start))
     }
 
     /// Makes a field of `name` and of the values from `start` on, or takes those back.
-    fn finish(&mut self, name: Name, start: usize) -> Result<(), IdentityError> {
+    fn finish(&mut self, name: FieldName, start: usize) -> Result<(), IdentityError> {
         let Identity { fields, values, .. } = &self.identity;
         let names_len = self.names_len + self.identity.name(&name).len();
         let bit = match name {
-            Name::Known(place) => 1_u16.checked_shl(place.into()).unwrap_or(0),
-            Name::Other(_) => 0,
+            FieldName::Known(place) => 1_u16.checked_shl(place.into()).unwrap_or(0),
+            FieldName::Other(_) => 0,
         };
         let is_duplicate = match name {
-            Name::Known(_) => self.known & bit != 0,
-            Name::Other(_) => self.identity.get(self.identity.name(&name).as_bytes()).is_some(),
+            FieldName::Known(_) => self.known & bit != 0,
+            FieldName::Other(_) => {
+                self.identity.get(self.identity.name(&name).as_bytes()).is_some()
+            }
         };
         let too_large = fields.len() == MAX_FIELDS
             || values.len() - start > MAX_VALUE

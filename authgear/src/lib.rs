@@ -11,7 +11,7 @@
 //! ```
 //! use authgear::{
 //!     credentials::{CookieNames, Credentials},
-//!     resolver::{self, endpoint::Endpoint, Client},
+//!     resolver::{self, endpoint::Endpoint, ClientInfo},
 //! };
 //!
 //! let endpoint = Endpoint::parse("https://myapp.authgear.cloud")?;
@@ -19,7 +19,7 @@
 //! let names = CookieNames::new(b"")?;
 //!
 //! let credentials = Credentials::read(Some(b"Bearer token"), [&b"lang=en; session=id"[..]], &names);
-//! let request = resolver::request(&endpoint, url.path(), &credentials, &Client::default())?;
+//! let request = resolver::request(&endpoint, url.path(), &credentials, &ClientInfo::default())?;
 //! assert_eq!(request.headers()["cookie"], "session=id");
 //!
 //! // ... and when the answer is there:

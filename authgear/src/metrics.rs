@@ -25,9 +25,12 @@ pub use format::Format;
 pub use page::Page;
 pub use prometheus::CONTENT_TYPE as PROMETHEUS;
 pub use report::{
-    Bucket, Build, Connections, Jwks, Latency, Outage, ProjectReport, Report, Resolver, Table,
-    ZoneReport,
+    Bucket, Build, Connections, JwksReport, LabelTable, Latency, OutageReport, ProjectReport,
+    Report, ResolverReport, ZoneReport,
 };
+
+// Until src is renamed.
+pub use {EventOutcome as Event, ProjectSlot as Slot, PurgeKind as Purge};
 
 /// Projects that are told apart. What is beyond is counted together.
 pub const PROJECTS: usize = 32;
@@ -140,7 +143,7 @@ labels! {
 
 labels! {
     /// What was purged.
-    Purge {
+    PurgeKind {
         /// A user.
         User = "user",
         /// The caller of `authgear_purge self`.
@@ -152,7 +155,7 @@ labels! {
 
 labels! {
     /// What became of a webhook's event.
-    Event {
+    EventOutcome {
         /// It was acted upon.
         Handled = "handled",
         /// It is none that matters here.
@@ -165,9 +168,9 @@ labels! {
 }
 
 /// As many counters as a label has values, `of` by their place.
-struct Counters<const N: usize>([AtomicU64; N]);
+struct LabelCounters<const N: usize>([AtomicU64; N]);
 
-impl<const N: usize> Counters<N> {
+impl<const N: usize> LabelCounters<N> {
     const fn new() -> Self {
         Self([const { AtomicU64::new(0) }; N])
     }
@@ -191,25 +194,25 @@ pub struct Metrics {
     slots: [ProjectMetrics; PROJECTS],
     /// Of projects for which there was no slot.
     other: ProjectMetrics,
-    purges: Counters<{ Purge::ALL.len() }>,
-    events: Counters<{ Event::ALL.len() }>,
+    purges: LabelCounters<{ PurgeKind::ALL.len() }>,
+    events: LabelCounters<{ EventOutcome::ALL.len() }>,
 }
 
 /// What is counted about one project.
 pub struct ProjectMetrics {
     /// Fingerprint of its name, 0 while nobody has this slot.
     whose: AtomicU64,
-    requests: Counters<{ Mode::ALL.len() * ACCESSES }>,
-    denied: Counters<REASONS>,
-    dry_run_denied: Counters<REASONS>,
+    requests: LabelCounters<{ Mode::ALL.len() * ACCESSES }>,
+    denied: LabelCounters<REASONS>,
+    dry_run_denied: LabelCounters<REASONS>,
     failure_mode_allowed: AtomicU64,
-    cache: Counters<{ CacheStatus::ALL.len() }>,
+    cache: LabelCounters<{ CacheStatus::ALL.len() }>,
     /// Answers, by what [`Verdict::reason`] says.
-    answers: Counters<REASONS>,
-    latency: Counters<{ BOUNDS.len() + 1 }>,
+    answers: LabelCounters<REASONS>,
+    latency: LabelCounters<{ BOUNDS.len() + 1 }>,
     /// Microseconds.
     latency_sum: AtomicU64,
-    connections: Counters<{ ConnectionState::ALL.len() }>,
+    connections: LabelCounters<{ ConnectionState::ALL.len() }>,
     in_flight: [AtomicU32; WORKERS],
     failing: AtomicU64,
     /// Seconds since 1970; 0 for never.
@@ -217,16 +220,16 @@ pub struct ProjectMetrics {
     failed_last: AtomicU64,
     /// Place in [`Reason::ALL`].
     failed_why: AtomicU64,
-    fetches: Counters<{ Fetch::ALL.len() }>,
+    fetches: LabelCounters<{ Fetch::ALL.len() }>,
     fetched_last: AtomicU64,
     keys: AtomicU64,
-    verifications: Counters<REASONS>,
+    verifications: LabelCounters<REASONS>,
 }
 
 /// The place of a project's [`ProjectMetrics`]; it is the same in all processes, for as long as
 /// the memory is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Slot(usize);
+pub struct ProjectSlot(usize);
 
 /// A look-up in flight, until it is dropped.
 #[derive(Debug)]
@@ -244,8 +247,8 @@ impl Metrics {
         Self {
             slots: [const { ProjectMetrics::new() }; PROJECTS],
             other: ProjectMetrics::new(),
-            purges: Counters::new(),
-            events: Counters::new(),
+            purges: LabelCounters::new(),
+            events: LabelCounters::new(),
         }
     }
 
@@ -253,19 +256,19 @@ impl Metrics {
     ///
     /// It is the name that is looked for and not the settings: a counter goes on when a setting
     /// is changed, and two projects of equal settings are two.
-    pub fn slot(&self, name: &str) -> Slot {
+    pub fn slot(&self, name: &str) -> ProjectSlot {
         let own = fingerprint(name);
         for (n, slot) in self.slots.iter().enumerate() {
             let taken = slot.whose.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire);
             if taken.is_ok() || taken == Err(own) {
-                return Slot(n);
+                return ProjectSlot(n);
             }
         }
-        Slot(PROJECTS)
+        ProjectSlot(PROJECTS)
     }
 
     /// What is counted in a slot.
-    pub fn at(&self, slot: Slot) -> &ProjectMetrics {
+    pub fn at(&self, slot: ProjectSlot) -> &ProjectMetrics {
         self.slots.get(slot.0).unwrap_or(&self.other)
     }
 
@@ -280,12 +283,12 @@ impl Metrics {
     }
 
     /// Something was purged.
-    pub fn purged(&self, what: Purge) {
+    pub fn purged(&self, what: PurgeKind) {
         self.purges.add(what as usize);
     }
 
     /// A webhook called.
-    pub fn event(&self, outcome: Event) {
+    pub fn event(&self, outcome: EventOutcome) {
         self.events.add(outcome as usize);
     }
 }
@@ -294,24 +297,24 @@ impl ProjectMetrics {
     const fn new() -> Self {
         Self {
             whose: AtomicU64::new(0),
-            requests: Counters::new(),
-            denied: Counters::new(),
-            dry_run_denied: Counters::new(),
+            requests: LabelCounters::new(),
+            denied: LabelCounters::new(),
+            dry_run_denied: LabelCounters::new(),
             failure_mode_allowed: AtomicU64::new(0),
-            cache: Counters::new(),
-            answers: Counters::new(),
-            latency: Counters::new(),
+            cache: LabelCounters::new(),
+            answers: LabelCounters::new(),
+            latency: LabelCounters::new(),
             latency_sum: AtomicU64::new(0),
-            connections: Counters::new(),
+            connections: LabelCounters::new(),
             in_flight: [const { AtomicU32::new(0) }; WORKERS],
             failing: AtomicU64::new(0),
             failing_since: AtomicU64::new(0),
             failed_last: AtomicU64::new(0),
             failed_why: AtomicU64::new(0),
-            fetches: Counters::new(),
+            fetches: LabelCounters::new(),
             fetched_last: AtomicU64::new(0),
             keys: AtomicU64::new(0),
-            verifications: Counters::new(),
+            verifications: LabelCounters::new(),
         }
     }
 

@@ -8,7 +8,7 @@ pub mod trace_context;
 
 use std::net::IpAddr;
 
-use http::header::{HeaderValue, AUTHORIZATION, COOKIE, HOST, SET_COOKIE, USER_AGENT};
+use http::header::{HeaderValue, ACCEPT, AUTHORIZATION, COOKIE, HOST, SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, Request, StatusCode, Uri};
 
 use self::endpoint::Endpoint;
@@ -17,6 +17,9 @@ use self::trace_context as trace;
 use crate::credentials::{CookieNames, Credentials};
 use crate::identity::{self, Identity, IdentityError};
 use crate::verdict::{NoSession, Unavailable, Verdict};
+
+// Until src is renamed.
+pub use {ClientInfo as Client, ResolverAnswer as Answer};
 
 /// Longest `User-Agent` that is sent, in bytes; of a longer one the beginning is.
 pub const MAX_USER_AGENT: usize = 1024;
@@ -28,7 +31,7 @@ const SESSION_VALID: &str = "x-authgear-session-valid";
 ///
 /// What cannot be sent is left out, as no verdict depends on it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Client<'a> {
+pub struct ClientInfo<'a> {
     /// IP address in text form; anything else, such as `unix:`, is not sent.
     pub address: Option<&'a [u8]>,
     /// Value of `User-Agent`.
@@ -41,7 +44,7 @@ pub struct Client<'a> {
 
 /// The request to the resolver, at `path` of wherever it listens.
 ///
-/// Traces and logs of both sides can be tied together by what [`Client`] has of them.
+/// Traces and logs of both sides can be tied together by what [`ClientInfo`] has of them.
 ///
 /// `Host` and `X-Forwarded-Host` are the endpoint's authority and `X-Forwarded-Proto` its scheme:
 /// Authgear compares a token's `aud` with them. `X-Forwarded-For` is the client. Nothing else of
@@ -55,7 +58,7 @@ pub fn request(
     endpoint: &Endpoint,
     path: &str,
     credentials: &Credentials<'_>,
-    client: &Client<'_>,
+    client: &ClientInfo<'_>,
 ) -> Result<Request<()>, http::Error> {
     let mut request = request_as(endpoint, path)?;
     let headers = request.headers_mut();
@@ -84,9 +87,24 @@ pub fn request(
     Ok(request)
 }
 
+/// Builds the request for the project's key set, at `path` of Authgear's main server.
+///
+/// The main server redirects requests whose scheme or host differ from the public origin
+/// (`pkg/auth/webapp/public_origin_middleware.go`), so `Host` and `X-Forwarded-*` name the origin.
+///
+/// # Errors
+///
+/// When `path` is no path in origin form (RFC 9112 section 3.2.1).
+pub fn jwks_request(endpoint: &Endpoint, path: &str) -> Result<Request<()>, http::Error> {
+    let mut request = request_as(endpoint, path)?;
+    let accept = HeaderValue::from_static("application/jwk-set+json, application/json");
+    request.headers_mut().insert(ACCEPT, accept);
+    Ok(request)
+}
+
 /// A GET at `path` of one of Authgear's servers, as if at the project's public origin: by that it
 /// tells projects apart.
-pub(crate) fn request_as(endpoint: &Endpoint, path: &str) -> Result<Request<()>, http::Error> {
+fn request_as(endpoint: &Endpoint, path: &str) -> Result<Request<()>, http::Error> {
     // GET and HTTP/1.1 are what a new request has.
     let mut request = Request::new(());
     // `Uri` takes a text without the slash for a host, and none for an error.
@@ -119,14 +137,14 @@ fn sensitive(value: &[u8]) -> Result<HeaderValue, http::Error> {
 
 /// What the resolver said.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct ResolverAnswer {
     /// Of the credentials: it may be kept, and holds for all who present them.
     pub verdict: Verdict,
     /// To who asked: never kept.
     pub set_cookies: SetCookies,
 }
 
-impl Answer {
+impl ResolverAnswer {
     /// Reads the head of an answer to a question about the credentials of `names`.
     pub fn read(status: StatusCode, headers: &HeaderMap, names: &CookieNames) -> Self {
         let verdict = verdict(status, headers);
@@ -142,7 +160,7 @@ impl Answer {
     }
 }
 
-impl From<Unavailable> for Answer {
+impl From<Unavailable> for ResolverAnswer {
     fn from(why: Unavailable) -> Self {
         Self { verdict: Verdict::Unavailable(why), set_cookies: SetCookies::default() }
     }
@@ -213,16 +231,16 @@ mod tests {
         request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
     }
 
-    fn ask(client: &Client<'_>) -> Request<()> {
+    fn ask(client: &ClientInfo<'_>) -> Request<()> {
         request(&endpoint(), "/_resolver/resolve", &credentials(), client).unwrap()
     }
 
     #[test]
     fn all_that_is_sent() {
-        let client = Client {
+        let client = ClientInfo {
             address: Some(b"192.0.2.1"),
             user_agent: Some(b"curl/8.0"),
-            ..Client::default()
+            ..ClientInfo::default()
         };
         let request = ask(&client);
         assert_eq!(request.method(), Method::GET);
@@ -255,7 +273,7 @@ mod tests {
     fn nothing_stands_for_what_is_absent() {
         let none = Credentials::read(Some(b"Basic x"), [&b"a=b"[..]], &CookieNames::default());
         let endpoint = Endpoint::parse("http://[::1]/").unwrap();
-        let request = request(&endpoint, "/resolve", &none, &Client::default()).unwrap();
+        let request = request(&endpoint, "/resolve", &none, &ClientInfo::default()).unwrap();
         assert_eq!(
             fields(&request),
             [
@@ -272,7 +290,10 @@ mod tests {
         headers.append("set-cookie", HeaderValue::from_static("session=; Path=/"));
         headers.append("set-cookie", HeaderValue::from_static("other=a"));
         let read = |status, headers: &HeaderMap| {
-            Answer::read(status, headers, &CookieNames::default()).set_cookies.iter().count()
+            ResolverAnswer::read(status, headers, &CookieNames::default())
+                .set_cookies
+                .iter()
+                .count()
         };
         assert_eq!(read(StatusCode::OK, &headers), 1);
         assert_eq!(read(StatusCode::INTERNAL_SERVER_ERROR, &headers), 0);
@@ -280,13 +301,14 @@ mod tests {
         assert_eq!(read(StatusCode::OK, &headers), 1);
         headers.append(SESSION_VALID, HeaderValue::from_static("true"));
         assert_eq!(read(StatusCode::OK, &headers), 0);
-        assert!(Answer::from(Unavailable::Dns).set_cookies.is_empty());
+        assert!(ResolverAnswer::from(Unavailable::Dns).set_cookies.is_empty());
     }
 
     #[test]
     fn only_an_ip_address_is_forwarded() {
         for address in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"] {
-            let request = ask(&Client { address: Some(address.as_bytes()), ..Client::default() });
+            let request =
+                ask(&ClientInfo { address: Some(address.as_bytes()), ..ClientInfo::default() });
             assert_eq!(request.headers()["x-forwarded-for"], address);
         }
         for address in [
@@ -299,17 +321,18 @@ mod tests {
             "1.1.1.1\r\n",
             "\u{e9}",
         ] {
-            let request = ask(&Client { address: Some(address.as_bytes()), ..Client::default() });
+            let request =
+                ask(&ClientInfo { address: Some(address.as_bytes()), ..ClientInfo::default() });
             assert!(!request.headers().contains_key("x-forwarded-for"), "{address:?}");
         }
-        let request = ask(&Client { address: Some(b"\xff"), ..Client::default() });
+        let request = ask(&ClientInfo { address: Some(b"\xff"), ..ClientInfo::default() });
         assert!(!request.headers().contains_key("x-forwarded-for"));
     }
 
     #[test]
     fn user_agent_is_sent_if_it_can_be() {
         let sent = |value: &[u8]| {
-            let request = ask(&Client { user_agent: Some(value), ..Client::default() });
+            let request = ask(&ClientInfo { user_agent: Some(value), ..ClientInfo::default() });
             request.headers().get(USER_AGENT).map(|value| value.as_bytes().to_vec())
         };
         assert_eq!(sent(b"a\tb \xff"), Some(b"a\tb \xff".to_vec()));
@@ -323,10 +346,11 @@ mod tests {
     #[test]
     fn path_must_be_one() {
         for path in ["", "resolve", "a b", "http://a/", "a:80", "/\r\n", "\u{e9}"] {
-            let request = request(&endpoint(), path, &credentials(), &Client::default());
+            let request = request(&endpoint(), path, &credentials(), &ClientInfo::default());
             assert!(request.is_err(), "{path:?} {request:?}");
         }
-        let request = request(&endpoint(), "//a/b", &credentials(), &Client::default()).unwrap();
+        let request =
+            request(&endpoint(), "//a/b", &credentials(), &ClientInfo::default()).unwrap();
         assert_eq!(request.uri().to_string(), "//a/b");
         assert!(request.uri().authority().is_none());
     }
@@ -448,6 +472,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn key_sets_are_requested_under_the_public_origin() {
+        let endpoint = Endpoint::parse("https://myapp.authgear.cloud").unwrap();
+        let request = jwks_request(&endpoint, endpoint.jwks_url().path()).unwrap();
+        assert_eq!((request.method().as_str(), request.uri().path()), ("GET", "/oauth2/jwks"));
+        let header = |name| request.headers().get(name).unwrap();
+        assert_eq!(header("host"), "myapp.authgear.cloud");
+        assert_eq!(header("x-forwarded-host"), "myapp.authgear.cloud");
+        assert_eq!(header("x-forwarded-proto"), "https");
+        assert_eq!(request.headers().len(), 4);
+        assert!(jwks_request(&endpoint, "elsewhere").is_err());
+    }
+
     proptest! {
         #[test]
         fn no_session_but_by_exactly_true(
@@ -468,7 +505,7 @@ mod tests {
             address in vec(any::<u8>(), 0..20),
             user_agent in vec(any::<u8>(), 0..20),
         ) {
-            let request = ask(&Client {
+            let request = ask(&ClientInfo {
                 address: Some(&address),
                 user_agent: Some(&user_agent),
                 trace: (Some(&address), Some(&user_agent)),

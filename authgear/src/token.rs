@@ -7,7 +7,7 @@ mod algorithm;
 mod claims;
 mod json;
 mod jwks;
-mod published;
+mod jwks_state;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -16,8 +16,12 @@ pub use crate::verdict::TokenError;
 pub use algorithm::Algorithm;
 pub use claims::{Claims, MAX_SUBJECT};
 pub use jwks::{Fingerprint, JwksError, KeySet, MAX_KEYS, MAX_KEY_SET};
-pub use published::{request, Cause, Published, Schedule};
+pub use jwks_state::{Cause, JwksState, Schedule};
+// Until src is renamed.
+pub use crate::resolver::jwks_request as request;
+// Until src is renamed.
 pub use verify::{verify, Profile, Verified};
+pub use JwksState as Published;
 
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::Engine as _;
@@ -75,7 +79,7 @@ fn is_kid(kid: &str) -> bool {
 /// trust it.
 pub fn expires_at(token: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]
-    struct Claims {
+    struct Expiry {
         exp: serde_json::Number,
     }
 
@@ -83,7 +87,7 @@ pub fn expires_at(token: &[u8]) -> Option<u64> {
         return None;
     }
     let payload = base64url(Parts::of(token)?.payload)?;
-    let exp = serde_json::from_slice::<Claims>(&payload).ok()?.exp;
+    let exp = serde_json::from_slice::<Expiry>(&payload).ok()?.exp;
     match exp.as_u64() {
         Some(exp) => Some(exp),
         // A cast saturates: what is negative has expired, and what is beyond all times never does.

@@ -1,8 +1,11 @@
 //! How each kind of client is told that it is denied access.
 
+// Until src is renamed.
+pub use ClientHeaders as Client;
+
 /// What of a request tells what kind of client sends it: values of its headers.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Client<'a> {
+pub struct ClientHeaders<'a> {
     /// Whether the method is GET.
     pub is_get: bool,
     /// Whether the method is POST.
@@ -19,7 +22,7 @@ pub struct Client<'a> {
     pub upgrade: Option<&'a [u8]>,
 }
 
-impl Client<'_> {
+impl ClientHeaders<'_> {
     /// Whether this is a gRPC call, by its method and content type.
     pub fn is_grpc(&self) -> bool {
         if !self.is_post {
@@ -106,19 +109,22 @@ mod tests {
             ("application/json", false),
             ("", false),
         ] {
-            let client =
-                Client { is_post: true, content_type: Some(value.as_bytes()), ..Client::default() };
+            let client = ClientHeaders {
+                is_post: true,
+                content_type: Some(value.as_bytes()),
+                ..ClientHeaders::default()
+            };
             assert_eq!(client.is_grpc(), expected, "{value}");
-            assert!(!Client { is_post: false, ..client }.is_grpc());
+            assert!(!ClientHeaders { is_post: false, ..client }.is_grpc());
         }
-        assert!(!Client::default().is_grpc());
+        assert!(!ClientHeaders::default().is_grpc());
     }
 
     #[test]
     fn navigations() {
         const HTML: Option<&[u8]> = Some(b"text/html,application/xhtml+xml,*/*;q=0.8");
-        let browser = Client { is_get: true, accept: HTML, ..Client::default() };
-        let fetch = |mode: &'static [u8], dest: &'static [u8]| Client {
+        let browser = ClientHeaders { is_get: true, accept: HTML, ..ClientHeaders::default() };
+        let fetch = |mode: &'static [u8], dest: &'static [u8]| ClientHeaders {
             fetch_mode: Some(mode),
             fetch_dest: Some(dest),
             ..browser
@@ -130,11 +136,11 @@ mod tests {
             (fetch(b"cors", b"empty"), false, "fetch()"),
             (fetch(b"no-cors", b"image"), false, "an image"),
             (fetch(b"websocket", b"websocket"), false, "a WebSocket"),
-            (Client { is_get: false, ..browser }, false, "a form"),
-            (Client { upgrade: Some(b"websocket"), ..browser }, false, "an upgrade"),
-            (Client { accept: Some(b"*/*"), ..browser }, false, "curl"),
-            (Client { accept: Some(b"text/html;q=0"), ..browser }, false, "no HTML, please"),
-            (Client { accept: None, ..browser }, false, "nothing said"),
+            (ClientHeaders { is_get: false, ..browser }, false, "a form"),
+            (ClientHeaders { upgrade: Some(b"websocket"), ..browser }, false, "an upgrade"),
+            (ClientHeaders { accept: Some(b"*/*"), ..browser }, false, "curl"),
+            (ClientHeaders { accept: Some(b"text/html;q=0"), ..browser }, false, "no HTML, please"),
+            (ClientHeaders { accept: None, ..browser }, false, "nothing said"),
         ] {
             assert_eq!(client.is_navigation(), expected, "{what}");
         }
@@ -157,7 +163,8 @@ mod tests {
             ("*/*", false),
             ("", false),
         ] {
-            let client = Client { accept: Some(accept.as_bytes()), ..Client::default() };
+            let client =
+                ClientHeaders { accept: Some(accept.as_bytes()), ..ClientHeaders::default() };
             assert_eq!(client.prefers_json(), expected, "{accept}");
         }
     }

@@ -1,6 +1,6 @@
 //! In which of its forms the report is wanted.
 
-use crate::http::negotiation::Client;
+use crate::http::negotiation::ClientHeaders;
 
 /// A form of [`Report`](super::Report).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Format {
             Some(_) => return None,
             None => {}
         }
-        let client = Client { accept, ..Client::default() };
+        let client = ClientHeaders { accept, ..ClientHeaders::default() };
         let json = client.quality(b"application/json");
         let html = client.quality(b"text/html");
         let prometheus = OF_PROMETHEUS.iter().map(|name| client.quality(name)).max().unwrap_or(0);

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::report::{ProjectReport, Report, Table};
+use super::report::{LabelTable, ProjectReport, Report};
 
 /// Media type of [`Report::prometheus`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -56,7 +56,7 @@ impl<'a> Metric<'a> {
     }
 
     /// One sample for each word.
-    fn table(&mut self, labels: Labels<'_>, label: &'static str, table: &Table) {
+    fn table(&mut self, labels: Labels<'_>, label: &'static str, table: &LabelTable) {
         for (word, n) in &table.0 {
             let labels = [labels, &[(label, word)]].concat();
             self.sample("", &labels, n);

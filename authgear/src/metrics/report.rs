@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Serialize, Serializer};
 
 use super::{
-    Access, CacheStatus, ConnectionState, Counters, Event, Fetch, Metrics, Mode, ProjectMetrics,
-    Purge, ACCESSES, BOUNDS, PROJECTS,
+    Access, CacheStatus, ConnectionState, EventOutcome, Fetch, LabelCounters, Metrics, Mode,
+    ProjectMetrics, PurgeKind, ACCESSES, BOUNDS, PROJECTS,
 };
 use crate::shared::zone::Stats;
 use crate::verdict::{Reason, Unavailable};
@@ -16,9 +16,9 @@ pub(super) const OTHER: &str = "(other)";
 
 /// Words and what belongs to them, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table<T = u64>(pub Vec<(&'static str, T)>);
+pub struct LabelTable<T = u64>(pub Vec<(&'static str, T)>);
 
-impl Table {
+impl LabelTable {
     /// The number of a word; 0 if it is not there.
     pub fn get(&self, word: &str) -> u64 {
         self.0.iter().find(|(own, _)| *own == word).map_or(0, |(_, n)| *n)
@@ -29,7 +29,7 @@ impl Table {
     }
 }
 
-impl<T: Serialize> Serialize for Table<T> {
+impl<T: Serialize> Serialize for LabelTable<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(word, value)| (*word, value)))
     }
@@ -56,9 +56,9 @@ pub struct Report {
     /// The cache's zones.
     pub zones: Vec<ZoneReport>,
     /// Purges, by what was purged.
-    pub purges: Table,
+    pub purges: LabelTable,
     /// Events of webhooks, by what became of them.
-    pub webhook_events: Table,
+    pub webhook_events: LabelTable,
     /// Users whose older tokens are refused.
     pub revocations: u64,
 }
@@ -69,28 +69,28 @@ pub struct ProjectReport {
     /// Its name.
     pub name: String,
     /// By mode, what became of requests.
-    pub requests: Table<Table>,
+    pub requests: LabelTable<LabelTable>,
     /// Why they were turned away.
-    pub denied: Table,
+    pub denied: LabelTable,
     /// Why they would have been.
-    pub dry_run_denied: Table,
+    pub dry_run_denied: LabelTable,
     /// See [`ProjectMetrics::failure_mode_allowed`].
     pub failure_mode_allowed: u64,
     /// How the cache served them.
-    pub cache: Table,
+    pub cache: LabelTable,
     /// The resolver.
-    pub resolver: Resolver,
+    pub resolver: ResolverReport,
     /// Keys.
-    pub jwks: Jwks,
+    pub jwks: JwksReport,
     /// Tokens that were looked into, by reason.
-    pub jwt_verifications: Table,
+    pub jwt_verifications: LabelTable,
 }
 
 /// What is told about a resolver.
 #[derive(Clone, Debug, Serialize)]
-pub struct Resolver {
+pub struct ResolverReport {
     /// Look-ups, by outcome.
-    pub requests: Table,
+    pub requests: LabelTable,
     /// Look-ups that are under way.
     pub inflight: u64,
     /// Connections.
@@ -98,7 +98,7 @@ pub struct Resolver {
     /// How long look-ups took.
     pub latency: Latency,
     /// The last outage, if there was any.
-    pub outage: Option<Outage>,
+    pub outage: Option<OutageReport>,
 }
 
 /// Connections to a resolver.
@@ -132,7 +132,7 @@ pub struct Bucket {
 
 /// Failures of a resolver.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Outage {
+pub struct OutageReport {
     /// Whether the last look-up failed.
     pub failing: bool,
     /// The first failure after the last success, in seconds since 1970.
@@ -145,9 +145,9 @@ pub struct Outage {
 
 /// What is told about the keys of a project.
 #[derive(Clone, Debug, Serialize)]
-pub struct Jwks {
+pub struct JwksReport {
     /// Fetches, by outcome.
-    pub fetches: Table,
+    pub fetches: LabelTable,
     /// Of the last one that succeeded, in seconds since 1970.
     pub last_success: Option<u64>,
     /// Keys that are there.
@@ -189,13 +189,13 @@ fn load(counter: &AtomicU64) -> u64 {
 
 fn table<const N: usize>(
     words: impl Iterator<Item = &'static str>,
-    counters: &Counters<N>,
-) -> Table {
-    Table(words.enumerate().map(|(n, word)| (word, counters.get(n))).collect())
+    counters: &LabelCounters<N>,
+) -> LabelTable {
+    LabelTable(words.enumerate().map(|(n, word)| (word, counters.get(n))).collect())
 }
 
 /// Reasons that came up: each for itself is rare.
-fn reasons<const N: usize>(counters: &Counters<N>) -> Table {
+fn reasons<const N: usize>(counters: &LabelCounters<N>) -> LabelTable {
     let mut table = table(Reason::ALL.iter().map(|reason| reason.as_str()), counters);
     table.0.retain(|(_, n)| *n != 0);
     table
@@ -230,7 +230,7 @@ impl ProjectMetrics {
                 let n = self.requests.get(mode as usize * ACCESSES + *access as usize);
                 (access.as_str(), n)
             };
-            (mode.as_str(), Table(Access::ALL.iter().map(of).collect()))
+            (mode.as_str(), LabelTable(Access::ALL.iter().map(of).collect()))
         });
         let latency = {
             let bounds = BOUNDS.iter().map(|bound| Some(*bound as f64 / 1e6)).chain([None]);
@@ -244,7 +244,7 @@ impl ProjectMetrics {
         let last = load(&self.failed_last);
         let reason = usize::try_from(load(&self.failed_why)).ok();
         let reason = reason.and_then(|n| Reason::ALL.get(n)).unwrap_or(&Reason::InternalError);
-        let outage = (last != 0).then(|| Outage {
+        let outage = (last != 0).then(|| OutageReport {
             failing: load(&self.failing) != 0,
             since: load(&self.failing_since),
             last,
@@ -253,13 +253,13 @@ impl ProjectMetrics {
         let in_flight = self.in_flight.iter().map(|n| u64::from(n.load(Ordering::Relaxed)));
         ProjectReport {
             name: name.to_owned(),
-            requests: Table(modes.collect()),
+            requests: LabelTable(modes.collect()),
             denied: reasons(&self.denied),
             dry_run_denied: reasons(&self.dry_run_denied),
             failure_mode_allowed: load(&self.failure_mode_allowed),
             cache: table(CacheStatus::ALL.iter().map(|s| s.as_str()), &self.cache),
-            resolver: Resolver {
-                requests: Table(
+            resolver: ResolverReport {
+                requests: LabelTable(
                     outcomes()
                         .map(|(word, reason)| (word, self.answers.get(reason as usize)))
                         .collect(),
@@ -272,7 +272,7 @@ impl ProjectMetrics {
                 latency,
                 outage,
             },
-            jwks: Jwks {
+            jwks: JwksReport {
                 fetches: table(Fetch::ALL.iter().map(|f| f.as_str()), &self.fetches),
                 last_success: Some(load(&self.fetched_last)).filter(|time| *time != 0),
                 keys: load(&self.keys),
@@ -302,13 +302,13 @@ impl Metrics {
     }
 
     /// See [`Report::purges`].
-    pub fn purges(&self) -> Table {
-        table(Purge::ALL.iter().map(|p| p.as_str()), &self.purges)
+    pub fn purges(&self) -> LabelTable {
+        table(PurgeKind::ALL.iter().map(|p| p.as_str()), &self.purges)
     }
 
     /// See [`Report::webhook_events`].
-    pub fn events(&self) -> Table {
-        table(Event::ALL.iter().map(|e| e.as_str()), &self.events)
+    pub fn events(&self) -> LabelTable {
+        table(EventOutcome::ALL.iter().map(|e| e.as_str()), &self.events)
     }
 }
 

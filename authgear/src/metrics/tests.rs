@@ -78,8 +78,8 @@ fn what_is_counted_is_told() {
     p.fetched(None, 1_600_000_300);
     p.verified(Reason::Ok);
     p.verified(Reason::TokenExpired);
-    metrics.purged(Purge::Caller);
-    metrics.event(Event::Forged);
+    metrics.purged(PurgeKind::Caller);
+    metrics.event(EventOutcome::Forged);
     let text = report(&metrics, &["p"]).prometheus();
     let mut expected = vec![
         ("build_info{version=\"0.1.0\",nginx=\"1.22.1\"}".to_owned(), 1),
@@ -232,8 +232,8 @@ fn no_count_is_lost_between_threads() {
     assert!((report.resolver.latency.sum - sum).abs() < 1e-9);
 }
 
-impl Table<Table> {
-    fn get_mode(&self, mode: &str) -> &Table {
+impl LabelTable<LabelTable> {
+    fn get_mode(&self, mode: &str) -> &LabelTable {
         &self.0.iter().find(|(own, _)| *own == mode).expect("a mode").1
     }
 }

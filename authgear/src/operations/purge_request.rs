@@ -7,12 +7,15 @@ use thiserror::Error;
 
 use super::webhook::MAX_USER_ID;
 
+// Until src is renamed.
+pub use PurgeForm as Target;
+
 /// Most bytes of a form.
 pub const MAX_FORM: usize = 4096;
 
 /// What is to be purged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum PurgeForm {
     /// The user of this id.
     User(Vec<u8>),
     /// Everything.
@@ -24,7 +27,7 @@ pub enum Target {
 #[error("arguments must be either user=ID or all=1")]
 pub struct BadArguments;
 
-impl Target {
+impl PurgeForm {
     /// What the query and the form of a request name: `user=ID` or `all=1`, once.
     ///
     /// # Errors
@@ -100,7 +103,7 @@ mod tests {
 
     #[test]
     fn targets() {
-        let user = |id: &str| Ok(Target::User(id.into()));
+        let user = |id: &str| Ok(PurgeForm::User(id.into()));
         let longest = format!("user={}", "a".repeat(MAX_USER_ID));
         for (query, form, expected) in [
             ("user=alice", "", user("alice")),
@@ -109,8 +112,8 @@ mod tests {
             ("user=a%20b+c%2B", "", user("a b c+")),
             ("user=%zz", "", user("%zz")),
             ("user=a=b", "", user("a=b")),
-            ("all=1", "", Ok(Target::All)),
-            ("", "all=1", Ok(Target::All)),
+            ("all=1", "", Ok(PurgeForm::All)),
+            ("", "all=1", Ok(PurgeForm::All)),
             (&longest, "", user(&longest[5..])),
             (&format!("{longest}a"), "", Err(BadArguments)),
             ("", "", Err(BadArguments)),
@@ -125,7 +128,7 @@ mod tests {
             ("User=a", "", Err(BadArguments)),
             ("users=a", "", Err(BadArguments)),
         ] {
-            let target = Target::read(query.as_bytes(), form.as_bytes());
+            let target = PurgeForm::read(query.as_bytes(), form.as_bytes());
             assert_eq!(target, expected, "{query:.40} {form}");
         }
     }
@@ -177,12 +180,12 @@ mod tests {
         fn a_user_that_is_encoded_comes_through(id in prop::collection::vec(any::<u8>(), 1..80)) {
             let encoded = percent_encoding::percent_encode(&id, percent_encoding::NON_ALPHANUMERIC);
             let query = format!("user={encoded}");
-            prop_assert_eq!(Target::read(query.as_bytes(), b""), Ok(Target::User(id)));
+            prop_assert_eq!(PurgeForm::read(query.as_bytes(), b""), Ok(PurgeForm::User(id)));
         }
 
         #[test]
         fn anything_can_be_read(query in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _ = Target::read(&query, &query);
+            let _ = PurgeForm::read(&query, &query);
             is_cross_site(None, Some(&query), Some(&query));
         }
     }

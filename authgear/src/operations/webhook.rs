@@ -75,13 +75,13 @@ impl Secret {
         }
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Jwks {
+        enum SecretFile {
             Set { keys: Vec<Jwk> },
             One(Jwk),
         }
         let keys = match serde_json::from_slice(text).map_err(|_| SecretError::NoKey)? {
-            Jwks::Set { keys } => keys,
-            Jwks::One(key) => vec![key],
+            SecretFile::Set { keys } => keys,
+            SecretFile::One(key) => vec![key],
         };
         let key = keys.into_iter().find(|key| key.kty == "oct").and_then(|key| key.k);
         let bytes = key.and_then(|k| URL_SAFE_NO_PAD.decode(k).ok()).ok_or(SecretError::NoKey)?;
@@ -153,7 +153,7 @@ struct Envelope {
     #[serde(default)]
     payload: Payload,
     #[serde(default)]
-    context: Context,
+    context: EventContext,
 }
 
 #[derive(Default, Deserialize)]
@@ -165,7 +165,7 @@ struct Payload {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Context {
+struct EventContext {
     timestamp: Option<serde_json::Number>,
     user_id: Option<String>,
 }

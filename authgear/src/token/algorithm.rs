@@ -8,7 +8,7 @@ use aws_lc_rs::signature::{
 
 /// What a key must be, and what is done with it.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Scheme {
+pub(super) enum SignatureScheme {
     Rsa(&'static RsaParameters),
     /// On the curve with this name in a JWK (RFC 7518 section 6.2.1.1).
     Ecdsa(&'static str, &'static EcdsaVerificationAlgorithm),
@@ -35,7 +35,7 @@ macro_rules! algorithms {
                 }
             }
 
-            pub(super) const fn scheme(self) -> Scheme {
+            pub(super) const fn scheme(self) -> SignatureScheme {
                 match self {
                     $(Self::$name => $scheme,)+
                 }
@@ -47,23 +47,23 @@ macro_rules! algorithms {
 algorithms! {
     /// RSASSA-PKCS1-v1_5 with SHA-256: Authgear's (`pkg/lib/oauth/token_encoding.go`).
     #[default]
-    RS256 => Scheme::Rsa(&RSA_PKCS1_2048_8192_SHA256),
+    RS256 => SignatureScheme::Rsa(&RSA_PKCS1_2048_8192_SHA256),
     /// RSASSA-PKCS1-v1_5 with SHA-384.
-    RS384 => Scheme::Rsa(&RSA_PKCS1_2048_8192_SHA384),
+    RS384 => SignatureScheme::Rsa(&RSA_PKCS1_2048_8192_SHA384),
     /// RSASSA-PKCS1-v1_5 with SHA-512.
-    RS512 => Scheme::Rsa(&RSA_PKCS1_2048_8192_SHA512),
+    RS512 => SignatureScheme::Rsa(&RSA_PKCS1_2048_8192_SHA512),
     /// RSASSA-PSS with SHA-256.
-    PS256 => Scheme::Rsa(&RSA_PSS_2048_8192_SHA256),
+    PS256 => SignatureScheme::Rsa(&RSA_PSS_2048_8192_SHA256),
     /// RSASSA-PSS with SHA-384.
-    PS384 => Scheme::Rsa(&RSA_PSS_2048_8192_SHA384),
+    PS384 => SignatureScheme::Rsa(&RSA_PSS_2048_8192_SHA384),
     /// RSASSA-PSS with SHA-512.
-    PS512 => Scheme::Rsa(&RSA_PSS_2048_8192_SHA512),
+    PS512 => SignatureScheme::Rsa(&RSA_PSS_2048_8192_SHA512),
     /// ECDSA on P-256 with SHA-256.
-    ES256 => Scheme::Ecdsa("P-256", &ECDSA_P256_SHA256_FIXED),
+    ES256 => SignatureScheme::Ecdsa("P-256", &ECDSA_P256_SHA256_FIXED),
     /// ECDSA on P-384 with SHA-384.
-    ES384 => Scheme::Ecdsa("P-384", &ECDSA_P384_SHA384_FIXED),
+    ES384 => SignatureScheme::Ecdsa("P-384", &ECDSA_P384_SHA384_FIXED),
     /// EdDSA with Ed25519.
-    EdDSA => Scheme::Ed25519,
+    EdDSA => SignatureScheme::Ed25519,
 }
 
 impl Algorithm {

@@ -42,7 +42,7 @@ impl<'a> Json<'a> {
     pub fn parse(text: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let json = Value { depth: 0 }.deserialize(&mut deserializer).ok()?;
+        let json = ValueSeed { depth: 0 }.deserialize(&mut deserializer).ok()?;
         deserializer.end().ok()?;
         Some(json)
     }
@@ -89,7 +89,7 @@ pub(super) fn member(object: &str, wanted: impl Fn(&str) -> bool) -> Option<&str
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let (mut found, mut several) = (None, false);
-            while let Some(Name(name)) = map.next_key()? {
+            while let Some(MemberName(name)) = map.next_key()? {
                 if self.0(&name) {
                     several |= found.replace(map.next_value()?).is_some();
                 } else {
@@ -106,15 +106,15 @@ pub(super) fn member(object: &str, wanted: impl Fn(&str) -> bool) -> Option<&str
 }
 
 #[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Reads a value that is within `depth` others.
 #[derive(Clone, Copy)]
-struct Value {
+struct ValueSeed {
     depth: usize,
 }
 
-impl Value {
+impl ValueSeed {
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
         if self.depth == MAX_DEPTH {
             return Err(E::custom("nested too deeply"));
@@ -123,7 +123,7 @@ impl Value {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Value {
+impl<'de> DeserializeSeed<'de> for ValueSeed {
     type Value = Json<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
@@ -131,7 +131,7 @@ impl<'de> DeserializeSeed<'de> for Value {
     }
 }
 
-impl<'de> Visitor<'de> for Value {
+impl<'de> Visitor<'de> for ValueSeed {
     type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -178,7 +178,7 @@ impl<'de> Visitor<'de> for Value {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
         let member = self.deeper()?;
         let mut members: Vec<(Cow<'de, str>, _)> = Vec::new();
-        while let Some(Name(name)) = map.next_key()? {
+        while let Some(MemberName(name)) = map.next_key()? {
             if members.len() == MAX_MEMBERS {
                 return Err(A::Error::custom("too many members"));
             }

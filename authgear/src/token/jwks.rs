@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use siphasher::sip::SipHasher13;
 use thiserror::Error;
 
-use super::algorithm::{Algorithm, Scheme};
+use super::algorithm::{Algorithm, SignatureScheme};
 use super::json::{Json, Object};
 use super::{base64url, is_kid, TokenError};
 
@@ -63,7 +63,7 @@ pub enum JwksError {
 /// The keys of a JSON Web Key Set (RFC 7517) that can verify, in the form that takes.
 pub struct KeySet {
     /// Never empty; no two have the same id.
-    pub(super) keys: Vec<Key>,
+    pub(super) keys: Vec<VerifyingKey>,
 }
 
 /// Stands for a key, its id and all it is made of: another key under the same id has another one.
@@ -90,7 +90,7 @@ impl Fingerprint {
 }
 
 /// One key.
-pub(super) struct Key {
+pub(super) struct VerifyingKey {
     kid: Option<Box<str>>,
     /// It as a JWK, of the members that count and no others.
     jwk: Box<str>,
@@ -136,7 +136,7 @@ impl KeySet {
                 let kid = key.get("kid");
                 kid.is_none_or(|kid| kids.iter().filter(|other| **other == kid).count() == 1)
             })
-            .filter_map(|key| Key::read(key, allowed))
+            .filter_map(|key| VerifyingKey::read(key, allowed))
             .collect();
         if keys.is_empty() {
             return Err(JwksError::NoUsableKey);
@@ -156,7 +156,7 @@ impl KeySet {
 
     /// The ids of those that have one.
     pub fn kids(&self) -> impl Iterator<Item = &str> {
-        self.keys.iter().filter_map(Key::kid)
+        self.keys.iter().filter_map(VerifyingKey::kid)
     }
 
     /// Whether this key is there.
@@ -177,7 +177,7 @@ impl KeySet {
     }
 
     /// The key that a token means with this `kid`, or without one.
-    pub(super) fn find(&self, kid: Option<&str>) -> Result<&Key, TokenError> {
+    pub(super) fn find(&self, kid: Option<&str>) -> Result<&VerifyingKey, TokenError> {
         match (kid, &*self.keys) {
             (Some(kid), keys) => {
                 keys.iter().find(|key| key.kid() == Some(kid)).ok_or(TokenError::UnknownKid)
@@ -192,11 +192,11 @@ impl fmt::Debug for KeySet {
     /// Tells the ids.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeySet ")?;
-        f.debug_list().entries(self.keys.iter().map(Key::kid)).finish()
+        f.debug_list().entries(self.keys.iter().map(VerifyingKey::kid)).finish()
     }
 }
 
-impl Key {
+impl VerifyingKey {
     fn read(key: &Object<'_>, allowed: &[Algorithm]) -> Option<Self> {
         if SECRET_MEMBERS.iter().any(|name| key.get(name).is_some()) {
             return None;
@@ -308,13 +308,15 @@ impl Material {
     /// None if this is no key for the algorithm, or no key at all.
     fn verifier(&self, algorithm: Algorithm) -> Option<ParsedPublicKey> {
         match (algorithm.scheme(), self) {
-            (Scheme::Rsa(parameters), Self::Rsa { n, e }) => {
+            (SignatureScheme::Rsa(parameters), Self::Rsa { n, e }) => {
                 RsaPublicKeyComponents { n, e }.to_parsed_public_key(parameters)
             }
-            (Scheme::Ecdsa(curve, ecdsa), Self::Ec { curve: own, point }) if curve == own => {
+            (SignatureScheme::Ecdsa(curve, ecdsa), Self::Ec { curve: own, point })
+                if curve == own =>
+            {
                 ParsedPublicKey::new(ecdsa, point)
             }
-            (Scheme::Ed25519, Self::Ed25519(x)) => ParsedPublicKey::new(&ED25519, x),
+            (SignatureScheme::Ed25519, Self::Ed25519(x)) => ParsedPublicKey::new(&ED25519, x),
             _ => return None,
         }
         .ok()

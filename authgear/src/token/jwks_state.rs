@@ -1,26 +1,5 @@
 //! The keys that Authgear publishes, as processes share them, and when they are asked for anew.
 
-use http::header::{HeaderValue, ACCEPT};
-use http::Request;
-
-use crate::resolver::endpoint::Endpoint;
-use crate::resolver::request_as;
-
-/// The request for the key set, at `path` of wherever Authgear's main server listens.
-///
-/// It redirects who asks under another scheme or host than the public origin's
-/// (`pkg/auth/webapp/public_origin_middleware.go`): `Host` and `X-Forwarded-*` are those.
-///
-/// # Errors
-///
-/// When `path` is no path in origin form (RFC 9112 section 3.2.1).
-pub fn request(endpoint: &Endpoint, path: &str) -> Result<Request<()>, http::Error> {
-    let mut request = request_as(endpoint, path)?;
-    let accept = HeaderValue::from_static("application/jwk-set+json, application/json");
-    request.headers_mut().insert(ACCEPT, accept);
-    Ok(request)
-}
-
 /// How often the key set is asked for. Milliseconds, as all times here, which are those of one
 /// monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +21,7 @@ pub enum Cause {
 
 /// What is known of a project's keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Published {
+pub struct JwksState {
     /// When they were fetched, and the set as [`KeySet::to_json`](super::KeySet::to_json) has it.
     pub keys: Option<(u64, Vec<u8>)>,
     /// The last attempt to fetch them, good or bad.
@@ -56,7 +35,7 @@ pub struct Published {
 /// Wait after the first failure. It doubles with each.
 const FIRST_RETRY: u64 = 1000;
 
-impl Published {
+impl JwksState {
     /// When the next fetch is due.
     pub fn due_at(&self, schedule: &Schedule) -> u64 {
         let Some(attempted_at) = self.attempted_at else { return 0 };
@@ -152,64 +131,51 @@ mod tests {
     const SCHEDULE: Schedule = Schedule { refresh: 300_000, cooldown: 30_000 };
 
     #[test]
-    fn asks_as_the_public_origin() {
-        let endpoint = Endpoint::parse("https://myapp.authgear.cloud").unwrap();
-        let request = request(&endpoint, endpoint.jwks_url().path()).unwrap();
-        assert_eq!((request.method().as_str(), request.uri().path()), ("GET", "/oauth2/jwks"));
-        let header = |name| request.headers().get(name).unwrap();
-        assert_eq!(header("host"), "myapp.authgear.cloud");
-        assert_eq!(header("x-forwarded-host"), "myapp.authgear.cloud");
-        assert_eq!(header("x-forwarded-proto"), "https");
-        assert_eq!(request.headers().len(), 4);
-        assert!(super::request(&endpoint, "elsewhere").is_err());
-    }
-
-    #[test]
     fn keys_never_asked_for_are_due() {
-        let mut published = Published::default();
-        assert_eq!(published.due_at(&SCHEDULE), 0);
-        assert!(published.wants(Cause::Due, &SCHEDULE, 0));
-        published.succeeded(Cause::Due, 5, b"keys".to_vec());
-        assert_eq!(published.due_at(&SCHEDULE), 300_005);
-        assert!(!published.wants(Cause::Due, &SCHEDULE, 300_004));
-        assert!(published.wants(Cause::Due, &SCHEDULE, 300_005));
+        let mut state = JwksState::default();
+        assert_eq!(state.due_at(&SCHEDULE), 0);
+        assert!(state.wants(Cause::Due, &SCHEDULE, 0));
+        state.succeeded(Cause::Due, 5, b"keys".to_vec());
+        assert_eq!(state.due_at(&SCHEDULE), 300_005);
+        assert!(!state.wants(Cause::Due, &SCHEDULE, 300_004));
+        assert!(state.wants(Cause::Due, &SCHEDULE, 300_005));
     }
 
     #[test]
     fn failures_are_retried_ever_later_and_lose_no_keys() {
-        let mut published = Published::default();
+        let mut state = JwksState::default();
         let mut waits = Vec::new();
         for now in 0..8 {
-            published.failed(Cause::Due, now);
-            waits.push(published.due_at(&SCHEDULE) - now);
+            state.failed(Cause::Due, now);
+            waits.push(state.due_at(&SCHEDULE) - now);
         }
         assert_eq!(waits, [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
-        published.succeeded(Cause::Due, 10, b"keys".to_vec());
-        assert_eq!(published.failures, 0);
-        published.failures = u32::MAX - 1;
-        published.failed(Cause::Due, 20);
-        published.failed(Cause::Due, 20);
-        assert_eq!(published.keys, Some((10, b"keys".to_vec())));
-        assert_eq!(published.due_at(&SCHEDULE), 30_020);
+        state.succeeded(Cause::Due, 10, b"keys".to_vec());
+        assert_eq!(state.failures, 0);
+        state.failures = u32::MAX - 1;
+        state.failed(Cause::Due, 20);
+        state.failed(Cause::Due, 20);
+        assert_eq!(state.keys, Some((10, b"keys".to_vec())));
+        assert_eq!(state.due_at(&SCHEDULE), 30_020);
         // Neither more often than every second, nor more seldom than without failures.
-        published.failures = 9;
+        state.failures = 9;
         let schedule = |refresh, cooldown| Schedule { refresh, cooldown };
-        assert_eq!(published.due_at(&schedule(300_000, 0)), 1020);
-        assert_eq!(published.due_at(&schedule(500, 30_000)), 520);
+        assert_eq!(state.due_at(&schedule(300_000, 0)), 1020);
+        assert_eq!(state.due_at(&schedule(500, 30_000)), 520);
     }
 
     #[test]
     fn unknown_kids_have_a_cooldown_of_their_own() {
-        let mut published = Published::default();
-        published.succeeded(Cause::Due, 1000, b"keys".to_vec());
-        assert!(published.wants(Cause::UnknownKid, &SCHEDULE, 1001));
-        published.failed(Cause::UnknownKid, 1001);
-        assert!(!published.wants(Cause::UnknownKid, &SCHEDULE, 31_000));
-        assert!(published.wants(Cause::UnknownKid, &SCHEDULE, 31_001));
-        published.succeeded(Cause::UnknownKid, 31_001, b"keys".to_vec());
+        let mut state = JwksState::default();
+        state.succeeded(Cause::Due, 1000, b"keys".to_vec());
+        assert!(state.wants(Cause::UnknownKid, &SCHEDULE, 1001));
+        state.failed(Cause::UnknownKid, 1001);
+        assert!(!state.wants(Cause::UnknownKid, &SCHEDULE, 31_000));
+        assert!(state.wants(Cause::UnknownKid, &SCHEDULE, 31_001));
+        state.succeeded(Cause::UnknownKid, 31_001, b"keys".to_vec());
         // A fetch that was due does not make others wait.
-        published.succeeded(Cause::Due, 61_000, b"keys".to_vec());
-        assert!(published.wants(Cause::UnknownKid, &SCHEDULE, 61_001));
+        state.succeeded(Cause::Due, 61_000, b"keys".to_vec());
+        assert!(state.wants(Cause::UnknownKid, &SCHEDULE, 61_001));
     }
 
     fn time() -> impl Strategy<Value = Option<u64>> {
@@ -224,20 +190,20 @@ mod tests {
             missed_at in time(),
             failures in any::<u32>(),
         ) {
-            let published = Published { keys, attempted_at, missed_at, failures };
-            let bytes = published.encode();
-            let times = Published::decode_times(&bytes).unwrap();
-            prop_assert_eq!(times.keys.map(|(at, _)| at), published.keys.as_ref().map(|(at, _)| *at));
+            let state = JwksState { keys, attempted_at, missed_at, failures };
+            let bytes = state.encode();
+            let times = JwksState::decode_times(&bytes).unwrap();
+            prop_assert_eq!(times.keys.map(|(at, _)| at), state.keys.as_ref().map(|(at, _)| *at));
             prop_assert_eq!(
                 (times.attempted_at, times.missed_at, times.failures),
                 (attempted_at, missed_at, failures)
             );
-            prop_assert_eq!(Published::decode(&bytes), Some(published));
+            prop_assert_eq!(JwksState::decode(&bytes), Some(state));
         }
 
         #[test]
         fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            let _ = Published::decode(&bytes);
+            let _ = JwksState::decode(&bytes);
         }
     }
 }
