@@ -1,9 +1,9 @@
-//! How each kind of client is told that it is denied access.
+//! Content negotiation for denials: the kind of client, and the answer that it understands.
 
 // Until src is renamed.
 pub use ClientHeaders as Client;
 
-/// What of a request tells what kind of client sends it: values of its headers.
+/// Method and header values of a request that show its kind of client.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClientHeaders<'a> {
     /// Whether the method is GET.
@@ -34,10 +34,10 @@ impl ClientHeaders<'_> {
         matches!(rest.first(), None | Some(b'+' | b';'))
     }
 
-    /// Whether a browser is about to show the answer in a window of its own: only there does it
-    /// help to be sent to a login page.
+    /// Whether a browser will show the response as a page. Only then does a redirect to a login
+    /// page help.
     ///
-    /// Browsers say so in Fetch Metadata; of those that do not, who takes HTML is believed.
+    /// Browsers send Fetch Metadata for it. Without Fetch Metadata, `text/html` in `Accept` counts.
     pub fn is_navigation(&self) -> bool {
         if !self.is_get || self.upgrade.is_some() {
             return false;
@@ -48,13 +48,14 @@ impl ClientHeaders<'_> {
         }
     }
 
-    /// Whether JSON is named as better to take than HTML (RFC 9110 section 12.5.1).
+    /// Whether `Accept` gives JSON a higher weight than HTML (RFC 9110 section 12.5.1).
     pub fn prefers_json(&self) -> bool {
         let json = self.quality(b"application/json").max(self.quality(b"application/problem+json"));
         json > self.quality(b"text/html")
     }
 
-    /// The weight, in thousandths, of a media type that `Accept` names.
+    /// Returns the weight of a media type in `Accept`, in thousandths; 0 if not named. Wildcards
+    /// do not count.
     pub(crate) fn quality(&self, media_type: &[u8]) -> u16 {
         let ranges = self.accept.unwrap_or_default().split(|&byte| byte == b',');
         let weights = ranges.filter_map(|range| {
@@ -68,7 +69,7 @@ impl ClientHeaders<'_> {
 
 const GRPC: &[u8] = b"application/grpc";
 
-/// The weight of a parameter `q=...`; of one that makes no sense, 0.
+/// Returns the weight of a parameter `q=...`; 0 for an invalid number.
 fn weight(parameter: &[u8]) -> Option<u16> {
     let value = parameter.strip_prefix(b"q=").or(parameter.strip_prefix(b"Q="))?;
     let value = std::str::from_utf8(value).ok().and_then(|value| value.parse::<f32>().ok());
@@ -76,7 +77,7 @@ fn weight(parameter: &[u8]) -> Option<u16> {
     Some((value.filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0) * 1000.0) as u16)
 }
 
-/// The `grpc-status` for a status of HTTP: `UNAUTHENTICATED`, `PERMISSION_DENIED`, `UNAVAILABLE`.
+/// Returns the `grpc-status` for an HTTP status: `UNAUTHENTICATED`, `PERMISSION_DENIED`, `UNAVAILABLE`.
 pub const fn grpc_status(status: u16) -> &'static str {
     match status {
         401 => "16",
@@ -85,7 +86,7 @@ pub const fn grpc_status(status: u16) -> &'static str {
     }
 }
 
-/// A body of type `application/problem+json` (RFC 9457). `reason` is a word.
+/// Builds a body of type `application/problem+json` (RFC 9457). `reason` must need no JSON escapes.
 pub fn problem(status: u16, reason: &str) -> String {
     let title = match status {
         401 => "Unauthorized",
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grpc_calls() {
+    fn only_posts_of_grpc_content_types_are_grpc_calls() {
         for (value, expected) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn navigations() {
+    fn only_pages_loaded_by_browsers_are_navigations() {
         const HTML: Option<&[u8]> = Some(b"text/html,application/xhtml+xml,*/*;q=0.8");
         let browser = ClientHeaders { is_get: true, accept: HTML, ..ClientHeaders::default() };
         let fetch = |mode: &'static [u8], dest: &'static [u8]| ClientHeaders {
@@ -129,7 +130,7 @@ mod tests {
             fetch_dest: Some(dest),
             ..browser
         };
-        for (client, expected, what) in [
+        for (client, expected, kind) in [
             (browser, true, "an old browser"),
             (fetch(b"navigate", b"document"), true, "a browser"),
             (fetch(b"navigate", b"iframe"), false, "a frame"),
@@ -139,15 +140,15 @@ mod tests {
             (ClientHeaders { is_get: false, ..browser }, false, "a form"),
             (ClientHeaders { upgrade: Some(b"websocket"), ..browser }, false, "an upgrade"),
             (ClientHeaders { accept: Some(b"*/*"), ..browser }, false, "curl"),
-            (ClientHeaders { accept: Some(b"text/html;q=0"), ..browser }, false, "no HTML, please"),
-            (ClientHeaders { accept: None, ..browser }, false, "nothing said"),
+            (ClientHeaders { accept: Some(b"text/html;q=0"), ..browser }, false, "HTML refused"),
+            (ClientHeaders { accept: None, ..browser }, false, "no Accept header"),
         ] {
-            assert_eq!(client.is_navigation(), expected, "{what}");
+            assert_eq!(client.is_navigation(), expected, "{kind}");
         }
     }
 
     #[test]
-    fn json() {
+    fn json_is_preferred_only_when_accept_ranks_it_above_html() {
         for (accept, expected) in [
             ("application/json", true),
             ("APPLICATION/JSON", true),
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn problems() {
+    fn problem_bodies_and_grpc_statuses_match_the_http_status() {
         let expected = "{\"title\":\"Forbidden\",\"status\":403,\"reason\":\"role_missing\"}\n";
         assert_eq!(problem(403, "role_missing"), expected);
         assert_eq!([401, 403, 503].map(grpc_status), ["16", "7", "14"]);
