@@ -196,37 +196,37 @@ reasons! {
     KeysUnavailable = "keys_unavailable",
     /// See [`Unavailable::Internal`].
     InternalError = "internal_error",
-    /// See [`TokenError::TooLarge`](TokenError::TooLarge).
+    /// See [`TokenError::TooLarge`].
     TokenTooLarge = "token_too_large",
-    /// See [`TokenError::Malformed`](TokenError::Malformed).
+    /// See [`TokenError::Malformed`].
     TokenMalformed = "token_malformed",
-    /// See [`TokenError::Algorithm`](TokenError::Algorithm).
+    /// See [`TokenError::Algorithm`].
     TokenAlgorithm = "token_algorithm",
-    /// See [`TokenError::Type`](TokenError::Type).
+    /// See [`TokenError::Type`].
     TokenType = "token_type",
-    /// See [`TokenError::Critical`](TokenError::Critical).
+    /// See [`TokenError::Critical`].
     TokenCritical = "token_critical",
-    /// See [`TokenError::NoKid`](TokenError::NoKid).
+    /// See [`TokenError::NoKid`].
     TokenNoKid = "token_no_kid",
-    /// See [`TokenError::UnknownKid`](TokenError::UnknownKid).
+    /// See [`TokenError::UnknownKid`].
     TokenUnknownKey = "token_unknown_key",
-    /// See [`TokenError::Signature`](TokenError::Signature).
+    /// See [`TokenError::Signature`].
     TokenSignature = "token_signature",
-    /// See [`TokenError::Issuer`](TokenError::Issuer).
+    /// See [`TokenError::Issuer`].
     TokenIssuer = "token_issuer",
-    /// See [`TokenError::Audience`](TokenError::Audience).
+    /// See [`TokenError::Audience`].
     TokenAudience = "token_audience",
-    /// See [`TokenError::Expired`](TokenError::Expired).
+    /// See [`TokenError::Expired`].
     TokenExpired = "token_expired",
-    /// See [`TokenError::NotYetValid`](TokenError::NotYetValid).
+    /// See [`TokenError::NotYetValid`].
     TokenNotYetValid = "token_not_yet_valid",
-    /// See [`TokenError::MissingClaim`](TokenError::MissingClaim).
+    /// See [`TokenError::MissingClaim`].
     TokenMissingClaim = "token_missing_claim",
-    /// See [`TokenError::Claim`](TokenError::Claim).
+    /// See [`TokenError::Claim`].
     TokenClaims = "token_claims",
-    /// See [`TokenError::Revoked`](TokenError::Revoked).
+    /// See [`TokenError::Revoked`].
     TokenRevoked = "token_revoked",
-    /// See [`TokenError::MachineToken`](TokenError::MachineToken).
+    /// See [`TokenError::MachineToken`].
     TokenMachine = "token_machine",
 }
 

@@ -1,4 +1,4 @@
-//! How tokens are signed.
+//! Signature algorithms of tokens.
 
 use aws_lc_rs::signature::{
     EcdsaVerificationAlgorithm, RsaParameters, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED,
@@ -6,7 +6,7 @@ use aws_lc_rs::signature::{
     RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512,
 };
 
-/// What a key must be, and what is done with it.
+/// Type of key and method of verification.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum SignatureScheme {
     Rsa(&'static RsaParameters),
@@ -25,10 +25,10 @@ macro_rules! algorithms {
         }
 
         impl Algorithm {
-            /// All of them.
+            /// All algorithms.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
-            /// Its name as `alg`.
+            /// Name in `alg`.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => stringify!($name),)+
@@ -45,7 +45,7 @@ macro_rules! algorithms {
 }
 
 algorithms! {
-    /// RSASSA-PKCS1-v1_5 with SHA-256: Authgear's (`pkg/lib/oauth/token_encoding.go`).
+    /// RSASSA-PKCS1-v1_5 with SHA-256, used by Authgear (`pkg/lib/oauth/token_encoding.go`).
     #[default]
     RS256 => SignatureScheme::Rsa(&RSA_PKCS1_2048_8192_SHA256),
     /// RSASSA-PKCS1-v1_5 with SHA-384.
@@ -67,7 +67,7 @@ algorithms! {
 }
 
 impl Algorithm {
-    /// The algorithm of this name, letter by letter (RFC 7515 section 4.1.1).
+    /// Returns the algorithm with exactly this name (RFC 7515 section 4.1.1).
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|algorithm| algorithm.as_str() == name)
     }

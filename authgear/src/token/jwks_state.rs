@@ -1,42 +1,42 @@
-//! The keys that Authgear publishes, as processes share them, and when they are asked for anew.
+//! State of a project's key set in shared memory, and the schedule of its fetches.
 
-/// How often the key set is asked for. Milliseconds, as all times here, which are those of one
-/// monotonic clock.
+/// Intervals between fetches of the key set. All times here are milliseconds of one monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {
-    /// Time from one fetch to the next.
+    /// Interval between regular fetches.
     pub refresh: u64,
-    /// Least time between two fetches that tokens with an unknown `kid` cause.
+    /// Minimum interval between fetches caused by an unknown `kid`.
     pub cooldown: u64,
 }
 
-/// Why the key set is asked for.
+/// Cause of a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// It is time.
+    /// The regular interval has passed.
     Due,
-    /// A token names a key that is not there.
+    /// A token names a key that is not in the set.
     UnknownKid,
 }
 
-/// What is known of a project's keys.
+/// Key set of a project and the times of its fetches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JwksState {
-    /// When they were fetched, and the set as [`KeySet::to_json`](super::KeySet::to_json) has it.
+    /// Time of the last successful fetch, and the set in the form of
+    /// [`KeySet::to_json`](super::KeySet::to_json).
     pub keys: Option<(u64, Vec<u8>)>,
-    /// The last attempt to fetch them, good or bad.
+    /// Time of the last fetch, successful or not.
     attempted_at: Option<u64>,
-    /// The last attempt that an unknown `kid` caused.
+    /// Time of the last fetch caused by an unknown `kid`.
     missed_at: Option<u64>,
     /// Failures since the last success.
     pub failures: u32,
 }
 
-/// Wait after the first failure. It doubles with each.
+/// Wait after the first failure, doubled with each further one.
 const FIRST_RETRY: u64 = 1000;
 
 impl JwksState {
-    /// When the next fetch is due.
+    /// Returns the time of the next regular fetch.
     pub fn due_at(&self, schedule: &Schedule) -> u64 {
         let Some(attempted_at) = self.attempted_at else { return 0 };
         let wait = match self.failures {
@@ -49,7 +49,7 @@ impl JwksState {
         attempted_at.saturating_add(wait)
     }
 
-    /// Whether they are to be fetched now, for this cause.
+    /// Whether this cause justifies a fetch now.
     pub fn wants(&self, cause: Cause, schedule: &Schedule, now: u64) -> bool {
         match cause {
             Cause::Due => self.due_at(schedule) <= now,
@@ -59,14 +59,14 @@ impl JwksState {
         }
     }
 
-    /// They were fetched.
+    /// Records a successful fetch.
     pub fn succeeded(&mut self, cause: Cause, now: u64, document: Vec<u8>) {
         self.attempted(cause, now);
         self.keys = Some((now, document));
         self.failures = 0;
     }
 
-    /// They could not be fetched. Those from before are kept.
+    /// Records a failed fetch. The previous keys remain.
     pub fn failed(&mut self, cause: Cause, now: u64) {
         self.attempted(cause, now);
         self.failures = self.failures.saturating_add(1);
@@ -79,7 +79,7 @@ impl JwksState {
         }
     }
 
-    /// What [`decode`](Self::decode) reads.
+    /// Encodes the state for shared memory.
     pub fn encode(&self) -> Vec<u8> {
         let (fetched_at, document) = match &self.keys {
             Some((at, document)) => (Some(*at), document.as_slice()),
@@ -94,12 +94,12 @@ impl JwksState {
         bytes
     }
 
-    /// The same without the keys, of which only is read when they were fetched.
+    /// Decodes the times only: the key set in the result is empty.
     pub fn decode_times(bytes: &[u8]) -> Option<Self> {
         Self::decode(bytes.get(..HEAD)?)
     }
 
-    /// Reads what [`encode`](Self::encode) wrote.
+    /// Inverse of [`encode`](Self::encode).
     pub fn decode(mut bytes: &[u8]) -> Option<Self> {
         let mut time = || {
             let (time, rest) = bytes.split_first_chunk()?;
@@ -117,10 +117,10 @@ impl JwksState {
     }
 }
 
-/// Bytes before the keys.
+/// Size of the header before the keys, in bytes.
 const HEAD: usize = 28;
 
-/// A time that was not yet.
+/// Encoding of an absent time.
 const NEVER: u64 = u64::MAX;
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
     const SCHEDULE: Schedule = Schedule { refresh: 300_000, cooldown: 30_000 };
 
     #[test]
-    fn keys_never_asked_for_are_due() {
+    fn a_fetch_is_due_at_first_and_after_each_interval() {
         let mut state = JwksState::default();
         assert_eq!(state.due_at(&SCHEDULE), 0);
         assert!(state.wants(Cause::Due, &SCHEDULE, 0));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_retried_ever_later_and_lose_no_keys() {
+    fn failed_fetches_back_off_and_keep_the_keys() {
         let mut state = JwksState::default();
         let mut waits = Vec::new();
         for now in 0..8 {
@@ -157,7 +157,7 @@ mod tests {
         state.failed(Cause::Due, 20);
         assert_eq!(state.keys, Some((10, b"keys".to_vec())));
         assert_eq!(state.due_at(&SCHEDULE), 30_020);
-        // Neither more often than every second, nor more seldom than without failures.
+        // At least every regular interval, and at most once a second.
         state.failures = 9;
         let schedule = |refresh, cooldown| Schedule { refresh, cooldown };
         assert_eq!(state.due_at(&schedule(300_000, 0)), 1020);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_kids_have_a_cooldown_of_their_own() {
+    fn unknown_kids_have_their_own_cooldown() {
         let mut state = JwksState::default();
         state.succeeded(Cause::Due, 1000, b"keys".to_vec());
         assert!(state.wants(Cause::UnknownKid, &SCHEDULE, 1001));
@@ -173,7 +173,7 @@ mod tests {
         assert!(!state.wants(Cause::UnknownKid, &SCHEDULE, 31_000));
         assert!(state.wants(Cause::UnknownKid, &SCHEDULE, 31_001));
         state.succeeded(Cause::UnknownKid, 31_001, b"keys".to_vec());
-        // A fetch that was due does not make others wait.
+        // A regular fetch does not start the cooldown.
         state.succeeded(Cause::Due, 61_000, b"keys".to_vec());
         assert!(state.wants(Cause::UnknownKid, &SCHEDULE, 61_001));
     }
@@ -184,7 +184,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn comes_back(
+        fn states_round_trip(
             keys in prop::option::of((0..NEVER, prop::collection::vec(any::<u8>(), 0..40))),
             attempted_at in time(),
             missed_at in time(),
@@ -202,7 +202,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn decoding_any_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             let _ = JwksState::decode(&bytes);
         }
     }
