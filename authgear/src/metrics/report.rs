@@ -1,4 +1,4 @@
-//! What the counters say at one moment.
+//! Snapshot of the counters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,15 +11,15 @@ use super::{
 use crate::shared::zone::Stats;
 use crate::verdict::{Reason, Unavailable};
 
-/// The name under which what had no slot of its own is told. No project can have it.
+/// Name for the projects without a slot. No project can have this name.
 pub(super) const OTHER: &str = "(other)";
 
-/// Words and what belongs to them, in their order.
+/// Values by label, in the order of the labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelTable<T = u64>(pub Vec<(&'static str, T)>);
 
 impl LabelTable {
-    /// The number of a word; 0 if it is not there.
+    /// Returns the number for a label; 0 if absent.
     pub fn get(&self, word: &str) -> u64 {
         self.0.iter().find(|(own, _)| *own == word).map_or(0, |(_, n)| *n)
     }
@@ -35,7 +35,7 @@ impl<T: Serialize> Serialize for LabelTable<T> {
     }
 }
 
-/// What was built.
+/// Versions of this build.
 #[derive(Clone, Debug, Serialize)]
 pub struct Build {
     /// Version of the module.
@@ -44,58 +44,58 @@ pub struct Build {
     pub nginx: String,
 }
 
-/// All that is told.
+/// Snapshot of all metrics.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// What was built.
+    /// Versions of this build.
     pub build: Build,
-    /// When, in seconds since 1970.
+    /// Time of the snapshot, in seconds since 1970.
     pub time: u64,
     /// The projects.
     pub projects: Vec<ProjectReport>,
     /// The cache's zones.
     pub zones: Vec<ZoneReport>,
-    /// Purges, by what was purged.
+    /// Purges, by scope.
     pub purges: LabelTable,
-    /// Events of webhooks, by what became of them.
+    /// Webhook events, by result.
     pub webhook_events: LabelTable,
-    /// Users whose older tokens are refused.
+    /// Users whose older tokens are rejected.
     pub revocations: u64,
 }
 
-/// What is told about a project.
+/// Metrics of a project.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProjectReport {
-    /// Its name.
+    /// Name of the project.
     pub name: String,
-    /// By mode, what became of requests.
+    /// Requests, by mode and outcome.
     pub requests: LabelTable<LabelTable>,
-    /// Why they were turned away.
+    /// Denials, by reason.
     pub denied: LabelTable,
-    /// Why they would have been.
+    /// Denials that `authgear_dry_run` suppressed, by reason.
     pub dry_run_denied: LabelTable,
     /// See [`ProjectMetrics::failure_mode_allowed`].
     pub failure_mode_allowed: u64,
-    /// How the cache served them.
+    /// Requests with credentials, by result of the cache.
     pub cache: LabelTable,
     /// The resolver.
     pub resolver: ResolverReport,
-    /// Keys.
+    /// The key set.
     pub jwks: JwksReport,
-    /// Tokens that were looked into, by reason.
+    /// Verified tokens, by reason.
     pub jwt_verifications: LabelTable,
 }
 
-/// What is told about a resolver.
+/// Metrics of a resolver.
 #[derive(Clone, Debug, Serialize)]
 pub struct ResolverReport {
     /// Look-ups, by outcome.
     pub requests: LabelTable,
-    /// Look-ups that are under way.
+    /// Look-ups in flight.
     pub inflight: u64,
     /// Connections.
     pub connections: Connections,
-    /// How long look-ups took.
+    /// Duration of look-ups.
     pub latency: Latency,
     /// The last outage, if there was any.
     pub outage: Option<OutageReport>,
@@ -104,29 +104,29 @@ pub struct ResolverReport {
 /// Connections to a resolver.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Connections {
-    /// That were made.
+    /// Newly opened connections.
     pub opened: u64,
-    /// How often one was used again.
+    /// Look-ups that reused a connection.
     pub reused: u64,
 }
 
 /// A histogram.
 #[derive(Clone, Debug, Serialize)]
 pub struct Latency {
-    /// How many took no longer than this, and longer than the bucket before.
+    /// Counts by duration; not cumulative.
     pub buckets: Vec<Bucket>,
-    /// Seconds, of all.
+    /// Sum of all durations, in seconds.
     pub sum: f64,
-    /// How many in all.
+    /// Number of all look-ups.
     pub count: u64,
 }
 
-/// A bucket of it.
+/// Bucket of a histogram.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Bucket {
-    /// Its upper bound in seconds; the last has none.
+    /// Upper bound in seconds; the last bucket has none.
     pub le: Option<f64>,
-    /// How many are in it.
+    /// Look-ups in this bucket.
     pub count: u64,
 }
 
@@ -135,42 +135,42 @@ pub struct Bucket {
 pub struct OutageReport {
     /// Whether the last look-up failed.
     pub failing: bool,
-    /// The first failure after the last success, in seconds since 1970.
+    /// Time of the first failure after the last success, in seconds since 1970.
     pub since: u64,
-    /// The last failure.
+    /// Time of the last failure, in seconds since 1970.
     pub last: u64,
-    /// Why that was.
+    /// Reason of the last failure.
     pub reason: &'static str,
 }
 
-/// What is told about the keys of a project.
+/// Metrics of a project's key set.
 #[derive(Clone, Debug, Serialize)]
 pub struct JwksReport {
     /// Fetches, by outcome.
     pub fetches: LabelTable,
-    /// Of the last one that succeeded, in seconds since 1970.
+    /// Time of the last successful fetch, in seconds since 1970.
     pub last_success: Option<u64>,
-    /// Keys that are there.
+    /// Number of usable keys.
     pub keys: u64,
 }
 
-/// What is told about a zone of the cache.
+/// Metrics of a cache zone.
 #[derive(Clone, Debug, Serialize)]
 pub struct ZoneReport {
-    /// Its name.
+    /// Name of the zone.
     pub name: String,
-    /// Entries.
+    /// Number of entries.
     pub entries: u64,
-    /// Bytes that they take.
+    /// Bytes in use.
     pub bytes: u64,
-    /// Bytes that they may take.
+    /// Capacity in bytes.
     pub size: u64,
-    /// Entries that were removed to make room.
+    /// Entries evicted to make room.
     pub evictions: u64,
 }
 
 impl ZoneReport {
-    /// What is told of these numbers.
+    /// Creates the metrics of a zone from its statistics.
     pub fn new(name: &str, stats: Stats) -> Self {
         let bytes = |chunks: usize| (chunks * crate::shared::zone::CHUNK) as u64;
         Self {
@@ -194,14 +194,14 @@ fn table<const N: usize>(
     LabelTable(words.enumerate().map(|(n, word)| (word, counters.get(n))).collect())
 }
 
-/// Reasons that came up: each for itself is rare.
+/// Collects the reasons that occurred. Reasons with a count of zero are omitted.
 fn reasons<const N: usize>(counters: &LabelCounters<N>) -> LabelTable {
     let mut table = table(Reason::ALL.iter().map(|reason| reason.as_str()), counters);
     table.0.retain(|(_, n)| *n != 0);
     table
 }
 
-/// How a look-up may fail.
+/// Failures of a look-up.
 const FAILURES: [Unavailable; 10] = [
     Unavailable::Dns,
     Unavailable::Connect,
@@ -215,7 +215,7 @@ const FAILURES: [Unavailable; 10] = [
     Unavailable::Internal,
 ];
 
-/// What a look-up ends with, and the place of its counter.
+/// Outcomes of a look-up: the label, and the reason whose counter has the number.
 fn outcomes() -> impl Iterator<Item = (&'static str, Reason)> {
     let answers =
         [("valid", Reason::Ok), ("invalid", Reason::SessionInvalid), ("none", Reason::NoSession)];
@@ -290,7 +290,7 @@ impl ProjectMetrics {
 }
 
 impl Metrics {
-    /// What is told about the projects of these names, and about all that had no slot.
+    /// Returns the metrics of the projects with these names, and of all projects without a slot.
     pub fn projects<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<ProjectReport> {
         let slots = names.map(|name| (name, self.slot(name)));
         let own = slots.filter(|(_, slot)| slot.0 < PROJECTS);
@@ -313,9 +313,9 @@ impl Metrics {
 }
 
 impl Report {
-    /// As JSON.
+    /// Formats the report as JSON.
     pub fn json(&self) -> String {
-        // Its keys are strings and its numbers finite: nothing can go wrong.
+        // Cannot fail: keys are strings and numbers are finite.
         serde_json::to_string(self).unwrap_or_default()
     }
 }

@@ -110,7 +110,7 @@ impl Url {
     /// # Errors
     ///
     /// See [`UrlError`]. Rejects a host whose last label is a number unless it is an IPv4 address in
-    /// dotted decimal notation, since parsers disagree on its meaning (`127.1`, `0x7f.1`).
+    /// dotted decimal notation, since parsers disagree on its meaning (`127.1`).
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         if text.len() > MAX_URL {
             return Err(UrlError::TooLong);

@@ -12,7 +12,7 @@ use crate::verdict::Verdict;
 pub struct Profile {
     /// Exact value of `iss`: the project's public origin.
     pub issuer: String,
-    /// Accepted audiences. `aud` must be or contain exactly one of these.
+    /// Accepted audiences. `aud` must be or contain one of these, compared byte by byte.
     pub audiences: Vec<String>,
     /// Accepted values of `alg`.
     pub algorithms: Vec<Algorithm>,
