@@ -180,7 +180,7 @@ fn key_files() {
     let with = |contents: &str| setting("jwks_file keys.json;").file("keys.json", contents);
     let rows = [
         ("", "the key set is not JSON"),
-        ("[]", "the document is no key set"),
+        ("[]", "the document is not a key set"),
         ("{\"keys\":[]}", "the key set has no usable key"),
         ("{\"keys\":[{\"kty\":\"oct\",\"k\":\"AAAA\"}]}", "the key set has no usable key"),
         (&" ".repeat(300 * 1024), "the key set is too large"),

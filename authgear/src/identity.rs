@@ -1,41 +1,40 @@
-//! Whom a session belongs to: the `x-authgear-*` fields of the resolver's answer.
+//! Identity of a session: the `x-authgear-*` fields of the resolver's answer.
 
 use std::fmt;
 use std::ops::Range;
 
 use thiserror::Error;
 
-/// What the names of all identity fields begin with.
+/// Prefix of the names of all identity fields.
 pub const PREFIX: &str = "x-authgear-";
 
 /// Longest name of a field, prefix included, in bytes.
 pub const MAX_NAME: usize = 128;
 
 /// Longest value of a field, in bytes. A role key has at most 40 bytes
-/// (`pkg/lib/rolesgroups/key.go`): this is room for some 400 roles.
+/// (`pkg/lib/rolesgroups/key.go`), so some 400 roles fit.
 pub const MAX_VALUE: usize = 16 * 1024;
 
-/// Most fields of an identity. Authgear sends 8.
+/// Maximum number of fields. Authgear sends 8.
 pub const MAX_FIELDS: usize = 64;
 
-/// Most bytes of an identity, all names and values together.
+/// Maximum size of all names and values together, in bytes.
 pub const MAX_TOTAL: usize = 64 * 1024;
 
-/// The signature of Authgear's webhooks (`pkg/lib/hook/http.go`), which shares the prefix but says
-/// nothing about a user.
+/// Header with the signature of Authgear's webhooks (`pkg/lib/hook/http.go`). Shares the prefix but
+/// is no identity field.
 const BODY_SIGNATURE: &[u8] = b"x-authgear-body-signature";
 
-/// The field with the user's id.
+/// Field with the user's id.
 const USER_ID: &[u8] = b"x-authgear-user-id";
 
-/// Whether a backend could take a request header of this name for one of Authgear's identity
-/// fields.
+/// Whether an upstream could read a request header of this name as an identity field.
 ///
-/// Servers and gateways fold names before they look at them: CGI turns `-` into `_`, others `.`
-/// too. So letters count in any case and every byte that is no ASCII letter or digit counts as
-/// `-`. `x-authgear-body-signature` itself, in any case, is none; its aliases are.
+/// Servers and gateways fold header names: CGI maps `-` to `_`, others also map `.`. So the case of
+/// letters is ignored, and every byte that is not an ASCII letter or digit counts as `-`. The name
+/// `x-authgear-body-signature` itself, in any case, is excluded; its aliases are not.
 pub fn is_identity_header(name: &[u8]) -> bool {
-    // Nearly all names end here.
+    // Fast path for nearly all names.
     let [b'x' | b'X', ..] = name else {
         return false;
     };
@@ -52,8 +51,8 @@ fn fold(byte: u8) -> u8 {
     }
 }
 
-/// Whether `name`, lower-case and in full, is the prefix and this suffix as it stands in the name
-/// of an nginx variable: `_` for `-`, letters in any case.
+/// Whether the full lower-case `name` is the prefix followed by `suffix`, which is spelled as in an
+/// nginx variable: `_` for `-`, letters in any case.
 fn has_suffix(name: &str, suffix: &[u8]) -> bool {
     name.strip_prefix(PREFIX).is_some_and(|own| {
         own.len() == suffix.len()
@@ -64,7 +63,7 @@ fn has_suffix(name: &str, suffix: &[u8]) -> bool {
     })
 }
 
-/// The value of the first of these fields whose name has the suffix.
+/// Returns the value of the first field whose name has the suffix.
 pub(crate) fn find_suffix<'a>(
     mut fields: impl Iterator<Item = (&'a str, &'a [u8])>,
     suffix: &[u8],
@@ -72,7 +71,7 @@ pub(crate) fn find_suffix<'a>(
     fields.find(|(name, _)| has_suffix(name, suffix)).map(|(_, value)| value)
 }
 
-/// Why a field cannot be part of an [`Identity`].
+/// Error of [`IdentityBuilder::push`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum IdentityError {
@@ -83,16 +82,16 @@ pub enum IdentityError {
     /// The value has a control byte.
     #[error("control byte in an identity field")]
     Value,
-    /// The name is there already: which value would count is anyone's guess.
+    /// The name exists already, so it would be ambiguous which value counts.
     #[error("duplicate identity field")]
     Duplicate,
-    /// More than [`MAX_FIELDS`], or a value longer than [`MAX_VALUE`], or more than [`MAX_TOTAL`]
-    /// bytes in all.
-    #[error("too large an identity")]
+    /// More than [`MAX_FIELDS`] fields, a value longer than [`MAX_VALUE`], or more than
+    /// [`MAX_TOTAL`] bytes in all.
+    #[error("identity too large")]
     TooLarge,
 }
 
-/// The names that Authgear sends: what has one of them need not keep it.
+/// Names that Authgear sends. A field stores the index of such a name instead of the text.
 pub(crate) const NAMES: [&str; 9] = [
     "x-authgear-session-valid",
     "x-authgear-user-id",
@@ -107,30 +106,29 @@ pub(crate) const NAMES: [&str; 9] = [
 
 #[derive(Clone, PartialEq, Eq)]
 struct Field {
-    name: Name,
-    /// Of the values.
+    name: FieldName,
+    /// Range in [`Identity::values`].
     value: Range<u32>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
-enum Name {
-    /// A place in [`NAMES`].
+enum FieldName {
+    /// Index in [`NAMES`].
     Known(u8),
-    /// Of the other names.
+    /// Range in [`Identity::names`].
     Other(Range<u32>),
 }
 
-/// What Authgear says of a session and its user: fields in the order they came.
+/// Authgear's information about a session and its user: fields in their original order.
 ///
-/// Every name is lower-case, there once, and one that [`is_identity_header`] recognises: what is
-/// given to a backend takes the place of something removed from the client's request. Values can
-/// be sent in a header as they are.
+/// Every name is lower-case, unique, and recognised by [`is_identity_header`], so the module removes
+/// client headers of the same name before it sets a field. Values are valid in a header.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     fields: Vec<Field>,
-    /// All values, one after the other.
+    /// All values, concatenated.
     values: Vec<u8>,
-    /// All names that are not in [`NAMES`], one after the other.
+    /// All names that are not in [`NAMES`], concatenated.
     names: String,
 }
 
@@ -140,22 +138,22 @@ impl Identity {
         IdentityBuilder::default()
     }
 
-    /// The same, with room for as many fields and bytes of values.
+    /// Starts an identity with room for this many fields and bytes of values.
     pub(crate) fn builder_for(fields: usize, values: usize) -> IdentityBuilder {
         let (fields, values) = (Vec::with_capacity(fields), Vec::with_capacity(values));
         let identity = Self { fields, values, names: String::new() };
         IdentityBuilder { identity, ..IdentityBuilder::default() }
     }
 
-    /// The fields: full lower-case name and value.
+    /// Iterates over the fields: full lower-case name and value.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         self.fields.iter().map(|field| (self.name(&field.name), self.value(&field.value)))
     }
 
-    fn name(&self, name: &Name) -> &str {
+    fn name(&self, name: &FieldName) -> &str {
         match name {
-            Name::Known(place) => NAMES.get(usize::from(*place)).copied().unwrap_or_default(),
-            Name::Other(range) => self.names.get(to_usize(range)).unwrap_or_default(),
+            FieldName::Known(place) => NAMES.get(usize::from(*place)).copied().unwrap_or_default(),
+            FieldName::Other(range) => self.names.get(to_usize(range)).unwrap_or_default(),
         }
     }
 
@@ -163,38 +161,38 @@ impl Identity {
         self.values.get(to_usize(range)).unwrap_or_default()
     }
 
-    /// The value of the field with this full lower-case name.
+    /// Returns the value of the field with this full lower-case name.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
         self.iter().find(|(own, _)| own.as_bytes() == name).map(|(_, value)| value)
     }
 
-    /// The value of the field with this name after [`PREFIX`], as nginx variables spell it:
-    /// `user_id`, in any case.
+    /// Returns the value of the field with this name after [`PREFIX`], spelled as in an nginx
+    /// variable: `user_id`, in any case.
     pub fn get_suffix(&self, suffix: &[u8]) -> Option<&[u8]> {
         find_suffix(self.iter(), suffix)
     }
 
-    /// The user's id, an opaque text. Tokens of machines have none.
+    /// Returns the user's id, an opaque text. Machines have none.
     pub fn user_id(&self) -> Option<&[u8]> {
         self.get(USER_ID)
     }
 }
 
 impl fmt::Debug for Identity {
-    /// Tells the names, never the values.
+    /// Shows the names, never the values.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Identity ")?;
         f.debug_set().entries(self.iter().map(|(name, _)| name)).finish()
     }
 }
 
-/// An [`Identity`] in the making.
+/// Builder of an [`Identity`].
 #[derive(Clone, Debug, Default)]
 pub struct IdentityBuilder {
     identity: Identity,
-    /// Bytes of the names of its fields.
+    /// Total length of the fields' names.
     names_len: usize,
-    /// Which of [`NAMES`] it has: bit n stands for place n.
+    /// Known names that are set: bit n is for `NAMES[n]`.
     known: u16,
 }
 
@@ -203,7 +201,7 @@ impl IdentityBuilder {
     ///
     /// # Errors
     ///
-    /// See [`IdentityError`]; the identity is then as it was.
+    /// See [`IdentityError`]. On error the identity is unchanged.
     pub fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), IdentityError> {
         let known = NAMES.iter().position(|known| name.eq_ignore_ascii_case(known.as_bytes()));
         let other = match known {
@@ -217,14 +215,14 @@ impl IdentityBuilder {
         self.identity.names.push_str(&other);
         self.identity.values.extend_from_slice(value);
         let name = match known {
-            Some(place) => Name::Known(place as u8),
-            None => Name::Other(names as u32..self.identity.names.len() as u32),
+            Some(place) => FieldName::Known(place as u8),
+            None => FieldName::Other(names as u32..self.identity.names.len() as u32),
         };
         self.finish(name, values).inspect_err(|_| self.identity.names.truncate(names))
     }
 
-    /// As [`push`](Self::push), for a name by its place in [`NAMES`], and a value without control
-    /// bytes that `write` appends. None if it does not.
+    /// Like [`push`](Self::push), for a name given by its index in [`NAMES`]. `write` appends the
+    /// value, without control bytes, or returns `None`, which is passed on.
     pub(crate) fn push_known(
         &mut self,
         place: u8,
@@ -232,20 +230,22 @@ impl IdentityBuilder {
     ) -> Option<Result<(), IdentityError>> {
         let start = self.identity.values.len();
         write(&mut self.identity.values)?;
-        Some(self.finish(Name::Known(place), start))
+        Some(self.finish(FieldName::Known(place), start))
     }
 
-    /// Makes a field of `name` and of the values from `start` on, or takes those back.
-    fn finish(&mut self, name: Name, start: usize) -> Result<(), IdentityError> {
+    /// Adds a field whose value starts at `start` in the values. On error, removes that value.
+    fn finish(&mut self, name: FieldName, start: usize) -> Result<(), IdentityError> {
         let Identity { fields, values, .. } = &self.identity;
         let names_len = self.names_len + self.identity.name(&name).len();
         let bit = match name {
-            Name::Known(place) => 1_u16.checked_shl(place.into()).unwrap_or(0),
-            Name::Other(_) => 0,
+            FieldName::Known(place) => 1_u16.checked_shl(place.into()).unwrap_or(0),
+            FieldName::Other(_) => 0,
         };
         let is_duplicate = match name {
-            Name::Known(_) => self.known & bit != 0,
-            Name::Other(_) => self.identity.get(self.identity.name(&name).as_bytes()).is_some(),
+            FieldName::Known(_) => self.known & bit != 0,
+            FieldName::Other(_) => {
+                self.identity.get(self.identity.name(&name).as_bytes()).is_some()
+            }
         };
         let too_large = fields.len() == MAX_FIELDS
             || values.len() - start > MAX_VALUE
@@ -264,15 +264,15 @@ impl IdentityBuilder {
         Ok(())
     }
 
-    /// The identity.
+    /// Returns the identity.
     pub fn build(self) -> Identity {
         self.identity
     }
 }
 
-/// Whether there are bytes that no header's value can have.
+/// Whether `value` contains a control byte, which is invalid in a header.
 pub(crate) fn is_control(value: &[u8]) -> bool {
-    // No end before the last byte: so the compiler looks at many bytes at once.
+    // `fold` has no early exit, so the compiler can vectorize it.
     value.iter().fold(false, |found, byte| found | byte.is_ascii_control())
 }
 
@@ -316,7 +316,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_authgear_sends_is_kept_in_order() {
+    fn fields_keep_their_order_and_are_found_by_name_and_suffix() {
         let identity = identity(&FIELDS).unwrap();
         let expected: Vec<_> = FIELDS
             .iter()
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_not_found() {
+    fn other_names_and_suffixes_find_nothing() {
         let identity = identity(&[("x-authgear-user-id", "a")]).unwrap();
         for name in ["", "user-id", "x-authgear-", "x-authgear-user", "X-Authgear-User-Id"] {
             assert_eq!(identity.get(name.as_bytes()), None, "{name}");
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_checked() {
+    fn only_valid_identity_names_are_accepted() {
         let longest = format!("{PREFIX}{}", "a".repeat(MAX_NAME - PREFIX.len()));
         let too_long = format!("{longest}a");
         for (name, result) in [
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_checked() {
+    fn values_with_control_bytes_are_rejected() {
         for value in ["", " ", "a b", "a,b", "\u{e9}", "\u{80}"] {
             assert!(identity(&[("x-authgear-a", value)]).is_ok(), "{value:?}");
         }
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_are_refused() {
+    fn duplicate_names_are_rejected() {
         for name in ["x-authgear-user-id", "X-AUTHGEAR-user-id"] {
             assert_eq!(
                 identity(&[("x-authgear-user-id", "a"), (name, "a")]),
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_caps() {
+    fn fields_and_bytes_are_capped() {
         let mut builder = Identity::builder();
         let value = vec![b'a'; MAX_VALUE + 1];
         assert_eq!(builder.push(b"x-authgear-a", &value), Err(IdentityError::TooLarge));
@@ -466,8 +466,8 @@ mod tests {
         }
     }
 
-    /// `is_identity_header` as its documentation says it.
-    fn is_identity_header_by_the_book(name: &[u8]) -> bool {
+    /// `is_identity_header`, implemented literally from its documentation.
+    fn is_identity_header_literally(name: &[u8]) -> bool {
         let lower = name.to_ascii_lowercase();
         let folded: Vec<u8> = lower
             .iter()
@@ -476,7 +476,7 @@ mod tests {
         folded.starts_with(b"x-authgear-") && lower != b"x-authgear-body-signature"
     }
 
-    /// Names a few bytes away from the ones that matter.
+    /// Names that differ in a few bytes from relevant ones.
     fn near_name() -> impl Strategy<Value = Vec<u8>> {
         let name = prop::sample::select(vec![
             "x-authgear-",
@@ -500,17 +500,17 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn any_name_is_judged_by_the_book(name in vec(any::<u8>(), 0..40)) {
-            prop_assert_eq!(is_identity_header(&name), is_identity_header_by_the_book(&name));
+        fn any_name_matches_the_literal_implementation(name in vec(any::<u8>(), 0..40)) {
+            prop_assert_eq!(is_identity_header(&name), is_identity_header_literally(&name));
         }
 
         #[test]
-        fn near_names_are_judged_by_the_book(name in near_name()) {
-            prop_assert_eq!(is_identity_header(&name), is_identity_header_by_the_book(&name));
+        fn similar_names_match_the_literal_implementation(name in near_name()) {
+            prop_assert_eq!(is_identity_header(&name), is_identity_header_literally(&name));
         }
 
         #[test]
-        fn identities_are_safe_to_send(
+        fn any_identity_is_valid_in_headers(
             fields in vec((prop_oneof![near_name(), vec(any::<u8>(), 0..20)], vec(any::<u8>(), 0..4)), 0..8),
         ) {
             let mut builder = Identity::builder();
@@ -528,7 +528,7 @@ mod tests {
         }
 
         #[test]
-        fn control_bytes_are_refused(
+        fn any_control_byte_is_rejected(
             mut value in vec(any::<u8>(), 1..40),
             at in any::<prop::sample::Index>(),
             control in prop_oneof![0..0x20u8, Just(0x7f)],

@@ -11,8 +11,7 @@
 //! ```
 //! use authgear::{
 //!     credentials::{CookieNames, Credentials},
-//!     endpoint::Endpoint,
-//!     resolver::{self, Client},
+//!     resolver::{self, endpoint::Endpoint, ClientInfo},
 //! };
 //!
 //! let endpoint = Endpoint::parse("https://myapp.authgear.cloud")?;
@@ -20,7 +19,7 @@
 //! let names = CookieNames::new(b"")?;
 //!
 //! let credentials = Credentials::read(Some(b"Bearer token"), [&b"lang=en; session=id"[..]], &names);
-//! let request = resolver::request(&endpoint, url.path(), &credentials, &Client::default())?;
+//! let request = resolver::request(&endpoint, url.path(), &credentials, &ClientInfo::default())?;
 //! assert_eq!(request.headers()["cookie"], "session=id");
 //!
 //! // ... and when the answer is there:
@@ -43,23 +42,19 @@
 )]
 
 pub mod credentials;
-pub mod denial;
-pub mod endpoint;
+pub mod http;
 pub mod identity;
-pub mod kept;
-pub mod key;
 pub mod metrics;
+pub mod operations;
 pub mod overload;
 pub mod policy;
-pub mod purge_request;
-pub mod purges;
-pub mod redirect;
 pub mod resolver;
-pub mod revocations;
-pub mod set_cookie;
-pub mod subject;
+pub mod shared;
 pub mod token;
-pub mod trace;
 pub mod verdict;
-pub mod webhook;
-pub mod zone;
+
+// Until src is renamed.
+pub use self::http::{negotiation as denial, redirect};
+pub use operations::{purge_request, webhook};
+pub use resolver::{endpoint, set_cookie, trace_context as trace};
+pub use shared::{cache_key as key, purges, record as kept, revocations, subject, zone};

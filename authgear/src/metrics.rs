@@ -1,9 +1,9 @@
-//! What is counted, in memory that all workers share, and how it is told.
+//! Counters in shared memory, and reports of them.
 //!
-//! [`Metrics`] are counters of fixed number and place: all zero to begin with, and changed by
-//! single atomic additions, so that no worker waits for another and one that dies leaves nothing
-//! half done. [`Report`] is what they say at one moment: [`Report::prometheus`] for Prometheus,
-//! [`Report::json`] for programs, [`Report::page`] for people. Nothing in it is about a user.
+//! [`Metrics`] has a fixed layout of counters that start at zero. Workers change them by single
+//! atomic operations, so no worker waits for another, and a worker that dies leaves no partial
+//! update. [`Report`] is a snapshot: [`Report::prometheus`] for Prometheus, [`Report::json`] for
+//! programs, [`Report::page`] for people. No value identifies a user.
 
 mod format;
 mod page;
@@ -25,18 +25,21 @@ pub use format::Format;
 pub use page::Page;
 pub use prometheus::CONTENT_TYPE as PROMETHEUS;
 pub use report::{
-    Bucket, Build, Connections, Jwks, Latency, Outage, ProjectReport, Report, Resolver, Table,
-    ZoneReport,
+    Bucket, Build, Connections, JwksReport, LabelTable, Latency, OutageReport, ProjectReport,
+    Report, ResolverReport, ZoneReport,
 };
 
-/// Projects that are told apart. What is beyond is counted together.
+// Until src is renamed.
+pub use {EventOutcome as Event, ProjectSlot as Slot, PurgeKind as Purge};
+
+/// Number of projects with their own counters. All further projects share one set.
 pub const PROJECTS: usize = 32;
 
-/// Worker slots whose look-ups in flight are counted apart, so that those of a worker that died
-/// can be forgotten.
+/// Number of workers with their own gauge of look-ups in flight, so that the gauge of a worker that
+/// died can be reset.
 pub const WORKERS: usize = 128;
 
-/// Upper bounds of the histogram's buckets, in microseconds. There is one more without a bound.
+/// Upper bounds of the histogram's buckets, in microseconds. A further bucket has no bound.
 pub const BOUNDS: [u64; 13] = [
     1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     5_000_000, 10_000_000,
@@ -51,7 +54,7 @@ macro_rules! labels {
         }
 
         impl $kind {
-            /// All of them.
+            /// All values.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
             /// The value of the label.
@@ -65,35 +68,35 @@ macro_rules! labels {
 }
 
 labels! {
-    /// What decides about a request.
+    /// Source of the verdict on a request.
     Mode {
         /// Authgear's resolver.
         Resolver = "resolver",
-        /// A token that is verified here.
+        /// A token that the module verifies.
         Jwt = "jwt",
-        /// The one, where it can, or the other.
+        /// A token where possible, otherwise the resolver.
         Auto = "auto",
     }
 }
 
 labels! {
-    /// What became of a request.
+    /// Outcome of a request.
     Access {
-        /// It went on with a valid session.
+        /// Allowed with a valid session.
         Allow = "allow",
-        /// It went on without one.
+        /// Allowed without a session.
         Anonymous = "anonymous",
-        /// It was turned away.
+        /// Denied.
         Deny = "deny",
-        /// It was turned away because nobody could say who sends it.
+        /// Denied because the look-up failed.
         Error = "error",
     }
 }
 
 labels! {
-    /// How the cache served a request: `$authgear_cache_status`, in small letters.
+    /// Result of the cache: `$authgear_cache_status` in lower case.
     CacheStatus {
-        /// See the documentation of the variable, as for the others.
+        /// `HIT`
         Hit = "hit",
         /// `MISS`
         Miss = "miss",
@@ -111,7 +114,7 @@ labels! {
 }
 
 impl CacheStatus {
-    /// The status that the variable has this value for.
+    /// Parses a value of the variable.
     pub fn of_variable(value: &str) -> Option<Self> {
         let all = Self::ALL.iter().copied();
         all.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(value))
@@ -119,29 +122,29 @@ impl CacheStatus {
 }
 
 labels! {
-    /// How a connection to the resolver came about.
+    /// Origin of a connection to the resolver.
     ConnectionState {
-        /// It was made.
+        /// Newly opened.
         Opened = "opened",
-        /// It was there.
+        /// Reused from the keepalive pool.
         Reused = "reused",
     }
 }
 
 labels! {
-    /// How a fetch of keys ended.
+    /// Result of a fetch of the key set.
     Fetch {
-        /// With keys.
+        /// Successful.
         Ok = "ok",
-        /// Without.
+        /// Failed.
         Error = "error",
     }
 }
 
 labels! {
-    /// What was purged.
-    Purge {
-        /// A user.
+    /// Scope of a purge.
+    PurgeKind {
+        /// One user.
         User = "user",
         /// The caller of `authgear_purge self`.
         Caller = "self",
@@ -151,23 +154,23 @@ labels! {
 }
 
 labels! {
-    /// What became of a webhook's event.
-    Event {
-        /// It was acted upon.
+    /// Result of a webhook event.
+    EventOutcome {
+        /// Handled.
         Handled = "handled",
-        /// It is none that matters here.
+        /// Ignored: an event that requires no action.
         Ignored = "ignored",
-        /// Its signature was wrong, or missing.
+        /// Rejected: the signature is wrong or missing.
         Forged = "forged",
-        /// It made no sense.
+        /// Rejected: the body is not a valid event.
         Invalid = "invalid",
     }
 }
 
-/// As many counters as a label has values, `of` by their place.
-struct Counters<const N: usize>([AtomicU64; N]);
+/// One counter for each value of a label, in the order of the values.
+struct LabelCounters<const N: usize>([AtomicU64; N]);
 
-impl<const N: usize> Counters<N> {
+impl<const N: usize> LabelCounters<N> {
     const fn new() -> Self {
         Self([const { AtomicU64::new(0) }; N])
     }
@@ -186,49 +189,49 @@ impl<const N: usize> Counters<N> {
 const REASONS: usize = Reason::ALL.len();
 const ACCESSES: usize = Access::ALL.len();
 
-/// All that is counted.
+/// All counters, in shared memory.
 pub struct Metrics {
     slots: [ProjectMetrics; PROJECTS],
-    /// Of projects for which there was no slot.
+    /// Counters of projects without a slot.
     other: ProjectMetrics,
-    purges: Counters<{ Purge::ALL.len() }>,
-    events: Counters<{ Event::ALL.len() }>,
+    purges: LabelCounters<{ PurgeKind::ALL.len() }>,
+    events: LabelCounters<{ EventOutcome::ALL.len() }>,
 }
 
-/// What is counted about one project.
+/// Counters of one project.
 pub struct ProjectMetrics {
-    /// Fingerprint of its name, 0 while nobody has this slot.
-    whose: AtomicU64,
-    requests: Counters<{ Mode::ALL.len() * ACCESSES }>,
-    denied: Counters<REASONS>,
-    dry_run_denied: Counters<REASONS>,
+    /// Fingerprint of the project's name; 0 while the slot is free.
+    owner: AtomicU64,
+    requests: LabelCounters<{ Mode::ALL.len() * ACCESSES }>,
+    denied: LabelCounters<REASONS>,
+    dry_run_denied: LabelCounters<REASONS>,
     failure_mode_allowed: AtomicU64,
-    cache: Counters<{ CacheStatus::ALL.len() }>,
-    /// Answers, by what [`Verdict::reason`] says.
-    answers: Counters<REASONS>,
-    latency: Counters<{ BOUNDS.len() + 1 }>,
+    cache: LabelCounters<{ CacheStatus::ALL.len() }>,
+    /// Results of look-ups, by [`Verdict::reason`].
+    answers: LabelCounters<REASONS>,
+    latency: LabelCounters<{ BOUNDS.len() + 1 }>,
     /// Microseconds.
     latency_sum: AtomicU64,
-    connections: Counters<{ ConnectionState::ALL.len() }>,
+    connections: LabelCounters<{ ConnectionState::ALL.len() }>,
     in_flight: [AtomicU32; WORKERS],
     failing: AtomicU64,
     /// Seconds since 1970; 0 for never.
     failing_since: AtomicU64,
     failed_last: AtomicU64,
-    /// Place in [`Reason::ALL`].
+    /// Index in [`Reason::ALL`].
     failed_why: AtomicU64,
-    fetches: Counters<{ Fetch::ALL.len() }>,
+    fetches: LabelCounters<{ Fetch::ALL.len() }>,
     fetched_last: AtomicU64,
     keys: AtomicU64,
-    verifications: Counters<REASONS>,
+    verifications: LabelCounters<REASONS>,
 }
 
-/// The place of a project's [`ProjectMetrics`]; it is the same in all processes, for as long as
-/// the memory is there.
+/// Index of a project's [`ProjectMetrics`]. Equal in all processes, for the lifetime of the shared
+/// memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Slot(usize);
+pub struct ProjectSlot(usize);
 
-/// A look-up in flight, until it is dropped.
+/// Guard of a look-up in flight; dropping it ends the look-up.
 #[derive(Debug)]
 pub struct InFlight<'m>(Option<&'m AtomicU32>);
 
@@ -239,38 +242,38 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Nothing was counted yet.
+    /// Creates counters that are all zero.
     pub const fn new() -> Self {
         Self {
             slots: [const { ProjectMetrics::new() }; PROJECTS],
             other: ProjectMetrics::new(),
-            purges: Counters::new(),
-            events: Counters::new(),
+            purges: LabelCounters::new(),
+            events: LabelCounters::new(),
         }
     }
 
-    /// The slot of the project with this name, which it has from then on.
+    /// Returns the slot of the project with this name; takes a free one on first use.
     ///
-    /// It is the name that is looked for and not the settings: a counter goes on when a setting
-    /// is changed, and two projects of equal settings are two.
-    pub fn slot(&self, name: &str) -> Slot {
+    /// Slots belong to names, not settings: counters continue when a setting changes, and two
+    /// projects with equal settings are counted separately.
+    pub fn slot(&self, name: &str) -> ProjectSlot {
         let own = fingerprint(name);
         for (n, slot) in self.slots.iter().enumerate() {
-            let taken = slot.whose.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire);
+            let taken = slot.owner.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire);
             if taken.is_ok() || taken == Err(own) {
-                return Slot(n);
+                return ProjectSlot(n);
             }
         }
-        Slot(PROJECTS)
+        ProjectSlot(PROJECTS)
     }
 
-    /// What is counted in a slot.
-    pub fn at(&self, slot: Slot) -> &ProjectMetrics {
+    /// Returns the counters of a slot.
+    pub fn at(&self, slot: ProjectSlot) -> &ProjectMetrics {
         self.slots.get(slot.0).unwrap_or(&self.other)
     }
 
-    /// A worker begins, under a number that one before it may have had: what that one had in
-    /// flight is gone.
+    /// Resets the look-ups in flight of a worker number. Call when a worker starts, since a previous
+    /// worker with this number may have died.
     pub fn worker_begins(&self, worker: usize) {
         for project in self.slots.iter().chain([&self.other]) {
             if let Some(in_flight) = project.in_flight.get(worker) {
@@ -279,13 +282,13 @@ impl Metrics {
         }
     }
 
-    /// Something was purged.
-    pub fn purged(&self, what: Purge) {
-        self.purges.add(what as usize);
+    /// Counts a purge.
+    pub fn purged(&self, kind: PurgeKind) {
+        self.purges.add(kind as usize);
     }
 
-    /// A webhook called.
-    pub fn event(&self, outcome: Event) {
+    /// Counts a webhook event.
+    pub fn event(&self, outcome: EventOutcome) {
         self.events.add(outcome as usize);
     }
 }
@@ -293,50 +296,50 @@ impl Metrics {
 impl ProjectMetrics {
     const fn new() -> Self {
         Self {
-            whose: AtomicU64::new(0),
-            requests: Counters::new(),
-            denied: Counters::new(),
-            dry_run_denied: Counters::new(),
+            owner: AtomicU64::new(0),
+            requests: LabelCounters::new(),
+            denied: LabelCounters::new(),
+            dry_run_denied: LabelCounters::new(),
             failure_mode_allowed: AtomicU64::new(0),
-            cache: Counters::new(),
-            answers: Counters::new(),
-            latency: Counters::new(),
+            cache: LabelCounters::new(),
+            answers: LabelCounters::new(),
+            latency: LabelCounters::new(),
             latency_sum: AtomicU64::new(0),
-            connections: Counters::new(),
+            connections: LabelCounters::new(),
             in_flight: [const { AtomicU32::new(0) }; WORKERS],
             failing: AtomicU64::new(0),
             failing_since: AtomicU64::new(0),
             failed_last: AtomicU64::new(0),
             failed_why: AtomicU64::new(0),
-            fetches: Counters::new(),
+            fetches: LabelCounters::new(),
             fetched_last: AtomicU64::new(0),
             keys: AtomicU64::new(0),
-            verifications: Counters::new(),
+            verifications: LabelCounters::new(),
         }
     }
 
-    /// What became of a request.
+    /// Counts a request.
     pub fn request(&self, mode: Mode, access: Access) {
         self.requests.add(mode as usize * ACCESSES + access as usize);
     }
 
-    /// A request was turned away, or would have been but for `authgear_dry_run`.
+    /// Counts a denial, or one that `authgear_dry_run` suppressed.
     pub fn denied(&self, why: Reason, dry_run: bool) {
         let counters = if dry_run { &self.dry_run_denied } else { &self.denied };
         counters.add(why as usize);
     }
 
-    /// A request went on as anonymous because nobody could say who sends it.
+    /// Counts a request that was allowed without a session because the look-up failed.
     pub fn failure_mode_allowed(&self) {
         self.failure_mode_allowed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How the cache served a request.
+    /// Counts a result of the cache.
     pub fn cache(&self, status: CacheStatus) {
         self.cache.add(status as usize);
     }
 
-    /// The resolver is about to be asked, by this worker.
+    /// Counts a look-up in flight of this worker, until the guard is dropped.
     pub fn asking(&self, worker: Option<usize>) -> InFlight<'_> {
         let in_flight = worker.and_then(|worker| self.in_flight.get(worker));
         if let Some(in_flight) = in_flight {
@@ -345,7 +348,7 @@ impl ProjectMetrics {
         InFlight(in_flight)
     }
 
-    /// The resolver was asked: what came of it, after `took`, at `now` in seconds since 1970.
+    /// Counts a finished look-up that took this long. `now` is in seconds since 1970.
     pub fn asked(&self, verdict: &Verdict, took: Duration, now: u64) {
         let why = verdict.reason() as usize;
         self.answers.add(why);
@@ -363,17 +366,18 @@ impl ProjectMetrics {
         }
     }
 
-    /// The resolver was not asked though it should have been, after too many failures.
+    /// Counts a look-up that the circuit breaker prevented.
     pub fn left_alone(&self, verdict: &Verdict) {
         self.answers.add(verdict.reason() as usize);
     }
 
-    /// A connection is about to be used.
+    /// Counts a connection that a look-up uses.
     pub fn connection(&self, state: ConnectionState) {
         self.connections.add(state as usize);
     }
 
-    /// Keys were fetched, so many, at `now` in seconds since 1970; none if that failed.
+    /// Counts a fetch of the key set at `now`, in seconds since 1970. `keys` is the number of keys, or
+    /// `None` if the fetch failed.
     pub fn fetched(&self, keys: Option<usize>, now: u64) {
         let Some(keys) = keys else { return self.fetches.add(Fetch::Error as usize) };
         self.fetches.add(Fetch::Ok as usize);
@@ -381,12 +385,12 @@ impl ProjectMetrics {
         self.fetched_last.store(now, Ordering::Relaxed);
     }
 
-    /// Keys are there that need no fetch, so many.
+    /// Sets the number of keys that were loaded without a fetch.
     pub fn has_keys(&self, keys: usize) {
         self.keys.store(keys as u64, Ordering::Relaxed);
     }
 
-    /// A token was looked into: [`Reason::Ok`] if it counts, or why it does not.
+    /// Counts a verified token: [`Reason::Ok`] if accepted, otherwise the reason of its rejection.
     pub fn verified(&self, result: Reason) {
         self.verifications.add(result as usize);
     }
@@ -395,7 +399,7 @@ impl ProjectMetrics {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if let Some(in_flight) = self.0 {
-            // Never below zero, whatever was forgotten in between.
+            // Not below zero, since `worker_begins` may have reset it.
             let less = |n: u32| n.checked_sub(1);
             let _ = in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
@@ -414,7 +418,8 @@ impl fmt::Debug for ProjectMetrics {
     }
 }
 
-/// Stands for a name; never 0. There is nothing to hide in a configuration's own names.
+/// Returns a hash of a project's name, never 0. Unkeyed, since names in the configuration are not
+/// secret.
 fn fingerprint(name: &str) -> u64 {
     let mut hasher = SipHasher24::new();
     hasher.write(name.as_bytes());

@@ -1,7 +1,7 @@
-//! What a location asks of a session, and how it answers who falls short.
+//! Policy: the conditions of a location, and the status and challenge of a denial.
 //!
-//! A verdict says what Authgear knows; policy is what a place makes of it. It is evaluated for
-//! each request, and never kept.
+//! A verdict is what Authgear knows of the credentials; policy is what a location requires.
+//! Policy is evaluated for each request and never cached.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,43 +11,43 @@ use thiserror::Error;
 use crate::identity::Identity;
 use crate::verdict::Reason;
 
-/// Something that must hold of a session.
+/// A condition that a location requires of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// That there is one.
+    /// A valid session.
     Session,
-    /// Its user is verified.
+    /// A verified user.
     Verified,
-    /// Its user is no anonymous one.
+    /// A user who is not anonymous.
     NotAnonymous,
-    /// Its user can authenticate again.
+    /// A user who can authenticate again.
     CanReauthenticate,
-    /// Its user has one of these roles.
+    /// A user with one of these roles.
     Role(Vec<String>),
-    /// It was authenticated by this method (RFC 8176).
+    /// Authentication by this method (RFC 8176).
     Amr(String),
-    /// It was authenticated no longer ago than this.
+    /// Authentication no longer ago than this.
     MaxAge(Duration),
 }
 
-/// Why a word is no condition.
+/// Error of [`Condition::parse`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ConditionError {
-    /// There is no such condition.
+    /// No condition has this name.
     #[error("unknown condition")]
     Unknown,
-    /// What is behind `=` makes no sense.
+    /// The value after `=` is invalid.
     #[error("invalid value")]
     Value,
 }
 
 impl Condition {
-    /// Reads a word of `authgear_require`. `time` reads a time as nginx writes it.
+    /// Parses an argument of `authgear_require`. `time` parses a time in nginx's notation.
     ///
     /// # Errors
     ///
-    /// See [`ConditionError`]. Role names are those that Authgear takes
-    /// (`pkg/lib/rolesgroups/key.go`), so that a role never has a comma.
+    /// See [`ConditionError`]. Role names follow Authgear's rules (`pkg/lib/rolesgroups/key.go`), so
+    /// a role never contains a comma.
     pub fn parse(
         word: &str,
         time: impl FnOnce(&str) -> Option<Duration>,
@@ -77,7 +77,7 @@ impl Condition {
         }
     }
 
-    /// What `identity`, of a valid session, falls short of; `now` is in seconds since 1970.
+    /// Checks the identity of a valid session. `now` is in seconds since 1970.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl Condition {
         let (holds, shortfall) = match self {
             Self::Session => (true, Shortfall::NoSession),
             Self::Verified => (is(b"x-authgear-user-verified", b"true"), Shortfall::NotVerified),
-            // Only who is said to be none: an answer that says nothing fails closed.
+            // The answer must say `false`. An answer without the field fails closed.
             Self::NotAnonymous => {
                 (is(b"x-authgear-user-anonymous", b"false"), Shortfall::Anonymous)
             }
@@ -118,7 +118,7 @@ impl Condition {
     }
 }
 
-/// What a request falls short of.
+/// The condition that a request does not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortfall {
     /// There is no valid session.
@@ -140,8 +140,8 @@ pub enum Shortfall {
 }
 
 impl Shortfall {
-    /// The status it is answered with, unless the configuration says another: 401 where
-    /// authenticating, again or better, would help, and 403 elsewhere.
+    /// The default status of the denial: 401 if authenticating (again, or by another method) would
+    /// help, otherwise 403.
     pub const fn status(self) -> u16 {
         match self {
             Self::NoSession | Self::Amr | Self::MaxAge(_) => 401,
@@ -153,7 +153,7 @@ impl Shortfall {
         }
     }
 
-    /// The word for it, where the verdict's own does not say it.
+    /// The reason to report; `None` if that of the verdict applies.
     pub const fn reason(self) -> Option<Reason> {
         match self {
             Self::NoSession => None,
@@ -167,11 +167,10 @@ impl Shortfall {
         }
     }
 
-    /// The challenge of an answer with `status`: the value of `WWW-Authenticate`. `bearer` says
-    /// whether a bearer token was presented.
+    /// Builds the value of `WWW-Authenticate` for a denial with `status` (RFC 6750 section 3, RFC
+    /// 9470 section 3). `bearer` tells whether the request had a bearer token.
     ///
-    /// RFC 6750 section 3, RFC 9470 section 3. A 403 has one only where a bearer was refused for
-    /// what it stands for.
+    /// A 403 has a challenge only if the privileges of a bearer token are insufficient.
     pub fn challenge(self, status: u16, bearer: bool) -> Option<String> {
         let mut challenge = String::from("Bearer");
         let error = match (self, status) {
@@ -196,7 +195,7 @@ fn authenticated_at(identity: &Identity) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// The names of roles, and of authentication methods.
+/// Whether `name` is valid for a role or an authentication method.
 fn is_role(name: &str) -> bool {
     const LONGEST: usize = 40;
     (1..=LONGEST).contains(&name.len())
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_conditions() {
+    fn arguments_parse_to_conditions() {
         for (word, expected) in [
             ("session", Ok(Condition::Session)),
             ("verified", Ok(Condition::Verified)),
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_are_judged() {
+    fn each_condition_passes_only_identities_that_meet_it() {
         const NOW: u64 = 1_700_000_000;
         let good: &[(&str, &str)] = &[
             ("x-authgear-session-valid", "true"),
@@ -292,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn challenges() {
+    fn challenges_follow_shortfall_status_and_bearer() {
         let old = Shortfall::MaxAge(Duration::from_secs(600));
         for (shortfall, status, bearer, expected) in [
             (Shortfall::NoSession, 401, false, Some("Bearer")),

@@ -1,43 +1,50 @@
-//! The resolver's side: what it is asked, and what its answer means.
+//! Requests to Authgear's servers, and the meaning of the resolver's answer.
 //!
-//! The answer's body is always empty or text for people: it is never read.
+//! The body of an answer is empty or text for people, and never read.
+
+pub mod endpoint;
+pub mod set_cookie;
+pub mod trace_context;
 
 use std::net::IpAddr;
 
-use http::header::{HeaderValue, AUTHORIZATION, COOKIE, HOST, SET_COOKIE, USER_AGENT};
+use http::header::{HeaderValue, ACCEPT, AUTHORIZATION, COOKIE, HOST, SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, Request, StatusCode, Uri};
 
+use self::endpoint::Endpoint;
+use self::set_cookie::SetCookies;
+use self::trace_context as trace;
 use crate::credentials::{CookieNames, Credentials};
-use crate::endpoint::Endpoint;
 use crate::identity::{self, Identity, IdentityError};
-use crate::set_cookie::SetCookies;
-use crate::trace;
 use crate::verdict::{NoSession, Unavailable, Verdict};
 
-/// Longest `User-Agent` that is sent, in bytes; of a longer one the beginning is.
+// Until src is renamed.
+pub use {ClientInfo as Client, ResolverAnswer as Answer};
+
+/// Longest `User-Agent` that is sent, in bytes. A longer one is truncated.
 pub const MAX_USER_AGENT: usize = 1024;
 
-/// The field that tells whether there is a session (`pkg/api/model/session_info.go`).
+/// Header field with the session's state (`pkg/api/model/session_info.go`).
 const SESSION_VALID: &str = "x-authgear-session-valid";
 
-/// Who asks: Authgear notes it in the session's access events.
+/// The client of a request. Authgear records it in the session's access events.
 ///
-/// What cannot be sent is left out, as no verdict depends on it.
+/// Values that are not valid in a header are omitted: no verdict depends on them.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Client<'a> {
-    /// IP address in text form; anything else, such as `unix:`, is not sent.
+pub struct ClientInfo<'a> {
+    /// IP address in text form. Other addresses, such as `unix:`, are not sent.
     pub address: Option<&'a [u8]>,
     /// Value of `User-Agent`.
     pub user_agent: Option<&'a [u8]>,
     /// Values of `traceparent` and `tracestate` (W3C Trace Context).
     pub trace: (Option<&'a [u8]>, Option<&'a [u8]>),
-    /// What nginx calls the client's request: sent as `X-Request-ID`.
+    /// nginx's id of the client's request, sent as `X-Request-ID`.
     pub request_id: Option<&'a [u8]>,
 }
 
-/// The request to the resolver, at `path` of wherever it listens.
+/// Builds the request to the resolver, which listens at `path`.
 ///
-/// Traces and logs of both sides can be tied together by what [`Client`] has of them.
+/// The trace context and the request id of [`ClientInfo`] connect traces and logs of both sides.
 ///
 /// `Host` and `X-Forwarded-Host` are the endpoint's authority and `X-Forwarded-Proto` its scheme:
 /// Authgear compares a token's `aud` with them. `X-Forwarded-For` is the client. Nothing else of
@@ -51,7 +58,7 @@ pub fn request(
     endpoint: &Endpoint,
     path: &str,
     credentials: &Credentials<'_>,
-    client: &Client<'_>,
+    client: &ClientInfo<'_>,
 ) -> Result<Request<()>, http::Error> {
     let mut request = request_as(endpoint, path)?;
     let headers = request.headers_mut();
@@ -80,15 +87,30 @@ pub fn request(
     Ok(request)
 }
 
-/// A GET at `path` of one of Authgear's servers, as if at the project's public origin: by that it
-/// tells projects apart.
-pub(crate) fn request_as(endpoint: &Endpoint, path: &str) -> Result<Request<()>, http::Error> {
-    // GET and HTTP/1.1 are what a new request has.
+/// Builds the request for the project's key set, at `path` of Authgear's main server.
+///
+/// The main server redirects requests whose scheme or host differ from the public origin
+/// (`pkg/auth/webapp/public_origin_middleware.go`), so `Host` and `X-Forwarded-*` name the origin.
+///
+/// # Errors
+///
+/// When `path` is no path in origin form (RFC 9112 section 3.2.1).
+pub fn jwks_request(endpoint: &Endpoint, path: &str) -> Result<Request<()>, http::Error> {
+    let mut request = request_as(endpoint, path)?;
+    let accept = HeaderValue::from_static("application/jwk-set+json, application/json");
+    request.headers_mut().insert(ACCEPT, accept);
+    Ok(request)
+}
+
+/// Builds a GET for `path` with the project's public origin in `Host` and `X-Forwarded-*`: by these
+/// Authgear selects the project.
+fn request_as(endpoint: &Endpoint, path: &str) -> Result<Request<()>, http::Error> {
+    // A new request has GET and HTTP/1.1.
     let mut request = Request::new(());
-    // `Uri` takes a text without the slash for a host, and none for an error.
+    // `Uri` would read a text without the leading slash as a host; the empty text is an error.
     *request.uri_mut() = Uri::try_from(if path.starts_with('/') { path } else { "" })?;
     let headers = request.headers_mut();
-    // All that there may be: a map that grows is made anew each time.
+    // Room for all fields, since a growing map is rebuilt.
     headers.reserve(10);
     let authority = HeaderValue::from_str(endpoint.authority())?;
     headers.insert(HOST, authority.clone());
@@ -113,20 +135,20 @@ fn sensitive(value: &[u8]) -> Result<HeaderValue, http::Error> {
     Ok(value)
 }
 
-/// What the resolver said.
+/// An answer of the resolver.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    /// Of the credentials: it may be kept, and holds for all who present them.
+pub struct ResolverAnswer {
+    /// Verdict on the credentials. Cacheable, and valid for every request that presents them.
     pub verdict: Verdict,
-    /// To who asked: never kept.
+    /// Cookies for the client of this look-up; never cached.
     pub set_cookies: SetCookies,
 }
 
-impl Answer {
-    /// Reads the head of an answer to a question about the credentials of `names`.
+impl ResolverAnswer {
+    /// Reads the status and header of an answer. `names` are the project's cookie names.
     pub fn read(status: StatusCode, headers: &HeaderMap, names: &CookieNames) -> Self {
         let verdict = verdict(status, headers);
-        // What is no answer of the resolver's sets nothing.
+        // Only a genuine answer of the resolver may set cookies.
         let set_cookies = match verdict {
             Verdict::Unavailable(_) => SetCookies::default(),
             _ => {
@@ -138,17 +160,17 @@ impl Answer {
     }
 }
 
-impl From<Unavailable> for Answer {
+impl From<Unavailable> for ResolverAnswer {
     fn from(why: Unavailable) -> Self {
         Self { verdict: Verdict::Unavailable(why), set_cookies: SetCookies::default() }
     }
 }
 
-/// What the head of the resolver's answer means.
+/// Derives the verdict from the status and header of the resolver's answer.
 ///
-/// The resolver answers 200 whether there is a session or not and never 401 or 403
-/// (`pkg/resolver/handler/resolve.go`): any other status is none of its answers. A session there is
-/// only if `x-authgear-session-valid` is there once and exactly `true`, and a user id with it.
+/// The resolver answers 200 with or without a session, never 401 or 403
+/// (`pkg/resolver/handler/resolve.go`), so another status is not its answer. A session needs exactly
+/// one `x-authgear-session-valid` with the value `true`, and a user id.
 pub fn verdict(status: StatusCode, headers: &HeaderMap) -> Verdict {
     if status != StatusCode::OK {
         return Verdict::Unavailable(Unavailable::BadStatus);
@@ -165,9 +187,9 @@ pub fn verdict(status: StatusCode, headers: &HeaderMap) -> Verdict {
     }
 }
 
-/// All of the answer's identity fields.
+/// Collects the identity fields of an answer.
 fn identity(headers: &HeaderMap) -> Result<Identity, Unavailable> {
-    // As many as Authgear sends, and what they usually take.
+    // Room for all fields that Authgear sends and their usual size.
     let mut builder = Identity::builder_for(identity::NAMES.len(), 128);
     for (name, value) in headers {
         let name = name.as_str();
@@ -179,7 +201,7 @@ fn identity(headers: &HeaderMap) -> Result<Identity, Unavailable> {
         }
     }
     let identity = builder.build();
-    // Authgear always sends it with a valid session: without it nobody is logged in.
+    // Authgear always sends the user id with a valid session. Without one nobody is logged in.
     match identity.user_id() {
         Some(id) if !id.is_empty() => Ok(identity),
         _ => Err(Unavailable::BadAnswer),
@@ -209,16 +231,16 @@ mod tests {
         request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
     }
 
-    fn ask(client: &Client<'_>) -> Request<()> {
+    fn ask(client: &ClientInfo<'_>) -> Request<()> {
         request(&endpoint(), "/_resolver/resolve", &credentials(), client).unwrap()
     }
 
     #[test]
-    fn all_that_is_sent() {
-        let client = Client {
+    fn a_request_names_the_origin_the_client_and_the_credentials() {
+        let client = ClientInfo {
             address: Some(b"192.0.2.1"),
             user_agent: Some(b"curl/8.0"),
-            ..Client::default()
+            ..ClientInfo::default()
         };
         let request = ask(&client);
         assert_eq!(request.method(), Method::GET);
@@ -248,10 +270,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stands_for_what_is_absent() {
+    fn absent_values_send_no_header() {
         let none = Credentials::read(Some(b"Basic x"), [&b"a=b"[..]], &CookieNames::default());
         let endpoint = Endpoint::parse("http://[::1]/").unwrap();
-        let request = request(&endpoint, "/resolve", &none, &Client::default()).unwrap();
+        let request = request(&endpoint, "/resolve", &none, &ClientInfo::default()).unwrap();
         assert_eq!(
             fields(&request),
             [
@@ -263,12 +285,15 @@ mod tests {
     }
 
     #[test]
-    fn only_answers_of_the_resolvers_set_cookies() {
+    fn only_genuine_answers_set_cookies() {
         let mut headers = HeaderMap::new();
         headers.append("set-cookie", HeaderValue::from_static("session=; Path=/"));
         headers.append("set-cookie", HeaderValue::from_static("other=a"));
         let read = |status, headers: &HeaderMap| {
-            Answer::read(status, headers, &CookieNames::default()).set_cookies.iter().count()
+            ResolverAnswer::read(status, headers, &CookieNames::default())
+                .set_cookies
+                .iter()
+                .count()
         };
         assert_eq!(read(StatusCode::OK, &headers), 1);
         assert_eq!(read(StatusCode::INTERNAL_SERVER_ERROR, &headers), 0);
@@ -276,13 +301,14 @@ mod tests {
         assert_eq!(read(StatusCode::OK, &headers), 1);
         headers.append(SESSION_VALID, HeaderValue::from_static("true"));
         assert_eq!(read(StatusCode::OK, &headers), 0);
-        assert!(Answer::from(Unavailable::Dns).set_cookies.is_empty());
+        assert!(ResolverAnswer::from(Unavailable::Dns).set_cookies.is_empty());
     }
 
     #[test]
     fn only_an_ip_address_is_forwarded() {
         for address in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"] {
-            let request = ask(&Client { address: Some(address.as_bytes()), ..Client::default() });
+            let request =
+                ask(&ClientInfo { address: Some(address.as_bytes()), ..ClientInfo::default() });
             assert_eq!(request.headers()["x-forwarded-for"], address);
         }
         for address in [
@@ -295,17 +321,18 @@ mod tests {
             "1.1.1.1\r\n",
             "\u{e9}",
         ] {
-            let request = ask(&Client { address: Some(address.as_bytes()), ..Client::default() });
+            let request =
+                ask(&ClientInfo { address: Some(address.as_bytes()), ..ClientInfo::default() });
             assert!(!request.headers().contains_key("x-forwarded-for"), "{address:?}");
         }
-        let request = ask(&Client { address: Some(b"\xff"), ..Client::default() });
+        let request = ask(&ClientInfo { address: Some(b"\xff"), ..ClientInfo::default() });
         assert!(!request.headers().contains_key("x-forwarded-for"));
     }
 
     #[test]
-    fn user_agent_is_sent_if_it_can_be() {
+    fn a_valid_user_agent_is_sent_up_to_its_cap() {
         let sent = |value: &[u8]| {
-            let request = ask(&Client { user_agent: Some(value), ..Client::default() });
+            let request = ask(&ClientInfo { user_agent: Some(value), ..ClientInfo::default() });
             request.headers().get(USER_AGENT).map(|value| value.as_bytes().to_vec())
         };
         assert_eq!(sent(b"a\tb \xff"), Some(b"a\tb \xff".to_vec()));
@@ -317,12 +344,13 @@ mod tests {
     }
 
     #[test]
-    fn path_must_be_one() {
+    fn the_path_must_be_in_origin_form() {
         for path in ["", "resolve", "a b", "http://a/", "a:80", "/\r\n", "\u{e9}"] {
-            let request = request(&endpoint(), path, &credentials(), &Client::default());
+            let request = request(&endpoint(), path, &credentials(), &ClientInfo::default());
             assert!(request.is_err(), "{path:?} {request:?}");
         }
-        let request = request(&endpoint(), "//a/b", &credentials(), &Client::default()).unwrap();
+        let request =
+            request(&endpoint(), "//a/b", &credentials(), &ClientInfo::default()).unwrap();
         assert_eq!(request.uri().to_string(), "//a/b");
         assert!(request.uri().authority().is_none());
     }
@@ -345,7 +373,7 @@ mod tests {
     const BAD_ANSWER: Verdict = Verdict::Unavailable(Unavailable::BadAnswer);
 
     #[test]
-    fn a_valid_session_with_all_it_says() {
+    fn a_valid_session_has_all_identity_fields_of_the_answer() {
         let verdict = answer(&[
             ("Content-Length", "0"),
             ("X-Robots-Tag", "noindex, nofollow"),
@@ -384,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn no_field_is_no_session() {
+    fn an_answer_without_the_session_field_is_no_session() {
         let none = Verdict::None(NoSession::Resolver);
         assert_eq!(answer(&[]), none);
         assert_eq!(answer(&[("X-Authgear-User-Id", "alice")]), none);
@@ -392,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn only_true_is_a_session() {
+    fn only_the_value_true_is_a_session() {
         for value in ["false", "", "True", "TRUE", "1", "true,true", "true ", "yes", "\u{e9}"] {
             let fields = [("X-Authgear-Session-Valid", value), ("X-Authgear-User-Id", "alice")];
             assert_eq!(answer(&fields), Verdict::Invalid, "{value:?}");
@@ -403,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_without_a_user_is_none() {
+    fn a_session_without_a_user_id_is_a_bad_answer() {
         assert_eq!(answer(&[("X-Authgear-Session-Valid", "true")]), BAD_ANSWER);
         assert_eq!(
             answer(&[("X-Authgear-Session-Valid", "true"), ("X-Authgear-User-Id", "")]),
@@ -412,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_cannot_be_passed_on_spoil_the_answer() {
+    fn identity_fields_that_cannot_be_forwarded_make_the_answer_bad() {
         for field in [
             ("X-Authgear-User-Id", "alice"),
             ("X-Authgear-User-Roles", "a\tb"),
@@ -429,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn only_200_is_an_answer() {
+    fn only_status_200_is_an_answer() {
         let mut headers = HeaderMap::new();
         headers.insert(SESSION_VALID, HeaderValue::from_static("true"));
         headers.insert("x-authgear-user-id", HeaderValue::from_static("alice"));
@@ -444,9 +472,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn key_sets_are_requested_under_the_public_origin() {
+        let endpoint = Endpoint::parse("https://myapp.authgear.cloud").unwrap();
+        let request = jwks_request(&endpoint, endpoint.jwks_url().path()).unwrap();
+        assert_eq!((request.method().as_str(), request.uri().path()), ("GET", "/oauth2/jwks"));
+        let header = |name| request.headers().get(name).unwrap();
+        assert_eq!(header("host"), "myapp.authgear.cloud");
+        assert_eq!(header("x-forwarded-host"), "myapp.authgear.cloud");
+        assert_eq!(header("x-forwarded-proto"), "https");
+        assert_eq!(request.headers().len(), 4);
+        assert!(jwks_request(&endpoint, "elsewhere").is_err());
+    }
+
     proptest! {
         #[test]
-        fn no_session_but_by_exactly_true(
+        fn a_session_needs_exactly_one_true_and_a_user(
             values in vec("(true|false|TRUE|[ -~]{0,5})", 0..3),
             user in "[a-z]{0,2}",
         ) {
@@ -460,11 +501,11 @@ mod tests {
         }
 
         #[test]
-        fn any_client_can_be_sent(
+        fn a_request_can_be_built_for_any_client(
             address in vec(any::<u8>(), 0..20),
             user_agent in vec(any::<u8>(), 0..20),
         ) {
-            let request = ask(&Client {
+            let request = ask(&ClientInfo {
                 address: Some(&address),
                 user_agent: Some(&user_agent),
                 trace: (Some(&address), Some(&user_agent)),

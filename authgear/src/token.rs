@@ -1,50 +1,53 @@
-//! Access tokens that are JWTs.
+//! Access tokens in JWT form.
 //!
-//! Authgear signs them (`pkg/lib/oauth/token_encoding.go`) with keys it publishes: [`KeySet`] reads
-//! those, [`verify`] says whether a token counts, and which identity it has.
+//! Authgear signs the tokens (`pkg/lib/oauth/token_encoding.go`) and publishes the keys. [`KeySet`]
+//! reads the keys; [`verify`] accepts or rejects a token and returns its identity.
 
 mod algorithm;
 mod claims;
-mod error;
 mod json;
 mod jwks;
-mod published;
+mod jwks_state;
 #[cfg(test)]
 mod tests;
 mod verify;
 
+pub use crate::verdict::TokenError;
 pub use algorithm::Algorithm;
 pub use claims::{Claims, MAX_SUBJECT};
-pub use error::TokenError;
 pub use jwks::{Fingerprint, JwksError, KeySet, MAX_KEYS, MAX_KEY_SET};
-pub use published::{request, Cause, Published, Schedule};
+pub use jwks_state::{Cause, JwksState, Schedule};
+// Until src is renamed.
+pub use crate::resolver::jwks_request as request;
+// Until src is renamed.
 pub use verify::{verify, Profile, Verified};
+pub use JwksState as Published;
 
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::Engine as _;
 use serde::Deserialize;
 
-/// Longest token that is looked into, in bytes.
+/// Longest token that is verified, in bytes.
 pub const MAX_TOKEN: usize = 16 * 1024;
 
-/// Longest header of a token, in bytes as it stands there.
+/// Longest header of a token, in bytes of its base64url form.
 pub const MAX_HEADER: usize = 4096;
 
-/// Longest id of a key, in bytes.
+/// Longest key id (`kid`), in bytes.
 pub const MAX_KID: usize = 256;
 
-/// Whether a token is a JWT rather than an opaque one, as Authgear tells them apart
-/// (`pkg/lib/oauth/token_encoding.go`): it begins as `{"` and a letter do in base64url.
+/// Whether a token is a JWT and not opaque, by Authgear's own rule
+/// (`pkg/lib/oauth/token_encoding.go`): the token starts with `{"` and a letter in base64url.
 pub fn looks_like_jwt(token: &[u8]) -> bool {
     token.starts_with(b"eyJ")
 }
 
-/// The parts of a token: three, with a dot between them (RFC 7515 section 7.1).
+/// The three parts of a token, separated by dots (RFC 7515 section 7.1).
 struct Parts<'a> {
     header: &'a [u8],
     payload: &'a [u8],
     signature: &'a [u8],
-    /// What the signature is of: all before the last dot.
+    /// Input of the signature: everything before the last dot.
     signed: &'a [u8],
 }
 
@@ -57,26 +60,24 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Decodes base64url without padding (RFC 7515 section 2) that is canonical: what can be decoded
-/// has no other spelling that can.
+/// Decodes canonical base64url without padding (RFC 7515 section 2): each value has exactly one
+/// accepted spelling.
 fn base64url(text: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 
-/// Whether this can be the id of a key: neither empty nor longer than [`MAX_KID`], and without
-/// control bytes, so that it can be logged.
+/// Whether `kid` is acceptable as a key id: not empty, at most [`MAX_KID`] bytes, and without control
+/// bytes, so that it can be logged.
 fn is_kid(kid: &str) -> bool {
     !kid.is_empty() && kid.len() <= MAX_KID && !kid.bytes().any(|byte| byte.is_ascii_control())
 }
 
-/// When `token` says it expires, in seconds since 1970 (RFC 7519, section 4.1.4), if it is a JWT
-/// that says so.
+/// Returns `exp` of a JWT, in seconds since 1970 (RFC 7519, section 4.1.4), if present.
 ///
-/// Nothing is verified: the answer serves to forget early what is known of a token, never to
-/// trust it.
+/// Nothing is verified. The result may only shorten the time in the cache, never grant access.
 pub fn expires_at(token: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]
-    struct Claims {
+    struct Expiry {
         exp: serde_json::Number,
     }
 
@@ -84,10 +85,10 @@ pub fn expires_at(token: &[u8]) -> Option<u64> {
         return None;
     }
     let payload = base64url(Parts::of(token)?.payload)?;
-    let exp = serde_json::from_slice::<Claims>(&payload).ok()?.exp;
+    let exp = serde_json::from_slice::<Expiry>(&payload).ok()?.exp;
     match exp.as_u64() {
         Some(exp) => Some(exp),
-        // A cast saturates: what is negative has expired, and what is beyond all times never does.
+        // The cast saturates: a negative time has expired, and one out of range never expires.
         None => exp.as_f64().map(|exp| exp as u64),
     }
 }

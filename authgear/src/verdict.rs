@@ -1,72 +1,73 @@
-//! What is known of a request's credentials.
+//! The verdict: the result of looking up a request's credentials.
 
 mod codec;
+mod token_error;
 
 use crate::identity::{self, Identity};
-use crate::token::TokenError;
+pub use token_error::TokenError;
 
-/// The one field a backend gets when the session is invalid.
+/// The only field that the upstream receives for an invalid session.
 const INVALID: (&str, &[u8]) = ("x-authgear-session-valid", b"false");
 
-/// What Authgear says of a request's credentials, or why it did not.
+/// The result of looking up a request's credentials, or the reason why that failed.
 ///
-/// A verdict is about credentials only; what a location makes of it is policy. Only
-/// [`Valid`](Self::Valid) is a session.
+/// A verdict concerns credentials only; each location applies its own [policy](crate::policy).
+/// Only [`Valid`](Self::Valid) is a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// They are a session of this identity.
+    /// A session of this identity.
     Valid(Identity),
-    /// They are a session that has ended, or whose user may not use it.
+    /// A session that has ended, or whose user is blocked.
     Invalid,
-    /// There is no session.
+    /// No session.
     None(NoSession),
-    /// Nobody could say.
+    /// No result, because the look-up failed.
     Unavailable(Unavailable),
 }
 
-/// How it is known that there is no session.
+/// Why there is no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoSession {
-    /// The request has no credentials: nobody was asked.
+    /// The request has no credentials, so there was no look-up.
     NoCredentials,
-    /// The resolver found none. It says so of a bearer token that has expired or been revoked too
-    /// (`pkg/lib/oauth/resolver.go`).
+    /// The resolver found none. The resolver also answers so for a bearer token that has expired or
+    /// been revoked (`pkg/lib/oauth/resolver.go`).
     Resolver,
-    /// The bearer token was refused here.
+    /// The module itself rejected the bearer token.
     Token(TokenError),
 }
 
-/// Why the resolver gave no answer that counts.
+/// Why a look-up failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unavailable {
-    /// Its name was not resolved.
+    /// The resolver's host name could not be resolved.
     Dns,
-    /// No connection was made.
+    /// No connection could be opened.
     Connect,
-    /// The TLS handshake failed, verification of its certificate included.
+    /// The TLS handshake failed, including certificate verification.
     Tls,
     /// The deadline passed.
     Timeout,
-    /// It closed the connection before the answer was complete.
+    /// The resolver closed the connection before the answer was complete.
     Closed,
-    /// It answered with another status than 200.
+    /// The resolver's status was not 200.
     BadStatus,
-    /// Its answer is not HTTP, or contradicts itself.
+    /// The answer is not HTTP, or contradicts itself.
     BadAnswer,
-    /// Its answer is larger than allowed.
+    /// The answer is larger than allowed.
     TooLarge,
-    /// It failed too often of late and is left alone for a while.
+    /// The circuit breaker is open: too many recent look-ups failed.
     Suspended,
     /// Too many requests wait for the same look-up.
     Crowded,
-    /// There are no keys to verify tokens with, and none to be had.
+    /// No key set to verify tokens with could be fetched.
     Keys,
-    /// The fault is on this side.
+    /// An internal error of the module.
     Internal,
 }
 
 impl Unavailable {
-    /// The word for it.
+    /// The reason to report.
     pub const fn reason(self) -> Reason {
         match self {
             Self::Dns => Reason::DnsError,
@@ -84,7 +85,7 @@ impl Unavailable {
         }
     }
 
-    /// A number for it, for other processes.
+    /// The number that stands for it in shared memory.
     pub const fn code(self) -> u8 {
         match self {
             Self::Dns => 1,
@@ -102,7 +103,7 @@ impl Unavailable {
         }
     }
 
-    /// What [`code`](Self::code) stands for; of a number that stands for nothing, `Internal`.
+    /// Inverse of [`code`](Self::code). Unknown numbers give `Internal`.
     pub const fn from_code(code: u8) -> Self {
         match code {
             1 => Self::Dns,
@@ -120,7 +121,7 @@ impl Unavailable {
         }
     }
 
-    /// Whether the resolver was left alone.
+    /// Whether the resolver was never contacted.
     pub const fn nobody_was_asked(self) -> bool {
         matches!(self, Self::Suspended | Self::Crowded)
     }
@@ -128,17 +129,17 @@ impl Unavailable {
 
 macro_rules! reasons {
     ($($(#[$doc:meta])+ $name:ident = $word:literal,)+) => {
-        /// Why a verdict is what it is, in one word: the value of `$authgear_reason`.
+        /// The reason of a verdict or a denial in one word: the value of `$authgear_reason`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Reason {
             $($(#[$doc])+ $name,)+
         }
 
         impl Reason {
-            /// All of them.
+            /// All reasons.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
-            /// The word, which never changes: logs and configurations compare it.
+            /// The word. It never changes, since logs and configurations compare it.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $word,)+
@@ -195,37 +196,37 @@ reasons! {
     KeysUnavailable = "keys_unavailable",
     /// See [`Unavailable::Internal`].
     InternalError = "internal_error",
-    /// See [`TokenError::TooLarge`](crate::token::TokenError::TooLarge).
+    /// See [`TokenError::TooLarge`].
     TokenTooLarge = "token_too_large",
-    /// See [`TokenError::Malformed`](crate::token::TokenError::Malformed).
+    /// See [`TokenError::Malformed`].
     TokenMalformed = "token_malformed",
-    /// See [`TokenError::Algorithm`](crate::token::TokenError::Algorithm).
+    /// See [`TokenError::Algorithm`].
     TokenAlgorithm = "token_algorithm",
-    /// See [`TokenError::Type`](crate::token::TokenError::Type).
+    /// See [`TokenError::Type`].
     TokenType = "token_type",
-    /// See [`TokenError::Critical`](crate::token::TokenError::Critical).
+    /// See [`TokenError::Critical`].
     TokenCritical = "token_critical",
-    /// See [`TokenError::NoKid`](crate::token::TokenError::NoKid).
+    /// See [`TokenError::NoKid`].
     TokenNoKid = "token_no_kid",
-    /// See [`TokenError::UnknownKid`](crate::token::TokenError::UnknownKid).
+    /// See [`TokenError::UnknownKid`].
     TokenUnknownKey = "token_unknown_key",
-    /// See [`TokenError::Signature`](crate::token::TokenError::Signature).
+    /// See [`TokenError::Signature`].
     TokenSignature = "token_signature",
-    /// See [`TokenError::Issuer`](crate::token::TokenError::Issuer).
+    /// See [`TokenError::Issuer`].
     TokenIssuer = "token_issuer",
-    /// See [`TokenError::Audience`](crate::token::TokenError::Audience).
+    /// See [`TokenError::Audience`].
     TokenAudience = "token_audience",
-    /// See [`TokenError::Expired`](crate::token::TokenError::Expired).
+    /// See [`TokenError::Expired`].
     TokenExpired = "token_expired",
-    /// See [`TokenError::NotYetValid`](crate::token::TokenError::NotYetValid).
+    /// See [`TokenError::NotYetValid`].
     TokenNotYetValid = "token_not_yet_valid",
-    /// See [`TokenError::MissingClaim`](crate::token::TokenError::MissingClaim).
+    /// See [`TokenError::MissingClaim`].
     TokenMissingClaim = "token_missing_claim",
-    /// See [`TokenError::Claim`](crate::token::TokenError::Claim).
+    /// See [`TokenError::Claim`].
     TokenClaims = "token_claims",
-    /// See [`TokenError::Revoked`](crate::token::TokenError::Revoked).
+    /// See [`TokenError::Revoked`].
     TokenRevoked = "token_revoked",
-    /// See [`TokenError::MachineToken`](crate::token::TokenError::MachineToken).
+    /// See [`TokenError::MachineToken`].
     TokenMachine = "token_machine",
 }
 
@@ -240,7 +241,7 @@ impl Verdict {
         }
     }
 
-    /// Why it is so.
+    /// The reason of this verdict.
     pub const fn reason(&self) -> Reason {
         match self {
             Self::Valid(_) => Reason::Ok,
@@ -252,9 +253,9 @@ impl Verdict {
         }
     }
 
-    /// The fields for backends and variables, full lower-case name and value: those the resolver
-    /// itself would send. A valid session has those of its identity, an invalid one only
-    /// `x-authgear-session-valid: false`, anything else none.
+    /// Fields for upstreams and variables, as full lower-case name and value: the same that the
+    /// resolver sends. A valid session has those of its identity, an invalid one only
+    /// `x-authgear-session-valid: false`, and other verdicts none.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         let (identity, invalid) = match self {
             Self::Valid(identity) => (Some(identity), None),
@@ -264,7 +265,7 @@ impl Verdict {
         identity.into_iter().flat_map(Identity::iter).chain(invalid)
     }
 
-    /// The value of the one of [`fields`](Self::fields) with this name after the prefix, see
+    /// Returns the value of the [field](Self::fields) with this name after the prefix; see
     /// [`Identity::get_suffix`].
     pub fn get_suffix(&self, suffix: &[u8]) -> Option<&[u8]> {
         identity::find_suffix(self.fields(), suffix)
@@ -275,7 +276,6 @@ impl Verdict {
 mod tests {
     use super::*;
     use crate::policy::Shortfall;
-    use crate::token::TokenError;
     use std::collections::HashSet;
     use std::time::Duration;
 
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_come_back() {
+    fn codes_round_trip() {
         for (why, _) in UNAVAILABLE {
             assert_eq!(Unavailable::from_code(why.code()), why);
         }
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn words() {
+    fn every_reason_has_one_cause_and_its_own_word() {
         let mut verdicts = others();
         verdicts.push((valid(), "valid", "ok"));
         verdicts.push((Verdict::Invalid, "invalid", "session_invalid"));
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_session_says_so_and_no_more() {
+    fn an_invalid_session_has_only_the_invalid_field() {
         let fields: Vec<_> = Verdict::Invalid.fields().collect();
         assert_eq!(fields, [("x-authgear-session-valid", &b"false"[..])]);
         assert_eq!(Verdict::Invalid.get_suffix(b"session_valid"), Some(&b"false"[..]));
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_has_no_fields() {
+    fn verdicts_without_a_session_have_no_fields() {
         for (verdict, ..) in others() {
             assert_eq!(verdict.fields().count(), 0);
             assert_eq!(verdict.get_suffix(b"session_valid"), None);

@@ -1,8 +1,8 @@
-//! In which of its forms the report is wanted.
+//! Choice of the report's format.
 
-use crate::denial::Client;
+use crate::http::negotiation::ClientHeaders;
 
-/// A form of [`Report`](super::Report).
+/// Format of a [`Report`](super::Report).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// For programs.
@@ -13,12 +13,12 @@ pub enum Format {
     Html,
 }
 
-/// Prometheus names the first two, and takes the third.
+/// Media types that Prometheus names in `Accept`.
 const OF_PROMETHEUS: [&[u8]; 2] = [b"application/openmetrics-text", b"text/plain"];
 
 impl Format {
-    /// The form that a query names (`format=`), or else what `Accept` prefers. Who does not say,
-    /// as `curl` does not, gets JSON. None if the query names no form that there is.
+    /// Returns the format named in the query (`format=`), otherwise the one that `Accept` prefers, or
+    /// JSON without a preference, as from `curl`. `None` if the query names an unknown format.
     pub fn choose(query: &[u8], accept: Option<&[u8]>) -> Option<Self> {
         let mut pairs = query.split(|&byte| byte == b'&');
         match pairs.find_map(|pair| pair.strip_prefix(b"format=")) {
@@ -28,7 +28,7 @@ impl Format {
             Some(_) => return None,
             None => {}
         }
-        let client = Client { accept, ..Client::default() };
+        let client = ClientHeaders { accept, ..ClientHeaders::default() };
         let json = client.quality(b"application/json");
         let html = client.quality(b"text/html");
         let prometheus = OF_PROMETHEUS.iter().map(|name| client.quality(name)).max().unwrap_or(0);
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats() {
+    fn the_query_decides_before_accept_and_json_is_the_default() {
         let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
         let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;\
                           version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";

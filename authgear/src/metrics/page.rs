@@ -1,8 +1,8 @@
-//! The report as a page for people.
+//! The report as an HTML page.
 //!
-//! It is complete in itself, and its Content-Security-Policy lets the browser take nothing from
-//! anywhere but the same place: script and style are allowed by their hashes. The numbers stand
-//! in it as JSON, which its script shows and fetches anew.
+//! The page is self-contained. The Content-Security-Policy allows its script and style by hash, and
+//! requests to the same origin only. The numbers are embedded as JSON; the script shows and
+//! refreshes them.
 
 use aws_lc_rs::digest::{digest, SHA256};
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +13,7 @@ use super::Report;
 const SCRIPT: &str = include_str!("page.js");
 const STYLE: &str = include_str!("page.css");
 
-/// A page, and what it needs to be allowed.
+/// A page and its Content-Security-Policy.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// HTML in UTF-8.
@@ -23,9 +23,9 @@ pub struct Page {
 }
 
 impl Report {
-    /// As a page.
+    /// Formats the report as a page.
     pub fn page(&self) -> Page {
-        // Nothing in JSON but strings can have these, and there the escape means the same.
+        // In JSON these occur in strings only, where the escapes have the same meaning.
         let data = self.json().replace('<', "\\u003c").replace('>', "\\u003e");
         let html = format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -50,7 +50,7 @@ impl Report {
     }
 }
 
-/// As a source of a Content-Security-Policy (CSP level 3, section 2.3.1).
+/// Returns the hash source of a text for a Content-Security-Policy (CSP level 3, section 2.3.1).
 fn hash(text: &str) -> String {
     format!("'sha256-{}'", STANDARD.encode(digest(&SHA256, text.as_bytes())))
 }

@@ -3,15 +3,15 @@
 
 use std::fmt::{self, Write as _};
 
-use super::report::{ProjectReport, Report, Table};
+use super::report::{LabelTable, ProjectReport, Report};
 
 /// Media type of [`Report::prometheus`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What all names begin with.
+/// Prefix of all metric names.
 const PREFIX: &str = "nginx_authgear_";
 
-/// Value of a label, quoted.
+/// Label value, quoted and escaped.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {
@@ -31,7 +31,7 @@ impl fmt::Display for Quoted<'_> {
 
 type Labels<'a> = &'a [(&'static str, &'a str)];
 
-/// A metric that is being written.
+/// Writer of one metric.
 struct Metric<'a> {
     text: &'a mut String,
     name: &'static str,
@@ -39,7 +39,7 @@ struct Metric<'a> {
 
 impl<'a> Metric<'a> {
     fn new(text: &'a mut String, name: &'static str, kind: &str, help: &str) -> Self {
-        // Writing to a string does not fail, here and below.
+        // Writing to a `String` does not fail, here and below.
         let _ = writeln!(text, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
         Self { text, name }
     }
@@ -55,8 +55,8 @@ impl<'a> Metric<'a> {
         let _ = writeln!(self.text, "{end} {value}");
     }
 
-    /// One sample for each word.
-    fn table(&mut self, labels: Labels<'_>, label: &'static str, table: &Table) {
+    /// Writes one sample for each value of `label`.
+    fn table(&mut self, labels: Labels<'_>, label: &'static str, table: &LabelTable) {
         for (word, n) in &table.0 {
             let labels = [labels, &[(label, word)]].concat();
             self.sample("", &labels, n);
@@ -65,7 +65,7 @@ impl<'a> Metric<'a> {
 }
 
 impl Report {
-    /// In the text format of Prometheus.
+    /// Formats the report for Prometheus.
     pub fn prometheus(&self) -> String {
         let mut text = String::with_capacity(16 * 1024);
         let text = &mut text;
@@ -109,7 +109,7 @@ impl Report {
     }
 }
 
-/// A metric that each project has.
+/// Definition of a metric of each project.
 struct OfProject {
     name: &'static str,
     kind: &'static str,

@@ -1,25 +1,25 @@
-//! What the counters say at one moment.
+//! Snapshot of the counters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Serialize, Serializer};
 
 use super::{
-    Access, CacheStatus, ConnectionState, Counters, Event, Fetch, Metrics, Mode, ProjectMetrics,
-    Purge, ACCESSES, BOUNDS, PROJECTS,
+    Access, CacheStatus, ConnectionState, EventOutcome, Fetch, LabelCounters, Metrics, Mode,
+    ProjectMetrics, PurgeKind, ACCESSES, BOUNDS, PROJECTS,
 };
+use crate::shared::zone::Stats;
 use crate::verdict::{Reason, Unavailable};
-use crate::zone::Stats;
 
-/// The name under which what had no slot of its own is told. No project can have it.
+/// Name for the projects without a slot. No project can have this name.
 pub(super) const OTHER: &str = "(other)";
 
-/// Words and what belongs to them, in their order.
+/// Values by label, in the order of the labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table<T = u64>(pub Vec<(&'static str, T)>);
+pub struct LabelTable<T = u64>(pub Vec<(&'static str, T)>);
 
-impl Table {
-    /// The number of a word; 0 if it is not there.
+impl LabelTable {
+    /// Returns the number for a label; 0 if absent.
     pub fn get(&self, word: &str) -> u64 {
         self.0.iter().find(|(own, _)| *own == word).map_or(0, |(_, n)| *n)
     }
@@ -29,13 +29,13 @@ impl Table {
     }
 }
 
-impl<T: Serialize> Serialize for Table<T> {
+impl<T: Serialize> Serialize for LabelTable<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(word, value)| (*word, value)))
     }
 }
 
-/// What was built.
+/// Versions of this build.
 #[derive(Clone, Debug, Serialize)]
 pub struct Build {
     /// Version of the module.
@@ -44,135 +44,135 @@ pub struct Build {
     pub nginx: String,
 }
 
-/// All that is told.
+/// Snapshot of all metrics.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// What was built.
+    /// Versions of this build.
     pub build: Build,
-    /// When, in seconds since 1970.
+    /// Time of the snapshot, in seconds since 1970.
     pub time: u64,
     /// The projects.
     pub projects: Vec<ProjectReport>,
     /// The cache's zones.
     pub zones: Vec<ZoneReport>,
-    /// Purges, by what was purged.
-    pub purges: Table,
-    /// Events of webhooks, by what became of them.
-    pub webhook_events: Table,
-    /// Users whose older tokens are refused.
+    /// Purges, by scope.
+    pub purges: LabelTable,
+    /// Webhook events, by result.
+    pub webhook_events: LabelTable,
+    /// Users whose older tokens are rejected.
     pub revocations: u64,
 }
 
-/// What is told about a project.
+/// Metrics of a project.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProjectReport {
-    /// Its name.
+    /// Name of the project.
     pub name: String,
-    /// By mode, what became of requests.
-    pub requests: Table<Table>,
-    /// Why they were turned away.
-    pub denied: Table,
-    /// Why they would have been.
-    pub dry_run_denied: Table,
+    /// Requests, by mode and outcome.
+    pub requests: LabelTable<LabelTable>,
+    /// Denials, by reason.
+    pub denied: LabelTable,
+    /// Denials that `authgear_dry_run` suppressed, by reason.
+    pub dry_run_denied: LabelTable,
     /// See [`ProjectMetrics::failure_mode_allowed`].
     pub failure_mode_allowed: u64,
-    /// How the cache served them.
-    pub cache: Table,
+    /// Requests with credentials, by result of the cache.
+    pub cache: LabelTable,
     /// The resolver.
-    pub resolver: Resolver,
-    /// Keys.
-    pub jwks: Jwks,
-    /// Tokens that were looked into, by reason.
-    pub jwt_verifications: Table,
+    pub resolver: ResolverReport,
+    /// The key set.
+    pub jwks: JwksReport,
+    /// Verified tokens, by reason.
+    pub jwt_verifications: LabelTable,
 }
 
-/// What is told about a resolver.
+/// Metrics of a resolver.
 #[derive(Clone, Debug, Serialize)]
-pub struct Resolver {
+pub struct ResolverReport {
     /// Look-ups, by outcome.
-    pub requests: Table,
-    /// Look-ups that are under way.
+    pub requests: LabelTable,
+    /// Look-ups in flight.
     pub inflight: u64,
     /// Connections.
     pub connections: Connections,
-    /// How long look-ups took.
+    /// Duration of look-ups.
     pub latency: Latency,
     /// The last outage, if there was any.
-    pub outage: Option<Outage>,
+    pub outage: Option<OutageReport>,
 }
 
 /// Connections to a resolver.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Connections {
-    /// That were made.
+    /// Newly opened connections.
     pub opened: u64,
-    /// How often one was used again.
+    /// Look-ups that reused a connection.
     pub reused: u64,
 }
 
 /// A histogram.
 #[derive(Clone, Debug, Serialize)]
 pub struct Latency {
-    /// How many took no longer than this, and longer than the bucket before.
+    /// Counts by duration; not cumulative.
     pub buckets: Vec<Bucket>,
-    /// Seconds, of all.
+    /// Sum of all durations, in seconds.
     pub sum: f64,
-    /// How many in all.
+    /// Number of all look-ups.
     pub count: u64,
 }
 
-/// A bucket of it.
+/// Bucket of a histogram.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Bucket {
-    /// Its upper bound in seconds; the last has none.
+    /// Upper bound in seconds; the last bucket has none.
     pub le: Option<f64>,
-    /// How many are in it.
+    /// Look-ups in this bucket.
     pub count: u64,
 }
 
 /// Failures of a resolver.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Outage {
+pub struct OutageReport {
     /// Whether the last look-up failed.
     pub failing: bool,
-    /// The first failure after the last success, in seconds since 1970.
+    /// Time of the first failure after the last success, in seconds since 1970.
     pub since: u64,
-    /// The last failure.
+    /// Time of the last failure, in seconds since 1970.
     pub last: u64,
-    /// Why that was.
+    /// Reason of the last failure.
     pub reason: &'static str,
 }
 
-/// What is told about the keys of a project.
+/// Metrics of a project's key set.
 #[derive(Clone, Debug, Serialize)]
-pub struct Jwks {
+pub struct JwksReport {
     /// Fetches, by outcome.
-    pub fetches: Table,
-    /// Of the last one that succeeded, in seconds since 1970.
+    pub fetches: LabelTable,
+    /// Time of the last successful fetch, in seconds since 1970.
     pub last_success: Option<u64>,
-    /// Keys that are there.
+    /// Number of usable keys.
     pub keys: u64,
 }
 
-/// What is told about a zone of the cache.
+/// Metrics of a cache zone.
 #[derive(Clone, Debug, Serialize)]
 pub struct ZoneReport {
-    /// Its name.
+    /// Name of the zone.
     pub name: String,
-    /// Entries.
+    /// Number of entries.
     pub entries: u64,
-    /// Bytes that they take.
+    /// Bytes in use.
     pub bytes: u64,
-    /// Bytes that they may take.
+    /// Capacity in bytes.
     pub size: u64,
-    /// Entries that were removed to make room.
+    /// Entries evicted to make room.
     pub evictions: u64,
 }
 
 impl ZoneReport {
-    /// What is told of these numbers.
+    /// Creates the metrics of a zone from its statistics.
     pub fn new(name: &str, stats: Stats) -> Self {
-        let bytes = |chunks: usize| (chunks * crate::zone::CHUNK) as u64;
+        let bytes = |chunks: usize| (chunks * crate::shared::zone::CHUNK) as u64;
         Self {
             name: name.to_owned(),
             entries: stats.entries as u64,
@@ -189,19 +189,19 @@ fn load(counter: &AtomicU64) -> u64 {
 
 fn table<const N: usize>(
     words: impl Iterator<Item = &'static str>,
-    counters: &Counters<N>,
-) -> Table {
-    Table(words.enumerate().map(|(n, word)| (word, counters.get(n))).collect())
+    counters: &LabelCounters<N>,
+) -> LabelTable {
+    LabelTable(words.enumerate().map(|(n, word)| (word, counters.get(n))).collect())
 }
 
-/// Reasons that came up: each for itself is rare.
-fn reasons<const N: usize>(counters: &Counters<N>) -> Table {
+/// Collects the reasons that occurred. Reasons with a count of zero are omitted.
+fn reasons<const N: usize>(counters: &LabelCounters<N>) -> LabelTable {
     let mut table = table(Reason::ALL.iter().map(|reason| reason.as_str()), counters);
     table.0.retain(|(_, n)| *n != 0);
     table
 }
 
-/// How a look-up may fail.
+/// Failures of a look-up.
 const FAILURES: [Unavailable; 10] = [
     Unavailable::Dns,
     Unavailable::Connect,
@@ -215,7 +215,7 @@ const FAILURES: [Unavailable; 10] = [
     Unavailable::Internal,
 ];
 
-/// What a look-up ends with, and the place of its counter.
+/// Outcomes of a look-up: the label, and the reason whose counter has the number.
 fn outcomes() -> impl Iterator<Item = (&'static str, Reason)> {
     let answers =
         [("valid", Reason::Ok), ("invalid", Reason::SessionInvalid), ("none", Reason::NoSession)];
@@ -230,7 +230,7 @@ impl ProjectMetrics {
                 let n = self.requests.get(mode as usize * ACCESSES + *access as usize);
                 (access.as_str(), n)
             };
-            (mode.as_str(), Table(Access::ALL.iter().map(of).collect()))
+            (mode.as_str(), LabelTable(Access::ALL.iter().map(of).collect()))
         });
         let latency = {
             let bounds = BOUNDS.iter().map(|bound| Some(*bound as f64 / 1e6)).chain([None]);
@@ -244,7 +244,7 @@ impl ProjectMetrics {
         let last = load(&self.failed_last);
         let reason = usize::try_from(load(&self.failed_why)).ok();
         let reason = reason.and_then(|n| Reason::ALL.get(n)).unwrap_or(&Reason::InternalError);
-        let outage = (last != 0).then(|| Outage {
+        let outage = (last != 0).then(|| OutageReport {
             failing: load(&self.failing) != 0,
             since: load(&self.failing_since),
             last,
@@ -253,13 +253,13 @@ impl ProjectMetrics {
         let in_flight = self.in_flight.iter().map(|n| u64::from(n.load(Ordering::Relaxed)));
         ProjectReport {
             name: name.to_owned(),
-            requests: Table(modes.collect()),
+            requests: LabelTable(modes.collect()),
             denied: reasons(&self.denied),
             dry_run_denied: reasons(&self.dry_run_denied),
             failure_mode_allowed: load(&self.failure_mode_allowed),
             cache: table(CacheStatus::ALL.iter().map(|s| s.as_str()), &self.cache),
-            resolver: Resolver {
-                requests: Table(
+            resolver: ResolverReport {
+                requests: LabelTable(
                     outcomes()
                         .map(|(word, reason)| (word, self.answers.get(reason as usize)))
                         .collect(),
@@ -272,7 +272,7 @@ impl ProjectMetrics {
                 latency,
                 outage,
             },
-            jwks: Jwks {
+            jwks: JwksReport {
                 fetches: table(Fetch::ALL.iter().map(|f| f.as_str()), &self.fetches),
                 last_success: Some(load(&self.fetched_last)).filter(|time| *time != 0),
                 keys: load(&self.keys),
@@ -290,7 +290,7 @@ impl ProjectMetrics {
 }
 
 impl Metrics {
-    /// What is told about the projects of these names, and about all that had no slot.
+    /// Returns the metrics of the projects with these names, and of all projects without a slot.
     pub fn projects<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<ProjectReport> {
         let slots = names.map(|name| (name, self.slot(name)));
         let own = slots.filter(|(_, slot)| slot.0 < PROJECTS);
@@ -302,20 +302,20 @@ impl Metrics {
     }
 
     /// See [`Report::purges`].
-    pub fn purges(&self) -> Table {
-        table(Purge::ALL.iter().map(|p| p.as_str()), &self.purges)
+    pub fn purges(&self) -> LabelTable {
+        table(PurgeKind::ALL.iter().map(|p| p.as_str()), &self.purges)
     }
 
     /// See [`Report::webhook_events`].
-    pub fn events(&self) -> Table {
-        table(Event::ALL.iter().map(|e| e.as_str()), &self.events)
+    pub fn events(&self) -> LabelTable {
+        table(EventOutcome::ALL.iter().map(|e| e.as_str()), &self.events)
     }
 }
 
 impl Report {
-    /// As JSON.
+    /// Formats the report as JSON.
     pub fn json(&self) -> String {
-        // Its keys are strings and its numbers finite: nothing can go wrong.
+        // Cannot fail: keys are strings and numbers are finite.
         serde_json::to_string(self).unwrap_or_default()
     }
 }

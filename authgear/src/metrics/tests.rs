@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::identity::Identity;
+use crate::shared::zone::Stats;
 use crate::verdict::{NoSession, Unavailable};
-use crate::zone::Stats;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -30,7 +30,7 @@ fn one(metrics: &Metrics) -> ProjectReport {
     metrics.projects(["p"].into_iter()).remove(0)
 }
 
-/// Value of a sample, as it stands in the text.
+/// Returns the value of a sample from the text.
 fn sample(text: &str, name: &str) -> Option<String> {
     let name = format!("nginx_authgear_{name} ");
     let line = text.lines().find(|line| line.starts_with(&name))?;
@@ -38,7 +38,7 @@ fn sample(text: &str, name: &str) -> Option<String> {
 }
 
 #[test]
-fn each_project_has_a_slot_and_the_rest_has_one_together() {
+fn each_project_has_its_own_slot_until_all_are_taken() {
     let metrics = Metrics::new();
     let names: Vec<String> = (0..PROJECTS + 3).map(|n| format!("project-{n}")).collect();
     for name in &names {
@@ -57,7 +57,7 @@ fn each_project_has_a_slot_and_the_rest_has_one_together() {
 }
 
 #[test]
-fn what_is_counted_is_told() {
+fn every_counter_is_in_the_prometheus_report() {
     let metrics = Metrics::new();
     let p = metrics.at(metrics.slot("p"));
     for (n, &mode) in Mode::ALL.iter().enumerate() {
@@ -78,8 +78,8 @@ fn what_is_counted_is_told() {
     p.fetched(None, 1_600_000_300);
     p.verified(Reason::Ok);
     p.verified(Reason::TokenExpired);
-    metrics.purged(Purge::Caller);
-    metrics.event(Event::Forged);
+    metrics.purged(PurgeKind::Caller);
+    metrics.event(EventOutcome::Forged);
     let text = report(&metrics, &["p"]).prometheus();
     let mut expected = vec![
         ("build_info{version=\"0.1.0\",nginx=\"1.22.1\"}".to_owned(), 1),
@@ -125,22 +125,22 @@ fn what_is_counted_is_told() {
 }
 
 #[test]
-fn look_ups_are_told_by_outcome_and_time() {
+fn look_ups_are_reported_by_outcome_and_duration() {
     let metrics = Metrics::new();
     let p = metrics.at(metrics.slot("p"));
     let first = p.asking(Some(3));
     let second = p.asking(Some(WORKERS - 1));
-    // Of a worker beyond all numbers nothing is known.
+    // Workers beyond the maximum are not counted.
     drop(p.asking(Some(WORKERS)));
     drop(p.asking(None));
     assert_eq!(one(&metrics).resolver.inflight, 2);
     drop(first);
     assert_eq!(one(&metrics).resolver.inflight, 1);
-    // It died, and its successor begins.
+    // The worker died, and its successor starts.
     metrics.worker_begins(WORKERS - 1);
     assert_eq!(one(&metrics).resolver.inflight, 0);
     drop(second);
-    assert_eq!(one(&metrics).resolver.inflight, 0, "never below");
+    assert_eq!(one(&metrics).resolver.inflight, 0, "never below zero");
 
     let valid = Verdict::Valid(Identity::default());
     let micros = Duration::from_micros;
@@ -174,7 +174,7 @@ fn look_ups_are_told_by_outcome_and_time() {
 }
 
 #[test]
-fn the_histogram_is_cumulative_in_the_text() {
+fn the_prometheus_histogram_is_cumulative() {
     let metrics = Metrics::new();
     let p = metrics.at(metrics.slot("p"));
     for millis in [1, 1, 3, 40, 400, 20_000] {
@@ -193,7 +193,7 @@ fn the_histogram_is_cumulative_in_the_text() {
 }
 
 #[test]
-fn an_outage_is_told_while_it_lasts_and_after() {
+fn an_outage_is_reported_during_and_after_it() {
     let metrics = Metrics::new();
     let p = metrics.at(metrics.slot("p"));
     let told = || one(&metrics).resolver.outage.map(|o| (o.failing, o.since, o.last, o.reason));
@@ -209,7 +209,7 @@ fn an_outage_is_told_while_it_lasts_and_after() {
 }
 
 #[test]
-fn no_count_is_lost_between_threads() {
+fn concurrent_counts_are_not_lost() {
     const EACH: u64 = 20_000;
     let metrics = Metrics::new();
     thread::scope(|scope| {
@@ -232,8 +232,8 @@ fn no_count_is_lost_between_threads() {
     assert!((report.resolver.latency.sum - sum).abs() < 1e-9);
 }
 
-impl Table<Table> {
-    fn get_mode(&self, mode: &str) -> &Table {
+impl LabelTable<LabelTable> {
+    fn get_mode(&self, mode: &str) -> &LabelTable {
         &self.0.iter().find(|(own, _)| *own == mode).expect("a mode").1
     }
 }
@@ -261,14 +261,14 @@ fn the_json_has_what_the_page_reads() {
 }
 
 #[test]
-fn the_page_lets_nothing_in() {
+fn the_page_escapes_names_and_loads_nothing_from_elsewhere() {
     let metrics = Metrics::new();
     let name = "</script><script>alert(1)</script><!--";
     let page = report(&metrics, &[name]).page();
     let scripts = page.html.matches("<script").count();
     assert_eq!((scripts, page.html.matches("</script").count()), (2, 2), "{}", page.html);
     assert!(!page.html.contains("<!--"));
-    // What comes from elsewhere would have an address.
+    // Resources of other origins would have a URL.
     assert_eq!(page.html.replace("http://www.w3.org/2000/svg", "").matches("//www").count(), 0);
     assert!(!page.html.contains("src=") && !page.html.contains("style="));
     for directive in ["default-src 'none'", "script-src 'sha256-", "style-src 'sha256-"] {
@@ -279,7 +279,7 @@ fn the_page_lets_nothing_in() {
 
 type Sample = (String, Vec<(String, String)>, f64);
 
-/// A sample's line, taken apart by the rules of the format.
+/// Parses the line of a sample by the rules of the format.
 fn parse(line: &str) -> Option<Sample> {
     let name_ends = line.find(['{', ' '])?;
     let (name, mut rest) = line.split_at(name_ends);
@@ -314,7 +314,7 @@ fn parse(line: &str) -> Option<Sample> {
 
 proptest! {
     #[test]
-    fn any_name_comes_through_the_text(name in "\\PC{0,20}|[\\\\\"\n{}, =]{0,12}") {
+    fn any_project_name_is_escaped_in_the_prometheus_report(name in "\\PC{0,20}|[\\\\\"\n{}, =]{0,12}") {
         let metrics = Metrics::new();
         metrics.at(metrics.slot(&name)).request(Mode::Jwt, Access::Deny);
         let text = report(&metrics, &[&name]).prometheus();

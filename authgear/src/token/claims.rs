@@ -1,4 +1,4 @@
-//! What a token says.
+//! Claims of a token: checks, the identity, and variables.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,14 +10,13 @@ use crate::identity::Identity;
 /// Longest `sub`, in bytes. Authgear's are UUIDs, or `client_id_` and a client's id.
 pub const MAX_SUBJECT: usize = 256;
 
-/// The last second of the year 9999. Later times are not meant.
+/// Last second of the year 9999. Later times are rejected as errors.
 const MAX_TIME: u64 = 253_402_300_799;
 
-/// What `sub` begins with in tokens that Authgear gives to machines
-/// (`pkg/lib/oauth/token_encoding.go`).
+/// Prefix of `sub` in tokens for machines (`pkg/lib/oauth/token_encoding.go`).
 const MACHINE_PREFIX: &str = "client_id_";
 
-/// The claims of users' tokens (`pkg/api/model/claims.go`).
+/// Claims in tokens of users (`pkg/api/model/claims.go`).
 const IS_ANONYMOUS: &str = "https://authgear.com/claims/user/is_anonymous";
 const IS_VERIFIED: &str = "https://authgear.com/claims/user/is_verified";
 const CAN_REAUTHENTICATE: &str = "https://authgear.com/claims/user/can_reauthenticate";
@@ -26,7 +25,7 @@ const ROLES: &str = "https://authgear.com/claims/user/roles";
 /// All claims of a verified token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// An object that [`Json::parse`] accepts.
+    /// JSON text of an object that [`Json::parse`] accepts.
     payload: Box<str>,
 }
 
@@ -35,31 +34,31 @@ impl Claims {
         Self { payload }
     }
 
-    /// The claims of a token that is known to count: nothing is verified here.
+    /// Returns the claims of a token that was verified before. Verifies nothing itself.
     pub fn of_verified(token: &[u8]) -> Option<Self> {
         let payload = super::Parts::of(token)?.payload;
         let payload = String::from_utf8(super::base64url(payload)?).ok()?;
         Some(Self::new(payload.into()))
     }
 
-    /// The claim of this name, letter by letter, as the text of a variable.
+    /// Returns the claim with exactly this name as the text of a variable.
     ///
-    /// - A string is its text.
-    /// - An array of strings is those with `,` between them, as in variables of nginx's own
-    ///   `auth_jwt_claim_set`, unless a comma is in one of them: then there is none, so that no
-    ///   element can pass for two.
-    /// - A number, a boolean, an object or any other array is JSON, as it stands in the token.
-    /// - `null` is none.
+    /// - A string gives its text.
+    /// - An array of strings is joined with `,`, as nginx's own `auth_jwt_claim_set` does. `None` if
+    ///   an element contains a comma, so that no element can pass for two.
+    /// - A number, a boolean, an object or another array gives its JSON text from the token.
+    /// - `null` gives `None`.
     ///
-    /// None, too, if there is a control byte in the text, which no header can carry. The text may
-    /// be empty.
+    /// Also `None` if the text has a control byte, which is invalid in a header. The text may be
+    /// empty.
     pub fn get(&self, name: &[u8]) -> Option<Cow<'_, [u8]>> {
         Self::read(json::member(&self.payload, |own| own.as_bytes() == name)?)
     }
 
-    /// The claim that the name of a variable means, as [`get`](Self::get) has it: the one of that
-    /// name, or the only one that has it when letters count in any case and every byte that is no
-    /// letter or digit counts as `_`. Variables of nginx have no other names.
+    /// Returns the claim for the name of a variable, in the form of [`get`](Self::get): the claim
+    /// with exactly that name. Otherwise the only claim that has the name when case is ignored and
+    /// every byte other than a letter or digit counts as `_`, since nginx variables have no other
+    /// characters.
     pub fn find(&self, name: &[u8]) -> Option<Cow<'_, [u8]>> {
         let folded = |byte: u8| match byte.is_ascii_alphanumeric() {
             true => byte.to_ascii_lowercase(),
@@ -87,19 +86,19 @@ impl Claims {
 }
 
 impl fmt::Debug for Claims {
-    /// Tells nothing.
+    /// Shows no claim.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Claims")
     }
 }
 
-/// The texts with the separator between them, if it is in none of them.
+/// Joins the texts, if none of them contains the separator.
 fn join(texts: Vec<&str>, separator: char) -> Option<String> {
     let unambiguous = !texts.iter().any(|text| text.contains(separator));
     unambiguous.then(|| texts.join(separator.encode_utf8(&mut [0; 4])))
 }
 
-/// What the claims of a token amount to.
+/// Result of accepted claims.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub identity: Identity,
@@ -107,7 +106,7 @@ pub(super) struct Accepted {
     pub issued_at: Option<u64>,
 }
 
-/// Checks the claims of a token whose signature is right.
+/// Checks the claims of a token whose signature was verified.
 pub(super) fn check(
     claims: &Object<'_>,
     profile: &Profile,
@@ -120,7 +119,7 @@ pub(super) fn check(
         return Err(TokenError::Audience);
     }
 
-    // All fractions of a second are rounded against the token.
+    // Fractions of a second are rounded to the token's disadvantage.
     let expires_at = time(required(claims, "exp")?)?.floor;
     if now >= expires_at.saturating_add(profile.leeway) {
         return Err(TokenError::Expired);
@@ -144,7 +143,7 @@ pub(super) fn check(
     Ok(Accepted { identity, expires_at, issued_at: issued_at.map(|time| time.floor) })
 }
 
-/// As the resolver would tell of the session of a user
+/// Builds a user's identity with the fields that the resolver would send
 /// (`SessionInfo.PopulateHeaders`, `pkg/api/model/session_info.go`).
 fn identity_of(subject: &str, claims: &Object<'_>) -> Result<Identity, TokenError> {
     let mut fields = vec![
@@ -167,7 +166,7 @@ fn identity_of(subject: &str, claims: &Object<'_>) -> Result<Identity, TokenErro
     build(&fields)
 }
 
-/// A machine has a session, but is no user.
+/// Builds a machine's identity: a session without a user.
 fn identity_of_machine() -> Result<Identity, TokenError> {
     build(&[("x-authgear-session-valid", Cow::Borrowed("true"))])
 }
@@ -192,16 +191,16 @@ fn list<'a, 'b>(claim: &'a Json<'b>) -> Result<&'a [Json<'b>], TokenError> {
     claim.as_list().ok_or(TokenError::Claim)
 }
 
-/// A text for a header: not empty, of visible ASCII. Authgear makes no others, and what goes
-/// beyond reads differently from one backend to the next: spaces at the ends are cut off, letters
-/// beyond ASCII are decoded or truncated, down to CR and LF.
+/// Returns a text that is valid in a header: not empty, visible ASCII. Authgear sends no others, and
+/// upstreams interpret others differently: some trim spaces at the ends, some decode or truncate
+/// non-ASCII letters, even to CR and LF.
 fn visible<'a>(claim: &'a Json<'_>) -> Result<&'a str, TokenError> {
     let text = text(claim)?;
     let passes = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
     passes.then_some(text).ok_or(TokenError::Claim)
 }
 
-/// An array of such texts, as one.
+/// Joins an array of visible texts.
 fn joined(claim: &Json<'_>, separator: char) -> Result<String, TokenError> {
     let texts = list(claim)?.iter().map(visible).collect::<Result<_, _>>()?;
     join(texts, separator).ok_or(TokenError::Claim)
@@ -215,7 +214,8 @@ fn flag(claim: &Json<'_>) -> Result<&'static str, TokenError> {
     }
 }
 
-/// RFC 7519 section 4.1.3: one audience or an array of them.
+/// Whether one of the audiences is allowed. `aud` is one audience or an array (RFC 7519 section
+/// 4.1.3).
 fn is_for_one_of(audience: &Json<'_>, allowed: &[String]) -> Result<bool, TokenError> {
     let is_allowed = |audience: &str| allowed.iter().any(|allowed| allowed == audience);
     if let Some(audience) = audience.as_text() {
@@ -246,7 +246,7 @@ fn time(claim: &Json<'_>) -> Result<Time, TokenError> {
     (time.ceil <= MAX_TIME).then_some(time).ok_or(TokenError::Claim)
 }
 
-/// A time that is absent when it is not after 1970: Go's zero time is in the year 1.
+/// Reads a time where one not after 1970 counts as absent: Go's zero time is in the year 1.
 fn past_time(claim: &Json<'_>) -> Result<Option<u64>, TokenError> {
     let absent = match *claim {
         Json::Integer(time) => time <= 0,

@@ -1,4 +1,4 @@
-//! JSON that can be understood in one way only.
+//! Strict JSON: a text that two parsers could read differently is rejected.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,40 +9,40 @@ use serde::de::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Most levels of arrays and objects within each other.
+/// Maximum nesting depth of arrays and objects.
 pub(super) const MAX_DEPTH: usize = 32;
 
-/// Most members of one object.
+/// Maximum number of members in one object.
 pub(super) const MAX_MEMBERS: usize = 256;
 
-/// A value (RFC 8259). What has no escapes is borrowed from the text.
+/// A JSON value (RFC 8259). Strings without escapes are borrowed from the text.
 #[derive(Debug, PartialEq)]
 pub(super) enum Json<'a> {
     Null,
     Bool(bool),
-    /// A number written without fraction and exponent, if 64 bits can hold it.
+    /// A number without fraction and exponent that fits in 64 bits.
     Integer(i128),
-    /// Any other number; it is finite.
+    /// Any other number; always finite.
     Float(f64),
     Text(Cow<'a, str>),
     List(Vec<Json<'a>>),
     Object(Object<'a>),
 }
 
-/// Members in the order they came; every name is there once.
+/// Members in their original order, with unique names.
 #[derive(Debug, PartialEq)]
 pub(super) struct Object<'a>(Vec<(Cow<'a, str>, Json<'a>)>);
 
 impl<'a> Json<'a> {
-    /// Reads a text that is one value and no more.
+    /// Parses a text that consists of exactly one value.
     ///
-    /// None for what is no JSON in UTF-8 and for what two readers may understand differently: a
-    /// byte order mark, a name that is twice in one object (RFC 8259 section 4), half a surrogate
-    /// pair, a number beyond doubles. None, too, beyond [`MAX_DEPTH`] and [`MAX_MEMBERS`].
+    /// Returns `None` for a text that is not JSON in UTF-8 or is ambiguous: a byte order mark, a
+    /// duplicate name in an object (RFC 8259 section 4), half a surrogate pair, a number out of the
+    /// range of doubles. Also beyond [`MAX_DEPTH`] and [`MAX_MEMBERS`].
     pub fn parse(text: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let json = Value { depth: 0 }.deserialize(&mut deserializer).ok()?;
+        let json = ValueSeed { depth: 0 }.deserialize(&mut deserializer).ok()?;
         deserializer.end().ok()?;
         Some(json)
     }
@@ -75,8 +75,8 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The one member whose name is `wanted`, as it is written, of an object that [`Json::parse`] has
-/// accepted. None if several are.
+/// Returns the JSON text of the only member whose name is `wanted`, or `None` if there are several.
+/// `object` must be a text that [`Json::parse`] accepts.
 pub(super) fn member(object: &str, wanted: impl Fn(&str) -> bool) -> Option<&str> {
     struct Find<F>(F);
 
@@ -89,7 +89,7 @@ pub(super) fn member(object: &str, wanted: impl Fn(&str) -> bool) -> Option<&str
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let (mut found, mut several) = (None, false);
-            while let Some(Name(name)) = map.next_key()? {
+            while let Some(MemberName(name)) = map.next_key()? {
                 if self.0(&name) {
                     several |= found.replace(map.next_value()?).is_some();
                 } else {
@@ -106,15 +106,15 @@ pub(super) fn member(object: &str, wanted: impl Fn(&str) -> bool) -> Option<&str
 }
 
 #[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Reads a value that is within `depth` others.
+/// Parses a value at this nesting depth.
 #[derive(Clone, Copy)]
-struct Value {
+struct ValueSeed {
     depth: usize,
 }
 
-impl Value {
+impl ValueSeed {
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
         if self.depth == MAX_DEPTH {
             return Err(E::custom("nested too deeply"));
@@ -123,7 +123,7 @@ impl Value {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Value {
+impl<'de> DeserializeSeed<'de> for ValueSeed {
     type Value = Json<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json<'de>, D::Error> {
@@ -131,7 +131,7 @@ impl<'de> DeserializeSeed<'de> for Value {
     }
 }
 
-impl<'de> Visitor<'de> for Value {
+impl<'de> Visitor<'de> for ValueSeed {
     type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -178,12 +178,12 @@ impl<'de> Visitor<'de> for Value {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
         let member = self.deeper()?;
         let mut members: Vec<(Cow<'de, str>, _)> = Vec::new();
-        while let Some(Name(name)) = map.next_key()? {
+        while let Some(MemberName(name)) = map.next_key()? {
             if members.len() == MAX_MEMBERS {
                 return Err(A::Error::custom("too many members"));
             }
             if members.iter().any(|(other, _)| *other == name) {
-                return Err(A::Error::custom("a name is there twice"));
+                return Err(A::Error::custom("duplicate name"));
             }
             members.push((name, map.next_value_seed(member)?));
         }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn values() {
+    fn each_kind_of_value_is_parsed() {
         let text = |text| Json::Text(Cow::Borrowed(text));
         for (json, value) in [
             ("null", Json::Null),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ambiguous_is_refused() {
+    fn ambiguous_and_malformed_texts_are_rejected() {
         for json in [
             "",
             " ",
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_and_members_have_caps() {
+    fn depth_and_members_are_capped() {
         for (open, value, close) in [("[", "", "]"), (r#"{"a":"#, "1", "}")] {
             let nested = |depth| format!("{}{value}{}", open.repeat(depth), close.repeat(depth));
             assert!(parse(&nested(MAX_DEPTH)).is_some());
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_found_as_they_are_written() {
+    fn members_are_returned_as_written() {
         let object = r#" {"a" : 1.50 , "\u0062":{"x": [1 ,2]},"c":"\n"} "#;
         assert_eq!(member(object, |own| own == "a"), Some("1.50"));
         assert_eq!(member(object, |own| own == "b"), Some(r#"{"x": [1 ,2]}"#));
@@ -292,12 +292,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        fn parsing_any_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             Json::parse(&bytes);
         }
 
         #[test]
-        fn what_is_accepted_serde_json_accepts(text in r#"[\[\]{}:,"ab0-9.eE\\u -]{0,40}"#) {
+        fn accepted_texts_are_accepted_by_serde_json(text in r#"[\[\]{}:,"ab0-9.eE\\u -]{0,40}"#) {
             if let Some(json) = parse(&text) {
                 let other: serde_json::Value = serde_json::from_str(&text).unwrap();
                 prop_assert_eq!(json.as_object().is_some(), other.is_object());

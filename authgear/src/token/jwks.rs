@@ -1,4 +1,4 @@
-//! The keys that tokens are verified with.
+//! Key sets: parsing, selection of usable keys, and signature checks.
 
 use std::fmt;
 use std::hash::Hasher as _;
@@ -8,31 +8,31 @@ use serde_json::{Map, Value};
 use siphasher::sip::SipHasher13;
 use thiserror::Error;
 
-use super::algorithm::{Algorithm, Scheme};
+use super::algorithm::{Algorithm, SignatureScheme};
 use super::json::{Json, Object};
 use super::{base64url, is_kid, TokenError};
 
-/// Largest key set that is read, in bytes.
+/// Largest key set that is parsed, in bytes.
 pub const MAX_KEY_SET: usize = 256 * 1024;
 
-/// Most bytes of the usable keys of a set, as [`KeySet::to_json`] writes them: 64 RSA keys of 4096
-/// bits are less.
+/// Maximum size of the usable keys in the form of [`KeySet::to_json`], in bytes. 64 RSA keys of 4096
+/// bits fit.
 const MAX_USABLE: usize = 96 * 1024;
 
-/// Most keys of a set, those that are skipped included.
+/// Maximum number of keys in a set, including skipped ones.
 pub const MAX_KEYS: usize = 64;
 
-/// Sizes of RSA moduli, in bits. RFC 7518 section 3.3 wants 2048 at least.
+/// Accepted sizes of RSA moduli, in bits. RFC 7518 section 3.3 requires at least 2048.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// RSA public exponents. Odd ones only.
+/// Accepted RSA public exponents; only odd ones.
 const RSA_EXPONENT: std::ops::RangeInclusive<u64> = 3..=1 << 32;
 
-/// What only private and symmetric keys have (RFC 7518 sections 6.2.2, 6.3.2, 6.4, RFC 8037
+/// Members that only private and symmetric keys have (RFC 7518 sections 6.2.2, 6.3.2, 6.4, RFC 8037
 /// section 2).
 const SECRET_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
-/// What makes a key of a type, all of it text: its id, type and algorithm, and the public numbers.
+/// Members that define a key of this type: type, id, algorithm and public numbers. All are text.
 fn members_of(kty: &str) -> &'static [&'static str] {
     match kty {
         "RSA" => &["kty", "kid", "alg", "n", "e"],
@@ -41,79 +41,78 @@ fn members_of(kty: &str) -> &'static [&'static str] {
     }
 }
 
-/// Why a document is no [`KeySet`].
+/// Error of [`KeySet::parse`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum JwksError {
-    /// Larger than [`MAX_KEY_SET`], more than [`MAX_KEYS`] keys, or more of them that can be used
-    /// than there is room for.
+    /// More than [`MAX_KEY_SET`] bytes or [`MAX_KEYS`] keys, or the usable keys exceed their cap.
     #[error("the key set is too large")]
     TooLarge,
-    /// Not JSON, nested too deeply, or with a member that is there twice.
+    /// Not JSON, nested too deeply, or with a duplicate member.
     #[error("the key set is not JSON")]
     Json,
     /// Not an object with an array `keys` (RFC 7517 section 5).
-    #[error("the document is no key set")]
+    #[error("the document is not a key set")]
     NotASet,
-    /// All keys, if any, were skipped.
+    /// No key, or all skipped.
     #[error("the key set has no usable key")]
     NoUsableKey,
 }
 
-/// The keys of a JSON Web Key Set (RFC 7517) that can verify, in the form that takes.
+/// The usable keys of a JSON Web Key Set (RFC 7517), ready to verify signatures.
 pub struct KeySet {
-    /// Never empty; no two have the same id.
-    pub(super) keys: Vec<Key>,
+    /// Never empty; ids are unique.
+    pub(super) keys: Vec<VerifyingKey>,
 }
 
-/// Stands for a key, its id and all it is made of: another key under the same id has another one.
+/// Hash of a key's id and public numbers. A new key under the same id has another fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(u64);
 
 impl Fingerprint {
     fn of(jwk: &str) -> Self {
-        // Who could choose keys that collide signs what he likes: a hash without a secret will do.
+        // An unkeyed hash suffices: whoever controls the JWKS can sign any token.
         let mut hasher = SipHasher13::new();
         hasher.write(jwk.as_bytes());
         Self(hasher.finish())
     }
 
-    /// It as bytes, for other processes.
+    /// Returns the bytes for shared memory.
     pub const fn to_bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()
     }
 
-    /// What [`to_bytes`](Self::to_bytes) made.
+    /// Inverse of [`to_bytes`](Self::to_bytes).
     pub const fn from_bytes(bytes: [u8; 8]) -> Self {
         Self(u64::from_be_bytes(bytes))
     }
 }
 
-/// One key.
-pub(super) struct Key {
+/// A key that verifies signatures.
+pub(super) struct VerifyingKey {
     kid: Option<Box<str>>,
-    /// It as a JWK, of the members that count and no others.
+    /// The key as a JWK with only the members that define it.
     jwk: Box<str>,
     fingerprint: Fingerprint,
     verifiers: Vec<(Algorithm, ParsedPublicKey)>,
 }
 
 impl KeySet {
-    /// Reads a key set, and says how many of its keys were skipped.
+    /// Parses a key set, and returns the number of skipped keys.
     ///
-    /// A key is skipped, and the others count, if
+    /// A key is skipped, without effect on the others, if
     /// - it cannot verify: it is not RSA, on P-256, on P-384 or Ed25519, has another `use` than
     ///   `sig`, `key_ops` without `verify`, or an `alg` that is not in `allowed` or not of its type;
     /// - it is weak or broken: an RSA modulus that is even or has not from 2048 to 8192 bits, an
     ///   exponent that is even or not from 3 to 2^32, numbers in more bytes than they need
     ///   (RFC 7518 section 6.3.1), a point that is not on its curve, base64url that is not
-    ///   canonical, a `kid` that is no identifier (see [`verify`](super::verify));
-    /// - it is secret: symmetric, or with any part of a private key. It should not be there, and who
-    ///   else has it is anyone's guess;
-    /// - another key of the set has the same `kid`, whatever that one is for: which is meant is
-    ///   anyone's guess. All of them are skipped.
+    ///   canonical, an invalid `kid` (see [`verify`](super::verify));
+    /// - it is secret: symmetric, or with any part of a private key. A published secret key may be
+    ///   in anybody's hands;
+    /// - another key of the set has the same `kid`, for whatever use, so the id is ambiguous. All
+    ///   keys with that id are skipped.
     ///
-    /// A key without `alg` verifies each allowed algorithm of its type, one with `alg` that only.
+    /// A key without `alg` verifies all allowed algorithms of its type, one with `alg` only that.
     ///
     /// # Errors
     ///
@@ -136,7 +135,7 @@ impl KeySet {
                 let kid = key.get("kid");
                 kid.is_none_or(|kid| kids.iter().filter(|other| **other == kid).count() == 1)
             })
-            .filter_map(|key| Key::read(key, allowed))
+            .filter_map(|key| VerifyingKey::read(key, allowed))
             .collect();
         if keys.is_empty() {
             return Err(JwksError::NoUsableKey);
@@ -148,24 +147,24 @@ impl KeySet {
         Ok((Self { keys }, skipped))
     }
 
-    /// How many keys there are: at least one.
+    /// Returns the number of keys: at least one.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// The ids of those that have one.
+    /// Iterates over the ids of the keys; a key may have none.
     pub fn kids(&self) -> impl Iterator<Item = &str> {
-        self.keys.iter().filter_map(Key::kid)
+        self.keys.iter().filter_map(VerifyingKey::kid)
     }
 
-    /// Whether this key is there.
+    /// Whether the set contains this key.
     pub fn has(&self, key: Fingerprint) -> bool {
         self.keys.iter().any(|own| own.fingerprint == key)
     }
 
-    /// The set as a document, from which [`parse`](Self::parse) makes it again: of usable keys,
-    /// and of their members that count.
+    /// Returns a document with the usable keys and their defining members only.
+    /// [`parse`](Self::parse) reads the same set from it.
     pub fn to_json(&self) -> String {
         let keys: Vec<_> = self.keys.iter().map(|key| &*key.jwk).collect();
         format!("{{\"keys\":[{}]}}", keys.join(","))
@@ -176,8 +175,8 @@ impl KeySet {
         self.kids().any(|own| own == kid)
     }
 
-    /// The key that a token means with this `kid`, or without one.
-    pub(super) fn find(&self, kid: Option<&str>) -> Result<&Key, TokenError> {
+    /// Returns the key for a token with this `kid`, or without one.
+    pub(super) fn find(&self, kid: Option<&str>) -> Result<&VerifyingKey, TokenError> {
         match (kid, &*self.keys) {
             (Some(kid), keys) => {
                 keys.iter().find(|key| key.kid() == Some(kid)).ok_or(TokenError::UnknownKid)
@@ -189,14 +188,14 @@ impl KeySet {
 }
 
 impl fmt::Debug for KeySet {
-    /// Tells the ids.
+    /// Shows the ids.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeySet ")?;
-        f.debug_list().entries(self.keys.iter().map(Key::kid)).finish()
+        f.debug_list().entries(self.keys.iter().map(VerifyingKey::kid)).finish()
     }
 }
 
-impl Key {
+impl VerifyingKey {
     fn read(key: &Object<'_>, allowed: &[Algorithm]) -> Option<Self> {
         if SECRET_MEMBERS.iter().any(|name| key.get(name).is_some()) {
             return None;
@@ -244,12 +243,12 @@ impl Key {
         self.kid.as_deref()
     }
 
-    /// Whether this is the key's signature of the message.
+    /// Verifies a signature of the message.
     ///
     /// # Errors
     ///
-    /// [`TokenError::Algorithm`] if the key is not for this algorithm, [`TokenError::Signature`] if
-    /// the signature is wrong.
+    /// [`TokenError::Algorithm`] if the key does not support this algorithm,
+    /// [`TokenError::Signature`] if the signature is wrong.
     pub fn verify(
         &self,
         algorithm: Algorithm,
@@ -265,13 +264,13 @@ impl Key {
     }
 }
 
-/// What a key is made of.
+/// Public numbers of a key.
 enum Material {
     Rsa {
         n: Vec<u8>,
         e: Vec<u8>,
     },
-    /// The curve's name, and an uncompressed point (SEC 1 section 2.3.3).
+    /// Name of the curve, and the uncompressed point (SEC 1 section 2.3.3).
     Ec {
         curve: String,
         point: Vec<u8>,
@@ -291,7 +290,7 @@ impl Material {
             "EC" => {
                 let curve = text("crv")?;
                 let (x, y) = (bytes("x")?, bytes("y")?);
-                // RFC 7518 section 6.2.1.2: as long as the curve's field elements.
+                // RFC 7518 section 6.2.1.2: the length of the curve's field elements.
                 let length = match curve {
                     "P-256" => 32,
                     "P-384" => 48,
@@ -305,23 +304,25 @@ impl Material {
         }
     }
 
-    /// None if this is no key for the algorithm, or no key at all.
+    /// Returns `None` if the numbers are not a valid key for the algorithm.
     fn verifier(&self, algorithm: Algorithm) -> Option<ParsedPublicKey> {
         match (algorithm.scheme(), self) {
-            (Scheme::Rsa(parameters), Self::Rsa { n, e }) => {
+            (SignatureScheme::Rsa(parameters), Self::Rsa { n, e }) => {
                 RsaPublicKeyComponents { n, e }.to_parsed_public_key(parameters)
             }
-            (Scheme::Ecdsa(curve, ecdsa), Self::Ec { curve: own, point }) if curve == own => {
+            (SignatureScheme::Ecdsa(curve, ecdsa), Self::Ec { curve: own, point })
+                if curve == own =>
+            {
                 ParsedPublicKey::new(ecdsa, point)
             }
-            (Scheme::Ed25519, Self::Ed25519(x)) => ParsedPublicKey::new(&ED25519, x),
+            (SignatureScheme::Ed25519, Self::Ed25519(x)) => ParsedPublicKey::new(&ED25519, x),
             _ => return None,
         }
         .ok()
     }
 }
 
-/// Whether these are the modulus and the exponent, as big-endian numbers, of a key in range.
+/// Whether modulus and exponent, as big-endian numbers, are in the accepted ranges.
 fn is_sound_rsa(n: &[u8], e: &[u8]) -> bool {
     let (&[high, .., low], &[e_high, ..]) = (n, e) else {
         return false;

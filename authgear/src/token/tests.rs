@@ -1,4 +1,4 @@
-//! Tests of the module, and what they share: keys, made once, and tokens signed with them.
+//! Tests of the module, with shared keys, generated once, and tokens signed with them.
 
 mod attacks;
 mod identities;
@@ -15,7 +15,7 @@ use serde_json::{json, Value};
 
 use super::*;
 
-/// Tokens live half an hour, as Authgear's, and are shown after ten minutes.
+/// Tokens are valid for half an hour, as Authgear's, and presented after ten minutes.
 const MADE: u64 = 1_700_000_000;
 const NOW: u64 = MADE + 600;
 const EXPIRES: u64 = MADE + 1800;
@@ -78,7 +78,7 @@ fn ed25519_jwk() -> Value {
     json!({"kty": "OKP", "crv": "Ed25519", "kid": "ed", "use": "sig", "alg": "EdDSA", "x": x})
 }
 
-/// What Authgear publishes after a rotation: both keys, the new one first.
+/// Key set that Authgear publishes after a rotation: both keys, the new one first.
 fn authgear_jwks() -> Value {
     json!({"keys": [rsa_jwk(&keys().rsa, "new"), rsa_jwk(&keys().other_rsa, "old")]})
 }
@@ -129,7 +129,7 @@ fn machine_claims() -> Value {
     })
 }
 
-/// The object with this member, in place of its own if it has one.
+/// Sets a member of the object.
 fn with(mut object: Value, name: &str, value: impl Into<Value>) -> Value {
     object[name] = value.into();
     object
@@ -140,7 +140,7 @@ fn without(mut object: Value, name: &str) -> Value {
     object
 }
 
-/// The JSON text of the object with one more member, which it may have already.
+/// Returns the JSON text of the object with a member appended, even if it is a duplicate.
 fn appended(object: &Value, member: &str) -> String {
     let text = object.to_string();
     format!("{},{member}}}", text.strip_suffix('}').unwrap())
@@ -170,7 +170,7 @@ fn sign_rsa(key: &RsaKeyPair, encoding: &'static dyn RsaEncoding, message: &[u8]
     signature
 }
 
-/// A token of these texts, signed by what `signer` says.
+/// Returns a token of these texts, with the signature from `signer`.
 fn token_by(
     header: impl AsRef<[u8]>,
     payload: impl AsRef<[u8]>,
@@ -180,7 +180,7 @@ fn token_by(
     format!("{signed}.{}", encode(signer(signed.as_bytes()))).into_bytes()
 }
 
-/// A token of these texts, signed as Authgear does.
+/// Returns a token of these texts, signed as by Authgear.
 fn token(header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> Vec<u8> {
     token_by(header, payload, |message| sign(Algorithm::RS256, message))
 }
@@ -193,7 +193,7 @@ fn token_with_claims(claims: &Value) -> Vec<u8> {
     token(header().to_string(), claims.to_string())
 }
 
-/// A token that counts.
+/// Returns a valid token.
 fn good_token() -> Vec<u8> {
     token_with_claims(&user_claims())
 }
@@ -206,7 +206,7 @@ fn check_claims(claims: &Value) -> Result<Verified, TokenError> {
     check(&token_with_claims(claims))
 }
 
-/// The header fields that backends get.
+/// Returns the header fields for upstreams.
 fn fields(verified: &Verified) -> Vec<(String, String)> {
     let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
     verified.verdict.fields().map(|(name, value)| (name.to_owned(), text(value))).collect()
@@ -218,7 +218,7 @@ fn field(verified: &Verified, name: &str) -> Option<String> {
 }
 
 #[test]
-fn a_users_token() {
+fn a_users_token_gives_the_fields_of_the_resolver() {
     let verified = check(&good_token()).unwrap();
     let expected = [
         ("x-authgear-session-valid", "true"),
@@ -239,7 +239,7 @@ fn a_users_token() {
 }
 
 #[test]
-fn a_token_of_the_key_before() {
+fn a_token_of_the_previous_key_is_accepted() {
     let header = with(header(), "kid", "old").to_string();
     let token = token_by(header, user_claims().to_string(), |message| {
         sign_rsa(&keys().other_rsa, &signature::RSA_PKCS1_SHA256, message)
@@ -252,7 +252,7 @@ fn a_token_of_the_key_before() {
 }
 
 #[test]
-fn a_machines_token() {
+fn a_machines_token_is_accepted_only_if_allowed() {
     let token = token_with_claims(&machine_claims());
     assert_eq!(check(&token), Err(TokenError::MachineToken));
     let profile = Profile { machine_tokens: true, ..profile() };
@@ -260,16 +260,16 @@ fn a_machines_token() {
     assert_eq!(fields(&verified), [("x-authgear-session-valid".into(), "true".into())]);
     assert_eq!(verified.claims.get(b"client_id").as_deref(), Some(&b"robot"[..]));
 
-    // What a user's claims would say is not taken from it.
+    // User claims in a machine's token are ignored.
     let claims = with(with(machine_claims(), ROLES, json!(["admin"])), "amr", json!(["mfa"]));
     let verified = verify(&token_with_claims(&claims), key_set(), &profile, NOW).unwrap();
     assert_eq!(fields(&verified).len(), 1);
-    // Users' tokens count as ever.
+    // Users' tokens are accepted as before.
     assert!(verify(&good_token(), key_set(), &profile, NOW).is_ok());
 }
 
 #[test]
-fn each_algorithm_where_it_is_allowed() {
+fn each_algorithm_verifies_only_where_allowed() {
     let rsa = |kid| without(rsa_jwk(&keys().rsa, kid), "alg");
     let jwks = json!({"keys": [
         rsa("rsa"),
@@ -311,7 +311,7 @@ fn each_algorithm_where_it_is_allowed() {
 }
 
 #[test]
-fn what_looks_like_a_jwt() {
+fn only_tokens_with_the_prefix_look_like_jwts() {
     for (token, expected) in [
         (&b"eyJhbGciOiJSUzI1NiJ9.e30.c2ln"[..], true),
         (b"eyJ", true),
@@ -326,9 +326,9 @@ fn what_looks_like_a_jwt() {
     assert!(looks_like_jwt(&good_token()));
 }
 
-/// Prints what a token costs that was never seen; it asserts nothing on it.
+/// Prints the cost of verifying a new token. Asserts no limit.
 #[test]
-fn cost() {
+fn verification_cost_is_printed() {
     let token = good_token();
     let (rounds, times) = (20, 50);
     let fastest = (0..rounds)
@@ -349,7 +349,7 @@ fn unsigned(payload: &str) -> Vec<u8> {
 }
 
 #[test]
-fn expiry_of_a_jwt() {
+fn the_expiry_of_a_jwt_is_read_unverified() {
     for (payload, expected) in [
         (r#"{"exp":1700000000}"#, Some(1_700_000_000)),
         (r#"{"sub":"alice","exp":1700000000,"aud":["x"]}"#, Some(1_700_000_000)),
@@ -369,7 +369,7 @@ fn expiry_of_a_jwt() {
 }
 
 #[test]
-fn what_is_no_jwt_has_none() {
+fn other_tokens_have_no_expiry() {
     let good = unsigned(r#"{"exp":1}"#);
     assert_eq!(expires_at(&good), Some(1));
     let mut more = good.clone();
@@ -383,7 +383,7 @@ fn what_is_no_jwt_has_none() {
 }
 
 #[test]
-fn deep_nesting_is_no_stack_overflow() {
+fn deep_nesting_does_not_overflow_the_stack() {
     let deep = format!(r#"{{"a":{}1,"exp":1}}"#, "[".repeat(5000));
     assert_eq!(expires_at(&unsigned(&deep)), None);
 }

@@ -1,4 +1,4 @@
-//! Whether a token counts.
+//! Verification of tokens.
 
 use super::algorithm::Algorithm;
 use super::claims::{self, Claims};
@@ -7,57 +7,55 @@ use super::jwks::{Fingerprint, KeySet};
 use super::{base64url, is_kid, looks_like_jwt, Parts, TokenError, MAX_HEADER, MAX_TOKEN};
 use crate::verdict::Verdict;
 
-/// What a token must be to count.
+/// Requirements for tokens of a project.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
-    /// What `iss` must be, byte by byte: the project's public origin.
+    /// Exact value of `iss`: the project's public origin.
     pub issuer: String,
-    /// One of which `aud` must be or contain, byte by byte.
+    /// Accepted audiences. `aud` must be or contain one of these, compared byte by byte.
     pub audiences: Vec<String>,
-    /// One of which `alg` must be.
+    /// Accepted values of `alg`.
     pub algorithms: Vec<Algorithm>,
-    /// How far the clock that made a token may be off, in seconds.
+    /// Tolerated difference to the issuer's clock, in seconds.
     pub leeway: u64,
-    /// Whether tokens of machines (client credentials grant) count.
+    /// Whether tokens of machines (client credentials grant) are accepted.
     pub machine_tokens: bool,
 }
 
-/// What a token that counts says.
+/// Content of an accepted token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// Always [`Verdict::Valid`], with what the resolver would have said at the time the token was
-    /// made. Of a machine it is `x-authgear-session-valid` alone.
+    /// Always [`Verdict::Valid`], with the fields that the resolver would have sent when the token
+    /// was issued. A machine has only `x-authgear-session-valid`.
     pub verdict: Verdict,
-    /// When it expires, in seconds since 1970, without leeway: that may have passed.
+    /// Value of `exp`, in seconds since 1970. May have passed, by less than the leeway.
     pub expires_at: u64,
-    /// The key it was verified with. It counts no longer than that is published.
+    /// Key that verified the token. Once this key is no longer published, the token is invalid.
     pub key: Fingerprint,
-    /// When it was made, in seconds since 1970, if it says so.
+    /// Value of `iat`, in seconds since 1970, if present.
     pub issued_at: Option<u64>,
-    /// All it says.
+    /// All claims.
     pub claims: Claims,
 }
 
 /// Verifies an access token (RFC 9068, RFC 7515 in its compact form). `now` is in seconds since
 /// 1970.
 ///
-/// What is cheap to check is checked first; nothing is believed and no claim read before the
-/// signature is. Which key and algorithm that is, the key set and the profile decide: `alg` and
-/// `kid` only choose among theirs, and keys or addresses of keys in the header (`jwk`, `jku`,
-/// `x5u`, `x5c`) are never looked at.
+/// Cheap checks come first, and no claim is read before the signature is verified. Key set and
+/// profile determine the possible keys and algorithms; `kid` and `alg` only select among these. Keys
+/// and key URLs in the header (`jwk`, `jku`, `x5u`, `x5c`) are ignored.
 ///
-/// The spelling is strict. Parts are base64url without padding, white space and unused bits that
-/// are set, and the header is what the signature covers: so no byte of a token that counts can be
-/// changed without the key. (Who has an ECDSA signature can make a second one of the same message;
-/// RSA's and Ed25519's are the only ones.) Header and claims are JSON objects with no name twice at
-/// any level, at most 256 members each and 32 levels. A `kid` has from 1 to 256 bytes and no control
-/// byte.
+/// The spelling is strict: the parts are base64url without padding, white space or set unused bits.
+/// So no byte of an accepted token can be changed without the key. (ECDSA is an exception: from one
+/// signature, anybody can compute a second one of the same message.) Header and claims are JSON
+/// objects without duplicate names at any level, with at most 256 members each and 32 levels. A
+/// `kid` has 1 to 256 bytes and no control byte.
 ///
-/// The claims: `iss` and `aud` are as the profile says; `exp` is there, and `now` is before it;
-/// `nbf` and `iat`, if there, are not after `now`; times are numbers from 0 to the year 9999. `sub`
-/// is there. A user's token has the claims `https://authgear.com/claims/user/...` that Authgear gives
-/// every one of them. What goes into the identity is of visible ASCII, and what is joined has no
-/// separator in it.
+/// Rules for claims: `iss` and `aud` match the profile. `exp` is present and after `now`. `nbf` and
+/// `iat`, if present, are not after `now`. Times are numbers from 0 to the year 9999. `sub` is
+/// present. A user's token has the claims `https://authgear.com/claims/user/...` that Authgear always
+/// includes. Values for the identity consist of visible ASCII, and elements of a joined list do not
+/// contain the separator.
 ///
 /// # Errors
 ///
@@ -118,8 +116,8 @@ pub fn verify(
     })
 }
 
-/// RFC 9068 section 2.1; media types have no case, and `application/` may be left out
-/// (RFC 7515 section 4.1.9).
+/// Whether `typ` names an access token (RFC 9068 section 2.1). Media types ignore case, and
+/// `application/` is optional (RFC 7515 section 4.1.9).
 fn is_access_token(typ: &str) -> bool {
     ["at+jwt", "application/at+jwt"].iter().any(|name| name.eq_ignore_ascii_case(typ))
 }

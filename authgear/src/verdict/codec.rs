@@ -1,8 +1,9 @@
-//! Verdicts as bytes, for memory that processes of one version of this module share.
+//! Binary form of verdicts, for memory shared by processes of one version of this module.
 //!
-//! A kind byte, and for a valid session its fields to the end. A field begins with a byte that
-//! says which of the known names it has (low half, places from 1) and in which form its value is (high half);
-//! then come the name, if it is another, and the value. What has a length goes behind it.
+//! The first byte is the kind. For a valid session, the fields follow up to the end. A field
+//! begins with a byte: the low half is the index of a known name, from 1, or 0; the high half is
+//! the form of the value. Then follow the name, if it is not a known one, and the value. Bytes of
+//! variable length are preceded by their length.
 
 use std::io::Write as _;
 
@@ -13,7 +14,7 @@ const INVALID: u8 = 1;
 const NONE: u8 = 2;
 const VALID: u8 = 3;
 
-/// Code of any other name.
+/// Code of a name that is not in [`NAMES`].
 const OTHER_NAME: u8 = 0;
 
 /// Forms of a value.
@@ -23,13 +24,13 @@ const FALSE: u8 = 2;
 const DECIMAL: u8 = 3;
 const UUID: u8 = 4;
 
-/// Text form of a UUID (RFC 9562 section 4): where its hyphens are, and its length.
+/// Positions of the hyphens in the text form of a UUID (RFC 9562 section 4), and its length.
 const HYPHENS: [usize; 4] = [8, 13, 18, 23];
 const UUID_LEN: usize = 36;
 
 impl Verdict {
-    /// Appends what [`decode`](Self::decode) reads, and says whether it did. A verdict that holds
-    /// for one request only, for want of credentials or of an answer, has no such form.
+    /// Appends the binary form. Returns `false` for a verdict that is valid for one request only:
+    /// those without credentials, with a rejected token, or of a failed look-up.
     pub fn encode(&self, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Valid(identity) => {
@@ -45,9 +46,9 @@ impl Verdict {
         true
     }
 
-    /// Reads what [`encode`](Self::encode) wrote. Nothing of it is trusted: an identity is made
-    /// by the rules of [`IdentityBuilder::push`](crate::identity::IdentityBuilder::push), and what
-    /// does not make sense as a whole is no verdict.
+    /// Inverse of [`encode`](Self::encode). The bytes are not trusted: fields pass the checks of
+    /// [`IdentityBuilder::push`](crate::identity::IdentityBuilder::push), and bytes that are not
+    /// completely valid give `None`.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         match bytes.split_first()? {
             (&VALID, fields) => decode_identity(fields).map(Self::Valid),
@@ -74,7 +75,7 @@ fn encode_identity(identity: &Identity, out: &mut Vec<u8>) {
     }
 }
 
-/// Returns the form it chose.
+/// Appends the value in its shortest form, and returns that form.
 fn encode_value(value: &[u8], out: &mut Vec<u8>) -> u8 {
     match value {
         b"true" => return TRUE,
@@ -94,7 +95,7 @@ fn encode_value(value: &[u8], out: &mut Vec<u8>) -> u8 {
 }
 
 fn decode_identity(mut bytes: &[u8]) -> Option<Identity> {
-    // As many as Authgear sends, and what they usually take.
+    // Room for all fields that Authgear sends and their usual size.
     let mut builder = Identity::builder_for(NAMES.len(), 2 * bytes.len() + UUID_LEN);
     while let Some((&head, rest)) = bytes.split_first() {
         bytes = rest;
@@ -116,7 +117,7 @@ fn decode_identity(mut bytes: &[u8]) -> Option<Identity> {
     Some(builder.build())
 }
 
-/// Appends the value, if it can be a header's.
+/// Appends the value, if it is valid in a header.
 fn decode_value(form: u8, bytes: &mut &[u8], out: &mut Vec<u8>) -> Option<()> {
     match form {
         BYTES => {
@@ -148,7 +149,7 @@ fn decode_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// Seven bits per byte, the lowest first; the top bit says that more follow.
+/// Appends seven bits per byte, the lowest first. The top bit marks that more follow (LEB128).
 fn encode_varint(mut number: u64, out: &mut Vec<u8>) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
@@ -174,7 +175,7 @@ fn decode_varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// The number that is written so and in no other way.
+/// Parses a number in its canonical spelling only, so that it decodes to the same text.
 fn parse_decimal(text: &[u8]) -> Option<u64> {
     let canonical = match text {
         [b'0'] => true,
@@ -184,7 +185,7 @@ fn parse_decimal(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok().filter(|_| canonical)?.parse().ok()
 }
 
-/// The UUID that is written so: in lower case.
+/// Parses a UUID in lower case only, so that it decodes to the same text.
 fn parse_uuid(text: &[u8]) -> Option<u128> {
     if text.len() != UUID_LEN {
         return None;
@@ -202,7 +203,7 @@ fn parse_uuid(text: &[u8]) -> Option<u128> {
 }
 
 fn write_decimal(number: u64, out: &mut Vec<u8>) {
-    // Writing to memory does not fail.
+    // Writing to a `Vec` does not fail.
     let _ = write!(out, "{number}");
 }
 
@@ -223,7 +224,7 @@ mod tests {
     use super::super::Unavailable;
     use super::*;
     use crate::identity::{MAX_TOTAL, MAX_VALUE};
-    use crate::token::TokenError;
+    use crate::verdict::TokenError;
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -237,7 +238,7 @@ mod tests {
         Verdict::Valid(builder.build())
     }
 
-    /// The names known, after the prefix; any of them can be pushed.
+    /// The known names without their prefix.
     fn known() -> [&'static str; NAMES.len()] {
         NAMES.map(|name| name.strip_prefix(PREFIX).unwrap())
     }
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn identities_do_not_depend_on_how_they_were_made() {
+    fn decoded_known_names_equal_pushed_ones() {
         for name in NAMES {
             let mut builder = Identity::builder();
             builder.push(name.as_bytes(), b"true").unwrap();
@@ -258,7 +259,7 @@ mod tests {
         }
     }
 
-    /// Bytes of a field's value, its head not counted.
+    /// Size of an encoded value, without the field's first byte.
     fn value_size(value: &[u8]) -> usize {
         let verdict = valid(&[("user-id", value)]);
         let bytes = encode(&verdict);
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_without_identity() {
+    fn verdicts_without_identity_take_one_byte() {
         for verdict in [Verdict::Invalid, Verdict::None(NoSession::Resolver), valid(&[])] {
             let bytes = encode(&verdict);
             assert_eq!(bytes.len(), 1);
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_for_one_request_is_not_encoded() {
+    fn verdicts_valid_for_one_request_are_not_encoded() {
         for verdict in [
             Verdict::None(NoSession::NoCredentials),
             Verdict::None(NoSession::Token(TokenError::Expired)),
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn values_come_back_byte_for_byte() {
+    fn values_round_trip_in_their_shortest_form() {
         for (value, size) in [
             ("true", 0),
             ("false", 0),
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn names_take_a_byte_or_stand_in_full() {
+    fn known_names_take_no_byte_of_their_own() {
         for name in known() {
             assert_eq!(encode(&valid(&[(name, b"true")])).len(), 2, "{name}");
         }
@@ -353,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_no_verdict() {
+    fn malformed_bytes_are_no_verdict() {
         let long = [&[VALID, 1, 0xff, 0xff, 0xff, 0xff, 0xff][..], &[0xff; 4], &[1]].concat();
         let overlong = [&[VALID, 0x31][..], &[0x80; 10], &[0]].concat();
         let overflow = [&[VALID, 0x31][..], &[0xff; 9], &[2]].concat();
@@ -362,11 +363,11 @@ mod tests {
             &[0],
             &[4],
             &[0xff],
-            // A form or a name that is not there.
+            // An unknown form or name.
             &[VALID, 0x51],
             &[VALID, 0x1a],
             &[VALID, 0x1f],
-            // The end comes too early.
+            // Truncated.
             &[VALID, 0x10],
             &[VALID, 0x01],
             &[VALID, 0x01, 1],
@@ -375,7 +376,7 @@ mod tests {
             &long,
             &overlong,
             &overflow,
-            // What no identity has: a name twice, a name that is none, a control byte.
+            // Invalid in an identity: a duplicate name, an invalid name, a control byte.
             &[VALID, 0x11, 0x21],
             &[VALID, 0x10, 0],
             &[VALID, 0x10, 1, b'_'],
@@ -387,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn caps_hold() {
+    fn decoded_identities_keep_the_caps() {
         let mut bytes = vec![VALID];
         for name in b'a'..=b'd' {
             bytes.extend_from_slice(&[OTHER_NAME, 1, name]);
@@ -426,7 +427,7 @@ mod tests {
         vec((name, value()), 0..12).prop_map(|fields| {
             let mut builder = Identity::builder();
             for (name, value) in fields {
-                // A name may come twice.
+                // Duplicate names are rejected here.
                 let _ = builder.push(format!("{PREFIX}{name}").as_bytes(), &value);
             }
             builder.build()
@@ -437,7 +438,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(500))]
 
         #[test]
-        fn identities_come_back(identity in identity(), before in vec(any::<u8>(), 0..4)) {
+        fn identities_round_trip(identity in identity(), before in vec(any::<u8>(), 0..4)) {
             let verdict = Verdict::Valid(identity);
             let mut bytes = before.clone();
             prop_assert!(verdict.encode(&mut bytes));
@@ -446,7 +447,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_can_be_read(mut bytes in vec(any::<u8>(), 0..200), valid in any::<bool>()) {
+        fn decoding_any_bytes_is_safe_and_stable(mut bytes in vec(any::<u8>(), 0..200), valid in any::<bool>()) {
             if let Some(kind) = bytes.first_mut().filter(|_| valid) {
                 *kind = VALID;
             }
@@ -456,7 +457,7 @@ mod tests {
         }
 
         #[test]
-        fn damaged_identities_can_be_read(
+        fn decoding_damaged_identities_is_safe_and_stable(
             identity in identity(),
             changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
             end in any::<prop::sample::Index>(),

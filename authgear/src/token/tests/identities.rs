@@ -1,9 +1,10 @@
-//! What is made of claims (authgear's `pkg/api/model/session_info.go` and `claims.go`).
+//! Tests of identities and variables from claims (Authgear's `pkg/api/model/session_info.go` and
+//! `claims.go`).
 
 use super::*;
 
 #[test]
-fn flags_are_booleans_and_there() {
+fn flags_are_required_booleans() {
     for (claim, name) in [
         (IS_ANONYMOUS, "user_anonymous"),
         (IS_VERIFIED, "user_verified"),
@@ -26,7 +27,7 @@ fn flags_are_booleans_and_there() {
 }
 
 #[test]
-fn roles_are_joined_and_absent_when_there_are_none() {
+fn roles_are_joined_and_absent_if_empty() {
     for (roles, expected) in
         [(json!([]), None), (json!(["a"]), Some("a")), (json!(["b", "a", "_:9"]), Some("b,a,_:9"))]
     {
@@ -37,7 +38,7 @@ fn roles_are_joined_and_absent_when_there_are_none() {
 }
 
 #[test]
-fn amr_is_joined_and_empty_when_there_is_none() {
+fn amr_is_joined_and_empty_if_absent() {
     for (amr, expected) in
         [(json!([]), ""), (json!(["pwd"]), "pwd"), (json!(["pwd", "x_otp"]), "pwd x_otp")]
     {
@@ -62,7 +63,7 @@ fn amr_is_joined_and_empty_when_there_is_none() {
 }
 
 #[test]
-fn auth_time_is_absent_when_it_is_none() {
+fn a_zero_auth_time_is_absent() {
     for (time, expected) in [
         (json!(1), Some("1")),
         (json!(1_700_000_000), Some("1700000000")),
@@ -88,7 +89,7 @@ fn auth_time_is_absent_when_it_is_none() {
 }
 
 #[test]
-fn claims_as_variables() {
+fn claims_become_texts_of_variables() {
     let more = r#""text":"caf\u00e9 \"x\"","empty":"","raw":"café","int":42,"neg":-7,"half":1.50,
         "exp10":1e3,"huge":123456789012345678901234567890,"yes":true,"no":false,"nil":null,
         "list":["a","b c"],"one":["a"],"none":[],"commas":["a,b","c"],"comma":[","],"mixed":["a",1],
@@ -150,7 +151,7 @@ fn claims_as_variables() {
 }
 
 #[test]
-fn nothing_is_shown_that_a_token_says() {
+fn debug_shows_no_claim() {
     let shown = format!("{:?}", check(&good_token()).unwrap());
     for secret in [USER, "admin", "my-spa", "pwd"] {
         assert!(!shown.contains(secret), "{shown}");
@@ -158,7 +159,7 @@ fn nothing_is_shown_that_a_token_says() {
 }
 
 #[test]
-fn variables_find_claims() {
+fn variables_find_claims_by_exact_or_unambiguous_name() {
     let claims = with(with(user_claims(), "customId", 1), "custom-id", 2);
     let claims = with(with(claims, "a_b", 3), "A.B", 4);
     let token = token_with_claims(&claims);
@@ -169,7 +170,7 @@ fn variables_find_claims() {
         ("client_id", Some("my-spa")),
         ("customid", Some("1")),
         ("custom_id", Some("2")),
-        // The one of that very name goes before others that it may mean.
+        // An exact name takes precedence.
         ("a_b", Some("3")),
         ("a-b", None),
         ("https___authgear_com_claims_user_roles", Some("admin,store:view")),

@@ -1,4 +1,4 @@
-//! Row 7 of the attack list, and what key sets may be.
+//! Tests of key sets, including malicious ones.
 
 use super::*;
 
@@ -18,9 +18,9 @@ fn parse_any(jwks: &Value) -> Result<(KeySet, usize), JwksError> {
     read_keys(jwks, Algorithm::ALL)
 }
 
-/// The ids of those that are kept, and how many are skipped.
+/// Returns the ids of the usable keys, and the number of skipped ones.
 fn kept(keys: &[Value]) -> (Vec<String>, usize) {
-    // One that is good is always there.
+    // Always includes a good key.
     let mut all = vec![with(rsa(), "kid", "good")];
     all.extend_from_slice(keys);
     let (set, skipped) = parse_any(&set_of(&all)).unwrap();
@@ -47,7 +47,7 @@ fn rsa_of(bits: usize) -> Value {
 }
 
 #[test]
-fn what_authgear_publishes() {
+fn the_key_set_of_authgear_is_usable() {
     let (set, skipped) = parse(&authgear_jwks()).unwrap();
     assert_eq!((set.len(), skipped), (2, 0));
     assert_eq!(set.kids().collect::<Vec<_>>(), ["new", "old"]);
@@ -61,7 +61,7 @@ fn what_authgear_publishes() {
 }
 
 #[test]
-fn documents() {
+fn only_key_set_documents_are_parsed() {
     let good = authgear_jwks().to_string();
     let parse = |text: &[u8]| KeySet::parse(text, &[Algorithm::RS256]).map(|(set, _)| set.len());
     assert_eq!(parse(good.as_bytes()), Ok(2));
@@ -116,7 +116,7 @@ fn documents() {
 }
 
 #[test]
-fn sizes() {
+fn key_sets_are_capped() {
     let mut text = authgear_jwks().to_string();
     text.push_str(&" ".repeat(MAX_KEY_SET - text.len()));
     let parse = |text: &str| KeySet::parse(text.as_bytes(), &[Algorithm::RS256]).map(drop);
@@ -138,7 +138,7 @@ fn sizes() {
 }
 
 #[test]
-fn a_key_id_that_is_there_twice() {
+fn keys_with_a_duplicate_id_are_skipped() {
     let mut keys = vec![
         with(rsa(), "kid", "twice"),
         rsa_jwk(&keys().other_rsa, "once"),
@@ -149,7 +149,7 @@ fn a_key_id_that_is_there_twice() {
         (set.kids().collect::<Vec<_>>().join(" "), skipped)
     };
     assert_eq!(ids(&keys), ("once".into(), 2));
-    // So is one that could not verify anyway, or is the same key.
+    // Also if the other key cannot verify, or is the same key.
     keys[2] = with(keys[2].clone(), "use", "enc");
     assert_eq!(ids(&keys), ("once".into(), 2));
     keys[2] = keys[0].clone();
@@ -159,13 +159,13 @@ fn a_key_id_that_is_there_twice() {
 
     keys = vec![with(rsa(), "kid", "x"); 3];
     assert_eq!(parse(&set_of(&keys)).map(drop), Err(JwksError::NoUsableKey));
-    // Keys without an id do not share one.
+    // Keys without an id are not duplicates.
     keys = vec![without(rsa(), "kid"); 2];
     assert_eq!(parse(&set_of(&keys)).unwrap().0.len(), 2);
 }
 
 #[test]
-fn what_keys_are_for() {
+fn keys_for_other_uses_are_skipped() {
     for (name, value) in [
         ("use", json!("enc")),
         ("use", json!("SIG")),
@@ -222,7 +222,7 @@ fn what_keys_are_for() {
 }
 
 #[test]
-fn secret_keys_are_not_used() {
+fn secret_keys_are_skipped() {
     for name in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
         for value in [json!("AQAB"), json!(""), json!(null), json!([])] {
             assert_skipped(name, with(rsa(), name, value));
@@ -236,7 +236,7 @@ fn secret_keys_are_not_used() {
 }
 
 #[test]
-fn rsa_keys() {
+fn weak_and_malformed_rsa_keys_are_skipped() {
     for bits in [2048, 2049, 3072, 4096, 8191, 8192] {
         assert_kept(&format!("{bits} bits"), rsa_of(bits));
     }
@@ -285,7 +285,7 @@ fn rsa_keys() {
 }
 
 #[test]
-fn keys_on_curves() {
+fn malformed_curve_keys_are_skipped() {
     let p256 = || ec_jwk(&keys().p256, "P-256", "ES256", "x");
     let p384 = || ec_jwk(&keys().p384, "P-384", "ES384", "x");
     assert_kept("P-256", p256());
@@ -325,9 +325,9 @@ fn keys_on_curves() {
     }
 }
 
-/// What processes pass on of a set is the same set.
+/// Processes share a set in this form.
 #[test]
-fn a_set_comes_back_from_its_json() {
+fn key_sets_round_trip_through_their_json() {
     let jwks = json!({"keys": [
         with(rsa_jwk(&keys().rsa, "new\" \\ \u{e9}"), "x5c", json!(["MIIC"])),
         without(rsa_jwk(&keys().other_rsa, "old"), "alg"),
@@ -339,7 +339,7 @@ fn a_set_comes_back_from_its_json() {
     let (set, skipped) = read_keys(&jwks, Algorithm::ALL).unwrap();
     assert_eq!((set.len(), skipped), (5, 1));
     let json = set.to_json();
-    // In quotes: a modulus in base64 may have any three letters.
+    // With quotes, since a modulus in base64 may contain any three letters.
     for left_out in ["\"x5c\"", "\"oct\"", "\"created_at\""] {
         assert!(!json.contains(left_out), "{left_out}");
     }
@@ -354,7 +354,7 @@ fn a_set_comes_back_from_its_json() {
 }
 
 #[test]
-fn a_key_has_its_own_fingerprint_whatever_else_stands_by_it() {
+fn the_fingerprint_depends_on_the_key_only() {
     let print = |jwk: Value| {
         read_keys(&json!({"keys": [jwk]}), &[Algorithm::RS256]).unwrap().0.keys[0].fingerprint()
     };
@@ -364,9 +364,9 @@ fn a_key_has_its_own_fingerprint_whatever_else_stands_by_it() {
     assert_ne!(print(jwk), print(rsa_jwk(&keys().rsa, "b")));
 }
 
-/// What is kept for all processes has room for them.
+/// Shared memory has a limited size for the usable keys.
 #[test]
-fn many_large_keys_are_too_large() {
+fn too_many_large_keys_are_rejected() {
     let key = |n: usize| {
         let kid = format!("{n:0>256}");
         json!({"kty": "RSA", "kid": kid, "n": encode([0xff; 1024]), "e": "AQAB", "x": "x".repeat(900)})

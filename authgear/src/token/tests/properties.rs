@@ -1,4 +1,4 @@
-//! What holds of any token.
+//! Properties of all tokens and key sets.
 
 use proptest::collection::{hash_map, vec};
 use proptest::prelude::*;
@@ -7,9 +7,9 @@ use super::*;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// Every byte is what it must be: no other character of the alphabet takes its place.
+/// Tries every other character of the alphabet at every position.
 #[test]
-fn no_character_can_be_changed() {
+fn changing_any_character_invalidates_a_token() {
     let token = good_token();
     for at in 0..token.len() {
         for &character in ALPHABET {
@@ -21,7 +21,7 @@ fn no_character_can_be_changed() {
 }
 
 #[test]
-fn no_byte_can_be_left_out_or_put_in() {
+fn removing_or_inserting_any_byte_invalidates_a_token() {
     let token = good_token();
     for at in 0..token.len() {
         let mut changed = token.clone();
@@ -61,7 +61,7 @@ fn json_value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Members some of which are known by name.
+/// Generates members, some with known names.
 fn members(names: &'static [&'static str]) -> impl Strategy<Value = Vec<(String, Value)>> {
     let name = prop_oneof![
         4 => prop::sample::select(names).prop_map(str::to_owned),
@@ -74,7 +74,7 @@ fn changed(object: Value, members: Vec<(String, Value)>) -> Value {
     members.into_iter().fold(object, |object, (name, value)| with(object, &name, value))
 }
 
-/// What must hold of whatever counts.
+/// Asserts the properties of every accepted token.
 fn assert_sound(verified: &Verified) -> Result<(), TestCaseError> {
     prop_assert!(verified.expires_at > NOW);
     prop_assert_eq!(verified.verdict.session_word(), "valid");
@@ -95,7 +95,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn no_byte_can_be_changed(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn changing_any_byte_invalidates_a_token(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         static TOKEN: OnceLock<Vec<u8>> = OnceLock::new();
         let token = TOKEN.get_or_init(good_token);
         let mut changed = token.clone();
@@ -104,13 +104,13 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_can_be_verified(bytes in vec(any::<u8>(), 0..200)) {
+    fn verifying_any_bytes_never_panics(bytes in vec(any::<u8>(), 0..200)) {
         prop_assert!(check(&bytes).is_err());
         prop_assert!(check(&[b"eyJ", &*bytes].concat()).is_err());
     }
 
     #[test]
-    fn any_text_can_be_a_part(
+    fn verifying_any_parts_never_panics(
         parts in vec(prop_oneof![vec(any::<u8>(), 0..60).prop_map(encode), "[A-Za-z0-9_-]{0,40}"], 0..6),
         good in any::<prop::sample::Index>(),
     ) {
@@ -124,7 +124,7 @@ proptest! {
     }
 
     #[test]
-    fn any_json_can_be_a_key_set(
+    fn parsing_any_key_set_never_panics(
         keys in vec(members(&["kty", "kid", "use", "key_ops", "alg", "n", "e", "crv", "x", "y", "d"]), 0..4),
         whole in json_value(),
     ) {
@@ -142,11 +142,11 @@ proptest! {
 }
 
 proptest! {
-    // Each takes a signature.
+    // Few cases, since each needs a signature.
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn any_header_can_be_verified(
+    fn any_signed_header_gives_a_sound_token_or_an_error(
         members in members(&["alg", "kid", "typ", "cty", "crit", "b64", "jwk", "x5c", "zip"]),
         whole in json_value(),
     ) {
@@ -164,7 +164,7 @@ proptest! {
     }
 
     #[test]
-    fn any_claims_can_be_verified(
+    fn any_signed_claims_give_a_sound_token_or_an_error(
         members in members(&[
             "iss", "aud", "exp", "nbf", "iat", "sub", "amr", "auth_time",
             IS_ANONYMOUS, IS_VERIFIED, CAN_REAUTHENTICATE, ROLES,
@@ -184,7 +184,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_can_be_claims(text in any::<String>(), cut in any::<prop::sample::Index>()) {
+    fn any_signed_text_gives_a_sound_token_or_an_error(text in any::<String>(), cut in any::<prop::sample::Index>()) {
         prop_assert!(check(&token(header().to_string(), &text)).is_err());
         let claims = user_claims().to_string();
         let cut = cut.index(claims.len());

@@ -1,6 +1,6 @@
 //! Example keys and signatures of RFC 7515, 7517, 7520 and 8037.
 //!
-//! Their headers have no `typ`: as tokens, the profile refuses them all. What they sign verifies.
+//! The headers have no `typ`, so all are rejected as tokens. The signatures are valid.
 
 use super::*;
 
@@ -42,7 +42,7 @@ const RFC7515_A5: &str = concat!(
     "Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.",
 );
 
-/// RFC 7515 appendix E: an extension that is not known.
+/// RFC 7515 appendix E: an unknown extension.
 const RFC7515_E: &str = concat!(
     "eyJhbGciOiJub25lIiwNCiAiY3JpdCI6WyJodHRwOi8vZXhhbXBsZS5jb20vVU5ERUZJTkVEIl0s",
     "DQogImh0dHA6Ly9leGFtcGxlLmNvbS9VTkRFRklORUQiOnRydWUNCn0.RkFJTA.",
@@ -65,7 +65,7 @@ const RFC7520_N: &str = concat!(
     "0ZCuEHg8lhzwOHrtIQbS0FVbb9k3-tVTU4fg_3L_vniUFAKwuCLqKnS2BYwdq_mzSnbLY7h_qixo",
     "R7jig3__kRhuaxwUkRz5iaiQkqgc5gHdrNP5zw",
 );
-/// RFC 7520 section 3.4: its private exponent.
+/// RFC 7520 section 3.4: the private exponent of the RSA key.
 const RFC7520_D: &str = concat!(
     "bWUC9B-EFRIo8kpGfh0ZuyGPvMNKvYWNtB_ikiH9k20eT-O1q_I78eiZkpXxXQ0UTEs2LsNRS-8u",
     "JbvQ-A1irkwMSMkK1J3XTGgdrhCku9gRldY7sNA_AKZGh-Q661_42rINLRCe8W-nZ34ui_qOfkLn",
@@ -161,7 +161,7 @@ fn any_algorithm() -> Profile {
 }
 
 #[test]
-fn signatures_verify() {
+fn example_signatures_verify() {
     for (jwk, algorithm, token) in [
         (rfc7515_rsa(), Algorithm::RS256, RFC7515_A2),
         (rfc7515_ec(), Algorithm::ES256, RFC7515_A3),
@@ -192,7 +192,7 @@ fn signatures_verify() {
 }
 
 #[test]
-fn none_of_them_is_an_access_token() {
+fn examples_are_rejected_as_access_tokens() {
     for (name, jwk, token, error) in [
         ("RFC 7515 A.1", rfc7515_rsa(), RFC7515_A1, TokenError::Algorithm),
         ("RFC 7515 A.2", rfc7515_rsa(), RFC7515_A2, TokenError::Type),
@@ -212,7 +212,7 @@ fn none_of_them_is_an_access_token() {
 
 /// RFC 7517 appendix A.1: one key for encryption, one that verifies.
 #[test]
-fn public_keys() {
+fn example_public_keys_for_signatures_are_usable() {
     let ec = json!({
         "kty": "EC",
         "crv": "P-256",
@@ -225,7 +225,7 @@ fn public_keys() {
         json!({"kty": "RSA", "n": RFC7517_N, "e": "AQAB", "alg": "RS256", "kid": "2011-04-29"});
     let (set, skipped) = read_keys(&json!({"keys": [ec, rsa]}), Algorithm::ALL).unwrap();
     assert_eq!((set.kids().collect::<Vec<_>>(), skipped), (vec!["2011-04-29"], 1));
-    // It would verify, were it for that.
+    // Without its `use`, the key would verify.
     set_of(with(ec, "use", "sig"));
     // RFC 7520 section 3.1: a curve that is not supported.
     let p521 = json!({
@@ -242,7 +242,7 @@ fn public_keys() {
 
 /// RFC 7517 appendices A.2 and A.3, RFC 7520 sections 3.4 and 3.5, RFC 8037 appendix A.1.
 #[test]
-fn secret_keys() {
+fn example_secret_keys_are_skipped() {
     let ec = with(rfc7515_ec(), "d", "jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI");
     let rsa = with(rfc7520_rsa(), "d", RFC7520_D);
     let ed25519 = with(rfc8037_ed25519(), "d", "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A");

@@ -1,16 +1,18 @@
-//! What ties a look-up to the client's request in traces and logs.
+//! W3C Trace Context and request ids, which connect a look-up with the client's request in traces
+//! and logs.
 
-/// Longest `traceparent` of a later version, in bytes; that of version 00 has 55.
+/// Longest `traceparent` of a later version, in bytes. Version 00 has 55.
 const MAX_PARENT: usize = 128;
 
-/// Longest `tracestate`, in bytes: what must be passed on at least (Trace Context, section 3.3.1.5).
+/// Longest `tracestate`, in bytes: the minimum that must be propagated (Trace Context, section
+/// 3.3.1.5).
 const MAX_STATE: usize = 512;
 
-/// Longest id of a request, in bytes; nginx's own have 32.
+/// Longest request id, in bytes. nginx's `$request_id` has 32.
 const MAX_REQUEST_ID: usize = 128;
 
-/// Whether a value of `traceparent` is one (W3C Trace Context, section 3.2). What is not is not
-/// passed on, nor is what stands beside it in `tracestate`.
+/// Whether a `traceparent` value is valid (W3C Trace Context, section 3.2). An invalid one is not
+/// sent, nor is the `tracestate` next to it.
 pub fn is_parent(value: &[u8]) -> bool {
     let hex = |part: &[u8], len: usize| {
         part.len() == len && part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -28,16 +30,16 @@ pub fn is_parent(value: &[u8]) -> bool {
         && id(trace, 32)
         && id(parent, 16)
         && hex(flags, 2)
-        // Later versions may have more.
+        // Later versions may append fields.
         && (more.is_none() || version != b"00")
 }
 
-/// Whether a value of `tracestate` can be passed on: its members are their vendors' affair.
+/// Whether a `tracestate` value can be sent. The format of its members is up to the vendors.
 pub fn is_state(value: &[u8]) -> bool {
     (1..=MAX_STATE).contains(&value.len()) && value.iter().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-/// Whether this can be the id of a request.
+/// Whether a value can be sent as a request id.
 pub fn is_request_id(value: &[u8]) -> bool {
     (1..=MAX_REQUEST_ID).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic)
 }
@@ -50,7 +52,7 @@ mod tests {
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn parents() {
+    fn only_valid_traceparents_are_sent() {
         let long = format!("01-{}-{}", &PARENT[3..], "a".repeat(200));
         for (value, expected) in [
             (PARENT, true),
@@ -75,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn states_and_ids() {
+    fn states_and_request_ids_are_visible_ascii_within_their_caps() {
         assert!(is_state(b"congo=t61rcWkgMzE,rojo=00f067aa0ba902b7"));
         assert!(is_state(&[b'a'; 512]) && !is_state(&[b'a'; 513]) && !is_state(b""));
         assert!(!is_state(b"a=\tb") && !is_state("a=\u{e9}".as_bytes()));
@@ -85,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_passed_on_can_be_a_header(value in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn accepted_values_are_valid_header_values(value in prop::collection::vec(any::<u8>(), 0..80)) {
             for is_good in [is_parent, is_state, is_request_id] {
                 if is_good(&value) {
                     prop_assert!(http::HeaderValue::from_bytes(&value).is_ok());

@@ -1,15 +1,16 @@
-//! What is kept of a verdict in shared memory: it, and what it counts under.
+//! Record of a cached verdict in shared memory: the verdict, its purge epoch and its key.
 
-use crate::purges::Number;
+use crate::shared::purges::Number;
 use crate::token::Fingerprint;
 use crate::verdict::Verdict;
 
-/// Who found the verdict.
+/// Source of the verdict: the resolver, or a token that this module verified.
 const RESOLVER: u8 = 0;
 const TOKEN: u8 = 1;
 
-/// The form in which `verdict` is kept, which was asked for at `since`; `key` is what a token was
-/// verified with here. None for a verdict that holds for one request only ([`Verdict::encode`]).
+/// Encodes a record. `since` is the purge epoch at the start of the look-up; `key` is the key that
+/// verified the token, `None` for a verdict of the resolver. Returns `None` for a verdict that is
+/// valid for one request only; see [`Verdict::encode`].
 pub fn encode(since: Number, key: Option<Fingerprint>, verdict: &Verdict) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(64);
     bytes.extend_from_slice(&since.to_bytes());
@@ -23,7 +24,7 @@ pub fn encode(since: Number, key: Option<Fingerprint>, verdict: &Verdict) -> Opt
     verdict.encode(&mut bytes).then_some(bytes)
 }
 
-/// Reads what [`encode`] made; nothing of it is trusted.
+/// Inverse of [`encode`]. The bytes are not trusted.
 pub fn decode(bytes: &[u8]) -> Option<(Number, Option<Fingerprint>, Verdict)> {
     let (since, bytes) = Number::split(bytes)?;
     let (key, verdict) = match bytes.split_first()? {
@@ -43,7 +44,7 @@ mod tests {
     use crate::verdict::NoSession;
 
     #[test]
-    fn comes_back() {
+    fn records_round_trip_and_truncated_ones_are_rejected() {
         let key = Fingerprint::from_bytes(*b"01234567");
         let (since, _) = Number::split(b"abcdefgh").unwrap();
         for key in [None, Some(key)] {

@@ -1,4 +1,4 @@
-//! Where Authgear is: absolute URLs and a project's public origin.
+//! The address of Authgear: absolute URLs, and the public origin of a project.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,17 +15,16 @@ const MAX_HOST: usize = 253;
 /// Longest label of a DNS name, in bytes (RFC 1035 section 2.3.4).
 const MAX_LABEL: usize = 63;
 
-/// Path at which Authgear's public origin publishes its keys (`pkg/auth/handler/oauth/jwks.go`).
+/// Path of the key set on the public origin (`pkg/auth/handler/oauth/jwks.go`).
 const JWKS_PATH: &str = "/oauth2/jwks";
 
-/// Path at which Authgear's public origin answers for its resolver
-/// (`pkg/resolver/handler/resolve.go`).
+/// Path of the resolver on the public origin (`pkg/resolver/handler/resolve.go`).
 const RESOLVER_PATH: &str = "/_resolver/resolve";
 
-/// Why a text is no [`Url`] or no [`Endpoint`].
+/// Error of [`Url::parse`] and [`Endpoint::parse`].
 ///
-/// The message continues a sentence about the value, which it does not repeat: a mistaken URL may
-/// carry a password.
+/// The message continues a sentence about the value. It does not repeat the value, since a URL
+/// written by mistake may contain a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum UrlError {
@@ -82,7 +81,7 @@ impl Scheme {
         }
     }
 
-    /// The port that is meant when a URL names none: 80 or 443 (RFC 9110 section 4.2).
+    /// Returns the port of a URL that names none: 80 or 443 (RFC 9110 section 4.2).
     pub const fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -93,8 +92,8 @@ impl Scheme {
 
 /// An absolute `http` or `https` URL without user information, query and fragment.
 ///
-/// It is kept in a normal form, so that equal URLs are the same place: the host is lower-case and
-/// has no trailing dot, an IPv6 address is compressed (RFC 5952), a default port is left out.
+/// The URL is normalized, so that equal places compare equal: the host is lower-case without a
+/// trailing dot, an IPv6 address is compressed (RFC 5952), and the default port is omitted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Url {
     scheme: Scheme,
@@ -106,12 +105,12 @@ pub struct Url {
 }
 
 impl Url {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
     ///
-    /// See [`UrlError`]. A host whose last label is a number but which is no IPv4 address in the
-    /// usual notation is refused: resolvers disagree about what it means.
+    /// See [`UrlError`]. Rejects a host whose last label is a number unless it is an IPv4 address in
+    /// dotted decimal notation, since parsers disagree on its meaning (`127.1`).
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         if text.len() > MAX_URL {
             return Err(UrlError::TooLong);
@@ -123,7 +122,7 @@ impl Url {
             .into_iter()
             .find_map(|scheme| Some((scheme, strip_scheme(text, scheme)?)))
             .ok_or(UrlError::Scheme)?;
-        // `Uri` drops a fragment in silence.
+        // `Uri` would drop a fragment silently.
         if rest.contains('#') {
             return Err(UrlError::Fragment);
         }
@@ -172,19 +171,19 @@ impl Url {
         self.ip
     }
 
-    /// The port, the scheme's default included.
+    /// The port; the scheme's default if the URL names none.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What a `Host` field says: the host, IPv6 in brackets, and the port if not the default.
+    /// The value for `Host`: the host, IPv6 in brackets, and the port unless it is the default.
     pub fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// Whether what is sent there passes in clear through networks that may be anybody's: by
-    /// plain HTTP to an address that is neither of this machine nor private (RFC 1918, RFC 4193),
-    /// or to a name that may stand for one.
+    /// Whether requests may cross a public network unencrypted: the scheme is `http`, and the host
+    /// is neither loopback nor link-local nor private (RFC 1918, RFC 4193). A name other than
+    /// `localhost` counts as public.
     pub fn is_exposed(&self) -> bool {
         let private = |ip: Ipv4Addr| ip.is_loopback() || ip.is_private() || ip.is_link_local();
         let safe = match self.ip {
@@ -201,7 +200,7 @@ impl Url {
         self.scheme == Scheme::Http && !safe
     }
 
-    /// The path as given: at least `/`, not decoded.
+    /// The path as written, not decoded; at least `/`.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -215,9 +214,9 @@ impl fmt::Display for Url {
 
 /// The public origin of an Authgear project.
 ///
-/// Authgear takes the project, and the `aud` it expects in a token, from the host and scheme it is
-/// asked by (`pkg/lib/endpoints/endpoints.go`): this origin has to be theirs to the letter,
-/// wherever the resolver really listens.
+/// Authgear derives the project, and the `aud` it expects in a token, from the scheme and host of a
+/// request (`pkg/lib/endpoints/endpoints.go`). So requests must name exactly this origin, whatever
+/// address the resolver listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     url: Url,
@@ -225,11 +224,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads an origin: a URL whose path is empty or `/`.
+    /// Parses an origin: a URL whose path is empty or `/`.
     ///
     /// # Errors
     ///
-    /// As [`Url::parse`], and [`UrlError::Path`].
+    /// Those of [`Url::parse`], and [`UrlError::Path`].
     pub fn parse(text: &str) -> Result<Self, UrlError> {
         let url = Url::parse(text)?;
         if url.path != "/" {
@@ -244,7 +243,7 @@ impl Endpoint {
         &self.url
     }
 
-    /// `scheme://authority` without a trailing slash: what Authgear puts in `iss` and `aud`.
+    /// `scheme://authority` without a trailing slash, as Authgear writes it in `iss` and `aud`.
     pub fn origin(&self) -> &str {
         &self.origin
     }
@@ -259,34 +258,34 @@ impl Endpoint {
         &self.url.authority
     }
 
-    /// Where the origin itself answers for the resolver: `/_resolver/resolve`.
+    /// The resolver's URL on the origin: `/_resolver/resolve`.
     pub fn resolver_url(&self) -> Url {
         Url { path: RESOLVER_PATH.to_owned(), ..self.url.clone() }
     }
 
-    /// Where the origin publishes its keys: `/oauth2/jwks`.
+    /// The key set's URL on the origin: `/oauth2/jwks`.
     pub fn jwks_url(&self) -> Url {
         Url { path: JWKS_PATH.to_owned(), ..self.url.clone() }
     }
 }
 
-/// What follows `scheme://`, the scheme in any case (RFC 3986 section 3.1).
+/// Returns the text after `scheme://`; the scheme's case is ignored (RFC 3986 section 3.1).
 fn strip_scheme(text: &str, scheme: Scheme) -> Option<&str> {
     let (name, rest) = text.split_once("://")?;
     name.eq_ignore_ascii_case(scheme.as_str()).then_some(rest)
 }
 
-/// Reads `:port`.
+/// Parses `:port`.
 fn parse_port(text: &str) -> Result<u16, UrlError> {
     text.strip_prefix(':')
-        // `u16` would read `+80`.
+        // `u16::from_str` accepts `+80`.
         .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
         .and_then(|digits| digits.parse().ok())
         .filter(|&port| port != 0)
         .ok_or(UrlError::Port)
 }
 
-/// Brings a host, IPv6 in brackets, into its normal form.
+/// Normalizes a host; IPv6 is given in brackets.
 fn parse_host(text: &str) -> Result<(String, Option<IpAddr>), UrlError> {
     if let Some(literal) = text.strip_prefix('[') {
         let ip: Ipv6Addr = literal
@@ -305,8 +304,8 @@ fn parse_host(text: &str) -> Result<(String, Option<IpAddr>), UrlError> {
     Ok((name.to_ascii_lowercase(), None))
 }
 
-/// Whether this is a label of a host name (RFC 1123 section 2.1), or one with underscores, which
-/// the names of containers have.
+/// Whether `label` is valid in a host name (RFC 1123 section 2.1). Underscores are allowed too, since
+/// container names have them.
 fn is_label(label: &str) -> bool {
     (1..=MAX_LABEL).contains(&label.len())
         && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
@@ -324,7 +323,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_passes_in_clear() {
+    fn only_plain_http_to_public_hosts_is_exposed() {
         for (url, exposed) in [
             ("https://a.example", false),
             ("https://192.0.2.1", false),
@@ -406,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn malformed_urls_are_rejected_with_their_reason() {
         let long_label = format!("http://{}/", "a".repeat(64));
         let long_host = format!("http://{}a/", "abcdefg.".repeat(32));
         let long_url = format!("http://a/{}", "b".repeat(MAX_URL));
@@ -469,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn longest_names() {
+    fn hosts_and_urls_may_have_their_maximum_length() {
         let label = "a".repeat(MAX_LABEL);
         let host = format!("{label}.{label}.{label}.{}", "a".repeat(61));
         assert_eq!(host.len(), MAX_HOST);
@@ -517,13 +516,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parse_takes_any_text(text in any::<String>(), scheme in "(?i:https?)://") {
+        fn parse_never_panics(text in any::<String>(), scheme in "(?i:https?)://") {
             let _ = Url::parse(&text);
             let _ = Url::parse(&format!("{scheme}{text}"));
         }
 
         #[test]
-        fn parse_takes_nearly_urls(text in r"(?i:https?)://[\[\]@:./?#%a-c0-9_-]{0,24}") {
+        fn nearly_valid_urls_parse_to_sound_urls_or_not_at_all(text in r"(?i:https?)://[\[\]@:./?#%a-c0-9_-]{0,24}") {
             let _ = Endpoint::parse(&text);
             if let Ok(url) = Url::parse(&text) {
                 prop_assert!(!url.host().is_empty() && url.port() != 0);

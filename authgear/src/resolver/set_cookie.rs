@@ -1,22 +1,21 @@
-//! Cookies that Authgear sets, or clears, with its answer.
+//! Cookies that Authgear sets or clears in its answer.
 //!
-//! The resolver clears the cookie of a session that has ended (`pkg/lib/session/middleware.go`):
-//! without that, a browser sends it for ever.
+//! The resolver clears the cookie of a session that has ended (`pkg/lib/session/middleware.go`).
+//! If the browser never received that, it would send the cookie with every request.
 
 use std::fmt;
 
 use crate::credentials::{cookie_name, CookieNames, MAX_COOKIE, MAX_COOKIES};
 
-/// `Set-Cookie` values of an answer, for the client whose credentials it is about and for nobody
-/// else.
+/// `Set-Cookie` values of an answer. Send them only to the client whose credentials were looked up.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SetCookies(Vec<Box<[u8]>>);
 
 impl SetCookies {
-    /// Those that set the project's own cookies.
+    /// Selects the values that set the project's own cookies.
     ///
-    /// Left out are other names, values with a control byte, values longer than [`MAX_COOKIE`],
-    /// and those after the first [`MAX_COOKIES`].
+    /// Drops other names, values with a control byte, values longer than [`MAX_COOKIE`], and all
+    /// after the first [`MAX_COOKIES`].
     pub fn read<'a>(values: impl IntoIterator<Item = &'a [u8]>, names: &CookieNames) -> Self {
         let own = |value: &&[u8]| {
             let pair = value.split(|&byte| byte == b';').next().unwrap_or_default();
@@ -33,14 +32,14 @@ impl SetCookies {
         self.0.is_empty()
     }
 
-    /// The values, in their order.
+    /// Iterates over the values in their original order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(|value| &**value)
     }
 }
 
 impl fmt::Debug for SetCookies {
-    /// Tells how many there are, never their bytes.
+    /// Shows the number of values, never their bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SetCookies").field(&self.0.len()).finish()
     }
@@ -58,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_projects_own_are_taken() {
+    fn only_the_projects_own_cookies_are_relayed() {
         let clear = "session=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly";
         for (prefix, value, taken) in [
             ("", clear, true),
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn caps() {
+    fn long_values_and_values_beyond_the_cap_are_dropped() {
         let longest = format!("session={}", "a".repeat(MAX_COOKIE - 8));
         let longer = format!("{longest}a");
         assert_eq!(read("", &[&longer, &longest]), [longest.as_str()]);
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_not_told() {
+    fn debug_shows_no_cookie() {
         let names = CookieNames::default();
         let cookies = SetCookies::read([&b"session=secret"[..]], &names);
         assert_eq!(format!("{cookies:?}"), "SetCookies(1)");

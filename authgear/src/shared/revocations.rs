@@ -12,8 +12,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::key::KeySecret;
-use crate::subject::Subject;
+use crate::shared::cache_key::KeySecret;
+use crate::shared::subject::Subject;
 
 /// Most users.
 pub const MAX_USERS: usize = 4096;

@@ -18,8 +18,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::key::{Key, KeySecret};
-use crate::subject::Subject;
+use crate::shared::cache_key::{Key, KeySecret};
+use crate::shared::subject::Subject;
 
 /// Places for marks.
 const PLACES: usize = 8192;

@@ -1,12 +1,12 @@
-//! Whom a purge or a refusal is about, as a number.
+//! Target of a purge or revocation, and its fingerprint for shared memory.
 
 use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher24;
 
-use crate::key::{Key, KeySecret};
+use crate::shared::cache_key::{Key, KeySecret};
 
-/// Whom something is about. A project is named by its [scope](Key::of).
+/// Target of a purge or revocation. A project is identified by its [scope](Key::of).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject<'a> {
     /// All users of a project.
@@ -15,12 +15,12 @@ pub enum Subject<'a> {
     UserOf(&'a [u8], &'a [u8]),
     /// A user of any project, by id.
     User(&'a [u8]),
-    /// Whoever has the credentials of this key.
+    /// All requests with the credentials of this key.
     Holder(&'a Key),
 }
 
 impl Subject<'_> {
-    /// A keyed hash, never 0: memory does not tell who was purged.
+    /// Returns a keyed hash, never 0. Keyed, so that shared memory does not reveal the user.
     pub(crate) fn fingerprint(&self, secret: &KeySecret) -> u64 {
         let (kind, parts): (u8, [&[u8]; 2]) = match self {
             Self::Project(scope) => (0, [scope, &[]]),
@@ -44,7 +44,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn subjects_are_told_apart() {
+    fn fingerprints_differ_between_targets_and_secrets() {
         let secret = KeySecret::from_bytes([3; 16]);
         let key = Key::from_bytes(*b"0123456789abcdef");
         let subjects = [

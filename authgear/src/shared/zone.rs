@@ -55,7 +55,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use thiserror::Error;
 
-use crate::key::Key;
+use crate::shared::cache_key::Key;
 use arena::{further_chunks, Corrupt};
 use layout::Region;
 

@@ -1,17 +1,17 @@
-//! Whether a redirect leads a browser back to where it is.
+//! Redirect targets: detection of redirect loops, and the authority of the current URL.
 
-/// Whether who is at the page of a request, and is sent to `target`, comes back to it.
+/// Whether a redirect to `target` would send the browser back to the current request: a loop.
 ///
-/// `path` is the decoded path by which the request is handled now, and `request_uri` what the
-/// client asked for: a page may be reached by either. `host` is the request's `Host`. The scheme
-/// does not matter: whoever terminates TLS before changes it. Ports do if both are named.
+/// `path` is the decoded path after internal redirects, `request_uri` the URI that the client
+/// sent; `target` loops if it names either. `host` is the request's `Host`. The scheme is not
+/// compared, since a proxy may terminate TLS. Ports are compared if both are given.
 pub fn leads_back(target: &[u8], host: &[u8], path: &[u8], request_uri: &[u8]) -> bool {
     let (authority, target) = split(target);
     if authority.is_some_and(|authority| !is_same_host(authority, host)) {
         return false;
     }
     let asked = decode(until(request_uri, b"?#"));
-    // Relative to what the client asked for (RFC 3986 section 5.2).
+    // A relative target is resolved against the client's URI (RFC 3986 section 5.2).
     let target = match target {
         [] if authority.is_none() => asked.clone(),
         [] | [b'/', ..] => decode(target),
@@ -21,20 +21,19 @@ pub fn leads_back(target: &[u8], host: &[u8], path: &[u8], request_uri: &[u8]) -
         }
     };
     let target = normal(&target);
-    // nginx redirects from a folder's name to the folder.
+    // nginx redirects `/folder` to `/folder/`.
     let is_target = |here: &[u8]| here == target || here.strip_suffix(b"/") == Some(&*target);
     is_target(&normal(path)) || is_target(&normal(&asked))
 }
 
-/// The path of a target as the configuration has it, if it is one of the same server and no
-/// variable stands in it.
+/// Returns the path of a configured redirect target, if it is on the same server and contains no
+/// variable.
 pub fn configured_path(target: &str) -> Option<&str> {
     let path = target.split(['?', '#']).next().unwrap_or_default();
     (path.starts_with('/') && !path.starts_with("//") && !path.contains('$')).then_some(path)
 }
 
-/// The authority of a URL with this scheme, host and port, unless there is no host. The port that
-/// is the scheme's own is left out.
+/// Builds the authority of a URL, without the scheme's default port. `None` without a host.
 pub fn authority_of(scheme: &[u8], host: &[u8], port: &[u8]) -> Option<Vec<u8>> {
     if host.is_empty() {
         return None;
@@ -45,7 +44,7 @@ pub fn authority_of(scheme: &[u8], host: &[u8], port: &[u8]) -> Option<Vec<u8>> 
     })
 }
 
-/// The authority, if there is one, and the path.
+/// Splits a target into its authority, if any, and its path.
 fn split(target: &[u8]) -> (Option<&[u8]>, &[u8]) {
     let schemes: [&[u8]; 3] = [b"http://", b"https://", b"//"];
     let start = schemes.into_iter().find_map(|scheme| {
@@ -72,7 +71,7 @@ fn is_same_host(one: &[u8], other: &[u8]) -> bool {
 
 fn host_and_port(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
     match authority.iter().rposition(|&byte| byte == b':') {
-        // A colon in brackets is one of IPv6.
+        // Colons within brackets belong to an IPv6 address.
         Some(colon) if !authority.ends_with(b"]") => {
             let (host, port) = authority.split_at(colon);
             (host, port.get(1..))
@@ -81,7 +80,7 @@ fn host_and_port(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Undoes percent-encoding, where it is one.
+/// Decodes percent-encoding; invalid sequences stay as they are.
 fn decode(path: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
@@ -100,7 +99,7 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// A decoded path without empty segments and dots; whether it ends with a slash stays.
+/// Normalizes a decoded path: removes empty and dot segments, keeps a slash at the end.
 fn normal(path: &[u8]) -> Vec<u8> {
     let mut segments: Vec<&[u8]> = Vec::new();
     for segment in path.split(|&byte| byte == b'/') {
@@ -123,9 +122,10 @@ fn normal(path: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
-    fn authorities() {
+    fn the_default_port_is_left_out_of_the_authority() {
         for (scheme, host, port, expected) in [
             ("https", "a.test", "443", Some("a.test")),
             ("https", "a.test", "8443", Some("a.test:8443")),
@@ -133,30 +133,29 @@ mod tests {
             ("http", "a.test", "80", Some("a.test")),
             ("http", "[::1]", "8080", Some("[::1]:8080")),
             ("https", "a.test", "", Some("a.test")),
-            // Never a URL whose path passes for a host.
+            // Otherwise the path would be read as the host.
             ("https", "", "443", None),
         ] {
             let authority = authority_of(scheme.as_bytes(), host.as_bytes(), port.as_bytes());
             assert_eq!(authority.as_deref(), expected.map(str::as_bytes), "{host}:{port}");
         }
     }
-    use proptest::prelude::*;
 
     fn back(target: &str, path: &str, request_uri: &str) -> bool {
         leads_back(target.as_bytes(), b"app.test:8080", path.as_bytes(), request_uri.as_bytes())
     }
 
     #[test]
-    fn targets() {
+    fn only_targets_that_name_the_current_page_lead_back() {
         for (target, path, request_uri, expected) in [
             ("/login", "/login", "/login", true),
             ("/login?to=/x#y", "/login", "/login?a=b", true),
             ("/login", "/", "/", false),
             ("/login", "/login2", "/login2", false),
-            // What is rewritten is known by both names.
+            // A rewritten request has both paths.
             ("/login", "/login.php", "/login?x", true),
             ("/login.php", "/login.php", "/login", true),
-            // A scheme and a port that a terminator changed.
+            // A TLS terminator changes scheme and port.
             ("https://app.test/login", "/login", "/login", true),
             ("HTTPS://App.Test:8080/login", "/login", "/login", true),
             ("http://app.test:8080/login", "/login", "/login", true),
@@ -166,7 +165,7 @@ mod tests {
             ("https://app.test.evil/login", "/login", "/login", false),
             ("https://app.test", "/", "/", true),
             ("https://app.test?a=b", "/", "/?c", true),
-            // The same path in other words.
+            // The same path in another spelling.
             ("/log%69n", "/login", "/login", true),
             ("/login", "/login", "/log%69n", true),
             ("//app.test//a/./b/../c", "/a/c", "/a/c", true),
@@ -177,7 +176,7 @@ mod tests {
             ("/login", "/login/", "/login/", true),
             ("/login/", "/login", "/login", false),
             ("/", "/", "//", true),
-            // Relative ones.
+            // Relative targets.
             ("login", "/a/login", "/a/login", true),
             ("login", "/b/login", "/a/x", false),
             ("../login", "/login", "/a/x", true),
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_the_configuration() {
+    fn only_local_targets_without_variables_have_a_configured_path() {
         for (target, path) in [
             ("/login", Some("/login")),
             ("/login?to=$authgear_return_to", Some("/login")),
@@ -209,7 +208,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_is_there_comes_back(path in "/([a-z.%][a-z./%]{0,12})?", query in "([?#][a-z/?]{0,4})?") {
+        fn a_redirect_to_the_current_path_always_leads_back(path in "/([a-z.%][a-z./%]{0,12})?", query in "([?#][a-z/?]{0,4})?") {
             let target = path.clone() + &query;
             prop_assert!(back(&target, "/", &path), "{}", target);
         }

@@ -1,8 +1,8 @@
-//! Authgear's webhooks: whom an event is about, and who sent it.
+//! Authgear's webhooks: verification and meaning of events.
 //!
-//! Authgear posts events as JSON, and signs the body with a secret that it shares with the
-//! receiver (`pkg/lib/hook/hook_web.go`). It sends each once, in no certain order, and anybody who
-//! saw one can send it again: so what an event says is true of the time in it and before.
+//! Authgear posts events as JSON and signs the body with a secret shared with the receiver
+//! (`pkg/lib/hook/hook_web.go`). Each event is sent once and in any order, and an observer can
+//! replay it. So an event only speaks for the time up to its timestamp.
 
 use aws_lc_rs::{constant_time, hmac};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,48 +13,48 @@ use thiserror::Error;
 /// Header with the signature, in lower case.
 pub const SIGNATURE: &str = "x-authgear-body-signature";
 
-/// Most bytes of an event's body.
+/// Maximum size of an event's body, in bytes.
 pub const MAX_BODY: usize = 256 * 1024;
 
-/// Most bytes of a file with a secret.
+/// Maximum size of a file with a secret, in bytes.
 pub const MAX_SECRET_FILE: usize = 16 * 1024;
 
-/// Longest id of a user, in bytes. Authgear's are UUIDs.
+/// Longest user id, in bytes. Authgear's are UUIDs.
 pub const MAX_USER_ID: usize = 256;
 
-/// Least and most bytes of a secret. Authgear makes 32 (`pkg/util/secrets/generate.go`).
+/// Allowed size of a secret, in bytes. Authgear generates 32 (`pkg/util/secrets/generate.go`).
 const SECRET: std::ops::RangeInclusive<usize> = 16..=1024;
 
-/// Why there is no secret in a file; to be put after "it".
+/// Error of [`Secret::read`]. The message continues a sentence about the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SecretError {
-    /// See [`MAX_SECRET_FILE`].
+    /// The file is larger than [`MAX_SECRET_FILE`].
     #[error("is larger than 16k")]
     TooLarge,
-    /// It looks like JSON, and is neither a JWK nor a set of them with a key of type `oct`.
+    /// The file looks like JSON but is not a JWK or JWK set with a key of type `oct`.
     #[error("has no key of type \"oct\"")]
     NoKey,
-    /// It is too short or too long for a secret.
+    /// The secret is too short or too long.
     #[error("must hold from 16 to 1024 bytes")]
     Length,
 }
 
-/// What events are signed with.
+/// Secret that signs events.
 #[derive(Clone)]
 pub struct Secret(hmac::Key);
 
 impl std::fmt::Debug for Secret {
-    /// Tells nothing.
+    /// Shows no part of the secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret")
     }
 }
 
 impl Secret {
-    /// The secret in a file: its bytes, without what ends the line; or, if it begins with `{`,
-    /// the first key of type `oct` of a JWK or a set of them (RFC 7517), as in Authgear's own
-    /// `authgear.secrets.yaml`.
+    /// Reads the secret from the content of a file: its bytes without the final line ending. A file
+    /// that begins with `{` is a JWK or JWK set (RFC 7517), as in Authgear's own
+    /// `authgear.secrets.yaml`, and the first key of type `oct` counts.
     ///
     /// # Errors
     ///
@@ -75,13 +75,13 @@ impl Secret {
         }
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Jwks {
+        enum SecretFile {
             Set { keys: Vec<Jwk> },
             One(Jwk),
         }
         let keys = match serde_json::from_slice(text).map_err(|_| SecretError::NoKey)? {
-            Jwks::Set { keys } => keys,
-            Jwks::One(key) => vec![key],
+            SecretFile::Set { keys } => keys,
+            SecretFile::One(key) => vec![key],
         };
         let key = keys.into_iter().find(|key| key.kty == "oct").and_then(|key| key.k);
         let bytes = key.and_then(|k| URL_SAFE_NO_PAD.decode(k).ok()).ok_or(SecretError::NoKey)?;
@@ -95,9 +95,8 @@ impl Secret {
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
     }
 
-    /// Whether `signature` is that of this body: HMAC-SHA256 in lower-case hexadecimal
-    /// (`pkg/util/crypto/hmac_sha256.go`). It takes as long whether it is nearly right or not at
-    /// all.
+    /// Whether `signature` matches the body: HMAC-SHA256 in lower-case hexadecimal
+    /// (`pkg/util/crypto/hmac_sha256.go`). Compares in constant time.
     pub fn verify(&self, body: &[u8], signature: &[u8]) -> bool {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let tag = hmac::sign(&self.0, body);
@@ -108,30 +107,29 @@ impl Secret {
     }
 }
 
-/// The body is no event.
+/// Error for a body that is not an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("not an event of Authgear")]
+#[error("not an Authgear event")]
 pub struct NoEvent;
 
-/// What is to be done about an event.
+/// Action that an event requires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Nothing.
+    /// No action.
     Ignored,
-    /// What is kept of these users is out of date.
+    /// Purge these users: their cached verdicts are outdated.
     Changed(Vec<String>),
-    /// The user may no longer do anything.
+    /// Purge the user and reject older tokens: the account is blocked or deleted.
     Ended {
-        /// The user.
+        /// Id of the user.
         user: String,
-        /// When, in seconds since 1970: tokens from before are not to be accepted.
+        /// Time of the event, in seconds since 1970. Tokens issued earlier are rejected.
         at: u64,
     },
 }
 
-/// Events after which what Authgear would say of a user is different, besides those that begin
-/// with `identity.` (`pkg/lib/config/hook.go`). A user who authenticates again is one of another
-/// time of authentication.
+/// Events that change a user's identity fields, besides those that begin with `identity.`
+/// (`pkg/lib/config/hook.go`). Reauthentication changes the time of authentication.
 const CHANGES: [&str; 7] = [
     "user.profile.updated",
     "user.reenabled",
@@ -142,7 +140,7 @@ const CHANGES: [&str; 7] = [
     "user.reauthenticated",
 ];
 
-/// Events after which a user may no longer do anything.
+/// Events that block or delete a user.
 const ENDS: [&str; 4] =
     ["user.disabled", "user.deletion_scheduled", "user.deleted", "user.anonymized"];
 
@@ -153,7 +151,7 @@ struct Envelope {
     #[serde(default)]
     payload: Payload,
     #[serde(default)]
-    context: Context,
+    context: EventContext,
 }
 
 #[derive(Default, Deserialize)]
@@ -165,7 +163,7 @@ struct Payload {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Context {
+struct EventContext {
     timestamp: Option<serde_json::Number>,
     user_id: Option<String>,
 }
@@ -176,12 +174,12 @@ struct User {
 }
 
 impl Event {
-    /// The event in a body whose signature is right.
+    /// Reads an event from a body whose signature was verified.
     ///
     /// # Errors
     ///
-    /// The body must be JSON with a `type`, and if the event is one that matters, tell the user
-    /// and the time.
+    /// The body must be JSON with a `type`. An event that requires an action must name the user, and
+    /// the time if it ends access.
     pub fn read(body: &[u8]) -> Result<Self, NoEvent> {
         let event: Envelope = serde_json::from_slice(body).map_err(|_| NoEvent)?;
         let kind = event.kind.as_str();
@@ -216,12 +214,12 @@ mod tests {
     const SECRET: &[u8] = b"0123456789abcdefghijABCDEFGHIJ_Z";
 
     #[test]
-    fn signatures() {
+    fn only_the_exact_signature_is_accepted() {
         let secret = Secret::read(SECRET).unwrap();
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), b"{\"a\":1}");
         let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(secret.verify(b"{\"a\":1}", hex.as_bytes()));
-        for (what, body, signature) in [
+        for (name, body, signature) in [
             ("another body", &b"{\"a\":2}"[..], hex.clone()),
             ("upper case", b"{\"a\":1}", hex.to_ascii_uppercase()),
             ("none", b"{\"a\":1}", String::new()),
@@ -230,14 +228,14 @@ mod tests {
             ("spaces", b"{\"a\":1}", format!(" {hex}")),
             ("another one", b"{\"a\":1}", "0".repeat(64)),
         ] {
-            assert!(!secret.verify(body, signature.as_bytes()), "{what}");
+            assert!(!secret.verify(body, signature.as_bytes()), "{name}");
         }
         assert_eq!(format!("{secret:?}"), "Secret");
     }
 
-    /// RFC 4231, test case 6: a key longer than a block, which a secret may be.
+    /// RFC 4231, test case 6: a key longer than a block.
     #[test]
-    fn it_is_hmac_sha256() {
+    fn signatures_are_hmac_sha256() {
         let secret = Secret::new(&[0xaa; 131]).unwrap();
         let body = b"Test Using Larger Than Block-Size Key - Hash Key First";
         let tag = b"60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54";
@@ -245,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_in_files() {
+    fn secrets_are_read_from_text_and_jwk_files() {
         let k = URL_SAFE_NO_PAD.encode(SECRET);
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), b"body");
         let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -276,7 +274,7 @@ mod tests {
         ] {
             assert_eq!(Secret::read(file.as_bytes()).unwrap_err(), error, "{file:.40}");
         }
-        // Other white space may be part of it.
+        // Other white space belongs to the secret.
         assert!(!Secret::read(format!("{text} ").as_bytes())
             .unwrap()
             .verify(b"body", hex.as_bytes()));
@@ -296,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn events() {
+    fn each_kind_of_event_has_its_action() {
         let changed = Event::Changed(vec!["alice".to_owned()]);
         let ended = Event::Ended { user: "alice".to_owned(), at: 1_700_000_000 };
         for (kind, expected) in [
@@ -328,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_is_the_one_it_is_about() {
+    fn the_payload_names_the_user_before_the_context() {
         let mut admin = event("user.disabled");
         admin["context"]["user_id"] = json!("somebody-else");
         assert_eq!(read(&admin), Ok(Event::Ended { user: "alice".to_owned(), at: 1_700_000_000 }));
@@ -347,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event() {
+    fn malformed_events_are_rejected() {
         let change = |pointer: &str, value: Value| {
             let mut event = event("user.disabled");
             *event.pointer_mut(pointer).expect("a member") = value;
@@ -382,13 +380,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn anything_can_be_read(body in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn reading_any_bytes_never_panics(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Event::read(&body);
             let _ = Secret::read(&body);
         }
 
         #[test]
-        fn only_the_signature_itself_is_right(
+        fn any_changed_signature_is_rejected(
             body in prop::collection::vec(any::<u8>(), 0..100),
             at in 0..64_usize,
             byte in any::<u8>(),

@@ -1,35 +1,38 @@
-//! What a request to purge asks for, and whether the browser that sends it was led to do so.
+//! Requests to purge cached verdicts: their arguments, and protection against cross-site requests.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 use thiserror::Error;
 
-use crate::webhook::MAX_USER_ID;
+use super::webhook::MAX_USER_ID;
 
-/// Most bytes of a form.
+// Until src is renamed.
+pub use PurgeForm as Target;
+
+/// Maximum size of a form, in bytes.
 pub const MAX_FORM: usize = 4096;
 
-/// What is to be purged.
+/// Arguments of a request to purge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// The user of this id.
+pub enum PurgeForm {
+    /// Purge the user with this id.
     User(Vec<u8>),
-    /// Everything.
+    /// Purge everything.
     All,
 }
 
-/// The arguments are not understood.
+/// Error for invalid arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("arguments must be either user=ID or all=1")]
 pub struct BadArguments;
 
-impl Target {
-    /// What the query and the form of a request name: `user=ID` or `all=1`, once.
+impl PurgeForm {
+    /// Parses the query and the form of a request: `user=ID` or `all=1`, exactly one.
     ///
     /// # Errors
     ///
-    /// For anything else, nothing included: a misspelt argument is no reason to purge more.
+    /// For anything else, also for no argument: a misspelt argument must not purge more.
     pub fn read(query: &[u8], form: &[u8]) -> Result<Self, BadArguments> {
         let mut target = None;
         let pairs = [query, form].into_iter().flat_map(|text| text.split(|&byte| byte == b'&'));
@@ -50,7 +53,7 @@ impl Target {
     }
 }
 
-/// A value as forms encode it (WHATWG URL, section 5.1).
+/// Decodes a value of a form (WHATWG URL, section 5.1).
 fn decode(value: &[u8]) -> Vec<u8> {
     let spaced: Cow<'_, [u8]> = if value.contains(&b'+') {
         value.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect::<Vec<_>>().into()
@@ -66,10 +69,10 @@ pub fn is_form(content_type: &[u8]) -> bool {
     media_type.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
-/// Whether a page of another site made a browser send a request: by `Sec-Fetch-Site` (Fetch
-/// Metadata), or by `Origin` from browsers that do not send that. Who is no browser sends neither.
+/// Whether a page of another site made the browser send this request. `Sec-Fetch-Site` (Fetch
+/// Metadata) decides; without it, `Origin` does. Clients other than browsers send neither.
 ///
-/// Pages of the same site, as `app.example.com` is to `api.example.com`, are not strangers.
+/// Pages of the same site are allowed, such as `app.example.com` for `api.example.com`.
 pub fn is_cross_site(
     fetch_site: Option<&[u8]>,
     origin: Option<&[u8]>,
@@ -79,11 +82,11 @@ pub fn is_cross_site(
         (Some(site), _) => !matches!(site, b"same-origin" | b"same-site" | b"none"),
         (None, None) => false,
         (None, Some(origin)) => {
-            // The scheme is not compared: nginx may stand behind what speaks TLS.
+            // The scheme is not compared, since a proxy may terminate TLS.
             let (scheme, authority) = match origin {
                 [b'h', b't', b't', b'p', b's', b':', b'/', b'/', rest @ ..] => ("https", rest),
                 [b'h', b't', b't', b'p', b':', b'/', b'/', rest @ ..] => ("http", rest),
-                // `null` among them: a sandboxed page, or a redirect from elsewhere.
+                // Including `null`: a sandboxed page, or a redirect from another site.
                 _ => return true,
             };
             let default: &[u8] = if scheme == "https" { b":443" } else { b":80" };
@@ -99,8 +102,8 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn targets() {
-        let user = |id: &str| Ok(Target::User(id.into()));
+    fn exactly_one_valid_argument_is_accepted() {
+        let user = |id: &str| Ok(PurgeForm::User(id.into()));
         let longest = format!("user={}", "a".repeat(MAX_USER_ID));
         for (query, form, expected) in [
             ("user=alice", "", user("alice")),
@@ -109,8 +112,8 @@ mod tests {
             ("user=a%20b+c%2B", "", user("a b c+")),
             ("user=%zz", "", user("%zz")),
             ("user=a=b", "", user("a=b")),
-            ("all=1", "", Ok(Target::All)),
-            ("", "all=1", Ok(Target::All)),
+            ("all=1", "", Ok(PurgeForm::All)),
+            ("", "all=1", Ok(PurgeForm::All)),
             (&longest, "", user(&longest[5..])),
             (&format!("{longest}a"), "", Err(BadArguments)),
             ("", "", Err(BadArguments)),
@@ -125,13 +128,13 @@ mod tests {
             ("User=a", "", Err(BadArguments)),
             ("users=a", "", Err(BadArguments)),
         ] {
-            let target = Target::read(query.as_bytes(), form.as_bytes());
+            let target = PurgeForm::read(query.as_bytes(), form.as_bytes());
             assert_eq!(target, expected, "{query:.40} {form}");
         }
     }
 
     #[test]
-    fn forms() {
+    fn only_the_urlencoded_type_is_a_form() {
         for (value, expected) in [
             ("application/x-www-form-urlencoded", true),
             ("Application/X-WWW-Form-Urlencoded ; charset=utf-8", true),
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn browsers() {
+    fn requests_from_pages_of_other_sites_are_detected() {
         let rows = [
             (None, None, Some("a.example"), false),
             (Some("same-origin"), None, None, false),
@@ -167,22 +170,22 @@ mod tests {
         ];
         for (site, origin, host, expected) in rows {
             let bytes = |value: Option<&'static str>| value.map(str::as_bytes);
-            let told = is_cross_site(bytes(site), bytes(origin), bytes(host));
-            assert_eq!(told, expected, "{site:?} {origin:?} {host:?}");
+            let cross_site = is_cross_site(bytes(site), bytes(origin), bytes(host));
+            assert_eq!(cross_site, expected, "{site:?} {origin:?} {host:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn a_user_that_is_encoded_comes_through(id in prop::collection::vec(any::<u8>(), 1..80)) {
+        fn any_percent_encoded_user_is_decoded(id in prop::collection::vec(any::<u8>(), 1..80)) {
             let encoded = percent_encoding::percent_encode(&id, percent_encoding::NON_ALPHANUMERIC);
             let query = format!("user={encoded}");
-            prop_assert_eq!(Target::read(query.as_bytes(), b""), Ok(Target::User(id)));
+            prop_assert_eq!(PurgeForm::read(query.as_bytes(), b""), Ok(PurgeForm::User(id)));
         }
 
         #[test]
-        fn anything_can_be_read(query in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _ = Target::read(&query, &query);
+        fn reading_any_bytes_never_panics(query in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = PurgeForm::read(&query, &query);
             is_cross_site(None, Some(&query), Some(&query));
         }
     }

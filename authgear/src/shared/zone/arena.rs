@@ -7,7 +7,7 @@ use zerocopy::{transmute_mut, transmute_ref};
 
 use super::layout::{kind, Ends, Entry, Further, Region, FURTHER, INLINE, NIL};
 use super::MAX_DATA;
-use crate::key::Key;
+use crate::shared::cache_key::Key;
 
 /// Two places of a zone contradict each other.
 #[derive(Debug)]

@@ -1,8 +1,11 @@
-//! How each kind of client is told that it is denied access.
+//! Content negotiation for denials: the kind of client, and the answer that it understands.
 
-/// What of a request tells what kind of client sends it: values of its headers.
+// Until src is renamed.
+pub use ClientHeaders as Client;
+
+/// Method and header values of a request that show its kind of client.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Client<'a> {
+pub struct ClientHeaders<'a> {
     /// Whether the method is GET.
     pub is_get: bool,
     /// Whether the method is POST.
@@ -19,7 +22,7 @@ pub struct Client<'a> {
     pub upgrade: Option<&'a [u8]>,
 }
 
-impl Client<'_> {
+impl ClientHeaders<'_> {
     /// Whether this is a gRPC call, by its method and content type.
     pub fn is_grpc(&self) -> bool {
         if !self.is_post {
@@ -31,10 +34,10 @@ impl Client<'_> {
         matches!(rest.first(), None | Some(b'+' | b';'))
     }
 
-    /// Whether a browser is about to show the answer in a window of its own: only there does it
-    /// help to be sent to a login page.
+    /// Whether a browser will show the response as a page. Only then does a redirect to a login
+    /// page help.
     ///
-    /// Browsers say so in Fetch Metadata; of those that do not, who takes HTML is believed.
+    /// Browsers send Fetch Metadata for it. Without Fetch Metadata, `text/html` in `Accept` counts.
     pub fn is_navigation(&self) -> bool {
         if !self.is_get || self.upgrade.is_some() {
             return false;
@@ -45,13 +48,14 @@ impl Client<'_> {
         }
     }
 
-    /// Whether JSON is named as better to take than HTML (RFC 9110 section 12.5.1).
+    /// Whether `Accept` gives JSON a higher weight than HTML (RFC 9110 section 12.5.1).
     pub fn prefers_json(&self) -> bool {
         let json = self.quality(b"application/json").max(self.quality(b"application/problem+json"));
         json > self.quality(b"text/html")
     }
 
-    /// The weight, in thousandths, of a media type that `Accept` names.
+    /// Returns the weight of a media type in `Accept`, in thousandths; 0 if not named. Wildcards
+    /// do not count.
     pub(crate) fn quality(&self, media_type: &[u8]) -> u16 {
         let ranges = self.accept.unwrap_or_default().split(|&byte| byte == b',');
         let weights = ranges.filter_map(|range| {
@@ -65,7 +69,7 @@ impl Client<'_> {
 
 const GRPC: &[u8] = b"application/grpc";
 
-/// The weight of a parameter `q=...`; of one that makes no sense, 0.
+/// Returns the weight of a parameter `q=...`; 0 for an invalid number.
 fn weight(parameter: &[u8]) -> Option<u16> {
     let value = parameter.strip_prefix(b"q=").or(parameter.strip_prefix(b"Q="))?;
     let value = std::str::from_utf8(value).ok().and_then(|value| value.parse::<f32>().ok());
@@ -73,7 +77,7 @@ fn weight(parameter: &[u8]) -> Option<u16> {
     Some((value.filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0) * 1000.0) as u16)
 }
 
-/// The `grpc-status` for a status of HTTP: `UNAUTHENTICATED`, `PERMISSION_DENIED`, `UNAVAILABLE`.
+/// Returns the `grpc-status` for an HTTP status: `UNAUTHENTICATED`, `PERMISSION_DENIED`, `UNAVAILABLE`.
 pub const fn grpc_status(status: u16) -> &'static str {
     match status {
         401 => "16",
@@ -82,7 +86,7 @@ pub const fn grpc_status(status: u16) -> &'static str {
     }
 }
 
-/// A body of type `application/problem+json` (RFC 9457). `reason` is a word.
+/// Builds a body of type `application/problem+json` (RFC 9457). `reason` must need no JSON escapes.
 pub fn problem(status: u16, reason: &str) -> String {
     let title = match status {
         401 => "Unauthorized",
@@ -97,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grpc_calls() {
+    fn only_posts_of_grpc_content_types_are_grpc_calls() {
         for (value, expected) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),
@@ -106,42 +110,45 @@ mod tests {
             ("application/json", false),
             ("", false),
         ] {
-            let client =
-                Client { is_post: true, content_type: Some(value.as_bytes()), ..Client::default() };
+            let client = ClientHeaders {
+                is_post: true,
+                content_type: Some(value.as_bytes()),
+                ..ClientHeaders::default()
+            };
             assert_eq!(client.is_grpc(), expected, "{value}");
-            assert!(!Client { is_post: false, ..client }.is_grpc());
+            assert!(!ClientHeaders { is_post: false, ..client }.is_grpc());
         }
-        assert!(!Client::default().is_grpc());
+        assert!(!ClientHeaders::default().is_grpc());
     }
 
     #[test]
-    fn navigations() {
+    fn only_pages_loaded_by_browsers_are_navigations() {
         const HTML: Option<&[u8]> = Some(b"text/html,application/xhtml+xml,*/*;q=0.8");
-        let browser = Client { is_get: true, accept: HTML, ..Client::default() };
-        let fetch = |mode: &'static [u8], dest: &'static [u8]| Client {
+        let browser = ClientHeaders { is_get: true, accept: HTML, ..ClientHeaders::default() };
+        let fetch = |mode: &'static [u8], dest: &'static [u8]| ClientHeaders {
             fetch_mode: Some(mode),
             fetch_dest: Some(dest),
             ..browser
         };
-        for (client, expected, what) in [
+        for (client, expected, kind) in [
             (browser, true, "an old browser"),
             (fetch(b"navigate", b"document"), true, "a browser"),
             (fetch(b"navigate", b"iframe"), false, "a frame"),
             (fetch(b"cors", b"empty"), false, "fetch()"),
             (fetch(b"no-cors", b"image"), false, "an image"),
             (fetch(b"websocket", b"websocket"), false, "a WebSocket"),
-            (Client { is_get: false, ..browser }, false, "a form"),
-            (Client { upgrade: Some(b"websocket"), ..browser }, false, "an upgrade"),
-            (Client { accept: Some(b"*/*"), ..browser }, false, "curl"),
-            (Client { accept: Some(b"text/html;q=0"), ..browser }, false, "no HTML, please"),
-            (Client { accept: None, ..browser }, false, "nothing said"),
+            (ClientHeaders { is_get: false, ..browser }, false, "a form"),
+            (ClientHeaders { upgrade: Some(b"websocket"), ..browser }, false, "an upgrade"),
+            (ClientHeaders { accept: Some(b"*/*"), ..browser }, false, "curl"),
+            (ClientHeaders { accept: Some(b"text/html;q=0"), ..browser }, false, "HTML refused"),
+            (ClientHeaders { accept: None, ..browser }, false, "no Accept header"),
         ] {
-            assert_eq!(client.is_navigation(), expected, "{what}");
+            assert_eq!(client.is_navigation(), expected, "{kind}");
         }
     }
 
     #[test]
-    fn json() {
+    fn json_is_preferred_only_when_accept_ranks_it_above_html() {
         for (accept, expected) in [
             ("application/json", true),
             ("APPLICATION/JSON", true),
@@ -157,13 +164,14 @@ mod tests {
             ("*/*", false),
             ("", false),
         ] {
-            let client = Client { accept: Some(accept.as_bytes()), ..Client::default() };
+            let client =
+                ClientHeaders { accept: Some(accept.as_bytes()), ..ClientHeaders::default() };
             assert_eq!(client.prefers_json(), expected, "{accept}");
         }
     }
 
     #[test]
-    fn problems() {
+    fn problem_bodies_and_grpc_statuses_match_the_http_status() {
         let expected = "{\"title\":\"Forbidden\",\"status\":403,\"reason\":\"role_missing\"}\n";
         assert_eq!(problem(403, "role_missing"), expected);
         assert_eq!([401, 403, 503].map(grpc_status), ["16", "7", "14"]);
