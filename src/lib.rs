@@ -2,8 +2,10 @@
 //!
 //! This file is what nginx calls, and when; [`access`] is the story of one request.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+extern crate nginx;
 
 mod access;
 mod address;
@@ -15,8 +17,6 @@ mod credentials;
 mod denial;
 mod keys;
 mod lookup;
-#[allow(unsafe_code)]
-mod nginx;
 mod purge;
 mod shared;
 mod status;

@@ -14,9 +14,9 @@ use nginx_sys::{
     ngx_http_headers_in_t, ngx_list_part_t, ngx_list_t, ngx_palloc, ngx_pool_t, ngx_table_elt_t,
 };
 
-use super::headers::{bytes, copy_to, relink, Headers};
-use super::module::Module;
-use super::request::{Failed, Request, State};
+use crate::headers::{bytes, copy_to, relink, Headers};
+use crate::module::Module;
+use crate::request::{Failed, Request, State};
 
 /// What the rest of nginx sees of a field.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub enum Shown {
 const NAMES: [&[u8]; 2] = [b"authorization", b"cookie"];
 
 /// The request's headers as they were.
-pub(super) struct Hidden {
+pub(crate) struct Hidden {
     list: ngx_list_t,
     /// The last part of the list that is shown: what was pushed since comes after it.
     last_shown: *mut ngx_list_part_t,

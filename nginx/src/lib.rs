@@ -4,6 +4,8 @@
 //! nginx is single-threaded per worker and calls a module only from its event loop. Everything
 //! here relies on that: nothing is `Send`, and callbacks do not run concurrently.
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
 mod conf;
 mod content;
 mod dns;
@@ -31,7 +33,7 @@ pub use event::{now, sleep, timeout, unix_time, Elapsed};
 pub use hidden::Shown;
 pub use log::{Level, Log};
 pub use module::{process_exists, version, worker_is_exiting, Location, Main, Module, ModuleCell};
-pub use request::{Failed, Fields, Phase, Request, State, Status};
+pub use request::{Failed, FieldsOf, Phase, Request, State, Status};
 pub use servers::Server;
 pub use shm::{Header, SharedZone};
 pub use ssl::{SslContext, SslError};
@@ -43,4 +45,8 @@ pub use value::ComplexValue;
 pub use variable::{Renewal, Value};
 pub use wake::{own_slot, wake};
 
-pub(crate) use module::{module_table, nginx_modules};
+/// Whether `$http_NAME` joins the values of headers of one name with `, `, as since nginx 1.23.0.
+pub const REPEATED_HEADERS_ARE_JOINED: bool = cfg!(nginx1_23_0);
+
+#[doc(hidden)]
+pub use module::module_table;

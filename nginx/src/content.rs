@@ -11,9 +11,9 @@ use nginx_sys::{
 };
 use ngx::http::{HttpModuleLocationConf as _, NgxHttpCoreModule};
 
-use super::conf::{Conf, ConfError};
-use super::module::guard;
-use super::request::{Failed, Request};
+use crate::conf::{Conf, ConfError};
+use crate::module::guard;
+use crate::request::{Failed, Request};
 
 /// Answers the requests of a location, once access was granted.
 pub trait Content: 'static {
@@ -173,7 +173,7 @@ impl Request {
             let out = &mut (*r).headers_out;
             out.status = nginx_sys::NGX_HTTP_OK as usize;
             out.content_length_n = body.len() as off_t;
-            out.content_type = super::conf::str_of(content_type.as_bytes());
+            out.content_type = crate::conf::str_of(content_type.as_bytes());
             // Shorter than the text: nginx adds no charset then.
             out.content_type_len = media_type.len();
             let rc = ngx_http_send_header(r);

@@ -20,8 +20,8 @@ use nginx_sys::{
 };
 use socket2::{SockAddr, SockAddrStorage};
 
-use super::log::{Log, Printable};
-use super::ssl::SslContext;
+use crate::log::{Log, Printable};
+use crate::ssl::SslContext;
 
 /// Why a connection could not be made, or broke.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ thread_local! {
 }
 
 /// Closes all connections, for the exit of a worker: nginx reports what is left open.
-pub(super) fn shut_down() {
+pub(crate) fn shut_down() {
     for inner in OPEN.take().values().filter_map(Weak::upgrade) {
         inner.close();
     }
@@ -71,7 +71,7 @@ pub(super) fn shut_down() {
 /// # Safety
 ///
 /// `address` points to `len` bytes.
-pub(super) unsafe fn socket_addr(address: *const sockaddr, len: socklen_t) -> Option<SocketAddr> {
+pub(crate) unsafe fn socket_addr(address: *const sockaddr, len: socklen_t) -> Option<SocketAddr> {
     let mut storage = SockAddrStorage::zeroed();
     let len = (len as usize).min(size_of::<SockAddrStorage>());
     // SAFETY: the storage is larger than any address of the families nginx resolves to.
@@ -127,7 +127,7 @@ impl Stream {
 
             let sockaddr = SockAddr::from(address);
             let text = address.to_string();
-            let mut name = super::conf::str_of(text.as_bytes());
+            let mut name = crate::conf::str_of(text.as_bytes());
             let mut pc: ngx_peer_connection_t = core::mem::zeroed();
             pc.get = Some(ngx_event_get_peer);
             pc.log = log;

@@ -12,9 +12,9 @@ use nginx_sys::{
     ngx_resolver_ctx_t, ngx_resolver_strerror, ngx_resolver_t, ngx_str_t, NGX_OK,
 };
 
-use super::conf::{str_of, Conf, ConfError};
-use super::event::msec;
-use super::stream::socket_addr;
+use crate::conf::{str_of, Conf, ConfError};
+use crate::event::msec;
+use crate::stream::socket_addr;
 
 /// A set of name servers: nginx's `resolver` directive, or the like of it.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ impl Resolver {
     ///
     /// `resolver` is null, or lives as long as the configuration. nginx makes one without
     /// servers where none is configured: that is none.
-    pub(super) unsafe fn from_ptr(resolver: *mut ngx_resolver_t) -> Option<Self> {
+    pub(crate) unsafe fn from_ptr(resolver: *mut ngx_resolver_t) -> Option<Self> {
         let resolver = ptr::NonNull::new(resolver)?;
         // SAFETY: the caller's contract.
         let servers = unsafe { resolver.as_ref() }.connections.nelts;

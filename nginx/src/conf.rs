@@ -17,9 +17,9 @@ use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
 use ngx::http::{HttpModuleLocationConf as _, NgxHttpCoreModule};
 use ngx::ngx_conf_log_error;
 
-use super::dns::Resolver;
-use super::log::{Level, Log, Printable};
-use super::module::{guard, Location, Main, Module};
+use crate::dns::Resolver;
+use crate::log::{Level, Log, Printable};
+use crate::module::{guard, Location, Main, Module};
 
 /// Why a directive is refused.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub struct Place {
 }
 
 impl Place {
-    pub(super) fn new(file: &[u8], line: usize) -> Self {
+    pub(crate) fn new(file: &[u8], line: usize) -> Self {
         Self { file: Printable(file).to_string(), line }
     }
 }
@@ -122,7 +122,7 @@ pub trait Directive {
 }
 
 /// The `ngx_command_t` of a [`Directive`].
-pub(crate) trait Command {
+pub trait Command {
     const COMMAND: ngx_command_t;
 }
 
@@ -185,19 +185,19 @@ impl Conf<'_> {
     /// # Safety
     ///
     /// `cf` is what nginx passed to the running callback.
-    pub(super) unsafe fn from_ptr<'a>(cf: *mut ngx_conf_t) -> Conf<'a> {
+    pub(crate) unsafe fn from_ptr<'a>(cf: *mut ngx_conf_t) -> Conf<'a> {
         Conf(cf, PhantomData)
     }
 
-    pub(super) fn as_const_ptr(&self) -> *const ngx_conf_t {
+    pub(crate) fn as_const_ptr(&self) -> *const ngx_conf_t {
         self.0
     }
 
-    pub(super) fn as_ptr(&mut self) -> *mut ngx_conf_t {
+    pub(crate) fn as_ptr(&mut self) -> *mut ngx_conf_t {
         self.0
     }
 
-    pub(super) fn raw(&self) -> *const ngx_conf_t {
+    pub(crate) fn raw(&self) -> *const ngx_conf_t {
         self.0
     }
 
@@ -245,7 +245,7 @@ impl Conf<'_> {
     }
 
     /// Logs the error of `result` at level emerg; true when there is none.
-    pub(super) fn report(&mut self, result: Result<(), ConfError>) -> bool {
+    pub(crate) fn report(&mut self, result: Result<(), ConfError>) -> bool {
         let cf = self.0;
         let Err(error) = result else { return true };
         match error {
@@ -354,7 +354,7 @@ impl Conf<'_> {
             Ok((0..u.naddrs)
                 .filter_map(|i| {
                     let addr = &*u.addrs.add(i);
-                    super::stream::socket_addr(addr.sockaddr, addr.socklen)
+                    crate::stream::socket_addr(addr.sockaddr, addr.socklen)
                 })
                 .collect())
         }
@@ -369,6 +369,6 @@ impl Conf<'_> {
 }
 
 /// Borrows `bytes` for the duration of one call into nginx.
-pub(super) fn str_of(bytes: &[u8]) -> ngx_str_t {
+pub(crate) fn str_of(bytes: &[u8]) -> ngx_str_t {
     ngx_str_t { len: bytes.len(), data: bytes.as_ptr().cast_mut() }
 }

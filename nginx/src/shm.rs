@@ -13,10 +13,10 @@ use nginx_sys::{
     ngx_shmtx_unlock, ngx_slab_alloc, ngx_slab_pool_t, NGX_ERROR, NGX_OK,
 };
 
-use super::conf::{Conf, ConfError};
-use super::headers::copy_to;
-use super::log::{Level, Log, Printable};
-use super::module::{guard, Module};
+use crate::conf::{Conf, ConfError};
+use crate::headers::copy_to;
+use crate::log::{Level, Log, Printable};
+use crate::module::{guard, Module};
 
 /// What a zone holds besides its arena.
 pub trait Header: Sync + Sized + 'static {
@@ -59,7 +59,7 @@ impl Conf<'_> {
             zone.as_mut().init = Some(init::<H>);
             // Not null, so that the next cycle's init() knows that there was one before.
             zone.as_mut().data = ngx_pcalloc((*cf).pool, 1);
-            super::wake::want();
+            crate::wake::want();
             Ok(SharedZone(zone, PhantomData))
         }
     }

@@ -11,10 +11,10 @@ use nginx_sys::{
 };
 use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 
-use super::conf::{Conf, ConfError};
-use super::headers::{bytes, copy_to};
-use super::module::{guard, main_conf, Module};
-use super::request::Request;
+use crate::conf::{Conf, ConfError};
+use crate::headers::{bytes, copy_to};
+use crate::module::{guard, main_conf, Module};
+use crate::request::Request;
 
 /// Value of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Conf<'_> {
         name: &'static str,
         prefix: bool,
     ) -> Result<(), ConfError> {
-        let mut name = super::conf::str_of(name.as_bytes());
+        let mut name = crate::conf::str_of(name.as_bytes());
         let prefix = if prefix { NGX_HTTP_VAR_PREFIX } else { 0 };
         let flags = (NGX_HTTP_VAR_NOCACHEABLE | prefix) as ngx_uint_t;
         // SAFETY: `cf` is inside http {}; nginx copies the name into a variable that lives as
@@ -154,7 +154,7 @@ unsafe fn write(
                 (*value).set_valid(0);
                 return NGX_OK as ngx_int_t;
             }
-            Value::Static(s) => super::conf::str_of(s.as_bytes()),
+            Value::Static(s) => crate::conf::str_of(s.as_bytes()),
             Value::Bytes(b) => match copy_to((*r).pool, &b) {
                 Ok(data) => data,
                 Err(_) => return NGX_ERROR as ngx_int_t,
@@ -173,7 +173,7 @@ unsafe fn write(
 /// # Safety
 ///
 /// `cycle` is the running cycle.
-pub(super) unsafe fn index_variables<M: Module>(cycle: &ngx_cycle_t) {
+pub(crate) unsafe fn index_variables<M: Module>(cycle: &ngx_cycle_t) {
     let core: Option<&ngx_http_core_main_conf_t> = NgxHttpCoreModule::main_conf(cycle);
     // SAFETY: an array of ngx_http_variable_t, complete once the configuration was read.
     let used = core.map(|core| unsafe { core.variables.as_slice::<ngx_http_variable_t>() });
@@ -204,7 +204,7 @@ const LEAST_POINTER: usize = 65536;
 
 /// Has nginx evaluate those variables anew, even where it would use what it kept (as access
 /// logs do).
-pub(super) fn forget(r: &mut ngx_http_request_t) {
+pub(crate) fn forget(r: &mut ngx_http_request_t) {
     if r.variables.is_null() {
         return;
     }

@@ -12,8 +12,8 @@ use nginx_sys::{
     ngx_get_connection, ngx_handle_read_event, ngx_int_t, EFD_CLOEXEC, EFD_NONBLOCK, NGX_OK,
 };
 
-use super::log::{Level, Log};
-use super::module::{guard, Module};
+use crate::log::{Level, Log};
+use crate::module::{guard, Module};
 
 /// Workers that can be woken, of each of two configurations.
 const WORKERS: usize = 64;
@@ -32,12 +32,12 @@ thread_local! {
 }
 
 /// The configuration being read has something to wake workers for.
-pub(super) fn want() {
+pub(crate) fn want() {
     WANTED.set(true);
 }
 
 /// Before workers are forked: makes what `workers` need.
-pub(super) fn prepare(workers: usize, log: Log) {
+pub(crate) fn prepare(workers: usize, log: Log) {
     TURN.set(1 - TURN.get());
     if !WANTED.get() {
         return;
@@ -61,7 +61,7 @@ pub(super) fn prepare(workers: usize, log: Log) {
 /// # Safety
 ///
 /// `cycle` is the running cycle.
-pub(super) unsafe fn listen<M: Module>(cycle: &ngx_cycle_t) {
+pub(crate) unsafe fn listen<M: Module>(cycle: &ngx_cycle_t) {
     // SAFETY: a plain variable of a single-threaded process.
     let worker = unsafe { nginx_sys::ngx_worker };
     let turn = TURN.get();

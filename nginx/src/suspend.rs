@@ -17,11 +17,11 @@ use nginx_sys::{
     NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_OK,
 };
 
-use super::event::msec;
-use super::module::Module;
-use super::request::{Failed, Request, State};
+use crate::event::msec;
+use crate::module::Module;
+use crate::request::{Failed, Request, State};
 
-pub(super) struct Suspension {
+pub(crate) struct Suspension {
     event: UnsafeCell<ngx_event_t>,
     /// Null once the request runs again or is gone.
     request: Cell<*mut ngx_http_request_t>,
@@ -29,7 +29,7 @@ pub(super) struct Suspension {
 
 impl Suspension {
     /// Forgets the request; its events do not fire any more.
-    pub(super) fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         self.request.set(ptr::null_mut());
         self.disarm();
     }
@@ -73,7 +73,7 @@ impl Resume {
 
 impl Request {
     /// Suspends the request for at most `deadline`; the caller then returns
-    /// [`super::Status::Again`] from the access phase, and is called again when resumed or when
+    /// [`crate::Status::Again`] from the access phase, and is called again when resumed or when
     /// the time is over.
     pub fn suspend<M: Module>(
         &mut self,

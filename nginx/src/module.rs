@@ -17,11 +17,11 @@ use nginx_sys::{
 use ngx::core::{Pool, NGX_CONF_ERROR, NGX_CONF_OK};
 use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 
-use super::conf::{Conf, ConfError};
-use super::log::{Level, Log};
-use super::request::{Failed, Phase, Request, Status};
-use super::variable::{Renewal, Value};
-use super::{stream, task, wake};
+use crate::conf::{Conf, ConfError};
+use crate::log::{Level, Log};
+use crate::request::{Failed, Phase, Request, Status};
+use crate::variable::{Renewal, Value};
+use crate::{stream, task, wake};
 
 /// An nginx HTTP module: its configuration, and its part in each phase of a request.
 ///
@@ -55,7 +55,7 @@ pub trait Module: Sized + 'static {
 
     /// A worker process begins, if `http {}` is configured at all.
     fn init_process(main: &'static Self::Main);
-    /// Another worker woke this one ([`super::wake`]).
+    /// Another worker woke this one ([`crate::wake`]).
     fn woken();
     /// A worker process ends: what holds connections and timers must go.
     fn exit_process();
@@ -73,7 +73,7 @@ pub trait Module: Sized + 'static {
     fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed>;
 }
 
-/// Marker of the `http` level for [`super::Directive`]s of module `M`.
+/// Marker of the `http` level for [`crate::Directive`]s of module `M`.
 pub struct Main<M>(PhantomData<M>);
 /// Marker of the location level (http, server and location) for directives of module `M`.
 pub struct Location<M>(PhantomData<M>);
@@ -88,7 +88,7 @@ unsafe impl Sync for ModuleCell {}
 
 impl ModuleCell {
     /// A table of `ctx` and `commands`, both with static lifetime as nginx demands.
-    pub(crate) const fn http<const N: usize>(
+    pub const fn http<const N: usize>(
         ctx: &'static Table,
         commands: &'static Commands<N>,
     ) -> Self {
@@ -96,7 +96,7 @@ impl ModuleCell {
     }
 
     /// The same, with the hooks of the worker's life.
-    pub(crate) const fn http_with_process<M: Module, const N: usize>(
+    pub const fn http_with_process<M: Module, const N: usize>(
         ctx: &'static Table,
         commands: &'static Commands<N>,
     ) -> Self {
@@ -110,7 +110,7 @@ impl ModuleCell {
 
     /// Index of the module's entry in the arrays of configurations and contexts.
     #[inline]
-    pub(super) fn ctx_index(&self) -> usize {
+    pub(crate) fn ctx_index(&self) -> usize {
         // SAFETY: written only while the configuration is read, on this thread.
         unsafe { (*self.0.get()).ctx_index }
     }
@@ -137,7 +137,7 @@ unsafe impl Sync for Table {}
 
 impl Table {
     /// The callbacks of module `M`.
-    pub(crate) const fn of<M: Module>() -> Self {
+    pub const fn of<M: Module>() -> Self {
         Self(ngx_http_module_t {
             preconfiguration: Some(preconfiguration::<M>),
             postconfiguration: Some(postconfiguration::<M>),
@@ -151,7 +151,7 @@ impl Table {
     }
 
     /// The callbacks of the companion of `M` that is no more than its header filter.
-    pub(crate) const fn filter_of<M: Module>() -> Self {
+    pub const fn filter_of<M: Module>() -> Self {
         Self(ngx_http_module_t {
             preconfiguration: None,
             postconfiguration: Some(install_filter::<M>),
@@ -167,7 +167,7 @@ impl Table {
 
 /// Directives of a module, with nginx's terminator, that may stand in a static.
 #[repr(transparent)]
-pub struct Commands<const N: usize>(pub(crate) [ngx_command_t; N]);
+pub struct Commands<const N: usize>(pub [ngx_command_t; N]);
 
 // SAFETY: never written after it was built.
 unsafe impl<const N: usize> Sync for Commands<N> {}
@@ -175,37 +175,35 @@ unsafe impl<const N: usize> Sync for Commands<N> {}
 /// Exports two modules: `$module`, and its header filter, which nginx must place elsewhere in
 /// its order of modules. The three symbols are what nginx's `load_module` looks up
 /// (`ngx_load_module()`).
+#[macro_export]
 macro_rules! nginx_modules {
     ($module:ty, $name:literal, $filter_name:literal, [$($directive:ty),* $(,)?]) => {
-        static MODULE: $crate::nginx::ModuleCell = {
-            use $crate::nginx::module_table::{Commands, Table};
+        static MODULE: $crate::ModuleCell = {
+            use $crate::module_table::{Commands, Table};
             const N: usize = [$(stringify!($directive)),*].len() + 1;
             static TABLE: Table = Table::of::<$module>();
             static COMMANDS: Commands<N> = Commands([
-                $(<$directive as $crate::nginx::module_table::Command>::COMMAND,)*
-                $crate::nginx::module_table::END,
+                $(<$directive as $crate::module_table::Command>::COMMAND,)*
+                $crate::module_table::END,
             ]);
-            $crate::nginx::ModuleCell::http_with_process::<$module, N>(&TABLE, &COMMANDS)
+            $crate::ModuleCell::http_with_process::<$module, N>(&TABLE, &COMMANDS)
         };
-        static FILTER: $crate::nginx::ModuleCell = {
-            use $crate::nginx::module_table::{Commands, Table, END};
+        static FILTER: $crate::ModuleCell = {
+            use $crate::module_table::{Commands, Table, END};
             static TABLE: Table = Table::filter_of::<$module>();
             static COMMANDS: Commands<1> = Commands([END]);
-            $crate::nginx::ModuleCell::http(&TABLE, &COMMANDS)
+            $crate::ModuleCell::http(&TABLE, &COMMANDS)
         };
         const _: () = {
-            use $crate::nginx::module_table::{cstr, Names, Pointers};
+            use $crate::module_table::{cstr, Names, Pointers};
 
-            #[allow(unsafe_code)]
             #[no_mangle]
             static ngx_modules: Pointers = Pointers([&raw const MODULE, &raw const FILTER, core::ptr::null()]);
-            #[allow(unsafe_code)]
             #[no_mangle]
             static ngx_module_names: Names<3> = Names([cstr($name), cstr($filter_name), core::ptr::null()]);
             // nginx runs access handlers in reverse order of modules, so ours stands before its
             // own ones: who is denied by address or password costs Authgear nothing. The filter
             // stands with nginx's other header filters.
-            #[allow(unsafe_code)]
             #[no_mangle]
             static ngx_module_order: Names<7> = Names([
                 cstr($name),
@@ -219,30 +217,28 @@ macro_rules! nginx_modules {
         };
     };
 }
-pub(crate) use nginx_modules;
-
-/// Parts of [`nginx_modules`]' expansion.
-pub(crate) mod module_table {
+#[doc(hidden)]
+pub mod module_table {
     use core::ffi::{c_char, CStr};
 
     use nginx_sys::ngx_command_t;
 
-    pub(crate) use super::super::conf::Command;
-    pub(crate) use super::{Commands, ModuleCell, Table};
+    pub use crate::conf::Command;
+    pub use super::{Commands, ModuleCell, Table};
 
-    pub(crate) const END: ngx_command_t = ngx_command_t::empty();
+    pub const END: ngx_command_t = ngx_command_t::empty();
 
     #[repr(transparent)]
-    pub(crate) struct Pointers(pub(crate) [*const ModuleCell; 3]);
+    pub struct Pointers(pub [*const ModuleCell; 3]);
     // SAFETY: never written; what it points to is Sync.
     unsafe impl Sync for Pointers {}
 
     #[repr(transparent)]
-    pub(crate) struct Names<const N: usize>(pub(crate) [*const c_char; N]);
+    pub struct Names<const N: usize>(pub [*const c_char; N]);
     // SAFETY: never written; what it points to is static and read-only.
     unsafe impl<const N: usize> Sync for Names<N> {}
 
-    pub(crate) const fn cstr(name: &'static CStr) -> *const c_char {
+    pub const fn cstr(name: &'static CStr) -> *const c_char {
         name.as_ptr()
     }
 }
@@ -268,7 +264,7 @@ pub fn process_exists(pid: u32) -> bool {
 }
 
 /// Runs `body`; a panic becomes `fallback` and a line in the log. None may cross into nginx.
-pub(super) fn guard<T>(log: Log, fallback: T, body: impl FnOnce() -> T) -> T {
+pub(crate) fn guard<T>(log: Log, fallback: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<&str>().copied();
         let message = message.or(panic.downcast_ref::<String>().map(String::as_str));
@@ -444,7 +440,7 @@ extern "C" fn init_process<M: Module>(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     if is_worker() {
         // SAFETY: as above.
         unsafe {
-            super::variable::index_variables::<M>(cycle);
+            crate::variable::index_variables::<M>(cycle);
             wake::listen::<M>(cycle);
         }
         // SAFETY: as above.
@@ -470,7 +466,7 @@ fn is_worker() -> bool {
 /// # Safety
 ///
 /// `cycle` is the running cycle.
-pub(super) unsafe fn main_conf<M: Module>(cycle: &ngx_cycle_t) -> Option<&M::Main> {
+pub(crate) unsafe fn main_conf<M: Module>(cycle: &ngx_cycle_t) -> Option<&M::Main> {
     // SAFETY: the cycle's entry of the http module is null or its contexts, which have an entry
     // of ours that create() made.
     unsafe {

@@ -32,11 +32,11 @@ impl Log {
     /// # Safety
     ///
     /// `log` is null or outlives every use of the result.
-    pub(super) unsafe fn from_ptr(log: *mut ngx_log_t) -> Self {
+    pub(crate) unsafe fn from_ptr(log: *mut ngx_log_t) -> Self {
         Self(log)
     }
 
-    pub(super) fn as_ptr(self) -> *mut ngx_log_t {
+    pub(crate) fn as_ptr(self) -> *mut ngx_log_t {
         self.0
     }
 
@@ -76,7 +76,7 @@ impl Log {
 }
 
 /// Buffers of nginx hold bytes, and log lines must stay one line: escapes what is not printable.
-pub(super) struct Printable<'a>(pub(super) &'a [u8]);
+pub(crate) struct Printable<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

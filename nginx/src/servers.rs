@@ -9,9 +9,9 @@ use nginx_sys::{
 };
 use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 
-use super::conf::{Conf, Place};
-use super::headers::bytes;
-use super::module::Module;
+use crate::conf::{Conf, Place};
+use crate::headers::bytes;
+use crate::module::Module;
 
 /// A `server {}`.
 pub struct Server<'a, M>(&'a ngx_http_core_srv_conf_t, PhantomData<M>);
@@ -203,7 +203,7 @@ impl<'a, M: Module> Level<'a, M> {
         return unsafe {
             let regex = self.core.regex.as_ref()?.regex;
             let mut captures = [0; 3];
-            let mut uri = super::conf::str_of(uri);
+            let mut uri = crate::conf::str_of(uri);
             Some(nginx_sys::ngx_regex_exec(regex, &mut uri, captures.as_mut_ptr(), 3) >= 0)
         };
         #[cfg(not(ngx_feature = "pcre2"))]

@@ -13,12 +13,12 @@ use nginx_sys::{
 };
 use smallvec::SmallVec;
 
-use super::headers::{self, bytes, copy_to, Elements, Headers};
-use super::hidden::Hidden;
-use super::log::Log;
-use super::module::{Module, ModuleCell};
-use super::suspend::Suspension;
-use super::variable;
+use crate::headers::{self, bytes, copy_to, Elements, Headers};
+use crate::hidden::Hidden;
+use crate::log::Log;
+use crate::module::{Module, ModuleCell};
+use crate::suspend::Suspension;
+use crate::variable;
 
 /// nginx had no memory, or refused what was asked; it has logged why.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,7 @@ pub enum Status {
 }
 
 impl Status {
-    pub(super) fn into_ngx(self) -> ngx_int_t {
+    pub(crate) fn into_ngx(self) -> ngx_int_t {
         match self {
             Self::Declined => NGX_DECLINED as ngx_int_t,
             Self::Allowed => NGX_OK as ngx_int_t,
@@ -70,10 +70,12 @@ impl Status {
 #[repr(transparent)]
 pub struct Request(ngx_http_request_t);
 
-/// What has fields that can become request headers.
-pub trait Fields {
-    /// Lower-case names, and values.
-    fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone;
+/// Conversion of an `S` to request headers, for [`Request::inject`].
+///
+/// The module implements it, and not `S`, because `S` may come from another crate.
+pub trait FieldsOf<S> {
+    /// Returns lower-case names, and values.
+    fn fields(source: &S) -> impl Iterator<Item = (&[u8], &[u8])> + Clone;
 }
 
 /// What a module keeps of a client request. It dies with the request's pool.
@@ -98,7 +100,7 @@ struct Slot<M: Module> {
 }
 
 impl<M: Module> State<M> {
-    pub(super) fn hidden(&self) -> &RefCell<Option<Hidden>> {
+    pub(crate) fn hidden(&self) -> &RefCell<Option<Hidden>> {
         &self.0.hidden
     }
 }
@@ -115,7 +117,7 @@ extern "C" fn drop_holder(data: *mut c_void) {
     // SAFETY: `data` is the Holder that state_or_default() wrote, and cleanups run once.
     let holder = unsafe { data.cast::<Holder>().read() };
     // SAFETY: `slot` came from Rc::into_raw of the type that `drop` takes.
-    super::module::guard(Log::cycle(), (), || unsafe { (holder.drop)(holder.slot) });
+    crate::module::guard(Log::cycle(), (), || unsafe { (holder.drop)(holder.slot) });
 }
 
 unsafe fn drop_slot<M: Module>(slot: *const c_void) {
@@ -131,12 +133,12 @@ impl Request {
     /// # Safety
     ///
     /// `r` is valid for `'a` and not otherwise borrowed by Rust code.
-    pub(super) unsafe fn from_ptr<'a>(r: *mut ngx_http_request_t) -> &'a mut Self {
+    pub(crate) unsafe fn from_ptr<'a>(r: *mut ngx_http_request_t) -> &'a mut Self {
         // SAFETY: the caller's contract; the layouts are the same.
         unsafe { &mut *r.cast::<Self>() }
     }
 
-    pub(super) fn as_ptr(&self) -> *mut ngx_http_request_t {
+    pub(crate) fn as_ptr(&self) -> *mut ngx_http_request_t {
         ptr::from_ref(&self.0).cast_mut()
     }
 
@@ -234,7 +236,7 @@ impl Request {
             }
             ptr::write_bytes(header, 0, 1);
             (*header).hash = 1;
-            (*header).key = super::conf::str_of(name.as_bytes());
+            (*header).key = crate::conf::str_of(name.as_bytes());
             (*header).value = value;
         }
         Ok(())
@@ -249,7 +251,7 @@ impl Request {
         self.0.err_status = status as usize;
         let out = &mut self.0.headers_out;
         out.status_line = nginx_sys::ngx_str_t::empty();
-        out.content_type = super::conf::str_of(content_type.as_bytes());
+        out.content_type = crate::conf::str_of(content_type.as_bytes());
         out.content_type_len = content_type.len();
         out.charset = nginx_sys::ngx_str_t::empty();
         out.content_length_n = length as _;
@@ -268,7 +270,7 @@ impl Request {
     }
 
     /// Sends the body of [`Self::answer`], after its header.
-    pub(super) fn send_body(&mut self, body: &[u8]) -> Result<ngx_int_t, Failed> {
+    pub(crate) fn send_body(&mut self, body: &[u8]) -> Result<ngx_int_t, Failed> {
         let mut rc = NGX_OK as ngx_int_t;
         // SAFETY: a valid request; the buffer and its chain live in its pool.
         unsafe {
@@ -348,7 +350,7 @@ impl Request {
 
     /// Adds the fields of `source` to the request's headers, until [`Self::withdraw`]. They are
     /// not copied: the request keeps their source.
-    pub fn inject<M: Module, S: Fields + 'static>(
+    pub fn inject<M: Module + FieldsOf<S>, S: 'static>(
         &mut self,
         state: &State<M>,
         source: &Rc<S>,
@@ -357,7 +359,7 @@ impl Request {
         // SAFETY: the list and the pool are the request's own. The slot dies with the pool, and
         // what it holds is shared: nobody can change it.
         let part = unsafe {
-            headers::append(&mut self.0.headers_in.headers, self.0.pool, source.fields())?
+            headers::append(&mut self.0.headers_in.headers, self.0.pool, M::fields(source))?
         };
         if !part.is_null() {
             state.0.owners.borrow_mut().push(Rc::clone(source) as Rc<dyn Any>);
@@ -435,7 +437,7 @@ impl Request {
         Self::set_suspension(state, None);
     }
 
-    pub(super) fn set_suspension<M: Module>(state: &State<M>, suspension: Option<Rc<Suspension>>) {
+    pub(crate) fn set_suspension<M: Module>(state: &State<M>, suspension: Option<Rc<Suspension>>) {
         if let Some(previous) = state.0.suspension.replace(suspension) {
             previous.cancel();
         }
@@ -481,10 +483,10 @@ mod bits {
     use nginx_sys::{ngx_http_request_t, ngx_uint_t};
 
     extern "C" {
-        pub(super) fn ngx_rust_request_internal(r: *const ngx_http_request_t) -> ngx_uint_t;
-        pub(super) fn ngx_rust_request_filter_finalize(r: *const ngx_http_request_t) -> ngx_uint_t;
-        pub(super) fn ngx_rust_request_chunked(r: *const ngx_http_request_t) -> ngx_uint_t;
-        pub(super) fn ngx_rust_request_set_header_only(
+        pub(crate) fn ngx_rust_request_internal(r: *const ngx_http_request_t) -> ngx_uint_t;
+        pub(crate) fn ngx_rust_request_filter_finalize(r: *const ngx_http_request_t) -> ngx_uint_t;
+        pub(crate) fn ngx_rust_request_chunked(r: *const ngx_http_request_t) -> ngx_uint_t;
+        pub(crate) fn ngx_rust_request_set_header_only(
             r: *mut ngx_http_request_t,
             value: ngx_uint_t,
         );
@@ -506,7 +508,7 @@ unsafe fn filter_finalize(r: *const ngx_http_request_t) -> bool {
     unsafe { bits::ngx_rust_request_filter_finalize(r) != 0 }
 }
 
-pub(super) unsafe fn set_header_only(r: *mut ngx_http_request_t, value: bool) {
+pub(crate) unsafe fn set_header_only(r: *mut ngx_http_request_t, value: bool) {
     // SAFETY: the caller's contract.
     unsafe { bits::ngx_rust_request_set_header_only(r, usize::from(value)) };
 }

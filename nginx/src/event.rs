@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use nginx_sys::{ngx_add_timer, ngx_current_msec, ngx_del_timer, ngx_event_t, ngx_msec_t};
 
-use super::log::Log;
+use crate::log::Log;
 
 /// Milliseconds of nginx's monotonic clock, updated once per turn of the event loop.
 pub fn now() -> Duration {
@@ -24,7 +24,7 @@ pub fn unix_time() -> Duration {
 }
 
 /// Duration as nginx's timers take it; what is beyond a day is a day.
-pub(super) fn msec(duration: Duration) -> ngx_msec_t {
+pub(crate) fn msec(duration: Duration) -> ngx_msec_t {
     const DAY: Duration = Duration::from_secs(86400);
     duration.min(DAY).as_millis() as ngx_msec_t
 }
