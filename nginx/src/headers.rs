@@ -8,12 +8,12 @@ use core::marker::PhantomData;
 use core::ptr;
 
 use nginx_sys::{
-    ngx_list_init, ngx_list_part_t, ngx_list_t, ngx_palloc, ngx_pcalloc, ngx_pnalloc, ngx_pool_t,
-    ngx_str_t, ngx_table_elt_t,
+    ngx_list_init, ngx_list_part_t, ngx_list_t, ngx_palloc, ngx_pcalloc, ngx_pool_t,
+    ngx_table_elt_t,
 };
 
-use crate::conf::str_of;
-use crate::request::Failed;
+use crate::error::Failed;
+use crate::string::{bytes, str_of};
 
 /// The elements of a list.
 #[derive(Debug)]
@@ -76,34 +76,6 @@ impl<'a> Iterator for Headers<'a> {
         self.elements
             .next()
             .map(|header| unsafe { (bytes(&(*header).key), bytes(&(*header).value)) })
-    }
-}
-
-/// # Safety
-///
-/// `s` is empty or points to `len` bytes that live during `'a`.
-pub(crate) unsafe fn bytes<'a>(s: &ngx_str_t) -> &'a [u8] {
-    if s.len == 0 || s.data.is_null() {
-        return &[];
-    }
-    // SAFETY: the caller's contract.
-    unsafe { core::slice::from_raw_parts(s.data, s.len) }
-}
-
-/// Copy of `value` in `pool`.
-///
-/// # Safety
-///
-/// `pool` is valid.
-pub(crate) unsafe fn copy_to(pool: *mut ngx_pool_t, value: &[u8]) -> Result<ngx_str_t, Failed> {
-    // SAFETY: the pool is valid, and gives at least `value.len()` bytes or null.
-    unsafe {
-        let data = ngx_pnalloc(pool, value.len().max(1)).cast::<u8>();
-        if data.is_null() {
-            return Err(Failed);
-        }
-        ptr::copy_nonoverlapping(value.as_ptr(), data, value.len());
-        Ok(ngx_str_t { len: value.len(), data })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Error log.
+//! The error log.
 
 use core::fmt;
 use core::mem::MaybeUninit;
@@ -6,29 +6,37 @@ use core::mem::MaybeUninit;
 use nginx_sys::{ngx_log_t, ngx_uint_t, NGX_LOG_DEBUG_HTTP};
 use ngx::ngx_log_error;
 
-/// Level of a log line, as in the `error_log` directive.
+/// Severity of a log line, as in the `error_log` directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Level {
+    /// The process cannot go on.
     Emerg = nginx_sys::NGX_LOG_EMERG,
+    /// A bug, or damage to the process.
     Alert = nginx_sys::NGX_LOG_ALERT,
+    /// A request or an operation failed.
     Error = nginx_sys::NGX_LOG_ERR,
+    /// A likely mistake that stops nothing.
     Warn = nginx_sys::NGX_LOG_WARN,
+    /// A significant normal event.
     Notice = nginx_sys::NGX_LOG_NOTICE,
+    /// A normal event.
     Info = nginx_sys::NGX_LOG_INFO,
 }
 
-/// A log that lives at least as long as the callback or cycle it was taken from.
+/// A log. It lives at least as long as the callback or cycle it was taken from.
 #[derive(Clone, Copy, Debug)]
 pub struct Log(*mut ngx_log_t);
 
 impl Log {
-    /// The log of the running cycle.
+    /// Returns the log of the running cycle.
     pub fn cycle() -> Self {
         // SAFETY: `ngx_cycle` is set before any module code runs, and always points to a cycle.
         Self(unsafe { (*nginx_sys::ngx_cycle).log })
     }
 
+    /// Wraps `log`.
+    ///
     /// # Safety
     ///
     /// `log` is null or outlives every use of the result.
@@ -40,7 +48,7 @@ impl Log {
         self.0
     }
 
-    /// Writes one line; nginx appends what the log's owner is doing ("client: ..., server: ...").
+    /// Writes one line. nginx appends the context of the log ("client: ..., server: ...").
     pub fn write(self, level: Level, message: fmt::Arguments<'_>) {
         if self.0.is_null() {
             return;
@@ -72,26 +80,5 @@ impl Log {
         let line = ngx::log::write_fmt(&mut buffer, message);
         // SAFETY: takes_debug() has read the log through this pointer.
         unsafe { ngx::log::log_debug(self.0, 0, line) };
-    }
-}
-
-/// Buffers of nginx hold bytes, and log lines must stay one line: escapes what is not printable.
-pub(crate) struct Printable<'a>(pub(crate) &'a [u8]);
-
-impl fmt::Display for Printable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                if c.is_control() {
-                    write!(f, "{}", c.escape_default())?;
-                } else {
-                    write!(f, "{c}")?;
-                }
-            }
-            for byte in chunk.invalid() {
-                write!(f, "\\x{byte:02x}")?;
-            }
-        }
-        Ok(())
     }
 }

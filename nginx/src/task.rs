@@ -13,7 +13,7 @@ use async_task::Runnable;
 use nginx_sys::{ngx_event_t, ngx_post_event, ngx_posted_events};
 
 use crate::log::Log;
-use crate::module::guard;
+use crate::panic::guard;
 
 struct Scheduler {
     queue: RefCell<VecDeque<Runnable>>,

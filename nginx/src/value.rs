@@ -8,8 +8,9 @@ use nginx_sys::{
 };
 
 use crate::conf::{Conf, ConfError};
-use crate::headers::{bytes, copy_to};
-use crate::request::{Failed, Request};
+use crate::error::Failed;
+use crate::request::Request;
+use crate::string::{bytes, copy_to};
 
 /// A value of the configuration that is made anew for each request.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,7 @@
 //! Timers of nginx as futures.
 
 use core::cell::{Cell, RefCell, UnsafeCell};
+use core::fmt;
 use core::future::Future;
 use core::pin::{pin, Pin};
 use core::task::{Context, Poll, Waker};
@@ -40,6 +41,12 @@ pub struct Sleep {
     duration: Duration,
     /// Boxed: nginx links the event into its tree of timers.
     timer: Option<Box<Timer>>,
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sleep").field("duration", &self.duration).finish_non_exhaustive()
+    }
 }
 
 /// Completes after `duration`. The timer does not hold back a worker that shuts down.
