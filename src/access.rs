@@ -25,7 +25,7 @@ use crate::count;
 use crate::credentials;
 use crate::denial::{self, Denial};
 use crate::lookup::{self, Finding, Pending, Progress, Step};
-use crate::nginx::{Failed, Fields, Level, Request, State, Status};
+use crate::nginx::{Failed, FieldsOf, Level, Request, State, Status};
 use crate::Authgear;
 
 /// What a finding is of: the project, and who was to decide.
@@ -306,10 +306,10 @@ fn hand_over(
     request.inject(state, &finding.verdict)
 }
 
-impl Fields for Verdict {
-    fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+impl FieldsOf<Verdict> for Authgear {
+    fn fields(verdict: &Verdict) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         // nginx's proxy modules send no empty headers either.
-        let fields = self.fields().filter(|(_, value)| !value.is_empty());
+        let fields = verdict.fields().filter(|(_, value)| !value.is_empty());
         fields.map(|(name, value)| (name.as_bytes(), value))
     }
 }

@@ -34,7 +34,7 @@ pub fn has_bearer(request: &Request) -> bool {
 pub fn authorization(request: &Request) -> Option<Vec<u8>> {
     let mut values = request.sent::<Authgear>(AUTHORIZATION);
     let first = values.next()?.to_vec();
-    if cfg!(nginx1_23_0) {
+    if nginx::REPEATED_HEADERS_ARE_JOINED {
         return Some(values.fold(first, |all, value| [&all, &b", "[..], value].concat()));
     }
     Some(first)

@@ -2,8 +2,10 @@
 //!
 //! This file is what nginx calls, and when; [`access`] is the story of one request.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+extern crate nginx;
 
 mod access;
 mod address;
@@ -15,8 +17,6 @@ mod credentials;
 mod denial;
 mod keys;
 mod lookup;
-#[allow(unsafe_code)]
-mod nginx;
 mod purge;
 mod shared;
 mod status;
@@ -24,11 +24,13 @@ mod variables;
 mod webhook;
 mod worker;
 
-use nginx::{Conf, ConfError, Failed, ModuleCell, Phase, Renewal, Request, Status, Value};
+use nginx::{
+    Conf, ConfError, ContentHandler, Failed, ModuleCell, Phase, PhaseStatus, Renewal, Request,
+    Value,
+};
 
-/// The module, for nginx's tables of configurations and contexts.
-#[derive(Debug)]
-pub struct Authgear;
+use conf::marker::Authgear;
+use conf::operating::Operation;
 
 nginx::nginx_modules!(
     Authgear,
@@ -58,9 +60,6 @@ nginx::nginx_modules!(
 );
 
 impl nginx::Module for Authgear {
-    type Main = conf::MainConf;
-    type Server = conf::ServerConf;
-    type Location = conf::LocationConf;
     type State = access::RequestState;
 
     fn cell() -> &'static ModuleCell {
@@ -102,7 +101,7 @@ impl nginx::Module for Authgear {
         worker::exit();
     }
 
-    fn phase(phase: Phase, request: &mut Request) -> Status {
+    fn phase(phase: Phase, request: &mut Request) -> PhaseStatus {
         match phase {
             Phase::PostRead => access::post_read(request),
             Phase::ServerRewrite => access::server_rewrite(request),
@@ -110,6 +109,14 @@ impl nginx::Module for Authgear {
             Phase::Access => access::access(request),
             Phase::Precontent => access::precontent(request),
         }
+    }
+
+    fn content(request: &Request) -> Option<ContentHandler> {
+        Some(match request.location::<Self>().operation.as_ref()? {
+            Operation::Status => ContentHandler::of::<status::Status>(),
+            Operation::Purge(_) => ContentHandler::of::<purge::Purge>(),
+            Operation::Webhook(_) => ContentHandler::of::<webhook::Webhook>(),
+        })
     }
 
     fn variable(request: &Request, name: &[u8]) -> Value {

@@ -87,7 +87,7 @@ fn login_pages(cf: &Conf<'_>, server: &ServerOf<'_>) {
 }
 
 /// Where that is said, if who has no session is turned away.
-fn needs_session(location: &LocationConf) -> Option<&crate::nginx::Place> {
+fn needs_session(location: &LocationConf) -> Option<&nginx::Place> {
     location.project.as_ref()?;
     let mut requirements = location.require().iter();
     requirements.find(|requirement| !requirement.conditions.is_empty())?;

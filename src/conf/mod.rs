@@ -4,6 +4,7 @@ pub mod backend;
 pub mod cache;
 pub mod lint;
 pub mod location;
+pub mod marker;
 pub mod operating;
 pub mod policy;
 pub mod project;

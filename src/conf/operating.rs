@@ -139,7 +139,7 @@ impl Directive for Status {
 
     fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
         conf.operate(Operation::Status)?;
-        cf.set_content::<crate::status::Status>()
+        cf.set_content::<crate::Authgear>()
     }
 }
 
@@ -158,7 +158,7 @@ impl Directive for Purge {
         };
         let limit = Limit::read(cf, "authgear_purge")?;
         conf.operate(Operation::Purge(Self { is_self, limit, place: cf.place() }))?;
-        cf.set_content::<crate::purge::Purge>()
+        cf.set_content::<crate::Authgear>()
     }
 }
 
@@ -174,7 +174,7 @@ impl Directive for Webhook {
         let secret = read_secret(cf, path)?;
         let limit = Limit::read(cf, "authgear_webhook")?;
         conf.operate(Operation::Webhook(Box::new(Self { secret, limit })))?;
-        cf.set_content::<crate::webhook::Webhook>()
+        cf.set_content::<crate::Authgear>()
     }
 }
 

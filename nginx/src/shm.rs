@@ -13,13 +13,15 @@ use nginx_sys::{
     ngx_shmtx_unlock, ngx_slab_alloc, ngx_slab_pool_t, NGX_ERROR, NGX_OK,
 };
 
-use super::conf::{Conf, ConfError};
-use super::headers::copy_to;
-use super::log::{Level, Log, Printable};
-use super::module::{guard, Module};
+use crate::conf::{Conf, ConfError};
+use crate::configuration::Configuration;
+use crate::log::{Level, Log};
+use crate::panic::guard;
+use crate::string::{copy_to, Printable};
+use crate::wake;
 
 /// What a zone holds besides its arena.
-pub trait Header: Sync + Sized + 'static {
+pub trait ZoneHeader: Sync + Sized + 'static {
     /// Makes header and arena of a new zone; the text says what is wrong.
     fn init(arena: &mut [u8]) -> Result<Self, String>;
 }
@@ -32,6 +34,7 @@ struct Root<H> {
 }
 
 /// A zone that the configuration declares.
+#[derive(Debug)]
 pub struct SharedZone<H>(NonNull<ngx_shm_zone_t>, PhantomData<H>);
 
 impl<H> Clone for SharedZone<H> {
@@ -44,7 +47,7 @@ impl<H> Copy for SharedZone<H> {}
 
 impl Conf<'_> {
     /// Declares the zone `name` of `size` bytes. It survives a reload that declares it alike.
-    pub fn shared_zone<M: Module, H: Header>(
+    pub fn shared_zone<C: Configuration, H: ZoneHeader>(
         &mut self,
         name: &str,
         size: usize,
@@ -53,19 +56,19 @@ impl Conf<'_> {
         // SAFETY: nginx keeps the name: it is copied into the configuration's pool.
         unsafe {
             let mut name = copy_to((*cf).pool, name.as_bytes()).map_err(|_| ConfError::Logged)?;
-            let tag = ptr::from_ref(M::cell()).cast_mut().cast::<c_void>();
+            let tag = ptr::from_ref(C::index()).cast_mut().cast::<c_void>();
             let zone = ngx_shared_memory_add(cf, &mut name, size, tag);
             let Some(mut zone) = NonNull::new(zone) else { return Err(ConfError::Logged) };
             zone.as_mut().init = Some(init::<H>);
             // Not null, so that the next cycle's init() knows that there was one before.
             zone.as_mut().data = ngx_pcalloc((*cf).pool, 1);
-            super::wake::want();
+            wake::want();
             Ok(SharedZone(zone, PhantomData))
         }
     }
 }
 
-extern "C" fn init<H: Header>(zone: *mut ngx_shm_zone_t, old: *mut c_void) -> ngx_int_t {
+extern "C" fn init<H: ZoneHeader>(zone: *mut ngx_shm_zone_t, old: *mut c_void) -> ngx_int_t {
     // SAFETY: nginx passes a zone whose memory it has mapped and whose slab pool it has set up;
     // no other process uses a new zone yet.
     unsafe {
@@ -96,7 +99,7 @@ extern "C" fn init<H: Header>(zone: *mut ngx_shm_zone_t, old: *mut c_void) -> ng
     NGX_OK as ngx_int_t
 }
 
-impl<H: Header> SharedZone<H> {
+impl<H: ZoneHeader> SharedZone<H> {
     fn root(&self) -> (*mut ngx_slab_pool_t, *const Root<H>) {
         // SAFETY: the zone lives as long as the configuration, and init() set it up before the
         // first worker or request.

@@ -8,16 +8,16 @@ use core::marker::PhantomData;
 use core::ptr;
 
 use nginx_sys::{
-    ngx_list_init, ngx_list_part_t, ngx_list_t, ngx_palloc, ngx_pcalloc, ngx_pnalloc, ngx_pool_t,
-    ngx_str_t, ngx_table_elt_t,
+    ngx_list_init, ngx_list_part_t, ngx_list_t, ngx_palloc, ngx_pcalloc, ngx_pool_t,
+    ngx_table_elt_t,
 };
 
-use super::conf::str_of;
-use super::request::Failed;
+use crate::error::Failed;
+use crate::string::{bytes, str_of};
 
 /// The elements of a list.
 #[derive(Debug)]
-pub(super) struct Elements {
+pub(crate) struct Elements {
     part: *const ngx_list_part_t,
     index: usize,
 }
@@ -27,7 +27,7 @@ impl Elements {
     ///
     /// `list` is zeroed or a valid list of `ngx_table_elt_t` that neither grows nor goes during
     /// the iteration.
-    pub(super) unsafe fn of(list: &ngx_list_t) -> Self {
+    pub(crate) unsafe fn of(list: &ngx_list_t) -> Self {
         Self { part: &raw const list.part, index: 0 }
     }
 }
@@ -62,7 +62,7 @@ impl<'a> Headers<'a> {
     /// # Safety
     ///
     /// `list` is zeroed or a valid list of `ngx_table_elt_t` that does not change during `'a`.
-    pub(super) unsafe fn of(list: &'a ngx_list_t) -> Self {
+    pub(crate) unsafe fn of(list: &'a ngx_list_t) -> Self {
         // SAFETY: the caller's contract.
         Self { elements: unsafe { Elements::of(list) }, _list: PhantomData }
     }
@@ -79,40 +79,12 @@ impl<'a> Iterator for Headers<'a> {
     }
 }
 
-/// # Safety
-///
-/// `s` is empty or points to `len` bytes that live during `'a`.
-pub(super) unsafe fn bytes<'a>(s: &ngx_str_t) -> &'a [u8] {
-    if s.len == 0 || s.data.is_null() {
-        return &[];
-    }
-    // SAFETY: the caller's contract.
-    unsafe { core::slice::from_raw_parts(s.data, s.len) }
-}
-
-/// Copy of `value` in `pool`.
-///
-/// # Safety
-///
-/// `pool` is valid.
-pub(super) unsafe fn copy_to(pool: *mut ngx_pool_t, value: &[u8]) -> Result<ngx_str_t, Failed> {
-    // SAFETY: the pool is valid, and gives at least `value.len()` bytes or null.
-    unsafe {
-        let data = ngx_pnalloc(pool, value.len().max(1)).cast::<u8>();
-        if data.is_null() {
-            return Err(Failed);
-        }
-        ptr::copy_nonoverlapping(value.as_ptr(), data, value.len());
-        Ok(ngx_str_t { len: value.len(), data })
-    }
-}
-
 /// Takes out of `list` every header whose name is `unwanted`, for good.
 ///
 /// # Safety
 ///
 /// `list` is zeroed or a valid list of `ngx_table_elt_t`, with its pool, and nobody else's.
-pub(super) unsafe fn remove(
+pub(crate) unsafe fn remove(
     list: &mut ngx_list_t,
     pool: *mut ngx_pool_t,
     unwanted: fn(&[u8]) -> bool,
@@ -134,7 +106,7 @@ pub(super) unsafe fn remove(
 /// # Safety
 ///
 /// `list` is a valid list of `ngx_table_elt_t`, with its pool.
-pub(super) unsafe fn leave_out(
+pub(crate) unsafe fn leave_out(
     list: &mut ngx_list_t,
     pool: *mut ngx_pool_t,
     unwanted: impl Fn(*mut ngx_table_elt_t) -> bool,
@@ -170,7 +142,7 @@ pub(super) unsafe fn leave_out(
 /// # Safety
 ///
 /// As for [`remove`]; `runs` are non-empty and live in the pool.
-pub(super) unsafe fn relink(
+pub(crate) unsafe fn relink(
     list: &mut ngx_list_t,
     pool: *mut ngx_pool_t,
     runs: &[(*mut ngx_table_elt_t, usize)],
@@ -222,7 +194,7 @@ pub(super) unsafe fn relink(
 ///
 /// `list` is zeroed or a valid list of `ngx_table_elt_t`; `pool` is the request's, and names and
 /// values live as long. Names are lower-case.
-pub(super) unsafe fn append<'a>(
+pub(crate) unsafe fn append<'a>(
     list: &mut ngx_list_t,
     pool: *mut ngx_pool_t,
     fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
@@ -293,7 +265,7 @@ fn hash(name: &[u8]) -> usize {
 /// # Safety
 ///
 /// As for [`append`].
-pub(super) unsafe fn unlink(
+pub(crate) unsafe fn unlink(
     list: &mut ngx_list_t,
     pool: *mut ngx_pool_t,
     part: *mut ngx_list_part_t,

@@ -17,7 +17,7 @@ use nginx_sys::{
     X509_V_OK,
 };
 
-use super::conf::Conf;
+use crate::conf::Conf;
 
 /// TLS 1.3 by nginx's numbering; not in the headers of builds without it.
 const NGX_SSL_TLSV1_3: u32 = 0x0040;
@@ -83,7 +83,7 @@ impl SslContext {
     /// # Safety
     ///
     /// `c` is connected, has a pool, and no TLS yet.
-    pub(super) unsafe fn prepare(
+    pub(crate) unsafe fn prepare(
         &self,
         c: *mut ngx_connection_t,
         name: &str,
@@ -124,7 +124,7 @@ impl SslContext {
     /// # Safety
     ///
     /// The handshake of `c` is complete.
-    pub(super) unsafe fn verdict(&self, c: *mut ngx_connection_t) -> Result<(), String> {
+    pub(crate) unsafe fn verdict(&self, c: *mut ngx_connection_t) -> Result<(), String> {
         if !self.verify {
             return Ok(());
         }

@@ -12,9 +12,12 @@ use nginx_sys::{
 use ngx::core::Pool;
 use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 
-use super::headers::{append, bytes, copy_to, Headers};
-use super::module::guard;
-use super::request::{set_header_only, Failed, Request};
+use crate::error::Failed;
+use crate::headers::{append, Headers};
+use crate::log::Log;
+use crate::panic::guard;
+use crate::request::{set_header_only, Request};
+use crate::string::{bytes, copy_to};
 
 /// How a subrequest ended.
 #[derive(Debug)]
@@ -37,7 +40,7 @@ struct Waiting(Cell<Option<Done>>);
 impl Request {
     /// Asks the location of `uri`, with these headers and no others of the client's. nginx calls
     /// the access phase of this request again after `done`; until then the phase answers
-    /// [`super::Status::Again`]. Names are lower-case.
+    /// [`crate::PhaseStatus::Again`]. Names are lower-case.
     pub fn subrequest(
         &mut self,
         uri: &str,
@@ -191,7 +194,7 @@ extern "C" fn finished(sr: *mut ngx_http_request_t, data: *mut c_void, rc: ngx_i
         }
     };
     // SAFETY: the connection outlives its requests.
-    let log = unsafe { super::log::Log::from_ptr((*request.connection).log) };
+    let log = unsafe { Log::from_ptr((*request.connection).log) };
     guard(log, (), || done(outcome));
     rc
 }

@@ -8,15 +8,17 @@
 //! nginx keeps pointers into the list (`headers_in.authorization`, and the cookies), for variables
 //! and modules that decide by them, a cache among them, what is whose: those stay what they are.
 
+use core::cell::RefCell;
 use core::ptr;
 
 use nginx_sys::{
     ngx_http_headers_in_t, ngx_list_part_t, ngx_list_t, ngx_palloc, ngx_pool_t, ngx_table_elt_t,
 };
 
-use super::headers::{bytes, copy_to, relink, Headers};
-use super::module::Module;
-use super::request::{Failed, Request, State};
+use crate::error::Failed;
+use crate::headers::{relink, Headers};
+use crate::request::Request;
+use crate::string::{bytes, copy_to};
 
 /// What the rest of nginx sees of a field.
 #[derive(Debug)]
@@ -32,8 +34,12 @@ pub enum Shown {
 /// The fields that may be hidden.
 const NAMES: [&[u8]; 2] = [b"authorization", b"cookie"];
 
-/// The request's headers as they were.
-pub(super) struct Hidden {
+/// The hidden fields of a request, if some are hidden.
+#[derive(Default)]
+pub(crate) struct HiddenCell(RefCell<Option<Hidden>>);
+
+/// The request's headers before some were hidden.
+struct Hidden {
     list: ngx_list_t,
     /// The last part of the list that is shown: what was pushed since comes after it.
     last_shown: *mut ngx_list_part_t,
@@ -46,12 +52,12 @@ pub(super) struct Hidden {
 impl Request {
     /// Asks `show` about the request's `Authorization` and `Cookie` fields, by lower-case name and
     /// value, and has upstream modules see them so, until [`Self::restore`].
-    pub fn hide<M: Module>(
+    pub(crate) fn hide_in(
         &mut self,
-        state: &State<M>,
+        hidden: &HiddenCell,
         show: impl Fn(&'static [u8], &[u8]) -> Shown,
     ) -> Result<(), Failed> {
-        let mut slot = state.hidden().borrow_mut();
+        let mut slot = hidden.0.borrow_mut();
         if slot.is_none() {
             // SAFETY: the request's own list, pointers and pool.
             let r = unsafe { &mut *self.as_ptr() };
@@ -74,8 +80,8 @@ impl Request {
     }
 
     /// Takes back what [`Self::hide`] did.
-    pub fn restore<M: Module>(&mut self, state: &State<M>) {
-        let Some(hidden) = state.hidden().take() else { return };
+    pub(crate) fn restore_from(&mut self, hidden: &HiddenCell) {
+        let Some(hidden) = hidden.0.take() else { return };
         // SAFETY: `hidden` is of this request, whose list has been valid since.
         unsafe {
             let r = self.as_ptr();
@@ -85,10 +91,13 @@ impl Request {
 
     /// The values of the request's fields `name`, in lower case, as the client sent them: hidden
     /// or not.
-    pub fn sent<M: Module>(&self, name: &'static [u8]) -> impl Iterator<Item = &[u8]> {
-        let state = self.state::<M>();
-        let hidden = state.as_ref().and_then(|state| {
-            let hidden = state.hidden().borrow();
+    pub(crate) fn sent_with(
+        &self,
+        hidden: Option<&HiddenCell>,
+        name: &'static [u8],
+    ) -> impl Iterator<Item = &[u8]> {
+        let hidden = hidden.and_then(|hidden| {
+            let hidden = hidden.0.borrow();
             // SAFETY: elements live as long as the request.
             let of_name = |h: &*mut ngx_table_elt_t| unsafe { is(*h, name) };
             hidden

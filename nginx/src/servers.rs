@@ -1,6 +1,7 @@
 //! The servers and locations of a configuration that was read: for checks at `nginx -t`.
 
 use core::ffi::CStr;
+use core::fmt;
 use core::marker::PhantomData;
 
 use nginx_sys::{
@@ -9,36 +10,48 @@ use nginx_sys::{
 };
 use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 
-use super::conf::{Conf, Place};
-use super::headers::bytes;
-use super::module::Module;
+use crate::conf::{Conf, SourceLocation};
+use crate::configuration::Configuration;
+use crate::string::{bytes, str_of};
 
 /// A `server {}`.
-pub struct Server<'a, M>(&'a ngx_http_core_srv_conf_t, PhantomData<M>);
+pub struct Server<'a, C>(&'a ngx_http_core_srv_conf_t, PhantomData<C>);
 
 /// A location, or the level of the server itself.
-pub struct Level<'a, M: Module> {
+pub struct ServerLevel<'a, C: Configuration> {
     core: &'a ngx_http_core_loc_conf_t,
     /// The module's own.
-    pub conf: &'a M::Location,
+    pub conf: &'a C::Location,
 }
 
-impl<M: Module> Clone for Level<'_, M> {
+impl<C: Configuration> fmt::Debug for Server<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("place", &self.place()).finish_non_exhaustive()
+    }
+}
+
+impl<C: Configuration> fmt::Debug for ServerLevel<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerLevel").finish_non_exhaustive()
+    }
+}
+
+impl<C: Configuration> Clone for ServerLevel<'_, C> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<M: Module> Copy for Level<'_, M> {}
+impl<C: Configuration> Copy for ServerLevel<'_, C> {}
 
 impl Conf<'_> {
     /// All servers. Called at postconfiguration, when nginx has merged them and sorted their
     /// locations.
-    pub fn servers<M: Module>(&self) -> Vec<Server<'_, M>> {
+    pub fn servers<C: Configuration>(&self) -> Vec<Server<'_, C>> {
         // SAFETY: inside http {}; an array of pointers to servers, which live as long as the
         // configuration.
         unsafe {
-            let core = NgxHttpCoreModule::main_conf(&*self.raw());
+            let core = NgxHttpCoreModule::main_conf(&*self.as_const_ptr());
             let servers = core.map(|core| core.servers.as_slice::<*mut ngx_http_core_srv_conf_t>());
             let servers = servers.unwrap_or_default().iter();
             servers.filter_map(|server| Some(Server(server.as_ref()?, PhantomData))).collect()
@@ -46,21 +59,21 @@ impl Conf<'_> {
     }
 }
 
-impl<'a, M: Module> Server<'a, M> {
+impl<'a, C: Configuration> Server<'a, C> {
     /// The module's configuration of it.
-    pub fn conf(&self) -> &'a M::Server {
-        // SAFETY: nginx made one for each server (module.rs).
-        unsafe { &*(*(*self.0.ctx).srv_conf.add(M::cell().ctx_index())).cast() }
+    pub fn conf(&self) -> &'a C::Server {
+        // SAFETY: nginx made one for each server (entry).
+        unsafe { &*(*(*self.0.ctx).srv_conf.add(C::index().get())).cast() }
     }
 
     /// Where its block begins.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> SourceLocation {
         let file = match self.0.file_name.is_null() {
             true => c"",
             // SAFETY: nginx ends the names of files with a zero.
             false => unsafe { CStr::from_ptr(self.0.file_name.cast()) },
         };
-        Place::new(file.to_bytes(), self.0.line)
+        SourceLocation::new(file.to_bytes(), self.0.line)
     }
 
     /// Whether header names with underscores are valid.
@@ -74,21 +87,21 @@ impl<'a, M: Module> Server<'a, M> {
     }
 
     /// The server's own level.
-    fn root(&self) -> Option<Level<'a, M>> {
-        // SAFETY: each server has its entry of nginx's core and of ours (module.rs).
+    fn root(&self) -> Option<ServerLevel<'a, C>> {
+        // SAFETY: each server has its entry of nginx's core and of ours (entry).
         unsafe {
             let confs = (*self.0.ctx).loc_conf;
             let core = *confs.add(nginx_sys::ngx_http_core_module.ctx_index);
-            Some(Level {
+            Some(ServerLevel {
                 core: core.cast::<ngx_http_core_loc_conf_t>().as_ref()?,
-                conf: (*confs.add(M::cell().ctx_index())).cast::<M::Location>().as_ref()?,
+                conf: (*confs.add(C::index().get())).cast::<C::Location>().as_ref()?,
             })
         }
     }
 
     /// Its own level and all its locations.
-    pub fn levels(&self) -> Vec<Level<'a, M>> {
-        let mut levels: Vec<Level<'a, M>> = self.root().into_iter().collect();
+    pub fn levels(&self) -> Vec<ServerLevel<'a, C>> {
+        let mut levels: Vec<ServerLevel<'a, C>> = self.root().into_iter().collect();
         levels.extend(self.named());
         let mut next = 0;
         while let Some(level) = levels.get(next).copied() {
@@ -98,14 +111,14 @@ impl<'a, M: Module> Server<'a, M> {
         levels
     }
 
-    fn named(&self) -> Vec<Level<'a, M>> {
+    fn named(&self) -> Vec<ServerLevel<'a, C>> {
         // SAFETY: null, or pointers to locations up to a null.
         unsafe { list(self.0.named_locations) }
     }
 
     /// The level that handles `uri`, which begins with `/`, or with `@` for a named location;
     /// nothing if that cannot be told.
-    pub fn find(&self, uri: &[u8]) -> Option<Level<'a, M>> {
+    pub fn find(&self, uri: &[u8]) -> Option<ServerLevel<'a, C>> {
         if uri.starts_with(b"@") {
             // SAFETY: names live as long as the configuration.
             return self
@@ -122,15 +135,15 @@ impl<'a, M: Module> Server<'a, M> {
     }
 }
 
-impl<'a, M: Module> Level<'a, M> {
+impl<'a, C: Configuration> ServerLevel<'a, C> {
     /// # Safety
     ///
     /// `core` is null or a location that lives during `'a`.
     unsafe fn of(core: *const ngx_http_core_loc_conf_t) -> Option<Self> {
-        // SAFETY: the caller's contract; each location has an entry of ours (module.rs).
+        // SAFETY: the caller's contract; each location has an entry of ours (entry).
         unsafe {
             let core = core.as_ref()?;
-            let conf = (*core.loc_conf.add(M::cell().ctx_index())).cast::<M::Location>();
+            let conf = (*core.loc_conf.add(C::index().get())).cast::<C::Location>();
             Some(Self { core, conf: conf.as_ref()? })
         }
     }
@@ -165,7 +178,7 @@ impl<'a, M: Module> Level<'a, M> {
     }
 
     /// What ngx_http_core_find_location() finds.
-    fn find(self, uri: &[u8]) -> Search<'a, M> {
+    fn find(self, uri: &[u8]) -> Search<'a, C> {
         // SAFETY: the tree of this level's locations.
         let (mut best, noregex) = match unsafe { find_static(self.core.static_locations, uri) } {
             Search::Prefix(level) => match level.find(uri) {
@@ -203,7 +216,7 @@ impl<'a, M: Module> Level<'a, M> {
         return unsafe {
             let regex = self.core.regex.as_ref()?.regex;
             let mut captures = [0; 3];
-            let mut uri = super::conf::str_of(uri);
+            let mut uri = str_of(uri);
             Some(nginx_sys::ngx_regex_exec(regex, &mut uri, captures.as_mut_ptr(), 3) >= 0)
         };
         #[cfg(not(ngx_feature = "pcre2"))]
@@ -215,13 +228,13 @@ impl<'a, M: Module> Level<'a, M> {
 }
 
 /// How far a search came.
-enum Search<'a, M: Module> {
+enum Search<'a, C: Configuration> {
     /// No location below this level.
     Nothing,
     /// This one, unless a regular expression matches.
-    Prefix(Level<'a, M>),
+    Prefix(ServerLevel<'a, C>),
     /// This one.
-    End(Level<'a, M>),
+    End(ServerLevel<'a, C>),
     /// That cannot be told, or nginx redirects.
     Unknown,
 }
@@ -231,10 +244,10 @@ enum Search<'a, M: Module> {
 /// # Safety
 ///
 /// `node` is null or the root of a tree of locations that live during `'a`.
-unsafe fn find_static<'a, M: Module>(
+unsafe fn find_static<'a, C: Configuration>(
     mut node: *const ngx_http_location_tree_node_t,
     mut uri: &[u8],
-) -> Search<'a, M> {
+) -> Search<'a, C> {
     let mut found = Search::Nothing;
     // SAFETY: the caller's contract.
     unsafe {
@@ -246,7 +259,7 @@ unsafe fn find_static<'a, M: Module>(
                 core::cmp::Ordering::Less => here.left,
                 core::cmp::Ordering::Greater => here.right,
                 core::cmp::Ordering::Equal if uri.len() > name.len() => {
-                    match Level::of(here.inclusive) {
+                    match ServerLevel::of(here.inclusive) {
                         Some(level) => {
                             found = Search::Prefix(level);
                             uri = rest;
@@ -256,7 +269,7 @@ unsafe fn find_static<'a, M: Module>(
                     }
                 }
                 core::cmp::Ordering::Equal if uri.len() == name.len() => {
-                    return match (Level::of(here.exact), Level::of(here.inclusive)) {
+                    return match (ServerLevel::of(here.exact), ServerLevel::of(here.inclusive)) {
                         (Some(level), _) => Search::End(level),
                         (None, Some(level)) => Search::Prefix(level),
                         (None, None) => Search::Unknown,
@@ -288,15 +301,15 @@ unsafe fn name(node: &ngx_http_location_tree_node_t) -> &[u8] {
 /// # Safety
 ///
 /// As for [`find_static`].
-unsafe fn collect<M: Module>(
+unsafe fn collect<C: Configuration>(
     node: *const ngx_http_location_tree_node_t,
-    levels: &mut Vec<Level<'_, M>>,
+    levels: &mut Vec<ServerLevel<'_, C>>,
 ) {
     // SAFETY: the caller's contract.
     unsafe {
         let Some(node) = node.as_ref() else { return };
-        levels.extend(Level::of(node.exact));
-        levels.extend(Level::of(node.inclusive));
+        levels.extend(ServerLevel::of(node.exact));
+        levels.extend(ServerLevel::of(node.inclusive));
         for below in [node.left, node.right, node.tree] {
             collect(below, levels);
         }
@@ -307,13 +320,15 @@ unsafe fn collect<M: Module>(
 ///
 /// `first` is null, or the first of pointers to locations that live during `'a`, the last of them
 /// null.
-unsafe fn list<'a, M: Module>(first: *mut *mut ngx_http_core_loc_conf_t) -> Vec<Level<'a, M>> {
+unsafe fn list<'a, C: Configuration>(
+    first: *mut *mut ngx_http_core_loc_conf_t,
+) -> Vec<ServerLevel<'a, C>> {
     let mut levels = Vec::new();
     let mut next = first;
     // SAFETY: the caller's contract.
     unsafe {
         while let Some(location) = next.as_ref().filter(|location| !location.is_null()) {
-            levels.extend(Level::of(*location));
+            levels.extend(ServerLevel::of(*location));
             next = next.add(1);
         }
     }

@@ -3,17 +3,17 @@
 use core::ptr;
 
 use nginx_sys::{
-    ngx_alloc_chain_link, ngx_create_temp_buf, ngx_http_core_loc_conf_t,
-    ngx_http_discard_request_body, ngx_http_finalize_request, ngx_http_output_filter,
-    ngx_http_read_client_request_body, ngx_http_request_t, ngx_http_send_header, ngx_int_t,
-    ngx_read_file, off_t, NGX_DONE, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_SPECIAL_RESPONSE,
+    ngx_alloc_chain_link, ngx_create_temp_buf, ngx_http_discard_request_body,
+    ngx_http_finalize_request, ngx_http_output_filter, ngx_http_read_client_request_body,
+    ngx_http_request_t, ngx_http_send_header, ngx_int_t, ngx_read_file, off_t, NGX_DONE,
+    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE, NGX_HTTP_SPECIAL_RESPONSE,
     NGX_OK,
 };
-use ngx::http::{HttpModuleLocationConf as _, NgxHttpCoreModule};
 
-use super::conf::{Conf, ConfError};
-use super::module::guard;
-use super::request::{Failed, Request};
+use crate::error::Failed;
+use crate::panic::guard;
+use crate::request::Request;
+use crate::string::str_of;
 
 /// Answers the requests of a location, once access was granted.
 pub trait Content: 'static {
@@ -44,73 +44,86 @@ pub enum Reply {
     },
 }
 
-impl Conf<'_> {
-    /// Has `C` answer the requests of the location that is being read.
-    pub fn set_content<C: Content>(&mut self) -> Result<(), ConfError> {
-        // SAFETY: in location {}; its configuration of nginx's core is written while it is read.
-        let core = unsafe { NgxHttpCoreModule::location_conf_mut(&*self.as_ptr()) };
-        let core: &mut ngx_http_core_loc_conf_t = core.ok_or(ConfError::Logged)?;
-        core.handler = Some(handle::<C>);
-        Ok(())
+/// The functions of a [`Content`].
+#[derive(Clone, Copy, Debug)]
+pub struct ContentHandler {
+    max_body: usize,
+    begin: fn(&mut Request) -> Result<(), u16>,
+    answer: fn(&mut Request, &[u8]) -> Reply,
+}
+
+impl ContentHandler {
+    /// Returns the functions of `C`.
+    pub const fn of<C: Content>() -> Self {
+        Self { max_body: C::MAX_BODY, begin: C::begin, answer: C::answer }
     }
 }
 
 const ERROR: ngx_int_t = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
-
-extern "C" fn handle<C: Content>(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: nginx passes a valid request.
-    let request = unsafe { Request::from_ptr(r) };
-    match guard(request.log(), Err(ERROR as u16), || C::begin(request)) {
-        Ok(()) => {}
-        Err(status) => return status as ngx_int_t,
-    }
-    // SAFETY: a valid request in its content phase; body_read::<C>() takes over the reference to
-    // it that nginx counts when it reads a body.
-    unsafe {
-        if C::MAX_BODY == 0 {
-            let rc = ngx_http_discard_request_body(r);
-            if rc != NGX_OK as ngx_int_t {
-                return rc;
-            }
-            return respond::<C>(request, &[]);
-        }
-        let length = (*r).headers_in.content_length_n;
-        if usize::try_from(length).is_ok_and(|length| length > C::MAX_BODY) {
-            return TOO_LARGE;
-        }
-        let rc = ngx_http_read_client_request_body(r, Some(body_read::<C>));
-        if rc >= NGX_HTTP_SPECIAL_RESPONSE as ngx_int_t {
-            return rc;
-        }
-        NGX_DONE as ngx_int_t
-    }
-}
-
-const TOO_LARGE: ngx_int_t = nginx_sys::NGX_HTTP_REQUEST_ENTITY_TOO_LARGE as ngx_int_t;
-
-extern "C" fn body_read<C: Content>(r: *mut ngx_http_request_t) {
-    // SAFETY: nginx passes the request whose body it has read.
-    let request = unsafe { Request::from_ptr(r) };
-    let rc = match request.body(C::MAX_BODY) {
-        Ok(Some(body)) => respond::<C>(request, &body),
-        Ok(None) => TOO_LARGE,
-        Err(Failed) => ERROR,
-    };
-    // SAFETY: the request is valid, and not used after.
-    unsafe { ngx_http_finalize_request(r, rc) };
-}
-
-fn respond<C: Content>(request: &mut Request, body: &[u8]) -> ngx_int_t {
-    let log = request.log();
-    match guard(log, Reply::Status(ERROR as u16), || C::answer(request, body)) {
-        Reply::Status(status) => status as ngx_int_t,
-        Reply::Body { content_type, headers, body } => {
-            request.reply(content_type, &headers, &body).unwrap_or(ERROR)
-        }
-    }
-}
+const TOO_LARGE: ngx_int_t = NGX_HTTP_REQUEST_ENTITY_TOO_LARGE as ngx_int_t;
 
 impl Request {
+    /// Answers the request in its content phase. If `handler` reads a body, nginx calls
+    /// `body_read` later, which calls [`Self::finish_content`].
+    pub(crate) fn handle_content(
+        &mut self,
+        handler: &ContentHandler,
+        body_read: unsafe extern "C" fn(*mut ngx_http_request_t),
+    ) -> ngx_int_t {
+        match guard(self.log(), Err(ERROR as u16), || (handler.begin)(self)) {
+            Ok(()) => {}
+            Err(status) => return status as ngx_int_t,
+        }
+        let r = self.as_ptr();
+        // SAFETY: a valid request in its content phase; finish_content() takes over the reference
+        // to it that nginx counts when it reads a body.
+        unsafe {
+            if handler.max_body == 0 {
+                let rc = ngx_http_discard_request_body(r);
+                if rc != NGX_OK as ngx_int_t {
+                    return rc;
+                }
+                return self.respond(handler, &[]);
+            }
+            let length = (*r).headers_in.content_length_n;
+            if usize::try_from(length).is_ok_and(|length| length > handler.max_body) {
+                return TOO_LARGE;
+            }
+            let rc = ngx_http_read_client_request_body(r, Some(body_read));
+            if rc >= NGX_HTTP_SPECIAL_RESPONSE as ngx_int_t {
+                return rc;
+            }
+            NGX_DONE as ngx_int_t
+        }
+    }
+
+    /// Answers the request when its body was read, and finalizes it. Without a handler the answer
+    /// is 500.
+    ///
+    /// # Safety
+    ///
+    /// nginx passed the request to the handler of a body that it has read, and the request is not
+    /// used after.
+    pub(crate) unsafe fn finish_content(&mut self, handler: Option<&ContentHandler>) {
+        let rc = match handler.map(|handler| (handler, self.body(handler.max_body))) {
+            Some((handler, Ok(Some(body)))) => self.respond(handler, &body),
+            Some((_, Ok(None))) => TOO_LARGE,
+            Some((_, Err(Failed))) | None => ERROR,
+        };
+        // SAFETY: the caller's contract.
+        unsafe { ngx_http_finalize_request(self.as_ptr(), rc) };
+    }
+
+    fn respond(&mut self, handler: &ContentHandler, body: &[u8]) -> ngx_int_t {
+        let log = self.log();
+        match guard(log, Reply::Status(ERROR as u16), || (handler.answer)(self, body)) {
+            Reply::Status(status) => status as ngx_int_t,
+            Reply::Body { content_type, headers, body } => {
+                self.reply(content_type, &headers, &body).unwrap_or(ERROR)
+            }
+        }
+    }
+
     /// The body, which nginx has read: in memory, in a file, or in parts of both. None if it is
     /// larger than `most`.
     fn body(&self, most: usize) -> Result<Option<Vec<u8>>, Failed> {
@@ -173,7 +186,7 @@ impl Request {
             let out = &mut (*r).headers_out;
             out.status = nginx_sys::NGX_HTTP_OK as usize;
             out.content_length_n = body.len() as off_t;
-            out.content_type = super::conf::str_of(content_type.as_bytes());
+            out.content_type = str_of(content_type.as_bytes());
             // Shorter than the text: nginx adds no charset then.
             out.content_type_len = media_type.len();
             let rc = ngx_http_send_header(r);

@@ -4,7 +4,7 @@
 //! is off, and a timer that is not cancelable keeps a worker that was told to quit alive until
 //! the request was answered.
 
-use core::cell::{Cell, UnsafeCell};
+use core::cell::{Cell, RefCell, UnsafeCell};
 use core::ptr;
 use core::time::Duration;
 use std::rc::{Rc, Weak};
@@ -17,11 +17,28 @@ use nginx_sys::{
     NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_OK,
 };
 
-use super::event::msec;
-use super::module::Module;
-use super::request::{Failed, Request, State};
+use crate::error::Failed;
+use crate::request::Request;
+use crate::timer::msec;
 
-pub(super) struct Suspension {
+/// The suspension of a request, if it waits.
+#[derive(Default)]
+pub(crate) struct SuspensionCell(RefCell<Option<Rc<Suspension>>>);
+
+impl SuspensionCell {
+    /// Ends the suspension: no event of it fires any more.
+    pub(crate) fn cancel(&self) {
+        self.set(None);
+    }
+
+    fn set(&self, suspension: Option<Rc<Suspension>>) {
+        if let Some(previous) = self.0.replace(suspension) {
+            previous.cancel();
+        }
+    }
+}
+
+struct Suspension {
     event: UnsafeCell<ngx_event_t>,
     /// Null once the request runs again or is gone.
     request: Cell<*mut ngx_http_request_t>,
@@ -29,7 +46,7 @@ pub(super) struct Suspension {
 
 impl Suspension {
     /// Forgets the request; its events do not fire any more.
-    pub(super) fn cancel(&self) {
+    fn cancel(&self) {
         self.request.set(ptr::null_mut());
         self.disarm();
     }
@@ -55,7 +72,7 @@ impl Drop for Suspension {
 }
 
 /// Resumes a suspended request; nothing happens if it runs again or is gone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Resume(Weak<Suspension>);
 
 impl Resume {
@@ -72,12 +89,11 @@ impl Resume {
 }
 
 impl Request {
-    /// Suspends the request for at most `deadline`; the caller then returns
-    /// [`super::Status::Again`] from the access phase, and is called again when resumed or when
-    /// the time is over.
-    pub fn suspend<M: Module>(
+    /// Suspends the request until it is resumed, or until `deadline` has passed. See
+    /// [`Self::suspend`](#method.suspend), which has the cell.
+    pub(crate) fn suspend_in(
         &mut self,
-        state: &State<M>,
+        cell: &SuspensionCell,
         deadline: Duration,
     ) -> Result<Resume, Failed> {
         let r = self.as_ptr();
@@ -104,7 +120,7 @@ impl Request {
             ngx_add_timer(event, msec(deadline));
         }
         let resume = Resume(Rc::downgrade(&suspension));
-        Self::set_suspension(state, Some(suspension));
+        cell.set(Some(suspension));
         Ok(resume)
     }
 }

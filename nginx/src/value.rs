@@ -7,9 +7,10 @@ use nginx_sys::{
     ngx_http_complex_value_t, ngx_int_t, ngx_pcalloc, ngx_str_t, NGX_OK,
 };
 
-use super::conf::{Conf, ConfError};
-use super::headers::{bytes, copy_to};
-use super::request::{Failed, Request};
+use crate::conf::{Conf, ConfError};
+use crate::error::Failed;
+use crate::request::Request;
+use crate::string::{bytes, copy_to};
 
 /// A value of the configuration that is made anew for each request.
 #[derive(Clone, Copy, Debug)]

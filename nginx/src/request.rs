@@ -1,28 +1,18 @@
 //! `ngx_http_request_t`.
 
-use core::any::Any;
-use core::cell::{Cell, RefCell};
-use core::ffi::c_void;
-use core::ops::Deref;
+use core::fmt;
 use core::ptr;
-use std::rc::Rc;
 
 use nginx_sys::{
-    ngx_http_request_t, ngx_int_t, ngx_list_part_t, ngx_list_push, ngx_pool_cleanup_add,
-    ngx_table_elt_t, NGX_AGAIN, NGX_DECLINED, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_OK,
+    ngx_http_request_t, ngx_int_t, ngx_list_push, ngx_table_elt_t, NGX_AGAIN, NGX_DECLINED,
+    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_OK,
 };
-use smallvec::SmallVec;
 
-use super::headers::{self, bytes, copy_to, Elements, Headers};
-use super::hidden::Hidden;
-use super::log::Log;
-use super::module::{Module, ModuleCell};
-use super::suspend::Suspension;
-use super::variable;
-
-/// nginx had no memory, or refused what was asked; it has logged why.
-#[derive(Clone, Copy, Debug)]
-pub struct Failed;
+use crate::configuration::Configuration;
+use crate::error::Failed;
+use crate::headers::{self, Elements, Headers};
+use crate::log::Log;
+use crate::string::{bytes, copy_to, str_of, Printable};
 
 /// Phases in which a module is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +31,7 @@ pub enum Phase {
 
 /// What a phase handler answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum PhaseStatus {
     /// No opinion: on to the next handler.
     Declined,
     /// Access is granted, whatever else `satisfy any` would ask.
@@ -54,8 +44,8 @@ pub enum Status {
     Http(u16),
 }
 
-impl Status {
-    pub(super) fn into_ngx(self) -> ngx_int_t {
+impl PhaseStatus {
+    pub(crate) fn into_ngx(self) -> ngx_int_t {
         match self {
             Self::Declined => NGX_DECLINED as ngx_int_t,
             Self::Allowed => NGX_OK as ngx_int_t,
@@ -70,60 +60,11 @@ impl Status {
 #[repr(transparent)]
 pub struct Request(ngx_http_request_t);
 
-/// What has fields that can become request headers.
-pub trait Fields {
-    /// Lower-case names, and values.
-    fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone;
-}
-
-/// What a module keeps of a client request. It dies with the request's pool.
-pub struct State<M: Module>(Rc<Slot<M>>);
-
-impl<M: Module> Deref for State<M> {
-    type Target = M::State;
-
-    fn deref(&self) -> &M::State {
-        &self.0.user
-    }
-}
-
-struct Slot<M: Module> {
-    user: M::State,
-    /// The part of `headers_in` that holds what was injected, or null.
-    injected: Cell<*mut ngx_list_part_t>,
-    /// What owns the bytes of all that was ever injected: variables may still point there.
-    owners: RefCell<SmallVec<[Rc<dyn Any>; 1]>>,
-    hidden: RefCell<Option<Hidden>>,
-    suspension: RefCell<Option<Rc<Suspension>>>,
-}
-
-impl<M: Module> State<M> {
-    pub(super) fn hidden(&self) -> &RefCell<Option<Hidden>> {
-        &self.0.hidden
-    }
-}
-
-/// Data of the pool cleanup that owns a [`Slot`]; not generic, so that its handler has one
-/// address by which it is found again.
-struct Holder {
-    module: *const ModuleCell,
-    slot: *const c_void,
-    drop: unsafe fn(*const c_void),
-}
-
-extern "C" fn drop_holder(data: *mut c_void) {
-    // SAFETY: `data` is the Holder that state_or_default() wrote, and cleanups run once.
-    let holder = unsafe { data.cast::<Holder>().read() };
-    // SAFETY: `slot` came from Rc::into_raw of the type that `drop` takes.
-    super::module::guard(Log::cycle(), (), || unsafe { (holder.drop)(holder.slot) });
-}
-
-unsafe fn drop_slot<M: Module>(slot: *const c_void) {
-    // SAFETY: see keep().
-    let slot = unsafe { Rc::from_raw(slot.cast::<Slot<M>>()) };
-    // Events that still name the request must not outlive it.
-    if let Some(suspension) = slot.suspension.take() {
-        suspension.cancel();
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("path", &format_args!("{}", Printable(self.path())))
+            .finish_non_exhaustive()
     }
 }
 
@@ -131,12 +72,12 @@ impl Request {
     /// # Safety
     ///
     /// `r` is valid for `'a` and not otherwise borrowed by Rust code.
-    pub(super) unsafe fn from_ptr<'a>(r: *mut ngx_http_request_t) -> &'a mut Self {
+    pub(crate) unsafe fn from_ptr<'a>(r: *mut ngx_http_request_t) -> &'a mut Self {
         // SAFETY: the caller's contract; the layouts are the same.
         unsafe { &mut *r.cast::<Self>() }
     }
 
-    pub(super) fn as_ptr(&self) -> *mut ngx_http_request_t {
+    pub(crate) fn as_ptr(&self) -> *mut ngx_http_request_t {
         ptr::from_ref(&self.0).cast_mut()
     }
 
@@ -158,22 +99,22 @@ impl Request {
     }
 
     /// Configuration of the location that handles this pass.
-    pub fn location<M: Module>(&self) -> &'static M::Location {
-        // SAFETY: nginx made one M::Location for each location (module.rs); configurations
+    pub fn location<C: Configuration>(&self) -> &'static C::Location {
+        // SAFETY: nginx made one C::Location for each location (entry); configurations
         // outlive requests, and are not written after they were read.
-        unsafe { &*(*self.0.loc_conf.add(M::cell().ctx_index())).cast() }
+        unsafe { &*(*self.0.loc_conf.add(C::index().get())).cast() }
     }
 
     /// Configuration of the server.
-    pub fn server<M: Module>(&self) -> &'static M::Server {
+    pub fn server<C: Configuration>(&self) -> &'static C::Server {
         // SAFETY: as above.
-        unsafe { &*(*self.0.srv_conf.add(M::cell().ctx_index())).cast() }
+        unsafe { &*(*self.0.srv_conf.add(C::index().get())).cast() }
     }
 
     /// Configuration of `http {}`.
-    pub fn main_conf<M: Module>(&self) -> &'static M::Main {
+    pub fn main_conf<C: Configuration>(&self) -> &'static C::Main {
         // SAFETY: as above.
-        unsafe { &*(*self.0.main_conf.add(M::cell().ctx_index())).cast() }
+        unsafe { &*(*self.0.main_conf.add(C::index().get())).cast() }
     }
 
     /// The client's address as text, after realip; `unix:` for a local socket.
@@ -188,7 +129,7 @@ impl Request {
         unsafe { Headers::of(&self.0.headers_in.headers) }
     }
 
-    /// Status of the answer.
+    /// PhaseStatus of the answer.
     pub fn status_out(&self) -> u16 {
         self.0.headers_out.status as u16
     }
@@ -234,7 +175,7 @@ impl Request {
             }
             ptr::write_bytes(header, 0, 1);
             (*header).hash = 1;
-            (*header).key = super::conf::str_of(name.as_bytes());
+            (*header).key = str_of(name.as_bytes());
             (*header).value = value;
         }
         Ok(())
@@ -249,7 +190,7 @@ impl Request {
         self.0.err_status = status as usize;
         let out = &mut self.0.headers_out;
         out.status_line = nginx_sys::ngx_str_t::empty();
-        out.content_type = super::conf::str_of(content_type.as_bytes());
+        out.content_type = str_of(content_type.as_bytes());
         out.content_type_len = content_type.len();
         out.charset = nginx_sys::ngx_str_t::empty();
         out.content_length_n = length as _;
@@ -268,7 +209,7 @@ impl Request {
     }
 
     /// Sends the body of [`Self::answer`], after its header.
-    pub(super) fn send_body(&mut self, body: &[u8]) -> Result<ngx_int_t, Failed> {
+    pub(crate) fn send_body(&mut self, body: &[u8]) -> Result<ngx_int_t, Failed> {
         let mut rc = NGX_OK as ngx_int_t;
         // SAFETY: a valid request; the buffer and its chain live in its pool.
         unsafe {
@@ -346,36 +287,6 @@ impl Request {
         unsafe { headers::remove(&mut self.0.headers_in.headers, self.0.pool, unwanted) }
     }
 
-    /// Adds the fields of `source` to the request's headers, until [`Self::withdraw`]. They are
-    /// not copied: the request keeps their source.
-    pub fn inject<M: Module, S: Fields + 'static>(
-        &mut self,
-        state: &State<M>,
-        source: &Rc<S>,
-    ) -> Result<(), Failed> {
-        self.withdraw(state)?;
-        // SAFETY: the list and the pool are the request's own. The slot dies with the pool, and
-        // what it holds is shared: nobody can change it.
-        let part = unsafe {
-            headers::append(&mut self.0.headers_in.headers, self.0.pool, source.fields())?
-        };
-        if !part.is_null() {
-            state.0.owners.borrow_mut().push(Rc::clone(source) as Rc<dyn Any>);
-            state.0.injected.set(part);
-        }
-        Ok(())
-    }
-
-    /// Takes back what [`Self::inject`] added.
-    pub fn withdraw<M: Module>(&mut self, state: &State<M>) -> Result<(), Failed> {
-        let part = state.0.injected.replace(ptr::null_mut());
-        if part.is_null() {
-            return Ok(());
-        }
-        // SAFETY: the list and the pool are the request's own, and `part` came from it.
-        unsafe { headers::unlink(&mut self.0.headers_in.headers, self.0.pool, part) }
-    }
-
     /// Leaves headers whose name is `unwanted` out of a subrequest, and of no other request.
     pub fn leave_out_headers(&mut self, unwanted: fn(&[u8]) -> bool) -> Result<(), Failed> {
         // SAFETY: the list and the pool are the request's own; elements are valid.
@@ -384,107 +295,17 @@ impl Request {
             headers::leave_out(list, self.0.pool, |header| unwanted(bytes(&(*header).key)))
         }
     }
-
-    /// What `M` keeps of this client request, if anything.
-    pub fn state<M: Module>(&self) -> Option<State<M>> {
-        // SAFETY: `main` is valid while any of its subrequests is; its ctx array has an entry
-        // per module; a non-null entry of ours is a slot that keep() made and the pool owns.
-        unsafe {
-            let main = self.0.main;
-            let ctx = (*main).ctx.add(M::cell().ctx_index());
-            if (*ctx).is_null() {
-                *ctx = find_slot::<M>(main)?.cast_mut().cast();
-            }
-            let slot = (*ctx).cast_const().cast::<Slot<M>>();
-            Rc::increment_strong_count(slot);
-            Some(State(Rc::from_raw(slot)))
-        }
-    }
-
-    /// The same, made when there is none.
-    pub fn state_or_default<M: Module>(&mut self) -> Result<State<M>, Failed> {
-        if let Some(state) = self.state::<M>() {
-            return Ok(state);
-        }
-        let slot = Rc::new(Slot::<M> {
-            user: M::State::default(),
-            injected: Cell::new(ptr::null_mut()),
-            owners: RefCell::default(),
-            hidden: RefCell::new(None),
-            suspension: RefCell::new(None),
-        });
-        // SAFETY: the pool of a request outlives the request's callbacks; the cleanup owns one
-        // count of the slot.
-        unsafe {
-            let main = self.0.main;
-            let cleanup = ngx_pool_cleanup_add((*main).pool, size_of::<Holder>());
-            if cleanup.is_null() {
-                return Err(Failed);
-            }
-            let raw = Rc::into_raw(Rc::clone(&slot));
-            let holder = Holder { module: M::cell(), slot: raw.cast(), drop: drop_slot::<M> };
-            (*cleanup).data.cast::<Holder>().write(holder);
-            (*cleanup).handler = Some(drop_holder);
-            *(*main).ctx.add(M::cell().ctx_index()) = raw.cast_mut().cast();
-        }
-        Ok(State(slot))
-    }
-
-    /// Forgets that the request waits: a new pass begins.
-    pub fn cancel_suspension<M: Module>(&mut self, state: &State<M>) {
-        Self::set_suspension(state, None);
-    }
-
-    pub(super) fn set_suspension<M: Module>(state: &State<M>, suspension: Option<Rc<Suspension>>) {
-        if let Some(previous) = state.0.suspension.replace(suspension) {
-            previous.cancel();
-        }
-    }
-
-    /// Makes nginx evaluate the module's variables anew: what it kept of them is from before the
-    /// verdict.
-    pub fn forget_variables(&mut self) {
-        variable::forget(&mut self.0);
-    }
 }
-
-/// The slot of `M` after an internal redirect, or a filter that replaced the answer, cleared the
-/// request's contexts.
-///
-/// # Safety
-///
-/// `main` is a valid request.
-unsafe fn find_slot<M: Module>(main: *mut ngx_http_request_t) -> Option<*const Slot<M>> {
-    // SAFETY: the request and its pool are valid; a cleanup with our handler has a Holder.
-    unsafe {
-        if !internal(main) && !filter_finalize(main) {
-            return None;
-        }
-        let mut cleanup = (*(*main).pool).cleanup;
-        while let Some(c) = cleanup.as_ref() {
-            if c.handler.is_some_and(|handler| ptr::fn_addr_eq(handler, drop_holder as HandlerFn)) {
-                let holder = &*c.data.cast::<Holder>();
-                if ptr::eq(holder.module, M::cell()) {
-                    return Some(holder.slot.cast());
-                }
-            }
-            cleanup = c.next;
-        }
-        None
-    }
-}
-
-type HandlerFn = unsafe extern "C" fn(*mut c_void);
 
 /// See request_bits.c: what bindgen generates for these is wrong with some versions of nginx.
 mod bits {
     use nginx_sys::{ngx_http_request_t, ngx_uint_t};
 
     extern "C" {
-        pub(super) fn ngx_rust_request_internal(r: *const ngx_http_request_t) -> ngx_uint_t;
-        pub(super) fn ngx_rust_request_filter_finalize(r: *const ngx_http_request_t) -> ngx_uint_t;
-        pub(super) fn ngx_rust_request_chunked(r: *const ngx_http_request_t) -> ngx_uint_t;
-        pub(super) fn ngx_rust_request_set_header_only(
+        pub(crate) fn ngx_rust_request_internal(r: *const ngx_http_request_t) -> ngx_uint_t;
+        pub(crate) fn ngx_rust_request_filter_finalize(r: *const ngx_http_request_t) -> ngx_uint_t;
+        pub(crate) fn ngx_rust_request_chunked(r: *const ngx_http_request_t) -> ngx_uint_t;
+        pub(crate) fn ngx_rust_request_set_header_only(
             r: *mut ngx_http_request_t,
             value: ngx_uint_t,
         );
@@ -496,17 +317,17 @@ mod bits {
 /// # Safety
 ///
 /// `r` is a valid request; so for those below.
-unsafe fn internal(r: *const ngx_http_request_t) -> bool {
+pub(crate) unsafe fn internal(r: *const ngx_http_request_t) -> bool {
     // SAFETY: the caller's contract.
     unsafe { bits::ngx_rust_request_internal(r) != 0 }
 }
 
-unsafe fn filter_finalize(r: *const ngx_http_request_t) -> bool {
+pub(crate) unsafe fn filter_finalize(r: *const ngx_http_request_t) -> bool {
     // SAFETY: the caller's contract.
     unsafe { bits::ngx_rust_request_filter_finalize(r) != 0 }
 }
 
-pub(super) unsafe fn set_header_only(r: *mut ngx_http_request_t, value: bool) {
+pub(crate) unsafe fn set_header_only(r: *mut ngx_http_request_t, value: bool) {
     // SAFETY: the caller's contract.
     unsafe { bits::ngx_rust_request_set_header_only(r, usize::from(value)) };
 }

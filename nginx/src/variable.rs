@@ -11,10 +11,16 @@ use nginx_sys::{
 };
 use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 
-use super::conf::{Conf, ConfError};
-use super::headers::{bytes, copy_to};
-use super::module::{guard, main_conf, Module};
-use super::request::Request;
+use crate::conf::{Conf, ConfError};
+use crate::request::Request;
+use crate::string::{bytes, copy_to, str_of};
+
+/// nginx's `ngx_http_get_variable_pt`.
+type Handler = unsafe extern "C" fn(
+    *mut ngx_http_request_t,
+    *mut ngx_http_variable_value_t,
+    usize,
+) -> ngx_int_t;
 
 /// Value of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,12 +55,13 @@ thread_local! {
 
 impl Conf<'_> {
     /// Defines `$name`; with `prefix`, every variable whose name begins so.
-    pub fn add_variable<M: Module>(
+    pub(crate) fn define_variable(
         &mut self,
         name: &'static str,
         prefix: bool,
+        handler: Handler,
     ) -> Result<(), ConfError> {
-        let mut name = super::conf::str_of(name.as_bytes());
+        let mut name = str_of(name.as_bytes());
         let prefix = if prefix { NGX_HTTP_VAR_PREFIX } else { 0 };
         let flags = (NGX_HTTP_VAR_NOCACHEABLE | prefix) as ngx_uint_t;
         // SAFETY: `cf` is inside http {}; nginx copies the name into a variable that lives as
@@ -64,7 +71,7 @@ impl Conf<'_> {
             if variable.is_null() {
                 return Err(ConfError::Logged);
             }
-            (*variable).get_handler = Some(get::<M>);
+            (*variable).get_handler = Some(handler);
             // For a prefix, nginx itself puts the name that was asked for in its place.
             (*variable).data = (&raw const (*variable).name) as usize;
         }
@@ -83,7 +90,11 @@ impl Conf<'_> {
     }
 
     /// Gives nginx's own variable `name` the module's value where the module has one.
-    pub fn override_variable<M: Module>(&mut self, name: &'static CStr) -> Result<(), ConfError> {
+    pub(crate) fn replace_variable(
+        &mut self,
+        name: &'static CStr,
+        handler: Handler,
+    ) -> Result<(), ConfError> {
         // SAFETY: `cf` is inside http {}; nginx's core added its variables, as keys with an
         // ngx_http_variable_t each, before ours is asked (ngx_http_variables_add_core_vars()).
         unsafe {
@@ -96,7 +107,7 @@ impl Conf<'_> {
                 return Err(ConfError::new(format!("no variable {name:?}")));
             };
             WRAPPED.set(variable.get_handler);
-            variable.get_handler = Some(get_overridden::<M>);
+            variable.get_handler = Some(handler);
             // nginx's handler of such a variable takes no data.
             variable.data = (&raw const variable.name) as usize;
         }
@@ -104,44 +115,41 @@ impl Conf<'_> {
     }
 }
 
-extern "C" fn get<M: Module>(
-    r: *mut ngx_http_request_t,
-    value: *mut ngx_http_variable_value_t,
-    data: usize,
-) -> ngx_int_t {
-    // SAFETY: nginx passes a valid request and value; `data` points to the variable's name.
-    unsafe {
-        let request = Request::from_ptr(r);
-        let name = bytes(&*(data as *const ngx_str_t));
-        let found = guard(request.log(), Value::NotFound, || M::variable(request, name));
-        (*value).set_no_cacheable(1);
-        write(r, value, found)
-    }
+/// Returns the name of the variable whose handler nginx passed `data`.
+///
+/// # Safety
+///
+/// `data` is of a variable that [`Conf::define_variable`] or [`Conf::replace_variable`] set up.
+pub(crate) unsafe fn name<'a>(data: usize) -> &'a [u8] {
+    // SAFETY: the caller's contract; `data` points to the name, which lives as long as the
+    // configuration, or as the request for a variable of a prefix.
+    unsafe { bytes(&*(data as *const ngx_str_t)) }
 }
 
-extern "C" fn get_overridden<M: Module>(
+/// Writes the value that nginx's own handler of the replaced variable returns.
+///
+/// # Safety
+///
+/// `r` and `value` are valid.
+pub(crate) unsafe fn write_original(
     r: *mut ngx_http_request_t,
     value: *mut ngx_http_variable_value_t,
-    data: usize,
 ) -> ngx_int_t {
-    // SAFETY: as in get(); the wrapped handler is nginx's own.
+    // SAFETY: the caller's contract.
     unsafe {
-        let request = Request::from_ptr(r);
-        let name = bytes(&*(data as *const ngx_str_t));
-        match guard(request.log(), Value::NotFound, || M::override_variable(request, name)) {
-            Value::NotFound => match WRAPPED.get() {
-                Some(wrapped) => wrapped(r, value, 0),
-                None => write(r, value, Value::NotFound),
-            },
-            found => write(r, value, found),
+        match WRAPPED.get() {
+            Some(wrapped) => wrapped(r, value, 0),
+            None => write(r, value, Value::NotFound),
         }
     }
 }
 
+/// Writes `found` to `value`.
+///
 /// # Safety
 ///
 /// `r` and `value` are valid.
-unsafe fn write(
+pub(crate) unsafe fn write(
     r: *mut ngx_http_request_t,
     value: *mut ngx_http_variable_value_t,
     found: Value,
@@ -154,7 +162,7 @@ unsafe fn write(
                 (*value).set_valid(0);
                 return NGX_OK as ngx_int_t;
             }
-            Value::Static(s) => super::conf::str_of(s.as_bytes()),
+            Value::Static(s) => str_of(s.as_bytes()),
             Value::Bytes(b) => match copy_to((*r).pool, &b) {
                 Ok(data) => data,
                 Err(_) => return NGX_ERROR as ngx_int_t,
@@ -173,20 +181,20 @@ unsafe fn write(
 /// # Safety
 ///
 /// `cycle` is the running cycle.
-pub(super) unsafe fn index_variables<M: Module>(cycle: &ngx_cycle_t) {
+pub(crate) unsafe fn index_variables(
+    cycle: &ngx_cycle_t,
+    renewal: impl Fn(&[u8], bool) -> Renewal,
+) {
     let core: Option<&ngx_http_core_main_conf_t> = NgxHttpCoreModule::main_conf(cycle);
     // SAFETY: an array of ngx_http_variable_t, complete once the configuration was read.
     let used = core.map(|core| unsafe { core.variables.as_slice::<ngx_http_variable_t>() });
     let names = used.unwrap_or_default().iter().enumerate();
-    // SAFETY: names live as long as the configuration.
-    let main = unsafe { main_conf::<M>(cycle) };
-    let Some(main) = main else { return };
     let (mut own, mut others) = (Vec::new(), Vec::new());
     for (index, v) in names {
         // Where no other module defined the variable, nginx points to its name itself.
         let of_prefix = v.data == (&raw const v.name) as usize;
-        // SAFETY: as above.
-        match M::renewal(main, unsafe { bytes(&v.name) }, of_prefix) {
+        // SAFETY: names live as long as the configuration.
+        match renewal(unsafe { bytes(&v.name) }, of_prefix) {
             Renewal::Never => {}
             Renewal::Always => own.push(index),
             // `set` puts a number there, and its variables cannot be made anew; nor need those of
@@ -202,9 +210,16 @@ pub(super) unsafe fn index_variables<M: Module>(cycle: &ngx_cycle_t) {
 /// Linux maps nothing below (vm.mmap_min_addr).
 const LEAST_POINTER: usize = 65536;
 
-/// Has nginx evaluate those variables anew, even where it would use what it kept (as access
-/// logs do).
-pub(super) fn forget(r: &mut ngx_http_request_t) {
+impl Request {
+    /// Has nginx evaluate the variables anew that [`crate::Module::renewal`] names, even where it
+    /// would use the stored value, as access logs do.
+    pub fn forget_variables(&mut self) {
+        // SAFETY: a valid request.
+        forget(unsafe { &mut *self.as_ptr() });
+    }
+}
+
+fn forget(r: &mut ngx_http_request_t) {
     if r.variables.is_null() {
         return;
     }

@@ -11,10 +11,12 @@ use nginx_sys::{
     ngx_int_t, ngx_resolve_name, ngx_resolve_name_done, ngx_resolve_start, ngx_resolver_create,
     ngx_resolver_ctx_t, ngx_resolver_strerror, ngx_resolver_t, ngx_str_t, NGX_OK,
 };
+use ngx::http::{HttpModuleLocationConf as _, NgxHttpCoreModule};
 
-use super::conf::{str_of, Conf, ConfError};
-use super::event::msec;
-use super::stream::socket_addr;
+use crate::address::socket_addr;
+use crate::conf::{Conf, ConfError};
+use crate::string::str_of;
+use crate::timer::msec;
 
 /// A set of name servers: nginx's `resolver` directive, or the like of it.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +38,7 @@ impl Resolver {
     ///
     /// `resolver` is null, or lives as long as the configuration. nginx makes one without
     /// servers where none is configured: that is none.
-    pub(super) unsafe fn from_ptr(resolver: *mut ngx_resolver_t) -> Option<Self> {
+    pub(crate) unsafe fn from_ptr(resolver: *mut ngx_resolver_t) -> Option<Self> {
         let resolver = ptr::NonNull::new(resolver)?;
         // SAFETY: the caller's contract.
         let servers = unsafe { resolver.as_ref() }.connections.nelts;
@@ -90,6 +92,15 @@ impl Resolver {
             }
         })
         .await
+    }
+}
+
+impl Conf<'_> {
+    /// Returns the `resolver` in force at the level that is being merged, if it has servers.
+    pub fn resolver(&mut self) -> Option<Resolver> {
+        // SAFETY: inside http {}; nginx's core merged its own configuration of this level before
+        // this module's.
+        unsafe { Resolver::from_ptr(NgxHttpCoreModule::location_conf(&*self.as_ptr())?.resolver) }
     }
 }
 

@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 use async_task::Runnable;
 use nginx_sys::{ngx_event_t, ngx_post_event, ngx_posted_events};
 
-use super::log::Log;
-use super::module::guard;
+use crate::log::Log;
+use crate::panic::guard;
 
 struct Scheduler {
     queue: RefCell<VecDeque<Runnable>>,
@@ -70,7 +70,7 @@ extern "C" fn run(_event: *mut ngx_event_t) {
 
 /// Before the event loop's first turn, in which nginx waits for I/O before it looks at what was
 /// posted: has it look first.
-pub(super) fn begin() {
+pub(crate) fn begin() {
     SCHEDULER.with(|s| {
         if s.posted.get() {
             let event = s.event.get();
@@ -84,7 +84,7 @@ pub(super) fn begin() {
 }
 
 /// Drops what is queued and takes the event back from nginx; for the exit of a worker.
-pub(super) fn shut_down() {
+pub(crate) fn shut_down() {
     // Dropping a task may wake others; none is dropped while the queue is borrowed.
     loop {
         let batch = SCHEDULER.with(|s| core::mem::take(&mut *s.queue.borrow_mut()));

@@ -10,16 +10,15 @@ use std::path::PathBuf;
 use nginx_sys::{
     ngx_command_t, ngx_conf_full_name, ngx_conf_parse, ngx_conf_t, ngx_http_conf_ctx_t,
     ngx_parse_size, ngx_parse_time, ngx_parse_url, ngx_str_t, ngx_uint_t, ngx_url_t,
-    NGX_CONF_1MORE, NGX_CONF_BLOCK, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2,
-    NGX_HTTP_LMT_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF,
 };
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
-use ngx::http::{HttpModuleLocationConf as _, NgxHttpCoreModule};
 use ngx::ngx_conf_log_error;
 
-use super::dns::Resolver;
-use super::log::{Level, Log, Printable};
-use super::module::{guard, Location, Main, Module};
+use crate::address::socket_addr;
+use crate::configuration::{Configuration, Scope};
+use crate::log::{Level, Log};
+use crate::panic::guard;
+use crate::string::{str_of, Printable};
 
 /// Why a directive is refused.
 #[derive(Debug)]
@@ -29,7 +28,7 @@ pub enum ConfError {
     /// A sentence of its own.
     Message(String),
     /// The same, about a place that was read before.
-    At(Place, String),
+    At(SourceLocation, String),
     /// nginx already logged it.
     Logged,
 }
@@ -43,18 +42,18 @@ impl ConfError {
 
 /// A line of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SourceLocation {
     file: String,
     line: usize,
 }
 
-impl Place {
-    pub(super) fn new(file: &[u8], line: usize) -> Self {
+impl SourceLocation {
+    pub(crate) fn new(file: &[u8], line: usize) -> Self {
         Self { file: Printable(file).to_string(), line }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SourceLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.line)
     }
@@ -86,24 +85,6 @@ pub enum Arguments {
     OneOrMore,
 }
 
-/// Level of configuration that a directive fills.
-pub trait Scope {
-    /// Its configuration.
-    type Conf;
-    #[doc(hidden)]
-    const OFFSET: usize;
-}
-
-impl<M: Module> Scope for Main<M> {
-    type Conf = M::Main;
-    const OFFSET: usize = nginx_sys::NGX_HTTP_MAIN_CONF_OFFSET;
-}
-
-impl<M: Module> Scope for Location<M> {
-    type Conf = M::Location;
-    const OFFSET: usize = nginx_sys::NGX_HTTP_LOC_CONF_OFFSET;
-}
-
 /// A directive.
 pub trait Directive {
     /// Level it fills.
@@ -121,57 +102,6 @@ pub trait Directive {
     fn set(cf: &mut Conf<'_>, conf: &mut <Self::Scope as Scope>::Conf) -> Result<(), ConfError>;
 }
 
-/// The `ngx_command_t` of a [`Directive`].
-pub(crate) trait Command {
-    const COMMAND: ngx_command_t;
-}
-
-impl<D: Directive> Command for D {
-    const COMMAND: ngx_command_t = ngx_command_t {
-        name: ngx_str_t { len: D::NAME.count_bytes(), data: D::NAME.as_ptr().cast_mut().cast() },
-        type_: (match D::CONTEXT {
-            Context::Http => NGX_HTTP_MAIN_CONF,
-            Context::HttpServerLocation => {
-                NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF
-            }
-            Context::Location => NGX_HTTP_LOC_CONF,
-            Context::Everywhere => {
-                NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LMT_CONF
-            }
-        } | match D::ARGUMENTS {
-            Arguments::None => NGX_CONF_NOARGS,
-            Arguments::One => NGX_CONF_TAKE1,
-            Arguments::OneOrTwo => NGX_CONF_TAKE1 | NGX_CONF_TAKE2,
-            Arguments::OneOrMore => NGX_CONF_1MORE,
-        } | if D::BLOCK { NGX_CONF_BLOCK } else { 0 }) as ngx_uint_t,
-        set: Some(set::<D>),
-        conf: D::Scope::OFFSET,
-        offset: 0,
-        post: core::ptr::null_mut(),
-    };
-}
-
-extern "C" fn set<D: Directive>(
-    cf: *mut ngx_conf_t,
-    _command: *mut ngx_command_t,
-    conf: *mut c_void,
-) -> *mut c_char {
-    // SAFETY: nginx passes a valid `cf`, and for `conf` what the module created for the level
-    // that the command's offset names.
-    let (mut cf, conf) =
-        unsafe { (Conf::from_ptr(cf), &mut *conf.cast::<<D::Scope as Scope>::Conf>()) };
-    guard(cf.log(), NGX_CONF_ERROR, || match D::set(&mut cf, conf) {
-        Err(ConfError::Duplicate) => c"is duplicate".as_ptr().cast_mut(),
-        result => {
-            if cf.report(result) {
-                NGX_CONF_OK
-            } else {
-                NGX_CONF_ERROR
-            }
-        }
-    })
-}
-
 /// Why a host has no addresses yet.
 #[derive(Debug)]
 pub struct AddressError(pub String);
@@ -179,25 +109,22 @@ pub struct AddressError(pub String);
 /// `ngx_conf_t`: what is being read.
 ///
 /// A raw pointer, because nginx hands the same one to the callbacks of a nested block.
+#[derive(Debug)]
 pub struct Conf<'a>(*mut ngx_conf_t, PhantomData<&'a mut ngx_conf_t>);
 
 impl Conf<'_> {
     /// # Safety
     ///
     /// `cf` is what nginx passed to the running callback.
-    pub(super) unsafe fn from_ptr<'a>(cf: *mut ngx_conf_t) -> Conf<'a> {
+    pub(crate) unsafe fn from_ptr<'a>(cf: *mut ngx_conf_t) -> Conf<'a> {
         Conf(cf, PhantomData)
     }
 
-    pub(super) fn as_const_ptr(&self) -> *const ngx_conf_t {
+    pub(crate) fn as_const_ptr(&self) -> *const ngx_conf_t {
         self.0
     }
 
-    pub(super) fn as_ptr(&mut self) -> *mut ngx_conf_t {
-        self.0
-    }
-
-    pub(super) fn raw(&self) -> *const ngx_conf_t {
+    pub(crate) fn as_ptr(&mut self) -> *mut ngx_conf_t {
         self.0
     }
 
@@ -215,21 +142,21 @@ impl Conf<'_> {
     }
 
     /// The module's configuration of `http {}`, from below.
-    pub fn main<M: Module>(&mut self) -> &mut M::Main {
+    pub fn main<C: Configuration>(&mut self) -> &mut C::Main {
         // SAFETY: inside http {}, whose entry of ours create() made, and which is another object
         // than those that directives of lower levels fill.
         unsafe {
             let ctx = &*(*self.0).ctx.cast::<ngx_http_conf_ctx_t>();
-            &mut *(*ctx.main_conf.add(M::cell().ctx_index())).cast::<M::Main>()
+            &mut *(*ctx.main_conf.add(C::index().get())).cast::<C::Main>()
         }
     }
 
     /// The line being read.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> SourceLocation {
         // SAFETY: `conf_file` is null or points to the open file.
         match unsafe { (*self.0).conf_file.as_ref() } {
-            Some(file) => Place::new(file.file.name.as_bytes(), file.line),
-            None => Place::new(b"command line", 0),
+            Some(file) => SourceLocation::new(file.file.name.as_bytes(), file.line),
+            None => SourceLocation::new(b"command line", 0),
         }
     }
 
@@ -240,12 +167,12 @@ impl Conf<'_> {
     }
 
     /// A warning about a place that was read before.
-    pub fn warn_at(&self, place: &Place, message: fmt::Arguments<'_>) {
+    pub fn warn_at(&self, place: &SourceLocation, message: fmt::Arguments<'_>) {
         self.log().write(Level::Warn, format_args!("{message} in {place}"));
     }
 
     /// Logs the error of `result` at level emerg; true when there is none.
-    pub(super) fn report(&mut self, result: Result<(), ConfError>) -> bool {
+    pub(crate) fn report(&mut self, result: Result<(), ConfError>) -> bool {
         let cf = self.0;
         let Err(error) = result else { return true };
         match error {
@@ -354,21 +281,9 @@ impl Conf<'_> {
             Ok((0..u.naddrs)
                 .filter_map(|i| {
                     let addr = &*u.addrs.add(i);
-                    super::stream::socket_addr(addr.sockaddr, addr.socklen)
+                    socket_addr(addr.sockaddr, addr.socklen)
                 })
                 .collect())
         }
     }
-
-    /// The `resolver` in force at the level that is being merged, when it has servers.
-    pub fn resolver(&mut self) -> Option<Resolver> {
-        // SAFETY: inside http {}; nginx's core merged its own configuration of this level before
-        // ours.
-        unsafe { Resolver::from_ptr(NgxHttpCoreModule::location_conf(&*self.0)?.resolver) }
-    }
-}
-
-/// Borrows `bytes` for the duration of one call into nginx.
-pub(super) fn str_of(bytes: &[u8]) -> ngx_str_t {
-    ngx_str_t { len: bytes.len(), data: bytes.as_ptr().cast_mut() }
 }

@@ -15,13 +15,14 @@ use nginx_sys::{
     ngx_close_connection, ngx_connection_log_error_e_NGX_ERROR_ERR, ngx_connection_t,
     ngx_create_pool, ngx_destroy_pool, ngx_event_connect_peer, ngx_event_get_peer, ngx_event_t,
     ngx_handle_read_event, ngx_handle_write_event, ngx_int_t, ngx_log_t, ngx_peer_connection_t,
-    ngx_pool_t, ngx_ssl_handshake, ngx_ssl_shutdown, ngx_uint_t, sockaddr, socklen_t, NGX_AGAIN,
+    ngx_pool_t, ngx_ssl_handshake, ngx_ssl_shutdown, ngx_uint_t, socklen_t, NGX_AGAIN,
     NGX_DECLINED, NGX_ERROR, NGX_LOG_ALERT, NGX_LOG_DEBUG, NGX_LOG_INFO, NGX_OK,
 };
-use socket2::{SockAddr, SockAddrStorage};
+use socket2::SockAddr;
 
-use super::log::{Log, Printable};
-use super::ssl::SslContext;
+use crate::log::Log;
+use crate::ssl::SslContext;
+use crate::string::{str_of, Printable};
 
 /// Why a connection could not be made, or broke.
 #[derive(Debug)]
@@ -33,10 +34,11 @@ pub enum StreamError {
 }
 
 /// A connection; hyper reads and writes it.
+#[derive(Debug)]
 pub struct Stream(Rc<Inner>);
 
 /// The handle of a [`Stream`] that stays with who lent it to hyper.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct StreamControl(Rc<Inner>);
 
 struct Inner {
@@ -60,30 +62,10 @@ thread_local! {
 }
 
 /// Closes all connections, for the exit of a worker: nginx reports what is left open.
-pub(super) fn shut_down() {
+pub(crate) fn shut_down() {
     for inner in OPEN.take().values().filter_map(Weak::upgrade) {
         inner.close();
     }
-}
-
-/// `address` as Rust knows it.
-///
-/// # Safety
-///
-/// `address` points to `len` bytes.
-pub(super) unsafe fn socket_addr(address: *const sockaddr, len: socklen_t) -> Option<SocketAddr> {
-    let mut storage = SockAddrStorage::zeroed();
-    let len = (len as usize).min(size_of::<SockAddrStorage>());
-    // SAFETY: the storage is larger than any address of the families nginx resolves to.
-    let address = unsafe {
-        ptr::copy_nonoverlapping(
-            address.cast::<u8>(),
-            ptr::from_mut(&mut storage).cast::<u8>(),
-            len,
-        );
-        SockAddr::new(storage, len as _)
-    };
-    address.as_socket()
 }
 
 impl Stream {
@@ -127,7 +109,7 @@ impl Stream {
 
             let sockaddr = SockAddr::from(address);
             let text = address.to_string();
-            let mut name = super::conf::str_of(text.as_bytes());
+            let mut name = str_of(text.as_bytes());
             let mut pc: ngx_peer_connection_t = core::mem::zeroed();
             pc.get = Some(ngx_event_get_peer);
             pc.log = log;
@@ -394,9 +376,10 @@ impl hyper::rt::Write for Stream {
     }
 }
 
-impl fmt::Debug for StreamControl {
+impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamControl").field("open", &!self.0.connection.get().is_null()).finish()
+        let open = !self.connection.get().is_null();
+        f.debug_struct("Inner").field("open", &open).finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Timers of nginx as futures.
 
 use core::cell::{Cell, RefCell, UnsafeCell};
+use core::fmt;
 use core::future::Future;
 use core::pin::{pin, Pin};
 use core::task::{Context, Poll, Waker};
@@ -8,7 +9,7 @@ use core::time::Duration;
 
 use nginx_sys::{ngx_add_timer, ngx_current_msec, ngx_del_timer, ngx_event_t, ngx_msec_t};
 
-use super::log::Log;
+use crate::log::Log;
 
 /// Milliseconds of nginx's monotonic clock, updated once per turn of the event loop.
 pub fn now() -> Duration {
@@ -24,7 +25,7 @@ pub fn unix_time() -> Duration {
 }
 
 /// Duration as nginx's timers take it; what is beyond a day is a day.
-pub(super) fn msec(duration: Duration) -> ngx_msec_t {
+pub(crate) fn msec(duration: Duration) -> ngx_msec_t {
     const DAY: Duration = Duration::from_secs(86400);
     duration.min(DAY).as_millis() as ngx_msec_t
 }
@@ -40,6 +41,12 @@ pub struct Sleep {
     duration: Duration,
     /// Boxed: nginx links the event into its tree of timers.
     timer: Option<Box<Timer>>,
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sleep").field("duration", &self.duration).finish_non_exhaustive()
+    }
 }
 
 /// Completes after `duration`. The timer does not hold back a worker that shuts down.

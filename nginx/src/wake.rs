@@ -12,8 +12,8 @@ use nginx_sys::{
     ngx_get_connection, ngx_handle_read_event, ngx_int_t, EFD_CLOEXEC, EFD_NONBLOCK, NGX_OK,
 };
 
-use super::log::{Level, Log};
-use super::module::{guard, Module};
+use crate::log::{Level, Log};
+use crate::panic::guard;
 
 /// Workers that can be woken, of each of two configurations.
 const WORKERS: usize = 64;
@@ -28,16 +28,19 @@ thread_local! {
     static WANTED: Cell<bool> = const { Cell::new(false) };
     /// Which of the two the configuration uses that was read last.
     static TURN: Cell<usize> = const { Cell::new(0) };
-    static OWN_SLOT: Cell<Option<u16>> = const { Cell::new(None) };
+    /// The slot of this worker.
+    static WAKE_SLOT: Cell<Option<u16>> = const { Cell::new(None) };
+    /// Called for a wake-up of this worker.
+    static WOKEN: Cell<Option<fn()>> = const { Cell::new(None) };
 }
 
 /// The configuration being read has something to wake workers for.
-pub(super) fn want() {
+pub(crate) fn want() {
     WANTED.set(true);
 }
 
 /// Before workers are forked: makes what `workers` need.
-pub(super) fn prepare(workers: usize, log: Log) {
+pub(crate) fn prepare(workers: usize, log: Log) {
     TURN.set(1 - TURN.get());
     if !WANTED.get() {
         return;
@@ -61,7 +64,7 @@ pub(super) fn prepare(workers: usize, log: Log) {
 /// # Safety
 ///
 /// `cycle` is the running cycle.
-pub(super) unsafe fn listen<M: Module>(cycle: &ngx_cycle_t) {
+pub(crate) unsafe fn listen(cycle: &ngx_cycle_t, woken: fn()) {
     // SAFETY: a plain variable of a single-threaded process.
     let worker = unsafe { nginx_sys::ngx_worker };
     let turn = TURN.get();
@@ -75,18 +78,19 @@ pub(super) unsafe fn listen<M: Module>(cycle: &ngx_cycle_t) {
         }
         // As nginx's own channel: not to be closed, nor reported as left open, on exit.
         (*(*c).read).set_channel(1);
-        (*(*c).read).handler = Some(woken::<M>);
+        (*(*c).read).handler = Some(read_wake_up);
         (*(*c).read).log = cycle.log;
         if ngx_handle_read_event((*c).read, 0) != NGX_OK as ngx_int_t {
             return;
         }
     }
-    OWN_SLOT.set(Some((worker * 2 + turn) as u16));
+    WOKEN.set(Some(woken));
+    WAKE_SLOT.set(Some((worker * 2 + turn) as u16));
 }
 
 /// The slot under which this worker can be woken.
-pub fn own_slot() -> Option<u16> {
-    OWN_SLOT.get()
+pub fn wake_slot() -> Option<u16> {
+    WAKE_SLOT.get()
 }
 
 /// Wakes the workers in `slots`.
@@ -105,7 +109,7 @@ fn bits(slots: Slots) -> impl Iterator<Item = bool> {
     slots.into_iter().flat_map(|word| (0..64).map(move |bit| word >> bit & 1 == 1))
 }
 
-extern "C" fn woken<M: Module>(event: *mut ngx_event_t) {
+extern "C" fn read_wake_up(event: *mut ngx_event_t) {
     // SAFETY: `data` of a connection's event is the connection; reading resets the counter.
     unsafe {
         let c = (*event).data.cast::<ngx_connection_t>();
@@ -115,5 +119,7 @@ extern "C" fn woken<M: Module>(event: *mut ngx_event_t) {
         (*event).set_ready(0);
         ngx_handle_read_event(event, 0);
     }
-    guard(Log::cycle(), (), M::woken);
+    if let Some(woken) = WOKEN.get() {
+        guard(Log::cycle(), (), woken);
+    }
 }

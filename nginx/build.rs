@@ -20,16 +20,11 @@ fn main() {
     }
 
     // See the file for why. nginx-sys tells where the headers are (DEP_NGINX_INCLUDE).
-    println!("cargo::rerun-if-changed=src/nginx/request_bits.c");
+    println!("cargo::rerun-if-changed=src/request_bits.c");
     println!("cargo::rerun-if-env-changed=DEP_NGINX_INCLUDE");
     let include = std::env::var_os("DEP_NGINX_INCLUDE").unwrap_or_default();
     cc::Build::new()
-        .file("src/nginx/request_bits.c")
+        .file("src/request_bits.c")
         .includes(std::env::split_paths(&include))
         .compile("request_bits");
-
-    if cfg!(target_os = "macos") {
-        println!("cargo::rustc-link-arg=-undefined");
-        println!("cargo::rustc-link-arg=dynamic_lookup");
-    }
 }

@@ -1,0 +1,178 @@
+//! Callbacks while nginx reads a configuration.
+
+use core::ffi::{c_char, c_void, CStr};
+use core::ptr;
+
+use nginx_sys::{
+    ngx_command_t, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_int_t, ngx_str_t,
+    ngx_uint_t, NGX_CONF_1MORE, NGX_CONF_BLOCK, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2,
+    NGX_ERROR, NGX_HTTP_LMT_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_OK,
+};
+use ngx::core::{Pool, NGX_CONF_ERROR, NGX_CONF_OK};
+use ngx::http::{HttpModuleLocationConf as _, HttpModuleMainConf as _, NgxHttpCoreModule};
+
+use super::request;
+use crate::conf::{Arguments, Conf, ConfError, Context, Directive};
+use crate::configuration::Scope;
+use crate::log::Log;
+use crate::module::Module;
+use crate::panic::guard;
+
+const OK: ngx_int_t = NGX_OK as ngx_int_t;
+const ERROR: ngx_int_t = NGX_ERROR as ngx_int_t;
+
+/// Makes the configuration of `http {}`: the first callback of each cycle.
+pub(super) extern "C" fn create_main<M: Module>(cf: *mut ngx_conf_t) -> *mut c_void {
+    M::index().set(M::cell().ctx_index());
+    create::<M::Main>(cf)
+}
+
+/// Makes a configuration in the pool of the cycle.
+pub(super) extern "C" fn create<T: Default>(cf: *mut ngx_conf_t) -> *mut c_void {
+    // SAFETY: nginx passes a valid `cf` with a pool.
+    let (log, pool) = unsafe { (Log::from_ptr((*cf).log), Pool::from_ngx_pool((*cf).pool)) };
+    guard(log, ptr::null_mut(), || pool.allocate(T::default()).cast())
+}
+
+pub(super) extern "C" fn preconfiguration<M: Module>(cf: *mut ngx_conf_t) -> ngx_int_t {
+    // SAFETY: nginx passes a valid `cf`.
+    let mut cf = unsafe { Conf::from_ptr(cf) };
+    guard(cf.log(), ERROR, || {
+        let result = M::preconfiguration(&mut cf);
+        if cf.report(result) {
+            OK
+        } else {
+            ERROR
+        }
+    })
+}
+
+pub(super) extern "C" fn merge_location<M: Module>(
+    cf: *mut ngx_conf_t,
+    parent: *mut c_void,
+    location: *mut c_void,
+) -> *mut c_char {
+    let index = M::index().get();
+    // SAFETY: nginx passes a valid `cf` whose `ctx` holds the configurations of this http {} and
+    // of the server being merged (ngx_http_merge_servers()), and for parent and location what
+    // `create::<M::Location>` returned; the four are distinct objects.
+    let (mut cf, main, server, parent, location) = unsafe {
+        let ctx = &*(*cf).ctx.cast::<ngx_http_conf_ctx_t>();
+        (
+            Conf::from_ptr(cf),
+            &mut *(*ctx.main_conf.add(index)).cast::<M::Main>(),
+            &mut *(*ctx.srv_conf.add(index)).cast::<M::Server>(),
+            &*parent.cast::<M::Location>(),
+            &mut *location.cast::<M::Location>(),
+        )
+    };
+    guard(cf.log(), NGX_CONF_ERROR, || {
+        let result = M::merge_location(&mut cf, main, server, parent, location);
+        if cf.report(result) {
+            NGX_CONF_OK
+        } else {
+            NGX_CONF_ERROR
+        }
+    })
+}
+
+pub(super) extern "C" fn postconfiguration<M: Module>(cf: *mut ngx_conf_t) -> ngx_int_t {
+    // SAFETY: nginx passes a valid `cf` inside http {}, whose entry of this module
+    // create_main_conf made.
+    let (mut conf, main) = unsafe {
+        let ctx = &*(*cf).ctx.cast::<ngx_http_conf_ctx_t>();
+        (Conf::from_ptr(cf), &mut *(*ctx.main_conf.add(M::index().get())).cast::<M::Main>())
+    };
+    let done = guard(conf.log(), false, || {
+        let result = M::postconfiguration(&mut conf, main);
+        conf.report(result)
+    });
+    if !done {
+        return ERROR;
+    }
+    // SAFETY: as above.
+    let core = unsafe { NgxHttpCoreModule::main_conf_mut(&*cf) };
+    match core.map(request::install_phases::<M>) {
+        Some(Ok(())) => OK,
+        _ => ERROR,
+    }
+}
+
+/// The `ngx_command_t` of a [`Directive`].
+pub trait Command {
+    /// The entry of nginx's table.
+    const COMMAND: ngx_command_t;
+}
+
+impl<D: Directive> Command for D {
+    const COMMAND: ngx_command_t = ngx_command_t {
+        name: ngx_str_t { len: D::NAME.count_bytes(), data: D::NAME.as_ptr().cast_mut().cast() },
+        type_: (match D::CONTEXT {
+            Context::Http => NGX_HTTP_MAIN_CONF,
+            Context::HttpServerLocation => {
+                NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF
+            }
+            Context::Location => NGX_HTTP_LOC_CONF,
+            Context::Everywhere => {
+                NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LMT_CONF
+            }
+        } | match D::ARGUMENTS {
+            Arguments::None => NGX_CONF_NOARGS,
+            Arguments::One => NGX_CONF_TAKE1,
+            Arguments::OneOrTwo => NGX_CONF_TAKE1 | NGX_CONF_TAKE2,
+            Arguments::OneOrMore => NGX_CONF_1MORE,
+        } | if D::BLOCK { NGX_CONF_BLOCK } else { 0 }) as ngx_uint_t,
+        set: Some(set::<D>),
+        conf: D::Scope::OFFSET,
+        offset: 0,
+        post: ptr::null_mut(),
+    };
+}
+
+extern "C" fn set<D: Directive>(
+    cf: *mut ngx_conf_t,
+    _command: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx passes a valid `cf`, and for `conf` what the module created for the level
+    // that the command's offset names.
+    let (mut cf, conf) =
+        unsafe { (Conf::from_ptr(cf), &mut *conf.cast::<<D::Scope as Scope>::Conf>()) };
+    guard(cf.log(), NGX_CONF_ERROR, || match D::set(&mut cf, conf) {
+        Err(ConfError::Duplicate) => c"is duplicate".as_ptr().cast_mut(),
+        result => {
+            if cf.report(result) {
+                NGX_CONF_OK
+            } else {
+                NGX_CONF_ERROR
+            }
+        }
+    })
+}
+
+impl Conf<'_> {
+    /// Defines `$name`, with the value of [`Module::variable`]. With `prefix`, defines every
+    /// variable whose name begins so.
+    pub fn add_variable<M: Module>(
+        &mut self,
+        name: &'static str,
+        prefix: bool,
+    ) -> Result<(), ConfError> {
+        self.define_variable(name, prefix, request::variable::<M>)
+    }
+
+    /// Gives nginx's own variable `name` the value of [`Module::override_variable`], if that has
+    /// one for the request.
+    pub fn override_variable<M: Module>(&mut self, name: &'static CStr) -> Result<(), ConfError> {
+        self.replace_variable(name, request::overridden_variable::<M>)
+    }
+
+    /// Has [`Module::content`] answer the requests of the `location {}` being read.
+    pub fn set_content<M: Module>(&mut self) -> Result<(), ConfError> {
+        // SAFETY: in location {}; its configuration of nginx's core is written while it is read.
+        let core = unsafe { NgxHttpCoreModule::location_conf_mut(&*self.as_ptr()) };
+        let core: &mut ngx_http_core_loc_conf_t = core.ok_or(ConfError::Logged)?;
+        core.handler = Some(request::content::<M>);
+        Ok(())
+    }
+}

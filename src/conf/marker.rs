@@ -1,0 +1,19 @@
+//! The marker type by which crate `nginx` knows this module.
+
+use super::{LocationConf, MainConf, ServerConf};
+use crate::nginx::{Configuration, ModuleIndex};
+
+/// The Authgear module. It has this configuration at each level.
+#[derive(Debug)]
+pub struct Authgear;
+
+impl Configuration for Authgear {
+    type Main = MainConf;
+    type Server = ServerConf;
+    type Location = LocationConf;
+
+    fn index() -> &'static ModuleIndex {
+        static INDEX: ModuleIndex = ModuleIndex::new();
+        &INDEX
+    }
+}
