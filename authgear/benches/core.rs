@@ -2,10 +2,10 @@
 
 use authgear::credentials::{CookieNames, Credentials};
 use authgear::identity::Identity;
-use authgear::kept;
-use authgear::key::{Key, KeySecret};
 use authgear::policy::Condition;
-use authgear::purges::PurgeEpoch;
+use authgear::shared::cache_key::{Key, KeySecret};
+use authgear::shared::purges::PurgeEpoch;
+use authgear::shared::record;
 use authgear::token::{self, Algorithm, KeySet, Profile};
 use authgear::verdict::Verdict;
 use aws_lc_rs::rand::SystemRandom;
@@ -102,14 +102,14 @@ mod verdict {
     #[divan::bench]
     fn encode(bencher: Bencher<'_, '_>) {
         let verdict = Verdict::Valid(identity());
-        bencher.bench_local(|| kept::encode(PurgeEpoch::default(), None, black_box(&verdict)));
+        bencher.bench_local(|| record::encode(PurgeEpoch::default(), None, black_box(&verdict)));
     }
 
     #[divan::bench]
     fn decode(bencher: Bencher<'_, '_>) {
-        let bytes = kept::encode(PurgeEpoch::default(), None, &Verdict::Valid(identity()))
+        let bytes = record::encode(PurgeEpoch::default(), None, &Verdict::Valid(identity()))
             .expect("it can be kept");
-        bencher.bench_local(|| kept::decode(black_box(&bytes)));
+        bencher.bench_local(|| record::decode(black_box(&bytes)));
     }
 }
 
