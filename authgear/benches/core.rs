@@ -1,11 +1,11 @@
-//! What the core costs: `cargo bench -p authgear`, or one of them with a part of its name.
+//! Benchmarks of the core: `cargo bench -p authgear`, with part of a name to run only some.
 
 use authgear::credentials::{CookieNames, Credentials};
 use authgear::identity::Identity;
-use authgear::kept;
-use authgear::key::{Key, KeySecret};
 use authgear::policy::Condition;
-use authgear::purges::Number;
+use authgear::shared::cache_key::{Key, KeySecret};
+use authgear::shared::purges::PurgeEpoch;
+use authgear::shared::record;
 use authgear::token::{self, Algorithm, KeySet, Profile};
 use authgear::verdict::Verdict;
 use aws_lc_rs::rand::SystemRandom;
@@ -19,7 +19,7 @@ use serde_json::{json, Value};
 const ORIGIN: &str = "https://myapp.authgear.cloud";
 const NOW: u64 = 1_800_000_000;
 
-/// As Authgear makes them, and a JWT with its usual claims.
+/// Typical values from Authgear, and a JWT with the usual claims.
 const OPAQUE: &str = "Bearer aB3dE5gH7jK9mN1pQ3sT5vW7xY9zA1bC";
 const COOKIES: &str = "theme=dark; _ga=GA1.2.1234567890.1700000000; \
     session=5e0f2b7c-0a2c-4a38-9d0a-2f1b3c4d5e6f.aB3dE5gH7jK9mN1pQ3sT5vW7xY9zA1bC; lang=en";
@@ -102,14 +102,14 @@ mod verdict {
     #[divan::bench]
     fn encode(bencher: Bencher<'_, '_>) {
         let verdict = Verdict::Valid(identity());
-        bencher.bench_local(|| kept::encode(Number::default(), None, black_box(&verdict)));
+        bencher.bench_local(|| record::encode(PurgeEpoch::default(), None, black_box(&verdict)));
     }
 
     #[divan::bench]
     fn decode(bencher: Bencher<'_, '_>) {
-        let bytes = kept::encode(Number::default(), None, &Verdict::Valid(identity()))
+        let bytes = record::encode(PurgeEpoch::default(), None, &Verdict::Valid(identity()))
             .expect("it can be kept");
-        bencher.bench_local(|| kept::decode(black_box(&bytes)));
+        bencher.bench_local(|| record::decode(black_box(&bytes)));
     }
 }
 
@@ -137,7 +137,7 @@ mod jwt {
         });
     }
 
-    /// What no verification can do without.
+    /// Lower bound of any verification: the signature check.
     #[divan::bench]
     fn signature_alone(bencher: Bencher<'_, '_>) {
         let signer = Signer::new();
@@ -178,7 +178,7 @@ impl Signer {
     }
 
     fn jwks(&self) -> Value {
-        // RSAPublicKey (RFC 8017): the modulus is behind two headers and a zero.
+        // RSAPublicKey (RFC 8017): the modulus follows two headers and a zero byte.
         let modulus = &self.0.public_key().as_ref()[9..][..256];
         json!({"keys": [{
             "kty": "RSA",

@@ -1,4 +1,4 @@
-//! HTTP of the client's side: the kind of answer that a client expects, and redirects.
+//! HTTP between client and nginx: content negotiation and redirects.
 
 pub mod negotiation;
 pub mod redirect;

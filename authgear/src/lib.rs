@@ -1,12 +1,28 @@
-//! What Authgear's resolver is asked and how its answers are read.
+//! Authentication against Authgear, independent of nginx.
 //!
-//! This crate is the logic of the nginx module without nginx: it does no I/O, knows no clock and
-//! holds no state. It reads the credentials of a request, makes the request to the resolver, and
-//! turns the answer into a [`Verdict`](verdict::Verdict). Facts about Authgear are those of
-//! [authgear-server] at commit `fa7a7d551d`; file names in the documentation are its.
+//! This crate is the pure logic of the nginx module: no I/O, no clock, no global state. It reads the
+//! credentials of a request, builds the request to Authgear's resolver, and turns the answer into a
+//! [`Verdict`](verdict::Verdict). Statements about Authgear refer to [authgear-server] at commit
+//! `fa7a7d551d`; file names in the documentation are relative to it.
 //!
-//! Whatever comes from outside is untrusted: every size has a cap, nothing panics, and what is
-//! not understood never makes a session.
+//! All input is untrusted: every size has a cap, nothing panics, and malformed input never gives a
+//! session.
+//!
+//! # Rooms
+//!
+//! Each module imports only from modules below it in this list:
+//!
+//! - [`metrics`]: counters in shared memory, and reports.
+//! - [`shared`]: cached verdicts, purges and revocations in shared memory.
+//! - [`resolver`]: requests to Authgear's servers, and the meaning of the resolver's answer.
+//! - [`credentials`]: bearer tokens and cookies of a request.
+//! - [`token`]: verification of access tokens.
+//! - [`policy`]: the conditions of a location.
+//! - [`verdict`]: the result of a look-up, and the reasons.
+//! - [`identity`]: the `x-authgear-*` fields of a session.
+//! - [`http`], [`operations`]: content negotiation and redirects; webhooks and purge forms.
+//!
+//! # Example
 //!
 //! ```
 //! use authgear::{
@@ -22,7 +38,7 @@
 //! let request = resolver::request(&endpoint, url.path(), &credentials, &ClientInfo::default())?;
 //! assert_eq!(request.headers()["cookie"], "session=id");
 //!
-//! // ... and when the answer is there:
+//! // After the answer has arrived:
 //! let mut headers = http::HeaderMap::new();
 //! headers.insert("x-authgear-session-valid", "true".parse()?);
 //! headers.insert("x-authgear-user-id", "alice".parse()?);

@@ -1,10 +1,9 @@
-//! Headers of the resolver: a session only of `true` and a user, and nothing that a backend could
-//! read as two headers.
+//! Headers of the resolver's answer: a session needs `true` and a user, and no field splits into two
+//! headers.
 #![no_main]
 
-use authgear::kept;
-use authgear::purges::Number;
 use authgear::resolver;
+use authgear::shared::{purges::PurgeEpoch, record};
 use authgear::verdict::Verdict;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use libfuzzer_sys::fuzz_target;
@@ -32,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(name.starts_with("x-authgear-") && name != "x-authgear-body-signature");
         assert!(!value.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t'));
     }
-    if let Some(bytes) = kept::encode(Number::default(), None, &verdict) {
-        assert_eq!(kept::decode(&bytes).map(|(.., again)| again), Some(verdict));
+    if let Some(bytes) = record::encode(PurgeEpoch::default(), None, &verdict) {
+        assert_eq!(record::decode(&bytes).map(|(.., again)| again), Some(verdict));
     }
 });

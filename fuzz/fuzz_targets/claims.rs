@@ -1,4 +1,4 @@
-//! Claims that are signed, of who may be careless: what goes into headers is fit for them.
+//! Signed claims of a careless issuer: identity fields are always valid in headers.
 #![no_main]
 
 use std::sync::OnceLock;

@@ -1,14 +1,14 @@
-//! Headers that tell what kind of client is denied access.
+//! Request headers: the kind of client, and recognition of identity headers.
 #![no_main]
 
-use authgear::denial::Client;
+use authgear::http::negotiation::ClientHeaders;
 use authgear::identity::is_identity_header;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let parts: Vec<_> = data.split(|&byte| byte == b'\n').collect();
     let part = |n: usize| parts.get(n).copied();
-    let client = Client {
+    let client = ClientHeaders {
         is_get: data.len() % 2 == 0,
         is_post: data.len() % 2 == 1,
         accept: part(0),
@@ -20,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(!(client.is_grpc() && client.is_navigation()));
     client.prefers_json();
     for part in &parts {
-        // However a server folds names, what it takes for one of ours is.
+        // Every name that a folding server reads as an identity header must be recognised.
         let folded: Vec<u8> = part
             .iter()
             .map(|b| if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' })

@@ -1,12 +1,11 @@
-//! Headers of a client: nothing but credentials is sent, and equal keys mean equal bytes sent.
+//! Headers of a client: only credentials are sent, and equal keys mean equal bytes sent.
 #![no_main]
 
 use authgear::credentials::{CookieNames, Credentials, MAX_AUTHORIZATION, MAX_COOKIE, MAX_COOKIES};
-use authgear::endpoint::Endpoint;
-use authgear::resolver;
+use authgear::resolver::{self, endpoint::Endpoint};
 use libfuzzer_sys::fuzz_target;
 
-/// Lines: the `Authorization` if it begins with `=`, then `Cookie` fields.
+/// Reads lines: `Authorization` if the first begins with `=`, then `Cookie` fields.
 fn read<'a>(text: &'a [u8], names: &CookieNames) -> Credentials<'a> {
     let mut lines = text.split(|&byte| byte == b'\n').peekable();
     let authorization = lines.next_if(|line| line.starts_with(b"=")).map(|line| &line[1..]);
@@ -14,7 +13,7 @@ fn read<'a>(text: &'a [u8], names: &CookieNames) -> Credentials<'a> {
 }
 
 fuzz_target!(|data: &[u8]| {
-    // Two requests, and the prefix of the cookies of both.
+    // The input has a cookie prefix and two requests.
     let mut parts = data.splitn(3, |&byte| byte == 0);
     let [prefix, first, second] = [(); 3].map(|()| parts.next().unwrap_or_default());
     let Ok(names) = CookieNames::new(prefix) else { return };
@@ -47,7 +46,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(canonical(&first) == canonical(&second), same);
 
     let endpoint = Endpoint::parse("https://a.test").unwrap();
-    let client = resolver::Client {
+    let client = resolver::ClientInfo {
         address: Some(data),
         user_agent: Some(data),
         trace: (Some(data), Some(data)),

@@ -1,4 +1,4 @@
-//! Key sets: what is read comes back from what is passed on of it.
+//! Key sets: a parsed set round-trips through the form that processes share.
 #![no_main]
 
 use authgear::token::{Algorithm, KeySet, MAX_KEYS};

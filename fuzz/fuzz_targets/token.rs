@@ -1,4 +1,4 @@
-//! Tokens of a client who has no key: none counts.
+//! Tokens of a client without the key: none is accepted.
 #![no_main]
 
 use std::sync::OnceLock;
@@ -34,7 +34,7 @@ fuzz_target!(|data: &[u8]| {
         }
     };
     judge(data);
-    // The same three parts, encoded as they have to be.
+    // The same three parts with correct encoding.
     let parts: Vec<_> =
         data.splitn(3, |&byte| byte == 0).map(|part| URL_SAFE_NO_PAD.encode(part)).collect();
     judge(parts.join(".").as_bytes());

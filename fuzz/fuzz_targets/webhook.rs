@@ -1,10 +1,10 @@
-//! Events and orders: whatever is sent, a user is named by as many bytes as one may have, and
-//! nothing is done that was not asked for.
+//! Webhook events and purge forms: user ids keep their cap, and no action is taken that the input
+//! does not name.
 #![no_main]
 
 use authgear::metrics::Format;
-use authgear::purge_request::{is_cross_site, is_form, Target};
-use authgear::webhook::{Event, Secret, MAX_USER_ID};
+use authgear::operations::purge_request::{is_cross_site, is_form, PurgeForm};
+use authgear::operations::webhook::{Event, Secret, MAX_USER_ID};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -20,12 +20,12 @@ fuzz_target!(|data: &[u8]| {
         assert!(!secret.verify(data, data));
     }
     let (query, form) = data.split_at(data.len() / 2);
-    match Target::read(query, form) {
-        Ok(Target::User(id)) => assert!((1..=MAX_USER_ID).contains(&id.len())),
-        Ok(Target::All) => assert!(data.windows(4).any(|part| part == b"all=")),
+    match PurgeForm::read(query, form) {
+        Ok(PurgeForm::User(id)) => assert!((1..=MAX_USER_ID).contains(&id.len())),
+        Ok(PurgeForm::All) => assert!(data.windows(4).any(|part| part == b"all=")),
         Err(_) => {}
     }
-    // Only of pages of its own is a browser believed that does not say where it comes from.
+    // Without Fetch Metadata, only an `Origin` equal to `Host` is the same site.
     if !is_cross_site(None, Some(query), Some(form)) {
         let authority = query.to_ascii_lowercase();
         assert!(authority.starts_with(b"http"));

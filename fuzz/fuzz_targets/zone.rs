@@ -1,4 +1,4 @@
-//! Shared memory that a fault has damaged: it is found out, and the zone works again.
+//! Damaged shared memory: the damage is detected, and the zone works again.
 #![no_main]
 
 use std::sync::atomic::AtomicU32;
@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
         now += 1;
         let at = usize::from(u16::from_be_bytes([high, low]));
         if op % 8 == 7 {
-            // The header of the map stands first, and its magic is checked by open().
+            // The map's header comes first, and `open()` checks its magic number.
             let index = 16 + at % (MIN_SIZE - 16);
             memory.0[index] ^= op;
             continue;

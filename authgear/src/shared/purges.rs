@@ -6,7 +6,7 @@
 //! arrives.
 //!
 //! What workers keep for themselves is checked by one comparison: see
-//! [`generation`](Purges::generation).
+//! [`generation`](PurgeLog::generation).
 //!
 //! There is room for a bounded number of marks. Beyond it a purge is one of everything, which
 //! makes room for as many again.
@@ -19,7 +19,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::shared::cache_key::{Key, KeySecret};
-use crate::shared::subject::Subject;
+use crate::shared::subject::PurgeTarget;
 
 /// Places for marks.
 const PLACES: usize = 8192;
@@ -27,11 +27,14 @@ const PLACES: usize = 8192;
 /// Most marks: places must remain free for searches to end early.
 pub const MARKS: usize = PLACES / 4 * 3;
 
+// Until src is renamed.
+pub use {EntryScope as Held, PurgeEpoch as Number, PurgeLog as Purges};
+
 /// The number of a look-up, or of a purge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Number(u64);
+pub struct PurgeEpoch(u64);
 
-impl Number {
+impl PurgeEpoch {
     /// As bytes, for where a verdict is kept.
     pub const fn to_bytes(self) -> [u8; 8] {
         self.0.to_le_bytes()
@@ -46,7 +49,7 @@ impl Number {
 
 /// What a verdict is subject to.
 #[derive(Clone, Copy, Debug)]
-pub struct Held<'a> {
+pub struct EntryScope<'a> {
     /// The key of the credentials.
     pub key: &'a Key,
     /// The scope of the project.
@@ -62,7 +65,7 @@ struct Mark {
 }
 
 /// The marks.
-pub struct Purges {
+pub struct PurgeLog {
     /// Number of the last purge.
     last: AtomicU64,
     generation: AtomicU64,
@@ -73,7 +76,7 @@ pub struct Purges {
     marks: [Mark; PLACES],
 }
 
-impl Purges {
+impl PurgeLog {
     /// None yet. Fingerprints are made with the secret.
     pub const fn new(secret: KeySecret) -> Self {
         Self {
@@ -87,8 +90,8 @@ impl Purges {
     }
 
     /// The number of a look-up that begins now, before anybody is asked.
-    pub fn now(&self) -> Number {
-        Number(self.last.load(Ordering::SeqCst))
+    pub fn now(&self) -> PurgeEpoch {
+        PurgeEpoch(self.last.load(Ordering::SeqCst))
     }
 
     /// Changes with every purge. What was found to count under one generation counts as long as
@@ -99,7 +102,7 @@ impl Purges {
 
     /// Purges these, under the lock. If they are too many for the room that is left, everything
     /// is purged: false then.
-    pub fn purge(&self, subjects: &[Subject<'_>]) -> bool {
+    pub fn purge(&self, subjects: &[PurgeTarget<'_>]) -> bool {
         // Who begins from here on asks after whatever was the reason of the purge.
         let number = self.last.fetch_add(1, Ordering::SeqCst) + 1;
         let marked = subjects.iter().all(|subject| self.mark(subject, number));
@@ -127,7 +130,7 @@ impl Purges {
         self.used.store(0, Ordering::SeqCst);
     }
 
-    fn mark(&self, subject: &Subject<'_>, number: u64) -> bool {
+    fn mark(&self, subject: &PurgeTarget<'_>, number: u64) -> bool {
         let whose = subject.fingerprint(&self.secret);
         for mark in self.path(whose) {
             match mark.whose.load(Ordering::SeqCst) {
@@ -157,8 +160,8 @@ impl Purges {
     }
 
     /// Whether a verdict was purged since the look-up of this number began.
-    pub fn is_purged(&self, since: Number, held: &Held<'_>) -> bool {
-        let purged = |subject: Subject<'_>| {
+    pub fn is_purged(&self, since: PurgeEpoch, held: &EntryScope<'_>) -> bool {
+        let purged = |subject: PurgeTarget<'_>| {
             let whose = subject.fingerprint(&self.secret);
             for mark in self.path(whose) {
                 match mark.whose.load(Ordering::SeqCst) {
@@ -172,19 +175,19 @@ impl Purges {
         if self.last.load(Ordering::SeqCst) == since.0 {
             return false;
         }
-        purged(Subject::Holder(held.key))
-            || purged(Subject::Project(held.project))
+        purged(PurgeTarget::Holder(held.key))
+            || purged(PurgeTarget::Project(held.project))
             || held.user.is_some_and(|user| {
-                purged(Subject::User(user)) || purged(Subject::UserOf(held.project, user))
+                purged(PurgeTarget::User(user)) || purged(PurgeTarget::UserOf(held.project, user))
             })
             // After the marks: they may just have made room.
             || self.all.load(Ordering::SeqCst) > since.0
     }
 }
 
-impl fmt::Debug for Purges {
+impl fmt::Debug for PurgeLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Purges").field("last", &self.last).finish_non_exhaustive()
+        f.debug_struct("PurgeLog").field("last", &self.last).finish_non_exhaustive()
     }
 }
 
@@ -197,26 +200,26 @@ mod tests {
     use std::sync::Mutex;
     use std::thread;
 
-    fn purges() -> Box<Purges> {
-        Box::new(Purges::new(KeySecret::from_bytes([9; 16])))
+    fn purges() -> Box<PurgeLog> {
+        Box::new(PurgeLog::new(KeySecret::from_bytes([9; 16])))
     }
 
     const KEY: Key = Key::from_bytes([1; 16]);
 
-    fn held<'a>(project: &'a [u8], user: &'a [u8]) -> Held<'a> {
-        Held { key: &KEY, project, user: Some(user) }
+    fn held<'a>(project: &'a [u8], user: &'a [u8]) -> EntryScope<'a> {
+        EntryScope { key: &KEY, project, user: Some(user) }
     }
 
     #[test]
     fn a_purge_is_of_whom_it_says() {
         let other = Key::from_bytes([2; 16]);
-        let rows: [(Subject<'_>, [bool; 5]); 6] = [
-            (Subject::User(b"alice"), [true, true, false, false, false]),
-            (Subject::UserOf(b"p", b"alice"), [true, false, false, false, false]),
-            (Subject::Project(b"p"), [true, false, true, true, false]),
-            (Subject::Holder(&KEY), [true, true, true, true, true]),
-            (Subject::Holder(&other), [false; 5]),
-            (Subject::User(b"nobody"), [false; 5]),
+        let rows: [(PurgeTarget<'_>, [bool; 5]); 6] = [
+            (PurgeTarget::User(b"alice"), [true, true, false, false, false]),
+            (PurgeTarget::UserOf(b"p", b"alice"), [true, false, false, false, false]),
+            (PurgeTarget::Project(b"p"), [true, false, true, true, false]),
+            (PurgeTarget::Holder(&KEY), [true, true, true, true, true]),
+            (PurgeTarget::Holder(&other), [false; 5]),
+            (PurgeTarget::User(b"nobody"), [false; 5]),
         ];
         for (subject, expected) in rows {
             let purges = purges();
@@ -226,8 +229,8 @@ mod tests {
                 held(b"p", b"alice"),
                 held(b"q", b"alice"),
                 held(b"p", b"bob"),
-                Held { key: &KEY, project: b"p", user: None },
-                Held { key: &KEY, project: b"q", user: None },
+                EntryScope { key: &KEY, project: b"p", user: None },
+                EntryScope { key: &KEY, project: b"q", user: None },
             ];
             let purged = verdicts.map(|verdict| purges.is_purged(before, &verdict));
             assert_eq!(purged, expected, "{subject:?}");
@@ -253,28 +256,28 @@ mod tests {
         let ids: Vec<String> = (0..MARKS).map(|n| n.to_string()).collect();
         let before = purges.now();
         for id in &ids {
-            assert!(purges.purge(&[Subject::User(id.as_bytes())]));
+            assert!(purges.purge(&[PurgeTarget::User(id.as_bytes())]));
         }
         // One that has a mark needs no new one.
-        assert!(purges.purge(&[Subject::User(b"7")]));
+        assert!(purges.purge(&[PurgeTarget::User(b"7")]));
         let middle = purges.now();
         assert!(!purges.is_purged(before, &held(b"p", b"alice")));
         assert!(purges.is_purged(before, &held(b"p", b"0")));
         assert!(!purges.is_purged(middle, &held(b"p", b"0")));
-        assert!(!purges.purge(&[Subject::User(b"one more")]));
+        assert!(!purges.purge(&[PurgeTarget::User(b"one more")]));
         for id in ["alice", "0", "7", "one more"] {
             assert!(purges.is_purged(middle, &held(b"p", id.as_bytes())), "{id}");
             assert!(!purges.is_purged(purges.now(), &held(b"p", id.as_bytes())), "{id}");
         }
-        assert!(purges.purge(&[Subject::User(b"alice")]), "there is room again");
+        assert!(purges.purge(&[PurgeTarget::User(b"alice")]), "there is room again");
     }
 
     #[test]
     fn numbers_are_bytes() {
-        let number = Number(0x0102_0304_0506_0708);
+        let number = PurgeEpoch(0x0102_0304_0506_0708);
         let kept = [&number.to_bytes()[..], b"rest"].concat();
-        assert_eq!(Number::split(&kept), Some((number, &b"rest"[..])));
-        assert_eq!(Number::split(&kept[..7]), None);
+        assert_eq!(PurgeEpoch::split(&kept), Some((number, &b"rest"[..])));
+        assert_eq!(PurgeEpoch::split(&kept[..7]), None);
     }
 
     proptest! {
@@ -285,13 +288,13 @@ mod tests {
         ) {
             let purges = purges();
             let mut numbers = vec![purges.now()];
-            let mut marks: HashMap<(Option<u8>, Option<u8>), Number> = HashMap::new();
+            let mut marks: HashMap<(Option<u8>, Option<u8>), PurgeEpoch> = HashMap::new();
             for (kind, user, project) in steps {
                 let (u, p) = ([user], [project]);
                 let mark = match kind {
-                    0 => { purges.purge(&[Subject::User(&u)]); (None, Some(user)) }
-                    1 => { purges.purge(&[Subject::UserOf(&p, &u)]); (Some(project), Some(user)) }
-                    2 => { purges.purge(&[Subject::Project(&p)]); (Some(project), None) }
+                    0 => { purges.purge(&[PurgeTarget::User(&u)]); (None, Some(user)) }
+                    1 => { purges.purge(&[PurgeTarget::UserOf(&p, &u)]); (Some(project), Some(user)) }
+                    2 => { purges.purge(&[PurgeTarget::Project(&p)]); (Some(project), None) }
                     3 => { purges.purge_all(); (None, None) }
                     _ => { numbers.push(purges.now()); continue }
                 };
@@ -303,7 +306,7 @@ mod tests {
                         let subject_to =
                             [(None, None), (Some(project), None), (None, Some(user)), (Some(project), Some(user))];
                         let expected = subject_to.iter().any(|s| marks.get(s).is_some_and(|m| *m > since));
-                        let held = Held { key: &KEY, project: &[project], user: Some(&[user]) };
+                        let held = EntryScope { key: &KEY, project: &[project], user: Some(&[user]) };
                         prop_assert_eq!(purges.is_purged(since, &held), expected);
                     }
                 }
@@ -325,7 +328,7 @@ mod tests {
                 while !over.load(Ordering::SeqCst) {
                     n += 1;
                     let _locked = lock.lock();
-                    purges.purge(&[Subject::User(&n.to_le_bytes())]);
+                    purges.purge(&[PurgeTarget::User(&n.to_le_bytes())]);
                 }
             });
             for n in 0..20_000_u64 {
@@ -333,7 +336,7 @@ mod tests {
                 let before = purges.now();
                 {
                     let _locked = lock.lock();
-                    purges.purge(&[Subject::User(&user)]);
+                    purges.purge(&[PurgeTarget::User(&user)]);
                 }
                 assert!(purges.is_purged(before, &held(b"p", &user)));
             }

@@ -1,6 +1,6 @@
 //! Record of a cached verdict in shared memory: the verdict, its purge epoch and its key.
 
-use crate::shared::purges::Number;
+use crate::shared::purges::PurgeEpoch;
 use crate::token::Fingerprint;
 use crate::verdict::Verdict;
 
@@ -11,7 +11,7 @@ const TOKEN: u8 = 1;
 /// Encodes a record. `since` is the purge epoch at the start of the look-up; `key` is the key that
 /// verified the token, `None` for a verdict of the resolver. Returns `None` for a verdict that is
 /// valid for one request only; see [`Verdict::encode`].
-pub fn encode(since: Number, key: Option<Fingerprint>, verdict: &Verdict) -> Option<Vec<u8>> {
+pub fn encode(since: PurgeEpoch, key: Option<Fingerprint>, verdict: &Verdict) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(64);
     bytes.extend_from_slice(&since.to_bytes());
     match key {
@@ -25,8 +25,8 @@ pub fn encode(since: Number, key: Option<Fingerprint>, verdict: &Verdict) -> Opt
 }
 
 /// Inverse of [`encode`]. The bytes are not trusted.
-pub fn decode(bytes: &[u8]) -> Option<(Number, Option<Fingerprint>, Verdict)> {
-    let (since, bytes) = Number::split(bytes)?;
+pub fn decode(bytes: &[u8]) -> Option<(PurgeEpoch, Option<Fingerprint>, Verdict)> {
+    let (since, bytes) = PurgeEpoch::split(bytes)?;
     let (key, verdict) = match bytes.split_first()? {
         (&RESOLVER, verdict) => (None, verdict),
         (&TOKEN, rest) => {
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn records_round_trip_and_truncated_ones_are_rejected() {
         let key = Fingerprint::from_bytes(*b"01234567");
-        let (since, _) = Number::split(b"abcdefgh").unwrap();
+        let (since, _) = PurgeEpoch::split(b"abcdefgh").unwrap();
         for key in [None, Some(key)] {
             for verdict in [Verdict::Invalid, Verdict::None(NoSession::Resolver)] {
                 let bytes = encode(since, key, &verdict).unwrap();

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::shared::cache_key::KeySecret;
-use crate::shared::subject::Subject;
+use crate::shared::subject::PurgeTarget;
 
 /// Most users.
 pub const MAX_USERS: usize = 4096;
@@ -80,7 +80,7 @@ impl Revocations {
 
     /// From `now` until `until`, under the lock, tokens of this user are refused that were issued
     /// up to `issued`. To say it again, of the same tokens or of older ones, changes nothing.
-    pub fn revoke(&self, user: &Subject<'_>, issued: u64, until: u64, now: u64) -> Revoked {
+    pub fn revoke(&self, user: &PurgeTarget<'_>, issued: u64, until: u64, now: u64) -> Revoked {
         if until <= now {
             return Revoked::TooOld;
         }
@@ -118,7 +118,7 @@ impl Revocations {
         if used.is_empty() {
             return false;
         }
-        let fingerprints = [Subject::User(user), Subject::UserOf(project, user)]
+        let fingerprints = [PurgeTarget::User(user), PurgeTarget::UserOf(project, user)]
             .map(|subject| subject.fingerprint(&self.secret));
         let own = |whose: u64| fingerprints.contains(&whose);
         let found = used.iter().filter(|entry| own(entry.whose.load(Ordering::SeqCst)));
@@ -152,7 +152,7 @@ mod tests {
     fn older_tokens_are_refused_for_a_while() {
         let table = revocations();
         assert!(!table.is_refused(b"p", b"alice", 0, 0));
-        assert_eq!(table.revoke(&Subject::User(b"alice"), 1000, 2800, 1005), Revoked::Kept);
+        assert_eq!(table.revoke(&PurgeTarget::User(b"alice"), 1000, 2800, 1005), Revoked::Kept);
         for (user, issued, now, expected) in [
             (&b"alice"[..], 0, 1005, true),
             (b"alice", 1000, 1005, true),
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn a_user_of_one_project_is_one_of_no_other() {
         let table = revocations();
-        let _ = table.revoke(&Subject::UserOf(b"p", b"alice"), 10, 100, 10);
+        let _ = table.revoke(&PurgeTarget::UserOf(b"p", b"alice"), 10, 100, 10);
         assert!(table.is_refused(b"p", b"alice", 10, 10));
         assert!(!table.is_refused(b"q", b"alice", 10, 10));
     }
@@ -178,7 +178,8 @@ mod tests {
     #[test]
     fn to_say_it_again_changes_nothing() {
         let table = revocations();
-        let say = |issued, now| table.revoke(&Subject::User(b"alice"), issued, issued + 100, now);
+        let say =
+            |issued, now| table.revoke(&PurgeTarget::User(b"alice"), issued, issued + 100, now);
         assert_eq!(say(1000, 1000), Revoked::Kept);
         assert_eq!(say(1000, 1090), Revoked::Kept);
         assert_eq!(say(950, 1090), Revoked::TooOld);
@@ -193,16 +194,16 @@ mod tests {
         let table = revocations();
         let user = |n: usize| n.to_be_bytes();
         for n in 0..MAX_USERS {
-            let revoked = table.revoke(&Subject::User(&user(n)), 10, 1000 + n as u64, 10);
+            let revoked = table.revoke(&PurgeTarget::User(&user(n)), 10, 1000 + n as u64, 10);
             assert_eq!(revoked, Revoked::Kept, "{n}");
         }
-        let one_more = Subject::User(b"one more");
+        let one_more = PurgeTarget::User(b"one more");
         assert_eq!(table.revoke(&one_more, 10, 9000, 10), Revoked::KeptForAnother);
         assert!(table.is_refused(b"p", b"one more", 10, 10));
         assert!(!table.is_refused(b"p", &user(0), 10, 10));
         assert!((1..MAX_USERS).all(|n| table.is_refused(b"p", &user(n), 10, 10)));
         // What is over makes room.
-        let another = Subject::User(b"another");
+        let another = PurgeTarget::User(b"another");
         assert_eq!(table.revoke(&another, 2000, 9000, 1002), Revoked::Kept);
         assert_eq!(table.count(1002), MAX_USERS - 1);
     }
@@ -218,7 +219,7 @@ mod tests {
             for (user, issued, ttl) in said {
                 let until = issued + ttl;
                 // All are said at one time, the first one.
-                let _ = table.revoke(&Subject::User(&[user]), issued, until, 0);
+                let _ = table.revoke(&PurgeTarget::User(&[user]), issued, until, 0);
                 let (i, u) = expected.entry(user).or_insert((issued, until));
                 (*i, *u) = ((*i).max(issued), (*u).max(until));
             }

@@ -6,9 +6,12 @@ use siphasher::sip::SipHasher24;
 
 use crate::shared::cache_key::{Key, KeySecret};
 
+// Until src is renamed.
+pub use PurgeTarget as Subject;
+
 /// Target of a purge or revocation. A project is identified by its [scope](Key::of).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject<'a> {
+pub enum PurgeTarget<'a> {
     /// All users of a project.
     Project(&'a [u8]),
     /// A user of one project, by id.
@@ -19,7 +22,7 @@ pub enum Subject<'a> {
     Holder(&'a Key),
 }
 
-impl Subject<'_> {
+impl PurgeTarget<'_> {
     /// Returns a keyed hash, never 0. Keyed, so that shared memory does not reveal the user.
     pub(crate) fn fingerprint(&self, secret: &KeySecret) -> u64 {
         let (kind, parts): (u8, [&[u8]; 2]) = match self {
@@ -48,15 +51,15 @@ mod tests {
         let secret = KeySecret::from_bytes([3; 16]);
         let key = Key::from_bytes(*b"0123456789abcdef");
         let subjects = [
-            Subject::Project(b"ab"),
-            Subject::Project(b"a"),
-            Subject::UserOf(b"a", b"b"),
-            Subject::UserOf(b"", b"ab"),
-            Subject::UserOf(b"ab", b""),
-            Subject::User(b"ab"),
-            Subject::User(b""),
-            Subject::Holder(&key),
-            Subject::Project(key.as_bytes()),
+            PurgeTarget::Project(b"ab"),
+            PurgeTarget::Project(b"a"),
+            PurgeTarget::UserOf(b"a", b"b"),
+            PurgeTarget::UserOf(b"", b"ab"),
+            PurgeTarget::UserOf(b"ab", b""),
+            PurgeTarget::User(b"ab"),
+            PurgeTarget::User(b""),
+            PurgeTarget::Holder(&key),
+            PurgeTarget::Project(key.as_bytes()),
         ];
         let all: HashSet<u64> = subjects.iter().map(|s| s.fingerprint(&secret)).collect();
         assert_eq!(all.len(), subjects.len());

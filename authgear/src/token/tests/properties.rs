@@ -184,7 +184,7 @@ proptest! {
     }
 
     #[test]
-    fn any_signed_text_gives_a_sound_token_or_an_error(text in any::<String>(), cut in any::<prop::sample::Index>()) {
+    fn signed_payloads_that_are_no_complete_claims_are_rejected(text in any::<String>(), cut in any::<prop::sample::Index>()) {
         prop_assert!(check(&token(header().to_string(), &text)).is_err());
         let claims = user_claims().to_string();
         let cut = cut.index(claims.len());
