@@ -1,4 +1,4 @@
-//! Passes what `nginx-sys` found out about the nginx we build against on as cfg values.
+//! Sets cfg values for the nginx to build against, from the metadata of `nginx-sys`.
 
 fn main() {
     for (variable, cfg) in [("DEP_NGINX_FEATURES", "ngx_feature"), ("DEP_NGINX_OS", "ngx_os")] {
@@ -11,7 +11,7 @@ fn main() {
         }
     }
 
-    // 1.23.0 made Cookie a linked list of headers; before, it was an array of pointers.
+    // Since 1.23.0, headers of one name are linked. Before, `cookies` was an array of pointers.
     println!("cargo::rustc-check-cfg=cfg(nginx1_23_0)");
     println!("cargo::rerun-if-env-changed=DEP_NGINX_VERSION_NUMBER");
     let version = std::env::var("DEP_NGINX_VERSION_NUMBER").ok().and_then(|v| v.parse().ok());
@@ -19,7 +19,7 @@ fn main() {
         println!("cargo::rustc-cfg=nginx1_23_0");
     }
 
-    // See the file for why. nginx-sys tells where the headers are (DEP_NGINX_INCLUDE).
+    // The file itself says why it is C. nginx-sys passes the include path (DEP_NGINX_INCLUDE).
     println!("cargo::rerun-if-changed=src/request_bits.c");
     println!("cargo::rerun-if-env-changed=DEP_NGINX_INCLUDE");
     let include = std::env::var_os("DEP_NGINX_INCLUDE").unwrap_or_default();

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+// Makes `crate::nginx` a path of this crate.
 extern crate nginx;
 
 mod access;

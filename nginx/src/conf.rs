@@ -20,21 +20,21 @@ use crate::log::{Level, Log};
 use crate::panic::guard;
 use crate::string::{str_of, Printable};
 
-/// Why a directive is refused.
+/// Error of a directive.
 #[derive(Debug)]
 pub enum ConfError {
-    /// It was already given at this level: nginx's `"x" directive is duplicate`.
+    /// The directive was already given at this level: nginx's `"x" directive is duplicate`.
     Duplicate,
-    /// A sentence of its own.
+    /// A message about the line being read.
     Message(String),
-    /// The same, about a place that was read before.
+    /// A message about a line that was read before.
     At(SourceLocation, String),
-    /// nginx already logged it.
+    /// nginx has logged the error.
     Logged,
 }
 
 impl ConfError {
-    /// An error with this message; nginx appends the file and line being read.
+    /// Makes an error with this message. nginx appends the file and line being read.
     pub fn new(message: impl Into<String>) -> Self {
         Self::Message(message.into())
     }
@@ -59,7 +59,7 @@ impl fmt::Display for SourceLocation {
     }
 }
 
-/// Where a directive may stand.
+/// Context of a directive.
 #[derive(Clone, Copy, Debug)]
 pub enum Context {
     /// `http`.
@@ -72,7 +72,7 @@ pub enum Context {
     Location,
 }
 
-/// How many arguments a directive takes.
+/// Number of arguments of a directive.
 #[derive(Clone, Copy, Debug)]
 pub enum Arguments {
     /// None.
@@ -87,28 +87,28 @@ pub enum Arguments {
 
 /// A directive.
 pub trait Directive {
-    /// Level it fills.
+    /// Level of configuration that the directive fills.
     type Scope: Scope;
-    /// Its name.
+    /// Name of the directive.
     const NAME: &'static CStr;
-    /// Where it may stand.
+    /// Contexts in which the directive is allowed.
     const CONTEXT: Context;
-    /// How many arguments it takes.
+    /// Number of arguments.
     const ARGUMENTS: Arguments = Arguments::One;
     /// Whether a block follows the arguments.
     const BLOCK: bool = false;
 
-    /// Reads one occurrence of it.
+    /// Reads one occurrence of the directive.
     fn set(cf: &mut Conf<'_>, conf: &mut <Self::Scope as Scope>::Conf) -> Result<(), ConfError>;
 }
 
-/// Why a host has no addresses yet.
+/// Reason why a host has no addresses.
 #[derive(Debug)]
 pub struct AddressError(pub String);
 
-/// `ngx_conf_t`: what is being read.
+/// The configuration being read (`ngx_conf_t`).
 ///
-/// A raw pointer, because nginx hands the same one to the callbacks of a nested block.
+/// Holds a raw pointer, because nginx passes the same one to the callbacks of a nested block.
 #[derive(Debug)]
 pub struct Conf<'a>(*mut ngx_conf_t, PhantomData<&'a mut ngx_conf_t>);
 
@@ -128,30 +128,30 @@ impl Conf<'_> {
         self.0
     }
 
-    /// The log of configuration time.
+    /// Returns the log of configuration time.
     pub fn log(&self) -> Log {
         // SAFETY: the log lives as long as the cycle that is being built.
         unsafe { Log::from_ptr((*self.0).log) }
     }
 
-    /// The directive's name and arguments.
+    /// Returns the directive's name and arguments.
     pub fn arguments(&self) -> Vec<String> {
         // SAFETY: `args` holds ngx_str_t, filled by ngx_conf_read_token().
         let args = unsafe { (*(*self.0).args).as_slice::<ngx_str_t>() };
         args.iter().map(|arg| String::from_utf8_lossy(arg.as_bytes()).into_owned()).collect()
     }
 
-    /// The module's configuration of `http {}`, from below.
+    /// Returns the module's configuration of `http {}`, from a directive of a lower level.
     pub fn main<C: Configuration>(&mut self) -> &mut C::Main {
-        // SAFETY: inside http {}, whose entry of ours create() made, and which is another object
-        // than those that directives of lower levels fill.
+        // SAFETY: inside http {}, whose entry of this module create_main_conf made. It is not
+        // among the objects that directives of lower levels fill.
         unsafe {
             let ctx = &*(*self.0).ctx.cast::<ngx_http_conf_ctx_t>();
             &mut *(*ctx.main_conf.add(C::index().get())).cast::<C::Main>()
         }
     }
 
-    /// The line being read.
+    /// Returns the line being read.
     pub fn place(&self) -> SourceLocation {
         // SAFETY: `conf_file` is null or points to the open file.
         match unsafe { (*self.0).conf_file.as_ref() } {
@@ -160,18 +160,18 @@ impl Conf<'_> {
         }
     }
 
-    /// A warning, with file and line.
+    /// Logs a warning with the line being read.
     pub fn warn(&mut self, message: fmt::Arguments<'_>) {
         let cf = self.0;
         ngx_conf_log_error!(Level::Warn as ngx_uint_t, cf, "{message}");
     }
 
-    /// A warning about a place that was read before.
+    /// Logs a warning about a line that was read before.
     pub fn warn_at(&self, place: &SourceLocation, message: fmt::Arguments<'_>) {
         self.log().write(Level::Warn, format_args!("{message} in {place}"));
     }
 
-    /// Logs the error of `result` at level emerg; true when there is none.
+    /// Logs the error of `result` at level emerg. Returns true if there is none.
     pub(crate) fn report(&mut self, result: Result<(), ConfError>) -> bool {
         let cf = self.0;
         let Err(error) = result else { return true };
@@ -190,7 +190,7 @@ impl Conf<'_> {
         false
     }
 
-    /// Reads the block that follows; `line` is called with the arguments of each of its lines.
+    /// Reads the block that follows, and calls `line` with the arguments of each line in it.
     pub fn block(
         &mut self,
         line: &mut dyn FnMut(&mut Conf<'_>) -> Result<(), ConfError>,
@@ -234,7 +234,7 @@ impl Conf<'_> {
         }
     }
 
-    /// A time such as `500ms`, `5s`, `1m`.
+    /// Parses a time such as `500ms`, `5s`, `1m`.
     pub fn parse_time(value: &str) -> Option<Duration> {
         let mut value = str_of(value.as_bytes());
         // SAFETY: reads the bytes of `value`.
@@ -242,14 +242,14 @@ impl Conf<'_> {
         u64::try_from(msec).ok().map(Duration::from_millis)
     }
 
-    /// A size such as `64k`, `1m`.
+    /// Parses a size such as `64k`, `1m`.
     pub fn parse_size(value: &str) -> Option<usize> {
         let mut value = str_of(value.as_bytes());
         // SAFETY: reads the bytes of `value`.
         usize::try_from(unsafe { ngx_parse_size(&mut value) }).ok()
     }
 
-    /// `path` relative to nginx's configuration directory.
+    /// Resolves `path` relative to nginx's configuration directory.
     pub fn full_path(&mut self, path: &str) -> Result<PathBuf, ConfError> {
         let mut name = str_of(path.as_bytes());
         // SAFETY: `cycle` is being built; the name is replaced by one in the cycle's pool.
@@ -260,7 +260,8 @@ impl Conf<'_> {
         Ok(PathBuf::from(String::from_utf8_lossy(name.as_bytes()).into_owned()))
     }
 
-    /// Addresses of `host` as the system knows them now (`getaddrinfo()`): /etc/hosts included.
+    /// Returns the addresses of `host` by the system's resolver (`getaddrinfo()`), which reads
+    /// /etc/hosts too.
     pub fn addresses(&mut self, host: &str, port: u16) -> Result<Vec<SocketAddr>, AddressError> {
         // A literal IPv6 address stands in brackets in an authority.
         let url = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };

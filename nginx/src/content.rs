@@ -1,4 +1,4 @@
-//! Locations whose answers the module makes itself.
+//! Responses that the module makes itself, in the content phase.
 
 use core::ptr;
 
@@ -15,23 +15,24 @@ use crate::panic::guard;
 use crate::request::Request;
 use crate::string::str_of;
 
-/// Answers the requests of a location, once access was granted.
+/// Handler for the requests of a location, in the content phase.
 pub trait Content: 'static {
-    /// Most bytes of a request's body that are read; larger ones are answered with 413. What is
-    /// not read at all is discarded.
+    /// Largest request body that is accepted. The response to a larger one is 413. With 0, the
+    /// body is discarded.
     const MAX_BODY: usize;
 
-    /// Whether to go on, before the body is read; or else the status to answer with.
+    /// Decides, before the body is read, whether to continue. The error is the status to respond
+    /// with.
     fn begin(request: &mut Request) -> Result<(), u16>;
 
-    /// The answer.
+    /// Makes the response.
     fn answer(request: &mut Request, body: &[u8]) -> Reply;
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub enum Reply {
-    /// This status, with nginx's page for it if it has one.
+    /// A status, with nginx's error page for it, if any.
     Status(u16),
     /// 200, with a body.
     Body {
@@ -63,7 +64,7 @@ const ERROR: ngx_int_t = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
 const TOO_LARGE: ngx_int_t = NGX_HTTP_REQUEST_ENTITY_TOO_LARGE as ngx_int_t;
 
 impl Request {
-    /// Answers the request in its content phase. If `handler` reads a body, nginx calls
+    /// Handles the request in its content phase. If `handler` reads a body, nginx calls
     /// `body_read` later, which calls [`Self::finish_content`].
     pub(crate) fn handle_content(
         &mut self,
@@ -97,8 +98,8 @@ impl Request {
         }
     }
 
-    /// Answers the request when its body was read, and finalizes it. Without a handler the answer
-    /// is 500.
+    /// Responds to the request when its body was read, and finalizes it. Without a handler the
+    /// status is 500.
     ///
     /// # Safety
     ///
@@ -124,8 +125,8 @@ impl Request {
         }
     }
 
-    /// The body, which nginx has read: in memory, in a file, or in parts of both. None if it is
-    /// larger than `most`.
+    /// Returns the body, which nginx has read into memory, a file, or both. `None` if it is larger
+    /// than `most`.
     fn body(&self, most: usize) -> Result<Option<Vec<u8>>, Failed> {
         let mut body = Vec::new();
         // SAFETY: what nginx has read of the body stays until the request ends; buffers in memory
@@ -174,10 +175,10 @@ impl Request {
         }
         let r = self.as_ptr();
         let media_type = content_type.split(';').next().unwrap_or(content_type);
-        // SAFETY: a valid request whose answer has not begun; the buffer and its chain live in
+        // SAFETY: a valid request whose response has not begun; the buffer and its chain live in
         // its pool, and the media type is static.
         unsafe {
-            // Once the header is sent, there can be no other answer.
+            // Allocated first: once the header is sent, no error response is possible.
             let buf = ngx_create_temp_buf((*r).pool, body.len().max(1));
             let chain = ngx_alloc_chain_link((*r).pool);
             if buf.is_null() || chain.is_null() {
@@ -187,7 +188,7 @@ impl Request {
             out.status = nginx_sys::NGX_HTTP_OK as usize;
             out.content_length_n = body.len() as off_t;
             out.content_type = str_of(content_type.as_bytes());
-            // Shorter than the text: nginx adds no charset then.
+            // A length other than that of `content_type` keeps nginx from adding a charset.
             out.content_type_len = media_type.len();
             let rc = ngx_http_send_header(r);
             if rc != NGX_OK as ngx_int_t || self.is_head() {

@@ -1,4 +1,4 @@
-//! nginx's resolver as a future.
+//! Names resolved by nginx's resolver, as a future.
 
 use core::cell::{Cell, RefCell};
 use core::ffi::CStr;
@@ -18,26 +18,28 @@ use crate::conf::{Conf, ConfError};
 use crate::string::str_of;
 use crate::timer::msec;
 
-/// A set of name servers: nginx's `resolver` directive, or the like of it.
+/// A set of name servers, as in nginx's `resolver` directive.
 #[derive(Clone, Copy, Debug)]
 pub struct Resolver(ptr::NonNull<ngx_resolver_t>);
 
-/// A name could not be resolved; the text says why.
+/// Reason why a name could not be resolved.
 #[derive(Clone, Debug)]
 pub struct DnsError(pub String);
 
 struct Query {
-    /// Null once nginx was told that the query is over.
+    /// Null once nginx has released the query.
     ctx: Cell<*mut ngx_resolver_ctx_t>,
     answer: RefCell<Option<Result<Vec<IpAddr>, DnsError>>>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Resolver {
+    /// Wraps `resolver`. Returns `None` for null, and for the resolver without servers that nginx
+    /// makes where none is configured.
+    ///
     /// # Safety
     ///
-    /// `resolver` is null, or lives as long as the configuration. nginx makes one without
-    /// servers where none is configured: that is none.
+    /// `resolver` is null, or lives as long as the configuration.
     pub(crate) unsafe fn from_ptr(resolver: *mut ngx_resolver_t) -> Option<Self> {
         let resolver = ptr::NonNull::new(resolver)?;
         // SAFETY: the caller's contract.
@@ -45,7 +47,7 @@ impl Resolver {
         (servers != 0).then_some(Self(resolver))
     }
 
-    /// A resolver of its own, with name servers as in the `resolver` directive.
+    /// Makes a resolver of these name servers, in the syntax of the `resolver` directive.
     pub fn new(cf: &mut Conf<'_>, servers: &[String]) -> Result<Self, ConfError> {
         let mut names: Vec<ngx_str_t> = servers.iter().map(|s| str_of(s.as_bytes())).collect();
         // SAFETY: nginx copies what it keeps of the names; the resolver dies with the cycle.
@@ -55,7 +57,7 @@ impl Resolver {
         }
     }
 
-    /// Addresses of `name`, cached by nginx for their TTL.
+    /// Returns the addresses of `name`. nginx caches them for their TTL.
     pub async fn resolve(self, name: &str, timeout: Duration) -> Result<Vec<IpAddr>, DnsError> {
         let failed = || DnsError("no memory".into());
         let query = Box::new(Query {
@@ -118,7 +120,7 @@ extern "C" fn answered(ctx: *mut ngx_resolver_ctx_t) {
     // SAFETY: `data` is the Query that started this and that is alive while its ctx is set.
     let query = unsafe { &*(*ctx).data.cast::<Query>() };
     // SAFETY: nginx passes the state and the addresses of the answer, and expects to be told
-    // that we are done with them.
+    // when they are no longer needed.
     let answer = unsafe {
         let answer = if (*ctx).state == NGX_OK as ngx_int_t {
             let addresses = (0..(*ctx).naddrs).filter_map(|i| {

@@ -1,8 +1,8 @@
 //! Lists of request headers (`ngx_list_t` of `ngx_table_elt_t`).
 //!
-//! Upstream modules read them without looking at `hash`, and read the first element of every
-//! part but the first without asking whether there is one; and nginx keeps pointers to
-//! elements. So elements are neither marked nor moved: parts are cut and linked.
+//! Upstream modules ignore `hash`, and read the first element of each part after the first one
+//! even if the part is empty. nginx keeps pointers to elements. For these reasons elements are
+//! neither marked as deleted nor moved: the parts around them are cut and linked.
 
 use core::marker::PhantomData;
 use core::ptr;
@@ -15,7 +15,7 @@ use nginx_sys::{
 use crate::error::Failed;
 use crate::string::{bytes, str_of};
 
-/// The elements of a list.
+/// Iterator over the elements of a list.
 #[derive(Debug)]
 pub(crate) struct Elements {
     part: *const ngx_list_part_t,
@@ -23,10 +23,12 @@ pub(crate) struct Elements {
 }
 
 impl Elements {
+    /// Iterates over `list`.
+    ///
     /// # Safety
     ///
-    /// `list` is zeroed or a valid list of `ngx_table_elt_t` that neither grows nor goes during
-    /// the iteration.
+    /// `list` is zeroed or a valid list of `ngx_table_elt_t`. It stays alive and does not change
+    /// during the iteration.
     pub(crate) unsafe fn of(list: &ngx_list_t) -> Self {
         Self { part: &raw const list.part, index: 0 }
     }
@@ -51,7 +53,7 @@ impl Iterator for Elements {
     }
 }
 
-/// Name and value of each header of a list.
+/// Iterator over the name and value of each header of a list.
 #[derive(Debug)]
 pub struct Headers<'a> {
     elements: Elements,
@@ -59,6 +61,8 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
+    /// Iterates over `list`.
+    ///
     /// # Safety
     ///
     /// `list` is zeroed or a valid list of `ngx_table_elt_t` that does not change during `'a`.
@@ -79,11 +83,12 @@ impl<'a> Iterator for Headers<'a> {
     }
 }
 
-/// Takes out of `list` every header whose name is `unwanted`, for good.
+/// Removes every header with an `unwanted` name from `list`, for good.
 ///
 /// # Safety
 ///
-/// `list` is zeroed or a valid list of `ngx_table_elt_t`, with its pool, and nobody else's.
+/// `list` is zeroed or a valid list of `ngx_table_elt_t`, with its pool. No other request has
+/// this list.
 pub(crate) unsafe fn remove(
     list: &mut ngx_list_t,
     pool: *mut ngx_pool_t,
@@ -95,13 +100,13 @@ pub(crate) unsafe fn remove(
         if !Elements::of(list).any(is_unwanted) {
             return Ok(());
         }
-        // For who kept a pointer to it: `$http_*` does not show it any more.
+        // Code with a pointer to an element, such as `$http_*`, skips those whose hash is 0.
         Elements::of(list).filter(|h| is_unwanted(*h)).for_each(|header| (*header).hash = 0);
         leave_out(list, pool, is_unwanted)
     }
 }
 
-/// Takes elements out of `list`; they stay as they are, for who else has them in a list.
+/// Takes elements out of `list`. The elements do not change: they may be in other lists too.
 ///
 /// # Safety
 ///
@@ -111,7 +116,7 @@ pub(crate) unsafe fn leave_out(
     pool: *mut ngx_pool_t,
     unwanted: impl Fn(*mut ngx_table_elt_t) -> bool,
 ) -> Result<(), Failed> {
-    // Maximal runs of what stays, over all parts.
+    // Maximal runs of elements that stay, over all parts.
     let mut runs: Vec<(*mut ngx_table_elt_t, usize)> = Vec::new();
     let mut part: *const ngx_list_part_t = &raw const list.part;
     // SAFETY: indices stay below each part's `nelts`.
@@ -136,8 +141,8 @@ pub(crate) unsafe fn leave_out(
     }
 }
 
-/// Makes `list` one of these runs of elements, which stay where they are: its own first part and
-/// new ones after it. Those that it had are not touched.
+/// Makes `list` consist of these runs of elements, each the storage of one part. The elements do
+/// not move. The parts that the list had, except for the first, do not change.
 ///
 /// # Safety
 ///
@@ -149,7 +154,7 @@ pub(crate) unsafe fn relink(
 ) -> Result<(), Failed> {
     // SAFETY: new parts are memory of the request's pool, complete before they are linked.
     unsafe {
-        // They are allocated before the list changes.
+        // All parts are allocated before the list changes.
         let extra = runs.len().saturating_sub(1);
         let mut parts: Vec<*mut ngx_list_part_t> = Vec::with_capacity(extra);
         for _ in 0..extra {
@@ -160,8 +165,8 @@ pub(crate) unsafe fn relink(
             parts.push(part);
         }
         let Some((&(elts, nelts), rest)) = runs.split_first() else {
-            // nginx allocates further parts of `nalloc` elements: it cannot be 0, so there has to
-            // be room for one.
+            // nginx allocates further parts of `nalloc` elements, which must not be 0: so the
+            // empty list has room for one.
             let elts = ngx_palloc(pool, size_of::<ngx_table_elt_t>());
             if elts.is_null() {
                 return Err(Failed);
@@ -187,13 +192,13 @@ pub(crate) unsafe fn relink(
     }
 }
 
-/// Appends `fields` to `list` as a part of its own, and returns that part; null if there are none.
-/// Nothing is copied.
+/// Appends `fields` to `list` as a new part, and returns the part, or null if there are no fields.
+/// Names and values are not copied.
 ///
 /// # Safety
 ///
-/// `list` is zeroed or a valid list of `ngx_table_elt_t`; `pool` is the request's, and names and
-/// values live as long. Names are lower-case.
+/// `list` is zeroed or a valid list of `ngx_table_elt_t`; `pool` is the request's. Names
+/// and values live as long as the pool. Names are lower-case.
 pub(crate) unsafe fn append<'a>(
     list: &mut ngx_list_t,
     pool: *mut ngx_pool_t,
@@ -213,7 +218,7 @@ pub(crate) unsafe fn append<'a>(
             }
         }
         if !ptr::eq(list.last, &list.part) {
-            // Subrequests have the same parts but for the first: they are not to be linked on.
+            // Subrequests share all parts but the first. New parts keep this one out of their lists.
             leave_out(list, pool, |_| false)?;
         }
         let part = ngx_palloc(pool, size_of::<ngx_list_part_t>()).cast::<ngx_list_part_t>();
@@ -223,7 +228,7 @@ pub(crate) unsafe fn append<'a>(
             return Err(Failed);
         }
         let mut free = core::slice::from_raw_parts_mut(elts, count).iter_mut();
-        // Chained iterators are faster from within.
+        // for_each() is faster than a loop for chained iterators.
         fields.for_each(|(name, value)| {
             let Some(header) = free.next() else { return };
             header.key = str_of(name);
@@ -241,13 +246,14 @@ pub(crate) unsafe fn append<'a>(
     }
 }
 
-/// `ngx_hash_key()`: for each byte, 31 times what there is, and the byte. Eight bytes at a time.
+/// Computes `ngx_hash_key()`, eight bytes at a time. nginx's definition for each byte is
+/// `hash = hash * 31 + byte`.
 fn hash(name: &[u8]) -> usize {
     let words = name.chunks_exact(8);
     let rest = words.remainder();
     let hash = words.filter_map(|word| word.try_into().ok()).fold(0_u64, |hash, word| {
-        // Neighbours are joined in lanes that stay wide enough: the earlier one, in the lower half
-        // of each lane, is the one to be multiplied.
+        // Each step joins two neighbours in a lane twice as wide, which cannot overflow. The
+        // earlier one, in the lower half of the lane, is multiplied.
         let word = u64::from_le_bytes(word);
         let pairs = (word & 0x00ff_00ff_00ff_00ff) * 31 + (word >> 8 & 0x00ff_00ff_00ff_00ff);
         let fours =
@@ -256,11 +262,11 @@ fn hash(name: &[u8]) -> usize {
         hash.wrapping_mul(31_u64.pow(8)).wrapping_add(eight)
     });
     let step = |hash: u64, &byte: &u8| hash.wrapping_mul(31).wrapping_add(u64::from(byte));
-    // What does not fit into nginx's word is not in its hash either.
+    // nginx's word is as wide as usize: the cast drops the same bits.
     rest.iter().fold(hash, step) as usize
 }
 
-/// Takes what [`append`] returned as `part` out of `list`. Lists of subrequests keep it.
+/// Takes `part`, which [`append`] returned, out of `list`. The lists of subrequests keep the part.
 ///
 /// # Safety
 ///
@@ -273,11 +279,11 @@ pub(crate) unsafe fn unlink(
     // SAFETY: the list and the part are valid.
     unsafe {
         if ptr::eq(list.part.next, part) && ptr::eq(list.last, part) {
-            // Nobody else has this first part.
+            // No other list has this first part.
             list.part.next = ptr::null_mut();
             list.last = &raw mut list.part;
-            // It counts as full, so that the next push opens a new one; but one that was emptied
-            // has its storage, and nginx allocates parts of `nalloc`.
+            // The part counts as full, so that the next push opens a new one. The minimum is 1,
+            // because nginx allocates new parts of `nalloc` elements.
             list.nalloc = list.part.nelts.max(1);
             return Ok(());
         }

@@ -1,12 +1,12 @@
-//! What of a request's credentials the rest of nginx does not see.
+//! Hiding credentials in a request from upstream modules.
 //!
-//! Upstream modules read the list of headers, and are shown another one, of parts of its own, in
-//! which fields are left out or stand changed as copies. The original list, and its elements, stay
-//! as they are and come back when the next pass begins. Subrequests that took over the other list
-//! keep it.
+//! Upstream modules read the list of headers. The request gets another list with parts of its
+//! own, in which fields are missing, or replaced by changed copies. The original list and its
+//! elements do not change. They are restored when the next pass begins. Subrequests that copied
+//! the other list keep it.
 //!
-//! nginx keeps pointers into the list (`headers_in.authorization`, and the cookies), for variables
-//! and modules that decide by them, a cache among them, what is whose: those stay what they are.
+//! nginx also keeps pointers to elements (`headers_in.authorization`, and the cookies). They are
+//! not changed, because variables use them, and caches may key responses by these variables.
 
 use core::cell::RefCell;
 use core::ptr;
@@ -20,14 +20,14 @@ use crate::headers::{relink, Headers};
 use crate::request::Request;
 use crate::string::{bytes, copy_to};
 
-/// What the rest of nginx sees of a field.
+/// Part of a field that upstream modules see.
 #[derive(Debug)]
 pub enum Shown {
-    /// All of it.
+    /// The whole field.
     Whole,
-    /// This value instead.
+    /// The field with this value.
     Instead(Vec<u8>),
-    /// Nothing.
+    /// No field.
     Nothing,
 }
 
@@ -41,17 +41,16 @@ pub(crate) struct HiddenCell(RefCell<Option<Hidden>>);
 /// The request's headers before some were hidden.
 struct Hidden {
     list: ngx_list_t,
-    /// The last part of the list that is shown: what was pushed since comes after it.
+    /// Last part of the list that is shown. Fields that were pushed since are in later parts.
     last_shown: *mut ngx_list_part_t,
-    /// Nothing is: what was pushed since begins in its first part.
+    /// Whether no field is shown. Fields that were pushed since begin in the first part.
     shows_nothing: bool,
-    /// Elements that are not in it, in their order.
+    /// Elements that are not in the list that is shown, in their order.
     originals: Vec<*mut ngx_table_elt_t>,
 }
 
 impl Request {
-    /// Asks `show` about the request's `Authorization` and `Cookie` fields, by lower-case name and
-    /// value, and has upstream modules see them so, until [`Self::restore`].
+    /// Implements [`Self::hide`], with the cell of the request.
     pub(crate) fn hide_in(
         &mut self,
         hidden: &HiddenCell,
@@ -67,7 +66,7 @@ impl Request {
         Ok(())
     }
 
-    /// The same for a subrequest, whose headers are its own; for good.
+    /// Hides fields like [`Self::hide`] for a subrequest that has its own headers, for good.
     pub fn hide_in_subrequest(
         &mut self,
         show: impl Fn(&'static [u8], &[u8]) -> Shown,
@@ -79,7 +78,7 @@ impl Request {
         }
     }
 
-    /// Takes back what [`Self::hide`] did.
+    /// Implements [`Self::restore`], with the cell of the request.
     pub(crate) fn restore_from(&mut self, hidden: &HiddenCell) {
         let Some(hidden) = hidden.0.take() else { return };
         // SAFETY: `hidden` is of this request, whose list has been valid since.
@@ -89,8 +88,7 @@ impl Request {
         }
     }
 
-    /// The values of the request's fields `name`, in lower case, as the client sent them: hidden
-    /// or not.
+    /// Implements [`Self::sent`], with the cell of the request.
     pub(crate) fn sent_with(
         &self,
         hidden: Option<&HiddenCell>,
@@ -105,15 +103,17 @@ impl Request {
                 .map(|hidden| hidden.originals.iter().copied().filter(of_name).collect::<Vec<_>>())
         });
         let hidden = hidden.unwrap_or_default();
-        // If one of a name is hidden, all that are shown are copies.
+        // If a field of this name is hidden, all that are shown are copies.
         let shown = hidden.is_empty();
         let shown = self.headers_in().filter(move |(n, _)| shown && n.eq_ignore_ascii_case(name));
-        // SAFETY: as above; nobody changes them.
+        // SAFETY: as above; no code changes them.
         let hidden = hidden.into_iter().map(|header| unsafe { bytes(&(*header).value) });
         hidden.chain(shown.map(|(_, value)| value))
     }
 }
 
+/// Whether the name of `header` is `name`.
+///
 /// # Safety
 ///
 /// `header` is valid.
@@ -122,6 +122,8 @@ unsafe fn is(header: *const ngx_table_elt_t, name: &[u8]) -> bool {
     unsafe { bytes(&(*header).key).eq_ignore_ascii_case(name) }
 }
 
+/// Hides fields as `show` says. Returns `None` if no field changes.
+///
 /// # Safety
 ///
 /// `headers_in` is a request's, with its pool.
@@ -151,8 +153,8 @@ unsafe fn hide(
             let mut in_run = false;
             for i in 0..(*part).nelts {
                 let header = elts.add(i);
-                // Of a name that changes, the fields that stay are copied too: they are linked
-                // with each other.
+                // If one field of a name changes, the others are copied too, because fields of one
+                // name are linked with each other.
                 let known = (NAMES.iter().zip(changes).zip(&mut copies))
                     .find(|((name, changes), _)| *changes && is(header, name));
                 match known {
@@ -203,9 +205,11 @@ unsafe fn hide(
     }
 }
 
+/// Restores the original list, with the fields that were pushed since.
+///
 /// # Safety
 ///
-/// `hidden` is what [`hide`] made of these headers.
+/// `hidden` is the result of [`hide`] for these headers.
 unsafe fn restore(headers_in: &mut ngx_http_headers_in_t, pool: *mut ngx_pool_t, hidden: Hidden) {
     // SAFETY: both lists are valid; what is behind the last part of the one is linked behind the
     // last part of the other.
@@ -228,7 +232,7 @@ unsafe fn restore(headers_in: &mut ngx_http_headers_in_t, pool: *mut ngx_pool_t,
             while !(*list.last).next.is_null() {
                 list.last = (*list.last).next;
             }
-            // It counts as full.
+            // The last part counts as full: the next push opens a new one.
             list.nalloc = (*list.last).nelts;
         }
     }
@@ -238,7 +242,7 @@ unsafe fn restore(headers_in: &mut ngx_http_headers_in_t, pool: *mut ngx_pool_t,
 ///
 /// # Safety
 ///
-/// They are valid.
+/// The fields are valid.
 #[cfg(nginx1_23_0)]
 unsafe fn link(fields: &[*mut ngx_table_elt_t]) {
     for (i, field) in fields.iter().enumerate() {

@@ -5,7 +5,7 @@
 //! nginx runs one thread per worker process and calls a module only from its event loop. All code
 //! here relies on that: nothing is `Send`, and callbacks do not run concurrently.
 //!
-//! A file imports only files of rows above its own, or to the left of it in the same row:
+//! A file imports only files to the left of it in its row of this table, and of the rows above:
 //!
 //! | Files | Subject |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! `ngx_http_request_t`.
+//! Requests (`ngx_http_request_t`).
 
 use core::fmt;
 use core::ptr;
@@ -14,33 +14,34 @@ use crate::headers::{self, Elements, Headers};
 use crate::log::Log;
 use crate::string::{bytes, copy_to, str_of, Printable};
 
-/// Phases in which a module is called.
+/// Phases with a handler of the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// After the request's headers were read. Not for requests that nginx itself refuses.
+    /// After the request's headers were read. Skipped for requests that nginx itself refuses.
     PostRead,
-    /// Start of a pass: the request, or a redirect to a URI. Before location and rewrites.
+    /// Start of a pass, by the client's request or an internal redirect. Before nginx chooses the
+    /// location and applies rewrites.
     ServerRewrite,
-    /// Before access is decided, in the location of this pass.
+    /// Before the access phase, in the location of this pass.
     Preaccess,
-    /// Access, with `satisfy`.
+    /// Access control, to which `satisfy` applies.
     Access,
-    /// Access was granted, and the answer is about to be made.
+    /// After access was granted, before the response is made.
     Precontent,
 }
 
-/// What a phase handler answers.
+/// Result of a phase handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PhaseStatus {
-    /// No opinion: on to the next handler.
+    /// The next handler decides.
     Declined,
-    /// Access is granted, whatever else `satisfy any` would ask.
+    /// Access is granted. With `satisfy any`, no further handler is asked.
     Allowed,
-    /// Suspended.
+    /// The request is suspended.
     Again,
-    /// nginx answers 500.
+    /// nginx responds with 500.
     InternalServerError,
-    /// nginx answers this status.
+    /// nginx responds with this status.
     Http(u16),
 }
 
@@ -56,7 +57,7 @@ impl PhaseStatus {
     }
 }
 
-/// A request or subrequest, for the duration of a callback.
+/// A request or subrequest, borrowed for the duration of a callback.
 #[repr(transparent)]
 pub struct Request(ngx_http_request_t);
 
@@ -69,6 +70,8 @@ impl fmt::Debug for Request {
 }
 
 impl Request {
+    /// Wraps `r`.
+    ///
     /// # Safety
     ///
     /// `r` is valid for `'a` and not otherwise borrowed by Rust code.
@@ -81,62 +84,62 @@ impl Request {
         ptr::from_ref(&self.0).cast_mut()
     }
 
-    /// Whether this is the client's request and no subrequest.
+    /// Whether this is the client's request, and no subrequest.
     pub fn is_main(&self) -> bool {
         ptr::eq(self.0.main, &self.0)
     }
 
-    /// Whether nginx redirected the request internally, or made it.
+    /// Whether nginx made the request itself or redirected it internally.
     pub fn is_internal(&self) -> bool {
         // SAFETY: a valid request.
         unsafe { internal(&self.0) }
     }
 
-    /// The connection's log: nginx appends client, server and request line.
+    /// Returns the connection's log. nginx appends client, server and request line.
     pub fn log(&self) -> Log {
         // SAFETY: a request has a connection with a log for all its life.
         unsafe { Log::from_ptr((*self.0.connection).log) }
     }
 
-    /// Configuration of the location that handles this pass.
+    /// Returns the configuration of the location that handles this pass.
     pub fn location<C: Configuration>(&self) -> &'static C::Location {
         // SAFETY: nginx made one C::Location for each location (entry); configurations
         // outlive requests, and are not written after they were read.
         unsafe { &*(*self.0.loc_conf.add(C::index().get())).cast() }
     }
 
-    /// Configuration of the server.
+    /// Returns the configuration of the server.
     pub fn server<C: Configuration>(&self) -> &'static C::Server {
         // SAFETY: as above.
         unsafe { &*(*self.0.srv_conf.add(C::index().get())).cast() }
     }
 
-    /// Configuration of `http {}`.
+    /// Returns the configuration of `http {}`.
     pub fn main_conf<C: Configuration>(&self) -> &'static C::Main {
         // SAFETY: as above.
         unsafe { &*(*self.0.main_conf.add(C::index().get())).cast() }
     }
 
-    /// The client's address as text, after realip; `unix:` for a local socket.
+    /// Returns the client's address as text, after realip, or `unix:` for a local socket.
     pub fn client_address(&self) -> &[u8] {
         // SAFETY: `addr_text` belongs to the connection, or to realip's context in the pool.
         unsafe { bytes(&(*self.0.connection).addr_text) }
     }
 
-    /// Request headers, in the order of appearance.
+    /// Iterates over the request headers, in the order of appearance.
     pub fn headers_in(&self) -> Headers<'_> {
         // SAFETY: zeroed with the request, then a list of headers.
         unsafe { Headers::of(&self.0.headers_in.headers) }
     }
 
-    /// PhaseStatus of the answer.
+    /// Returns the status of the response.
     pub fn status_out(&self) -> u16 {
         self.0.headers_out.status as u16
     }
 
-    /// Whether the answer has this header with this value.
+    /// Whether the response has this header with this value.
     pub fn has_header_out(&self, name: &str, value: &[u8]) -> bool {
-        // SAFETY: the list of the request's answer.
+        // SAFETY: the list of the response headers.
         let mut headers = unsafe { Elements::of(&self.0.headers_out.headers) };
         // SAFETY: as above.
         headers.any(|header| unsafe {
@@ -146,9 +149,9 @@ impl Request {
         })
     }
 
-    /// Gives the answer this header in place of all of that name.
+    /// Sets a response header, in place of all headers of that name.
     pub fn replace_header_out(&mut self, name: &'static str, value: &str) -> Result<(), Failed> {
-        // SAFETY: the list of the request's answer, which nobody else touches meanwhile; nginx
+        // SAFETY: the list of the response headers, which no other code touches meanwhile; nginx
         // sends no header whose hash is 0.
         unsafe {
             for header in Elements::of(&self.0.headers_out.headers) {
@@ -160,7 +163,7 @@ impl Request {
         self.add_header_out(name, value)
     }
 
-    /// Adds a header to the answer.
+    /// Adds a response header.
     pub fn add_header_out(
         &mut self,
         name: &'static str,
@@ -181,12 +184,12 @@ impl Request {
         Ok(())
     }
 
-    /// Makes an answer of one's own of the one that is about to be sent, in the header filter:
-    /// what nginx would have sent as its body is not sent.
+    /// Replaces the response whose header is about to be sent, in the header filter. The body of
+    /// the replaced response is not sent.
     pub fn answer(&mut self, status: u16, content_type: &'static str, length: usize) {
         let out = &mut self.0.headers_out;
         out.status = status as usize;
-        // What $status and logs show.
+        // $status and logs show this one.
         self.0.err_status = status as usize;
         let out = &mut self.0.headers_out;
         out.status_line = nginx_sys::ngx_str_t::empty();
@@ -196,7 +199,7 @@ impl Request {
         out.content_length_n = length as _;
         out.last_modified_time = -1;
         for header in [&mut out.content_length, &mut out.content_encoding, &mut out.etag] {
-            // SAFETY: null, or a header of this answer.
+            // SAFETY: null, or a header of this response.
             if let Some(header) = unsafe { header.as_mut() } {
                 header.hash = 0;
             }
@@ -230,14 +233,14 @@ impl Request {
                 (*chain).next = ptr::null_mut();
                 rc = nginx_sys::ngx_http_output_filter(&mut self.0, chain);
             } else if bits::ngx_rust_request_chunked(&self.0) != 0 {
-                // Trailers made nginx choose chunks: the last one must come.
+                // nginx chose chunked encoding, for the sake of trailers: the last chunk must follow.
                 set_header_only(&mut self.0, false);
                 rc = nginx_sys::ngx_http_send_special(
                     &mut self.0,
                     nginx_sys::NGX_HTTP_LAST as usize,
                 );
             }
-            // Whoever was about to send a body sees that there is none to send.
+            // The handler whose response was replaced sends no body then.
             set_header_only(&mut self.0, true);
         }
         Ok(rc)
@@ -263,31 +266,31 @@ impl Request {
         self.0.method == nginx_sys::NGX_HTTP_OPTIONS as usize
     }
 
-    /// The normalised path of this pass.
+    /// Returns the normalized path of this pass.
     pub fn path(&self) -> &[u8] {
         // SAFETY: in the request's memory.
         unsafe { bytes(&self.0.uri) }
     }
 
-    /// The URI as the client sent it.
+    /// Returns the URI as the client sent it.
     pub fn uri_as_sent(&self) -> &[u8] {
         // SAFETY: in the request's memory.
         unsafe { bytes(&self.0.unparsed_uri) }
     }
 
-    /// What follows the `?`.
+    /// Returns the query, without the `?`.
     pub fn query(&self) -> &[u8] {
         // SAFETY: in the request's memory.
         unsafe { bytes(&self.0.args) }
     }
 
-    /// Takes away every request header whose name is `unwanted`.
+    /// Removes every request header with an `unwanted` name.
     pub fn remove_headers_in(&mut self, unwanted: fn(&[u8]) -> bool) -> Result<(), Failed> {
         // SAFETY: the list and the pool are the request's own.
         unsafe { headers::remove(&mut self.0.headers_in.headers, self.0.pool, unwanted) }
     }
 
-    /// Leaves headers whose name is `unwanted` out of a subrequest, and of no other request.
+    /// Removes headers with an `unwanted` name from this subrequest, and from no other request.
     pub fn leave_out_headers(&mut self, unwanted: fn(&[u8]) -> bool) -> Result<(), Failed> {
         // SAFETY: the list and the pool are the request's own; elements are valid.
         unsafe {
@@ -297,7 +300,8 @@ impl Request {
     }
 }
 
-/// See request_bits.c: what bindgen generates for these is wrong with some versions of nginx.
+/// Accessors of bit-fields in C: for some versions of nginx bindgen generates wrong ones (see
+/// request_bits.c).
 mod bits {
     use nginx_sys::{ngx_http_request_t, ngx_uint_t};
 
@@ -312,11 +316,11 @@ mod bits {
     }
 }
 
-/// `r->internal`.
+/// Returns `r->internal`.
 ///
 /// # Safety
 ///
-/// `r` is a valid request; so for those below.
+/// `r` is a valid request. The same holds for the functions below.
 pub(crate) unsafe fn internal(r: *const ngx_http_request_t) -> bool {
     // SAFETY: the caller's contract.
     unsafe { bits::ngx_rust_request_internal(r) != 0 }

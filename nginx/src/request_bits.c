@@ -1,8 +1,9 @@
 /*
- * Bit-fields of ngx_http_request_t, by the compiler that lays them out.
+ * Accessors of bit-fields of ngx_http_request_t.
  *
- * Since nginx 1.29.3 they begin at an odd multiple of two bytes, behind
- * "in_port_t port", and bindgen gives some of them other places than C does.
+ * Since nginx 1.29.3 the bit-fields begin at an odd multiple of two bytes,
+ * after "in_port_t port". The accessors that bindgen generates then read other
+ * bits than a C compiler does.
  */
 
 #include <ngx_config.h>

@@ -1,4 +1,4 @@
-//! The servers and locations of a configuration that was read: for checks at `nginx -t`.
+//! The servers and locations of a configuration, for the checks of `nginx -t`.
 
 use core::ffi::CStr;
 use core::fmt;
@@ -17,10 +17,10 @@ use crate::string::{bytes, str_of};
 /// A `server {}`.
 pub struct Server<'a, C>(&'a ngx_http_core_srv_conf_t, PhantomData<C>);
 
-/// A location, or the level of the server itself.
+/// A `location {}`, or the `server {}` level outside of all locations.
 pub struct ServerLevel<'a, C: Configuration> {
     core: &'a ngx_http_core_loc_conf_t,
-    /// The module's own.
+    /// Configuration of the module.
     pub conf: &'a C::Location,
 }
 
@@ -45,7 +45,7 @@ impl<C: Configuration> Clone for ServerLevel<'_, C> {
 impl<C: Configuration> Copy for ServerLevel<'_, C> {}
 
 impl Conf<'_> {
-    /// All servers. Called at postconfiguration, when nginx has merged them and sorted their
+    /// Returns all servers. For postconfiguration, when nginx has merged them and sorted their
     /// locations.
     pub fn servers<C: Configuration>(&self) -> Vec<Server<'_, C>> {
         // SAFETY: inside http {}; an array of pointers to servers, which live as long as the
@@ -60,13 +60,13 @@ impl Conf<'_> {
 }
 
 impl<'a, C: Configuration> Server<'a, C> {
-    /// The module's configuration of it.
+    /// Returns the module's configuration of the server.
     pub fn conf(&self) -> &'a C::Server {
-        // SAFETY: nginx made one for each server (entry).
+        // SAFETY: nginx made one for each server (create_srv_conf).
         unsafe { &*(*(*self.0.ctx).srv_conf.add(C::index().get())).cast() }
     }
 
-    /// Where its block begins.
+    /// Returns the line where its block begins.
     pub fn place(&self) -> SourceLocation {
         let file = match self.0.file_name.is_null() {
             true => c"",
@@ -81,14 +81,14 @@ impl<'a, C: Configuration> Server<'a, C> {
         self.0.underscores_in_headers != 0
     }
 
-    /// Whether headers with invalid names are taken like others.
+    /// Whether headers with invalid names are accepted.
     pub fn takes_invalid_headers(&self) -> bool {
         self.0.ignore_invalid_headers == 0
     }
 
-    /// The server's own level.
+    /// Returns the level of the server itself.
     fn root(&self) -> Option<ServerLevel<'a, C>> {
-        // SAFETY: each server has its entry of nginx's core and of ours (entry).
+        // SAFETY: each server has an entry of nginx's core and of this module.
         unsafe {
             let confs = (*self.0.ctx).loc_conf;
             let core = *confs.add(nginx_sys::ngx_http_core_module.ctx_index);
@@ -99,7 +99,7 @@ impl<'a, C: Configuration> Server<'a, C> {
         }
     }
 
-    /// Its own level and all its locations.
+    /// Returns the level of the server and all its locations.
     pub fn levels(&self) -> Vec<ServerLevel<'a, C>> {
         let mut levels: Vec<ServerLevel<'a, C>> = self.root().into_iter().collect();
         levels.extend(self.named());
@@ -116,8 +116,8 @@ impl<'a, C: Configuration> Server<'a, C> {
         unsafe { list(self.0.named_locations) }
     }
 
-    /// The level that handles `uri`, which begins with `/`, or with `@` for a named location;
-    /// nothing if that cannot be told.
+    /// Returns the level that handles `uri`, which begins with `/`, or with `@` for a named
+    /// location. `None` if that depends on a regular expression that cannot be tried.
     pub fn find(&self, uri: &[u8]) -> Option<ServerLevel<'a, C>> {
         if uri.starts_with(b"@") {
             // SAFETY: names live as long as the configuration.
@@ -136,11 +136,13 @@ impl<'a, C: Configuration> Server<'a, C> {
 }
 
 impl<'a, C: Configuration> ServerLevel<'a, C> {
+    /// Wraps `core`.
+    ///
     /// # Safety
     ///
     /// `core` is null or a location that lives during `'a`.
     unsafe fn of(core: *const ngx_http_core_loc_conf_t) -> Option<Self> {
-        // SAFETY: the caller's contract; each location has an entry of ours (entry).
+        // SAFETY: the caller's contract; each location has an entry of this module.
         unsafe {
             let core = core.as_ref()?;
             let conf = (*core.loc_conf.add(C::index().get())).cast::<C::Location>();
@@ -148,7 +150,7 @@ impl<'a, C: Configuration> ServerLevel<'a, C> {
         }
     }
 
-    /// The targets of its `error_page` lines for `status`, where no variable stands in them.
+    /// Returns the targets without variables of its `error_page` lines for `status`.
     pub fn error_pages(&self, status: u16) -> Vec<&'a [u8]> {
         // SAFETY: null or an array of such pages, whose strings live as long as the configuration.
         unsafe {
@@ -170,14 +172,14 @@ impl<'a, C: Configuration> ServerLevel<'a, C> {
         return Vec::new();
     }
 
-    /// Adds the locations right below.
+    /// Appends the locations right below this level to `levels`.
     fn children(&self, levels: &mut Vec<Self>) {
         // SAFETY: the tree of this level's locations.
         unsafe { collect(self.core.static_locations, levels) };
         levels.extend(self.regex_locations());
     }
 
-    /// What ngx_http_core_find_location() finds.
+    /// Finds the location of `uri` as ngx_http_core_find_location() does.
     fn find(self, uri: &[u8]) -> Search<'a, C> {
         // SAFETY: the tree of this level's locations.
         let (mut best, noregex) = match unsafe { find_static(self.core.static_locations, uri) } {
@@ -209,7 +211,7 @@ impl<'a, C: Configuration> ServerLevel<'a, C> {
         best
     }
 
-    /// Whether the regular expression of this location matches; nothing if that cannot be told.
+    /// Whether the regular expression of this location matches. `None` without PCRE2.
     fn matches(&self, uri: &[u8]) -> Option<bool> {
         #[cfg(ngx_feature = "pcre2")]
         // SAFETY: null or a compiled expression of the configuration; one capture is three numbers.
@@ -227,19 +229,19 @@ impl<'a, C: Configuration> ServerLevel<'a, C> {
     }
 }
 
-/// How far a search came.
+/// Result of a search for a location.
 enum Search<'a, C: Configuration> {
     /// No location below this level.
     Nothing,
-    /// This one, unless a regular expression matches.
+    /// A location, unless a regular expression matches.
     Prefix(ServerLevel<'a, C>),
-    /// This one.
+    /// A location, whatever regular expressions match.
     End(ServerLevel<'a, C>),
-    /// That cannot be told, or nginx redirects.
+    /// Cannot be determined, or nginx redirects the request.
     Unknown,
 }
 
-/// What ngx_http_core_find_static_location() finds.
+/// Finds the location of `uri` as ngx_http_core_find_static_location() does.
 ///
 /// # Safety
 ///
@@ -287,6 +289,8 @@ unsafe fn find_static<'a, C: Configuration>(
     found
 }
 
+/// Returns the name of the location, relative to the parent node.
+///
 /// # Safety
 ///
 /// `node` is a node of a tree of locations.
@@ -298,6 +302,8 @@ unsafe fn name(node: &ngx_http_location_tree_node_t) -> &[u8] {
     }
 }
 
+/// Appends all locations of the tree below `node` to `levels`.
+///
 /// # Safety
 ///
 /// As for [`find_static`].
@@ -316,10 +322,11 @@ unsafe fn collect<C: Configuration>(
     }
 }
 
+/// Returns the locations of an array that ends with null.
+///
 /// # Safety
 ///
-/// `first` is null, or the first of pointers to locations that live during `'a`, the last of them
-/// null.
+/// `first` is null or points to such an array, of locations that live during `'a`.
 unsafe fn list<'a, C: Configuration>(
     first: *mut *mut ngx_http_core_loc_conf_t,
 ) -> Vec<ServerLevel<'a, C>> {

@@ -1,8 +1,8 @@
 //! Shared memory zones.
 //!
-//! A zone holds one header of the module's, whose fields are atomic, and one arena of bytes that
-//! is touched only under the slab mutex: nginx unlocks that one when a worker dies holding it
-//! (`ngx_unlock_mutexes()`), which no lock of our own would be.
+//! A zone holds a header of the module, whose fields are atomic, and an arena of bytes, which is
+//! accessed only under the slab mutex. nginx unlocks the slab mutex when a worker dies while
+//! holding it (`ngx_unlock_mutexes()`). It would not unlock a lock of the module.
 
 use core::ffi::c_void;
 use core::marker::PhantomData;
@@ -20,13 +20,13 @@ use crate::panic::guard;
 use crate::string::{copy_to, Printable};
 use crate::wake;
 
-/// What a zone holds besides its arena.
+/// Contents of a zone besides its arena.
 pub trait ZoneHeader: Sync + Sized + 'static {
-    /// Makes header and arena of a new zone; the text says what is wrong.
+    /// Initializes the arena of a new zone, and returns its header, or a reason for the error log.
     fn init(arena: &mut [u8]) -> Result<Self, String>;
 }
 
-/// In the zone, where every process finds it.
+/// Stored in the zone, where `ngx_slab_pool_t.data` points to it.
 struct Root<H> {
     arena: *mut u8,
     len: usize,
@@ -46,7 +46,8 @@ impl<H> Clone for SharedZone<H> {
 impl<H> Copy for SharedZone<H> {}
 
 impl Conf<'_> {
-    /// Declares the zone `name` of `size` bytes. It survives a reload that declares it alike.
+    /// Declares the zone `name` of `size` bytes. Its contents survive a reload if name and size
+    /// stay the same.
     pub fn shared_zone<C: Configuration, H: ZoneHeader>(
         &mut self,
         name: &str,
@@ -60,7 +61,7 @@ impl Conf<'_> {
             let zone = ngx_shared_memory_add(cf, &mut name, size, tag);
             let Some(mut zone) = NonNull::new(zone) else { return Err(ConfError::Logged) };
             zone.as_mut().init = Some(init::<H>);
-            // Not null, so that the next cycle's init() knows that there was one before.
+            // Not null, so that init() of the next cycle sees that the zone existed.
             zone.as_mut().data = ngx_pcalloc((*cf).pool, 1);
             wake::want();
             Ok(SharedZone(zone, PhantomData))
@@ -109,13 +110,13 @@ impl<H: ZoneHeader> SharedZone<H> {
         }
     }
 
-    /// The header, which is used without the lock.
+    /// Returns the header. No lock is needed, as its fields are atomic.
     pub fn header(&self) -> &H {
         // SAFETY: as in root(); headers are never written as a whole again.
         unsafe { &(*self.root().1).header }
     }
 
-    /// Runs `body` with the arena, while no other process has it.
+    /// Runs `body` with the arena, under the lock.
     pub fn lock<R>(&self, body: impl FnOnce(&mut [u8], &H) -> R) -> R {
         struct Unlock(*mut ngx_slab_pool_t);
         impl Drop for Unlock {

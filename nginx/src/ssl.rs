@@ -1,4 +1,4 @@
-//! TLS by the libssl that nginx itself uses: its security updates are the system's.
+//! TLS by the libssl that nginx itself uses, so that security updates come from the system.
 
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, CStr};
@@ -19,31 +19,31 @@ use nginx_sys::{
 
 use crate::conf::Conf;
 
-/// TLS 1.3 by nginx's numbering; not in the headers of builds without it.
+/// nginx's flag of TLS 1.3. Headers of builds without TLS 1.3 do not define it.
 const NGX_SSL_TLSV1_3: u32 = 0x0040;
 
-/// Why a TLS context could not be made. nginx logged what libssl said.
+/// Reason why a TLS context could not be made. nginx has logged the error of libssl.
 #[derive(Debug)]
 pub enum SslError {
-    /// No context.
+    /// The context could not be created.
     Create,
     /// The system's trusted certificates could not be loaded.
     SystemRoots,
-    /// This file of trusted certificates could not be loaded.
+    /// The given file of trusted certificates could not be loaded.
     TrustedCertificate,
 }
 
-/// Settings of TLS connections as a client.
+/// Settings of TLS client connections.
 #[derive(Debug)]
 pub struct SslContext {
-    /// Boxed: connections keep its address.
+    /// Boxed, because connections keep its address.
     ssl: Box<UnsafeCell<ngx_ssl_t>>,
     verify: bool,
 }
 
 impl SslContext {
-    /// TLS 1.2 and 1.3. With `verify`, a server must prove its name with a certificate that the
-    /// system's roots, or those in the file `trusted`, vouch for.
+    /// Makes a context for TLS 1.2 and 1.3. With `verify`, the server's certificate must match its
+    /// name and be issued by one of the system's roots or of those in the file `trusted`.
     pub fn new(cf: &mut Conf<'_>, verify: bool, trusted: Option<&Path>) -> Result<Self, SslError> {
         // SAFETY: all zeroes is how nginx itself starts an ngx_ssl_t.
         let ssl = Box::new(UnsafeCell::new(unsafe { core::mem::zeroed::<ngx_ssl_t>() }));
@@ -60,8 +60,8 @@ impl SslContext {
                 return Ok(this);
             }
             let ctx = (*raw).ctx;
-            // The handshake goes on whatever the certificate: handshake() asks for the verdict
-            // and reports it once, where libssl would log each failure at level crit.
+            // The handshake completes with any certificate. Stream::handshake() checks the result
+            // after it and reports a failure once, where libssl would log each at level crit.
             SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER as c_int, Some(note_only));
             if SSL_CTX_set_default_verify_paths(ctx) != 1 {
                 return Err(SslError::SystemRoots);
@@ -97,7 +97,7 @@ impl SslContext {
             let ssl = (*(*c).ssl).connection;
             let is_address = name.parse::<IpAddr>().is_ok();
             let name = CString::new(name).map_err(|_| "invalid server name")?;
-            // RFC 6066, section 3: addresses are not sent.
+            // RFC 6066, section 3: SNI carries no addresses.
             if !is_address {
                 let kind = SSL_CTRL_SET_TLSEXT_HOSTNAME as c_int;
                 let name = name.as_ptr().cast_mut().cast();
@@ -119,12 +119,12 @@ impl SslContext {
         }
     }
 
-    /// What is wrong with the certificate of `c`'s server, if anything.
+    /// Returns the result of the verification of the server's certificate.
     ///
     /// # Safety
     ///
     /// The handshake of `c` is complete.
-    pub(crate) unsafe fn verdict(&self, c: *mut ngx_connection_t) -> Result<(), String> {
+    pub(crate) unsafe fn verify_result(&self, c: *mut ngx_connection_t) -> Result<(), String> {
         if !self.verify {
             return Ok(());
         }

@@ -164,7 +164,7 @@ impl Request {
     ) -> Result<(), Failed> {
         self.withdraw(state)?;
         // SAFETY: the list and the pool are the request's own. The slot dies with the pool, and
-        // its sources are shared: nobody can change them.
+        // its sources are shared: no code can change them.
         let part = unsafe {
             let r = self.as_ptr();
             headers::append(&mut (*r).headers_in.headers, (*r).pool, M::fields(source))?

@@ -1,4 +1,4 @@
-//! A connection to a server, on nginx's event loop, with or without TLS, for hyper.
+//! Client connections on nginx's event loop, with or without TLS, for hyper.
 
 use core::cell::{Cell, RefCell, UnsafeCell};
 use core::ffi::{c_int, c_void};
@@ -24,30 +24,30 @@ use crate::log::Log;
 use crate::ssl::SslContext;
 use crate::string::{str_of, Printable};
 
-/// Why a connection could not be made, or broke.
+/// Reason why a connection could not be made.
 #[derive(Debug)]
 pub enum StreamError {
-    /// No TCP connection.
+    /// The TCP connection failed.
     Connect(String),
-    /// No TLS over it.
+    /// The TLS handshake failed.
     Tls(String),
 }
 
-/// A connection; hyper reads and writes it.
+/// A connection, for hyper to read and write.
 #[derive(Debug)]
 pub struct Stream(Rc<Inner>);
 
-/// The handle of a [`Stream`] that stays with who lent it to hyper.
+/// Handle to a [`Stream`] that hyper owns.
 #[derive(Clone, Debug)]
 pub struct StreamControl(Rc<Inner>);
 
 struct Inner {
-    /// Null when closed.
+    /// Null once closed.
     connection: Cell<*mut ngx_connection_t>,
     pool: Cell<*mut ngx_pool_t>,
-    /// The connection's own log: see [`capture`].
+    /// Log of this connection, whose writer is [`capture`].
     log: UnsafeCell<ngx_log_t>,
-    /// The cycle's log, to which what is not captured goes.
+    /// Log of the cycle, for lines that are not captured.
     cycle_log: *mut ngx_log_t,
     message: RefCell<String>,
     reader: RefCell<Option<Waker>>,
@@ -57,11 +57,11 @@ struct Inner {
 }
 
 thread_local! {
-    /// Connections that are open.
+    /// Open connections.
     static OPEN: RefCell<HashMap<*const Inner, Weak<Inner>>> = RefCell::default();
 }
 
-/// Closes all connections, for the exit of a worker: nginx reports what is left open.
+/// Closes all connections. For the exit of a worker, when nginx reports open connections.
 pub(crate) fn shut_down() {
     for inner in OPEN.take().values().filter_map(Weak::upgrade) {
         inner.close();
@@ -133,7 +133,7 @@ impl Stream {
         Ok(Self(inner))
     }
 
-    /// TLS with the server `name`, verified as `ssl` says.
+    /// Makes a TLS handshake with the server `name`, verified as `ssl` says.
     pub async fn handshake(&self, ssl: &SslContext, name: &str) -> Result<(), StreamError> {
         let c = self.0.connection.get();
         if c.is_null() {
@@ -143,22 +143,22 @@ impl Stream {
         unsafe { ssl.prepare(c, name) }.map_err(|e| StreamError::Tls(e.into()))?;
         core::future::poll_fn(|cx| self.0.poll_handshake(cx)).await?;
         // SAFETY: the handshake is complete.
-        unsafe { ssl.verdict(c) }.map_err(StreamError::Tls)
+        unsafe { ssl.verify_result(c) }.map_err(StreamError::Tls)
     }
 
-    /// A handle to keep while hyper has the stream.
+    /// Returns a handle to keep while hyper owns the stream.
     pub fn control(&self) -> StreamControl {
         StreamControl(Rc::clone(&self.0))
     }
 }
 
 impl StreamControl {
-    /// Bytes received so far.
+    /// Returns the number of bytes received so far.
     pub fn received(&self) -> u64 {
         self.0.received.get()
     }
 
-    /// Marks the connection as idle: nginx closes it when the worker shuts down.
+    /// Marks the connection as idle, so that nginx closes it when the worker shuts down.
     pub fn set_idle(&self, idle: bool) {
         let c = self.0.connection.get();
         if !c.is_null() {
@@ -167,12 +167,12 @@ impl StreamControl {
         }
     }
 
-    /// What nginx had to say about the connection's last error.
+    /// Returns nginx's message about the connection's last error, or nothing.
     pub fn message(&self) -> String {
         self.0.why("")
     }
 
-    /// Closes the connection now, whoever else holds it.
+    /// Closes the connection now, even if hyper still owns the stream.
     pub fn close(&self) {
         self.0.close();
     }
@@ -231,7 +231,7 @@ impl Inner {
             return failed(self);
         }
         // SAFETY: `c` is open and prepared for TLS. ngx_ssl_handshake() replaces the handlers of
-        // its events until it calls ours, and ours says whether it succeeded.
+        // its events until it calls handshaked(), and `handshaked` says whether it succeeded.
         unsafe {
             if self.handshake.get() {
                 if (*(*c).ssl).handshaked() == 0 {
@@ -250,7 +250,7 @@ impl Inner {
                 if rc != NGX_OK as ngx_int_t {
                     return failed(self);
                 }
-                // ngx_ssl_handshake() left its own there when it had to wait before.
+                // ngx_ssl_handshake() leaves its own handlers after it had to wait.
                 (*(*c).read).handler = Some(readable);
                 (*(*c).write).handler = Some(writable);
             }
@@ -261,14 +261,14 @@ impl Inner {
     fn close(&self) {
         let c = self.connection.replace(ptr::null_mut());
         if !c.is_null() {
-            // Gone only when the process exits.
+            // The set is gone only while the process exits.
             let _ = OPEN.try_with(|open| open.borrow_mut().remove(&ptr::from_ref(self)));
-            // SAFETY: `c` is open and ours; closing it takes its events out of nginx's queues.
+            // SAFETY: `c` is open; closing it takes its events out of nginx's queues.
             unsafe {
                 if !(*c).ssl.is_null() {
                     (*(*c).ssl).set_no_wait_shutdown(1);
                     if (*(*c).write).ready() == 0 {
-                        // There is no room for a close_notify, and nobody would wait for it.
+                        // The socket has no room for a close_notify, and close() does not wait.
                         (*(*c).ssl).set_no_send_shutdown(1);
                     }
                     let _ = ngx_ssl_shutdown(c);
@@ -294,7 +294,7 @@ impl Drop for Inner {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // hyper is done with it; a StreamControl keeps counters, not the connection.
+        // hyper no longer needs the connection. A StreamControl keeps its counters only.
         self.0.close();
     }
 }
@@ -383,9 +383,11 @@ impl fmt::Debug for Inner {
     }
 }
 
+/// Returns the owner of `c`.
+///
 /// # Safety
 ///
-/// `c` is a connection that [`Stream::start`] made.
+/// `c` is an open connection that [`Stream::start`] made.
 unsafe fn inner_of(c: *mut ngx_connection_t) -> Rc<Inner> {
     // SAFETY: `data` came from the Rc that is alive while the connection is open.
     unsafe {
@@ -403,7 +405,7 @@ extern "C" fn readable(event: *mut ngx_event_t) {
         let waker = inner.reader.borrow_mut().take();
         match waker {
             Some(waker) => waker.wake(),
-            // Nobody reads: an event that stays ready must not be reported again.
+            // No task reads: an event that stays ready must not be reported again.
             None => drop(ngx_handle_read_event(event, 0)),
         }
     }
@@ -422,8 +424,8 @@ extern "C" fn writable(event: *mut ngx_event_t) {
 }
 
 extern "C" fn handshaked(c: *mut ngx_connection_t) {
-    // SAFETY: called for a connection of ours whose handshake ended, one way or the other. Its
-    // events must not come to ngx_ssl_handshake() again: that would hide why it failed.
+    // SAFETY: called for a connection of start() whose handshake has ended. Its events must not
+    // reach ngx_ssl_handshake() again, which would hide the reason of a failure.
     let inner = unsafe {
         (*(*c).read).handler = Some(readable);
         (*(*c).write).handler = Some(writable);
@@ -436,8 +438,8 @@ extern "C" fn handshaked(c: *mut ngx_connection_t) {
     }
 }
 
-/// Writer of a connection's log. What nginx says of a failing connection is kept, for the one
-/// line that is logged of an outage; debug lines and alerts go where they always go.
+/// Writer of a connection's log. nginx's messages about a failing connection are kept, because the
+/// module logs one line for a whole outage. Debug lines and alerts go to the log of the cycle.
 extern "C" fn capture(log: *mut ngx_log_t, level: ngx_uint_t, line: *mut u8, len: usize) {
     // SAFETY: `wdata` is the Inner that owns this log; `line` has `len` bytes.
     let (inner, line) = unsafe {
@@ -466,7 +468,7 @@ extern "C" fn capture(log: *mut ngx_log_t, level: ngx_uint_t, line: *mut u8, len
         }
         return;
     }
-    // "2026/01/01 00:00:00 [error] 1#1: *1 message": the message.
+    // Cuts the message out of "2026/01/01 00:00:00 [error] 1#1: *1 message".
     let text = line.splitn(2, |&b| b == b'#').nth(1).unwrap_or(line);
     let text = text.splitn(2, |&b| b == b' ').nth(1).unwrap_or(text);
     let text = match text.strip_prefix(b"*") {

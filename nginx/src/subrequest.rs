@@ -1,4 +1,4 @@
-//! Subrequests that carry nothing of the client but what they are given.
+//! Subrequests with headers of their own.
 
 use core::cell::Cell;
 use core::ffi::c_void;
@@ -19,17 +19,17 @@ use crate::panic::guard;
 use crate::request::{set_header_only, Request};
 use crate::string::{bytes, copy_to};
 
-/// How a subrequest ended.
+/// Outcome of a subrequest.
 #[derive(Debug)]
 pub enum SubrequestOutcome {
-    /// The location answered itself.
+    /// The location made the response itself.
     Answer {
-        /// Its status.
+        /// Status of the response.
         status: u16,
-        /// Its headers.
+        /// Headers of the response.
         headers: Vec<(Vec<u8>, Vec<u8>)>,
     },
-    /// nginx answered, or was redirected by `error_page`: this is no answer of the location.
+    /// nginx made the response, or `error_page` redirected the subrequest.
     Failed,
 }
 
@@ -38,9 +38,9 @@ type Done = Box<dyn FnOnce(SubrequestOutcome)>;
 struct Waiting(Cell<Option<Done>>);
 
 impl Request {
-    /// Asks the location of `uri`, with these headers and no others of the client's. nginx calls
-    /// the access phase of this request again after `done`; until then the phase answers
-    /// [`crate::PhaseStatus::Again`]. Names are lower-case.
+    /// Starts a subrequest to `uri` with these headers in place of the client's. Names are
+    /// lower-case. nginx calls `done`, and then the access phase of this request again. Until then
+    /// the phase returns [`crate::PhaseStatus::Again`].
     pub fn subrequest(
         &mut self,
         uri: &str,
@@ -49,7 +49,7 @@ impl Request {
     ) -> Result<(), Failed> {
         let r = self.as_ptr();
         // SAFETY: `r` is the request nginx called us with; all memory is from its pool, which
-        // outlives the subrequest. The subrequest runs after we return.
+        // outlives the subrequest. The subrequest runs after this function returns.
         unsafe {
             let pool = (*r).pool;
             let waiting = Pool::from_ngx_pool(pool).allocate(Waiting(Cell::new(Some(done))));
@@ -70,7 +70,8 @@ impl Request {
             if rc != NGX_OK as ngx_int_t || sr.is_null() {
                 return Err(Failed);
             }
-            // It is woken by its handler, which whoever read its body before left without use.
+            // nginx resumes the request by this handler. A module that read the request's body may
+            // have left another one.
             (*r).write_event_handler = Some(ngx_http_core_run_phases);
             // The client's body stays with the client's request.
             (*sr).request_body = body;
@@ -81,8 +82,8 @@ impl Request {
     }
 }
 
-/// Gives `sr` a copy of the variables that it shares with its parent: what is evaluated from other
-/// headers must not stay as the parent's.
+/// Gives `sr` its own copy of the variables that it shares with its parent. Values that it
+/// evaluates from its own headers must not become the parent's.
 ///
 /// # Safety
 ///
@@ -103,7 +104,7 @@ unsafe fn own_variables(sr: *mut ngx_http_request_t) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Gives `sr` `headers` in place of those it took over from `r`.
+/// Gives `sr` these `headers` in place of those that it copied from `r`.
 ///
 /// # Safety
 ///
@@ -124,7 +125,7 @@ unsafe fn replace_headers(
         headers_in.content_length_n = -1;
         headers_in.keep_alive_n = -1;
         let list: &mut ngx_list_t = &mut headers_in.headers;
-        // They outlive this call, and perhaps what they are of.
+        // The subrequest outlives this call, and may outlive the owner of the headers.
         let copies = headers
             .iter()
             .map(|(name, value)| Ok((bytes(&copy_to(pool, name)?), bytes(&copy_to(pool, value)?))));
@@ -180,13 +181,13 @@ unsafe fn set_cookie(
 extern "C" fn finished(sr: *mut ngx_http_request_t, data: *mut c_void, rc: ngx_int_t) -> ngx_int_t {
     // SAFETY: `data` is the Waiting in the pool of the request, which `sr` shares.
     let (waiting, request) = unsafe { (&*data.cast::<Waiting>(), &*sr) };
-    // nginx calls this again when it finalizes a request twice: only the first counts.
+    // nginx may finalize a request twice and call this again: the first call counts.
     let Some(done) = waiting.0.take() else { return rc };
     let status = request.headers_out.status as u16;
     let outcome = if rc == NGX_ERROR as ngx_int_t || request.err_status != 0 || status == 0 {
         SubrequestOutcome::Failed
     } else {
-        // SAFETY: the list of the subrequest's answer.
+        // SAFETY: the list of the subrequest's response headers.
         let headers = unsafe { Headers::of(&request.headers_out.headers) };
         SubrequestOutcome::Answer {
             status,

@@ -1,8 +1,8 @@
-//! Suspending a request in the access phase, and resuming it.
+//! Suspension of a request in the access phase.
 //!
-//! The pattern is that of ngx_http_limit_req_module: the client's connection is watched, writing
-//! is off, and a timer that is not cancelable keeps a worker that was told to quit alive until
-//! the request was answered.
+//! The code follows ngx_http_limit_req_module. nginx watches the client's connection and does not
+//! write. The timer is not cancelable, so that a worker that was told to quit stays alive until
+//! the request is finished.
 
 use core::cell::{Cell, RefCell, UnsafeCell};
 use core::ptr;
@@ -45,7 +45,7 @@ struct Suspension {
 }
 
 impl Suspension {
-    /// Forgets the request; its events do not fire any more.
+    /// Forgets the request. No event fires any more.
     fn cancel(&self) {
         self.request.set(ptr::null_mut());
         self.disarm();
@@ -53,7 +53,7 @@ impl Suspension {
 
     fn disarm(&self) {
         let event = self.event.get();
-        // SAFETY: the event is ours, and its flags say where nginx linked it.
+        // SAFETY: the flags of the event say where nginx linked it.
         unsafe {
             if (*event).timer_set() != 0 {
                 ngx_del_timer(event);
@@ -71,12 +71,12 @@ impl Drop for Suspension {
     }
 }
 
-/// Resumes a suspended request; nothing happens if it runs again or is gone.
+/// Handle to resume a suspended request. It does nothing if the request runs again or is gone.
 #[derive(Clone, Debug)]
 pub struct Resume(Weak<Suspension>);
 
 impl Resume {
-    /// Lets nginx call the access phase of the request again, soon, from its event loop.
+    /// Makes nginx call the access phase of the request again, from its event loop.
     pub fn resume(&self) {
         let Some(suspension) = self.0.upgrade() else { return };
         if suspension.request.get().is_null() {
@@ -89,8 +89,7 @@ impl Resume {
 }
 
 impl Request {
-    /// Suspends the request until it is resumed, or until `deadline` has passed. See
-    /// [`Self::suspend`](#method.suspend), which has the cell.
+    /// Implements [`Self::suspend`], with the cell of the request.
     pub(crate) fn suspend_in(
         &mut self,
         cell: &SuspensionCell,

@@ -1,8 +1,9 @@
 //! Futures on nginx's event loop.
 //!
-//! A wake-up never runs a task on the waker's stack: it queues it and posts one event, which
-//! nginx processes before it polls for I/O again. So a task may wake another, or a request, from
-//! anywhere, a `Drop` included. (ngx 0.5.1's own executor runs tasks synchronously.)
+//! A wake-up never runs a task on the waker's stack. It queues the task and posts one event, which
+//! nginx processes before it polls for I/O again. So code may wake a task or a request from
+//! anywhere, even from a `Drop`. The executor of ngx 0.5.1 is not used, because it runs tasks
+//! synchronously.
 
 use core::cell::{Cell, RefCell, UnsafeCell};
 use core::future::Future;
@@ -17,7 +18,7 @@ use crate::panic::guard;
 
 struct Scheduler {
     queue: RefCell<VecDeque<Runnable>>,
-    /// Boxed: nginx links it into its queue, so its address must not change.
+    /// Boxed, because nginx links the event into its queue: its address must not change.
     event: Box<UnsafeCell<ngx_event_t>>,
     posted: Cell<bool>,
 }
@@ -31,7 +32,7 @@ thread_local! {
     };
 }
 
-/// Runs `future` on the event loop, detached. A panic ends that task only, and is logged.
+/// Runs `future` on the event loop, detached. A panic is logged and ends that task only.
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
     let (runnable, task) = async_task::spawn_local(future, schedule);
     runnable.schedule();
@@ -39,7 +40,7 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
 }
 
 fn schedule(runnable: Runnable) {
-    // Gone only when the process exits: the task is dropped then, as is everything.
+    // The scheduler is gone only while the process exits. The task is dropped then.
     let _ = SCHEDULER.try_with(|s| {
         s.queue.borrow_mut().push_back(runnable);
         if s.posted.replace(true) {
@@ -68,8 +69,8 @@ extern "C" fn run(_event: *mut ngx_event_t) {
     }
 }
 
-/// Before the event loop's first turn, in which nginx waits for I/O before it looks at what was
-/// posted: has it look first.
+/// Makes nginx process posted events before its first wait for I/O. In the first turn of the event
+/// loop it would wait first.
 pub(crate) fn begin() {
     SCHEDULER.with(|s| {
         if s.posted.get() {
@@ -83,9 +84,9 @@ pub(crate) fn begin() {
     });
 }
 
-/// Drops what is queued and takes the event back from nginx; for the exit of a worker.
+/// Drops all queued tasks and unlinks the event from nginx's queue. For the exit of a worker.
 pub(crate) fn shut_down() {
-    // Dropping a task may wake others; none is dropped while the queue is borrowed.
+    // Dropping a task may wake others, so no task is dropped while the queue is borrowed.
     loop {
         let batch = SCHEDULER.with(|s| core::mem::take(&mut *s.queue.borrow_mut()));
         if batch.is_empty() {

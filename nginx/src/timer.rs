@@ -1,4 +1,4 @@
-//! Timers of nginx as futures.
+//! nginx's clocks, and its timers as futures.
 
 use core::cell::{Cell, RefCell, UnsafeCell};
 use core::fmt;
@@ -11,20 +11,20 @@ use nginx_sys::{ngx_add_timer, ngx_current_msec, ngx_del_timer, ngx_event_t, ngx
 
 use crate::log::Log;
 
-/// Milliseconds of nginx's monotonic clock, updated once per turn of the event loop.
+/// Returns the time of nginx's monotonic clock, which it reads once per turn of the event loop.
 pub fn now() -> Duration {
     // SAFETY: a plain variable of a single-threaded process.
     Duration::from_millis(unsafe { ngx_current_msec } as u64)
 }
 
-/// Time since 1970, as nginx has it.
+/// Returns the time since 1970 by nginx's clock, which it reads once per turn of the event loop.
 pub fn unix_time() -> Duration {
     let time = nginx_sys::ngx_timeofday();
     let seconds = Duration::from_secs(u64::try_from(time.sec).unwrap_or(0));
     seconds + Duration::from_millis(time.msec as u64)
 }
 
-/// Duration as nginx's timers take it; what is beyond a day is a day.
+/// Converts `duration` for nginx's timers. The result is at most a day.
 pub(crate) fn msec(duration: Duration) -> ngx_msec_t {
     const DAY: Duration = Duration::from_secs(86400);
     duration.min(DAY).as_millis() as ngx_msec_t
@@ -36,10 +36,10 @@ struct Timer {
     fired: Cell<bool>,
 }
 
-/// Future of [`sleep`].
+/// Future that [`sleep`] returns.
 pub struct Sleep {
     duration: Duration,
-    /// Boxed: nginx links the event into its tree of timers.
+    /// Boxed, because nginx links the event into its tree of timers.
     timer: Option<Box<Timer>>,
 }
 
@@ -49,7 +49,7 @@ impl fmt::Debug for Sleep {
     }
 }
 
-/// Completes after `duration`. The timer does not hold back a worker that shuts down.
+/// Completes after `duration`. The timer does not delay the exit of a worker.
 pub fn sleep(duration: Duration) -> Sleep {
     Sleep { duration, timer: None }
 }
@@ -90,7 +90,7 @@ impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(timer) = &self.timer {
             let event = timer.event.get();
-            // SAFETY: the event is ours; timer_set tells whether it is in nginx's tree.
+            // SAFETY: the box owns the event; timer_set tells whether it is in nginx's tree.
             unsafe {
                 if (*event).timer_set() != 0 {
                     ngx_del_timer(event);
@@ -111,11 +111,11 @@ extern "C" fn fire(event: *mut ngx_event_t) {
     }
 }
 
-/// The time of [`timeout`] ran out.
+/// Error of [`timeout`]: the time ran out.
 #[derive(Clone, Copy, Debug)]
 pub struct Elapsed;
 
-/// Output of `future`, unless it takes longer than `duration`; it is dropped then.
+/// Returns the output of `future`, or drops it if it takes longer than `duration`.
 pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);
     let mut sleep = sleep(duration);

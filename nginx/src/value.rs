@@ -1,4 +1,4 @@
-//! Values with variables in them.
+//! Values of the configuration that contain variables.
 
 use core::ptr::NonNull;
 
@@ -12,12 +12,12 @@ use crate::error::Failed;
 use crate::request::Request;
 use crate::string::{bytes, copy_to};
 
-/// A value of the configuration that is made anew for each request.
+/// A compiled value, which is evaluated for each request.
 #[derive(Clone, Copy, Debug)]
 pub struct ComplexValue(NonNull<ngx_http_complex_value_t>);
 
 impl Conf<'_> {
-    /// Compiles `value`, in which nginx finds the variables.
+    /// Compiles `value`, which may contain variables.
     pub fn complex_value(&mut self, value: &str) -> Result<ComplexValue, ConfError> {
         let cf = self.as_ptr();
         // SAFETY: `cf` is inside http {}; what is compiled lives in the configuration's pool.
@@ -40,7 +40,7 @@ impl Conf<'_> {
 }
 
 impl Request {
-    /// `value` for this request.
+    /// Evaluates `value` for this request.
     pub fn evaluate(&self, value: ComplexValue) -> Result<&[u8], Failed> {
         let mut result = ngx_str_t::empty();
         // SAFETY: the value lives as long as the configuration; its text is made in the

@@ -1,4 +1,4 @@
-//! Variables.
+//! Variables of the configuration.
 
 use core::cell::{Cell, RefCell};
 use core::ffi::CStr;
@@ -15,7 +15,7 @@ use crate::conf::{Conf, ConfError};
 use crate::request::Request;
 use crate::string::{bytes, copy_to, str_of};
 
-/// nginx's `ngx_http_get_variable_pt`.
+/// Type of a variable's handler (`ngx_http_get_variable_pt`).
 type Handler = unsafe extern "C" fn(
     *mut ngx_http_request_t,
     *mut ngx_http_variable_value_t,
@@ -25,36 +25,37 @@ type Handler = unsafe extern "C" fn(
 /// Value of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// It has none; an access log shows `-`.
+    /// No value. An access log shows `-`.
     NotFound,
-    /// These bytes.
+    /// Bytes made for the request.
     Bytes(Vec<u8>),
-    /// These bytes.
+    /// A constant text.
     Static(&'static str),
 }
 
-/// Whether what nginx keeps of a variable is forgotten when the verdict changes.
+/// Whether [`Request::forget_variables`] drops the stored value of a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// It has nothing to do with verdicts.
+    /// Keeps the value. For variables that do not depend on the module.
     Never,
-    /// It is made from a verdict.
+    /// Drops the value. For variables that the module makes.
     Always,
-    /// It may be made from a verdict, or set by a directive.
+    /// Evaluates the variable again, and keeps the old value if that finds none. For variables of
+    /// other modules that may depend on this one, or may be set by a directive.
     IfPossible,
 }
 
 thread_local! {
-    /// Indices, among the variables of this configuration, of those that a verdict changes.
+    /// Indices of the variables with [`Renewal::Always`], in this configuration.
     static INDICES: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-    /// The same of variables of other modules.
+    /// Indices of the variables with [`Renewal::IfPossible`].
     static OTHERS: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
-    /// nginx's own handler of the variable that is overridden.
+    /// nginx's own handler of the overridden variable.
     static WRAPPED: Cell<ngx_http_get_variable_pt> = const { Cell::new(None) };
 }
 
 impl Conf<'_> {
-    /// Defines `$name`; with `prefix`, every variable whose name begins so.
+    /// Defines `$name`, or with `prefix` every variable whose name begins with `name`.
     pub(crate) fn define_variable(
         &mut self,
         name: &'static str,
@@ -65,20 +66,20 @@ impl Conf<'_> {
         let prefix = if prefix { NGX_HTTP_VAR_PREFIX } else { 0 };
         let flags = (NGX_HTTP_VAR_NOCACHEABLE | prefix) as ngx_uint_t;
         // SAFETY: `cf` is inside http {}; nginx copies the name into a variable that lives as
-        // long as the configuration, and that we let the handler point to.
+        // long as the configuration, and that `data` points to.
         unsafe {
             let variable = ngx_http_add_variable(self.as_ptr(), &mut name, flags);
             if variable.is_null() {
                 return Err(ConfError::Logged);
             }
             (*variable).get_handler = Some(handler);
-            // For a prefix, nginx itself puts the name that was asked for in its place.
+            // For a prefix, nginx itself sets `data` to the full name.
             (*variable).data = (&raw const (*variable).name) as usize;
         }
         Ok(())
     }
 
-    /// Whether the configuration names `$name` anywhere; after it was read.
+    /// Whether the configuration uses `$name` anywhere. For postconfiguration.
     pub fn uses_variable(&self, name: &str) -> bool {
         // SAFETY: `cf` is inside http {}.
         let core = unsafe { NgxHttpCoreModule::main_conf(&*self.as_const_ptr()) };
@@ -89,14 +90,15 @@ impl Conf<'_> {
         used.unwrap_or_default().iter().any(is_it)
     }
 
-    /// Gives nginx's own variable `name` the module's value where the module has one.
+    /// Replaces the handler of nginx's own variable `name`. The first handler is kept for
+    /// [`write_original`].
     pub(crate) fn replace_variable(
         &mut self,
         name: &'static CStr,
         handler: Handler,
     ) -> Result<(), ConfError> {
-        // SAFETY: `cf` is inside http {}; nginx's core added its variables, as keys with an
-        // ngx_http_variable_t each, before ours is asked (ngx_http_variables_add_core_vars()).
+        // SAFETY: `cf` is inside http {}; nginx's core added its variables before this module is
+        // called, as keys with an ngx_http_variable_t each (ngx_http_variables_add_core_vars()).
         unsafe {
             let core = NgxHttpCoreModule::main_conf_mut(&*self.as_ptr());
             let keys = core.and_then(|core| core.variables_keys.as_ref());
@@ -176,7 +178,7 @@ pub(crate) unsafe fn write(
     NGX_OK as ngx_int_t
 }
 
-/// Finds the module's variables among those that the configuration uses, for [`forget`].
+/// Notes which variables of the configuration [`forget`] drops, as `renewal` says for each name.
 ///
 /// # Safety
 ///
@@ -191,14 +193,14 @@ pub(crate) unsafe fn index_variables(
     let names = used.unwrap_or_default().iter().enumerate();
     let (mut own, mut others) = (Vec::new(), Vec::new());
     for (index, v) in names {
-        // Where no other module defined the variable, nginx points to its name itself.
+        // nginx sets `data` to the name of a variable that it found by a prefix.
         let of_prefix = v.data == (&raw const v.name) as usize;
         // SAFETY: names live as long as the configuration.
         match renewal(unsafe { bytes(&v.name) }, of_prefix) {
             Renewal::Never => {}
             Renewal::Always => own.push(index),
-            // `set` puts a number there, and its variables cannot be made anew; nor need those of
-            // nginx that do so: they are of the client's request.
+            // `data` is a number for variables of `set`, which cannot be evaluated again. It is one
+            // for some variables of nginx too, which depend on the client's request only.
             Renewal::IfPossible if v.data < LEAST_POINTER => {}
             Renewal::IfPossible => others.push(index),
         }
@@ -207,12 +209,12 @@ pub(crate) unsafe fn index_variables(
     OTHERS.set(others);
 }
 
-/// Linux maps nothing below (vm.mmap_min_addr).
+/// Lowest address that Linux maps (vm.mmap_min_addr).
 const LEAST_POINTER: usize = 65536;
 
 impl Request {
-    /// Has nginx evaluate the variables anew that [`crate::Module::renewal`] names, even where it
-    /// would use the stored value, as access logs do.
+    /// Drops stored values of variables, as [`crate::Module::renewal`] says. nginx evaluates them
+    /// again, even where it would use the stored value, as in access logs.
     pub fn forget_variables(&mut self) {
         // SAFETY: a valid request.
         forget(unsafe { &mut *self.as_ptr() });
@@ -242,8 +244,8 @@ fn forget(r: &mut ngx_http_request_t) {
     });
 }
 
-/// Evaluates a variable of another module's anew, if it was; what cannot be made again, as what
-/// `auth_request_set` set, stays.
+/// Evaluates a variable again, if it has a value. The old value stays if there is no new one, as
+/// for variables of `auth_request_set`.
 ///
 /// # Safety
 ///

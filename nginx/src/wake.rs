@@ -1,8 +1,9 @@
-//! Waking other workers at once: one eventfd per worker.
+//! Immediate wake-ups of other workers, by an eventfd per worker.
 //!
-//! They are made before workers are forked, so that each has all of them. A worker has two, and
-//! configurations use the one and the other in turn: while old workers finish after a reload,
-//! both they and the new ones can be woken. Who has no slot must poll.
+//! The master makes the eventfds before it forks workers, so that each worker inherits all of
+//! them. A worker has two. Successive configurations use the one and the other in turn, so that
+//! after a reload both the old workers, which finish their requests, and the new ones can be woken.
+//! A worker without a slot must poll.
 
 use core::cell::{Cell, RefCell};
 use core::ffi::c_int;
@@ -15,7 +16,7 @@ use nginx_sys::{
 use crate::log::{Level, Log};
 use crate::panic::guard;
 
-/// Workers that can be woken, of each of two configurations.
+/// Most workers of one configuration that have a slot.
 const WORKERS: usize = 64;
 
 /// A set of slots, one bit each.
@@ -24,9 +25,9 @@ pub type Slots = [u64; 2];
 thread_local! {
     /// The two eventfds of each worker, for the life of the master and of its workers.
     static EVENTS: RefCell<Vec<[c_int; 2]>> = const { RefCell::new(Vec::new()) };
-    /// Whether a configuration has something to wake workers for.
+    /// Whether a configuration needs wake-ups.
     static WANTED: Cell<bool> = const { Cell::new(false) };
-    /// Which of the two the configuration uses that was read last.
+    /// Index of the eventfd of each pair that the last configuration uses.
     static TURN: Cell<usize> = const { Cell::new(0) };
     /// The slot of this worker.
     static WAKE_SLOT: Cell<Option<u16>> = const { Cell::new(None) };
@@ -34,12 +35,12 @@ thread_local! {
     static WOKEN: Cell<Option<fn()>> = const { Cell::new(None) };
 }
 
-/// The configuration being read has something to wake workers for.
+/// Notes that the configuration being read needs wake-ups.
 pub(crate) fn want() {
     WANTED.set(true);
 }
 
-/// Before workers are forked: makes what `workers` need.
+/// Makes the eventfds of `workers` workers, if they are needed. Called before workers are forked.
 pub(crate) fn prepare(workers: usize, log: Log) {
     TURN.set(1 - TURN.get());
     if !WANTED.get() {
@@ -59,7 +60,7 @@ pub(crate) fn prepare(workers: usize, log: Log) {
     });
 }
 
-/// In a worker: listens for its wake-ups, which call `M::woken`.
+/// Calls `woken` for each wake-up of this worker from now on.
 ///
 /// # Safety
 ///
@@ -76,7 +77,8 @@ pub(crate) unsafe fn listen(cycle: &ngx_cycle_t, woken: fn()) {
         if c.is_null() {
             return;
         }
-        // As nginx's own channel: not to be closed, nor reported as left open, on exit.
+        // Marks the connection as nginx marks its own channel: on exit it is neither closed nor
+        // reported as left open.
         (*(*c).read).set_channel(1);
         (*(*c).read).handler = Some(read_wake_up);
         (*(*c).read).log = cycle.log;
@@ -88,7 +90,7 @@ pub(crate) unsafe fn listen(cycle: &ngx_cycle_t, woken: fn()) {
     WAKE_SLOT.set(Some((worker * 2 + turn) as u16));
 }
 
-/// The slot under which this worker can be woken.
+/// Returns the slot of this worker, if it can be woken.
 pub fn wake_slot() -> Option<u16> {
     WAKE_SLOT.get()
 }
@@ -115,7 +117,7 @@ extern "C" fn read_wake_up(event: *mut ngx_event_t) {
         let c = (*event).data.cast::<ngx_connection_t>();
         let mut count = 0;
         eventfd_read((*c).fd, &mut count);
-        // What is left in an edge-triggered descriptor would not be reported again.
+        // The descriptor is edge-triggered: it must be read and armed before the next wake-up.
         (*event).set_ready(0);
         ngx_handle_read_event(event, 0);
     }
