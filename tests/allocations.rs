@@ -102,7 +102,7 @@ fn start(allocations: &Allocations, authgear: &FakeAuthgear, backend: &Backend) 
 type Right<'a> = &'a dyn Fn(&Response) -> bool;
 
 #[test]
-fn no_memory_is_no_way_around() {
+fn a_failed_allocation_lets_no_request_through_without_a_verdict() {
     let allocations = Allocations::new();
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = start(&allocations, &authgear, &backend);

@@ -17,7 +17,7 @@ fn deciding(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Build
 
 /// Whatever is presented, the backend learns the same as in mode resolver.
 #[test]
-fn it_is_as_the_resolver_would_have_it() {
+fn auto_mode_tells_the_backend_the_same_as_resolver_mode() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = deciding(&authgear, &backend, "")
         .server("location /asked { authgear_mode resolver; proxy_pass http://%%BACKEND%%; }")
@@ -45,7 +45,7 @@ fn it_is_as_the_resolver_would_have_it() {
 }
 
 #[test]
-fn a_token_that_verifies_decides() {
+fn a_token_that_verifies_decides_without_the_resolver() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = deciding(&authgear, &backend, "").start();
     authgear.wait_for_jwks_hits(1);
@@ -66,7 +66,7 @@ fn a_token_that_verifies_decides() {
 }
 
 #[test]
-fn all_else_is_the_resolvers() {
+fn the_resolver_decides_about_everything_but_verified_tokens() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = deciding(&authgear, &backend, "").workers(1).start();
     let alice = User::named("alice");
@@ -134,7 +134,7 @@ fn all_else_is_the_resolvers() {
 }
 
 #[test]
-fn nobody_waits_for_keys() {
+fn no_request_waits_for_keys_in_auto_mode() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     authgear.inject_at(JWKS, Fault::Gate(gate.clone()));
     let nginx = deciding(&authgear, &backend, "").workers(2).start();
@@ -164,7 +164,7 @@ fn nobody_waits_for_keys() {
 }
 
 #[test]
-fn verdicts_of_both_are_kept_apart() {
+fn verdicts_of_tokens_and_of_the_resolver_are_cached_separately() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = deciding(&authgear, &backend, "")
         .http("authgear_cache_zone z:1m;")

@@ -56,7 +56,7 @@ fn assert_whole(echo: &Recorded, body: &[u8], what: &str) {
 }
 
 #[test]
-fn bodies_of_all_sizes_arrive() {
+fn request_bodies_of_all_sizes_reach_the_backend_whole() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = passing(&authgear, &backend);
     let alice = User::named("alice");
@@ -124,7 +124,7 @@ fn over_http2(nginx: &Nginx, post: &Request, body: &[u8], gate: &Gate) -> Respon
 }
 
 #[test]
-fn a_body_may_come_while_the_look_up_is_pending() {
+fn a_body_that_arrives_during_the_look_up_reaches_the_backend() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = passing(&authgear, &backend);
     let (alice, body) = (User::named("alice"), bytes(10 * MB));
@@ -164,7 +164,7 @@ fn assert_reads(stream: &mut TcpStream, text: &str) {
 }
 
 #[test]
-fn a_client_may_wait_for_leave_to_send_its_body() {
+fn expect_100_continue_is_answered_after_the_verdict() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = passing(&authgear, &backend);
     let token = authgear.opaque_token(&User::named("alice"));
@@ -181,7 +181,7 @@ fn a_client_may_wait_for_leave_to_send_its_body() {
 }
 
 #[test]
-fn websockets_open_with_the_identity() {
+fn websocket_upgrades_carry_the_identity() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let nginx = passing(&authgear, &backend);
     let alice = User::named("alice");

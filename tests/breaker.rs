@@ -36,7 +36,7 @@ fn told(nginx: &Nginx, authgear: &FakeAuthgear, path: &str) -> String {
 }
 
 #[test]
-fn after_max_fails_nobody_is_asked() {
+fn the_resolver_is_not_asked_after_max_fails_failures() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "max_fails 3; fail_timeout 1d;")
         .server(
@@ -68,7 +68,7 @@ fn after_max_fails_nobody_is_asked() {
 }
 
 #[test]
-fn which_failures_count() {
+fn only_failures_of_the_resolver_count_towards_max_fails() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let refused = RefusedAddr::bind();
     let settings = "max_fails 2; fail_timeout 1d; max_response_size 8k;";
@@ -123,7 +123,7 @@ fn which_failures_count() {
 }
 
 #[test]
-fn only_failures_in_a_row_count() {
+fn only_consecutive_failures_count_towards_max_fails() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "max_fails 2; fail_timeout 1d;").start();
     for _ in 0..3 {
@@ -141,7 +141,7 @@ fn only_failures_in_a_row_count() {
 }
 
 #[test]
-fn one_probe_finds_out() {
+fn after_fail_timeout_one_request_probes_the_resolver() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let settings = "max_fails 2; fail_timeout 300ms; timeout 10s;";
     let nginx = one_worker(&authgear, &backend, settings).start();
@@ -174,7 +174,7 @@ fn one_probe_finds_out() {
 }
 
 #[test]
-fn a_probe_that_fails_suspends_again() {
+fn a_failed_probe_suspends_the_resolver_again() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "max_fails 1; fail_timeout 200ms;").start();
     authgear.inject(Fault::CloseAtOnce);
@@ -194,7 +194,7 @@ fn a_probe_that_fails_suspends_again() {
 }
 
 #[test]
-fn who_waits_for_a_connection_says_nothing_about_the_resolver() {
+fn a_timeout_while_waiting_for_a_connection_is_not_counted_as_a_failure() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let settings = "max_connections 1; max_fails 2; fail_timeout 1d; timeout 2s;";
     let nginx = one_worker(&authgear, &backend, settings).start();

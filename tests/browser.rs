@@ -181,7 +181,7 @@ fn application(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
 }
 
 #[test]
-fn a_browser_logs_in_and_comes_back_and_is_logged_out() {
+fn a_browser_logs_in_returns_to_its_page_and_drops_the_cleared_cookie() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx: Nginx = application(&authgear, &backend).start();
     let at = |path: &str| format!("http://{}{path}", nginx.addr());

@@ -46,7 +46,7 @@ fn until_told(request: &Request, what: &str) {
 }
 
 #[test]
-fn a_verdict_is_kept_for_all_workers() {
+fn a_cached_verdict_serves_all_workers() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "").workers(4).start();
     let alice = User::named("alice").roles(&["editor", "billing:admin"]).amr(&["pwd", "otp"]);
@@ -62,7 +62,7 @@ fn a_verdict_is_kept_for_all_workers() {
 }
 
 #[test]
-fn without_a_cache_each_request_is_asked_about() {
+fn without_a_cache_each_request_makes_a_look_up() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "")
         .server("location /fresh { authgear_cache off; proxy_pass http://%%BACKEND%%; }")
@@ -78,7 +78,7 @@ fn without_a_cache_each_request_is_asked_about() {
 }
 
 #[test]
-fn no_identity_is_anybody_elses() {
+fn cached_verdicts_are_never_served_for_other_credentials() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "")
         .http(project("prefixed", &authgear, "cookie_prefix dev_;"))
@@ -132,7 +132,7 @@ fn no_identity_is_anybody_elses() {
 }
 
 #[test]
-fn places_share_verdicts_whatever_their_times() {
+fn locations_with_different_validity_times_share_cached_verdicts() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "")
         .server(
@@ -151,7 +151,7 @@ fn places_share_verdicts_whatever_their_times() {
 }
 
 #[test]
-fn times_end() {
+fn verdicts_expire_after_their_configured_time() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let times = "authgear_cache_valid valid=400ms invalid=200ms none=100ms;";
     let nginx = cached(&authgear, &backend, times).start();
@@ -171,7 +171,7 @@ fn times_end() {
 }
 
 #[test]
-fn a_token_is_not_kept_beyond_its_expiry() {
+fn a_verdict_expires_no_later_than_its_token() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "").start();
     let alice = User::named("alice");
@@ -195,7 +195,7 @@ fn a_token_is_not_kept_beyond_its_expiry() {
 }
 
 #[test]
-fn an_answer_that_takes_long_makes_no_token_last_longer() {
+fn a_slow_answer_does_not_extend_the_life_of_a_token() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "")
         .http(project("slow", &authgear, "timeout 20s;"))
@@ -216,7 +216,7 @@ fn an_answer_that_takes_long_makes_no_token_last_longer() {
 }
 
 #[test]
-fn failures_are_not_kept() {
+fn failed_look_ups_are_not_cached() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "").start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -231,7 +231,7 @@ fn failures_are_not_kept() {
 }
 
 #[test]
-fn silence_about_a_session_is_not_kept() {
+fn an_answer_without_session_headers_is_not_cached_for_a_session_cookie() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "authgear_cache_valid valid=200ms;")
         .server(
@@ -259,7 +259,7 @@ fn silence_about_a_session_is_not_kept() {
 }
 
 #[test]
-fn stale_while_authgear_fails() {
+fn stale_verdicts_are_served_while_authgear_fails() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let settings = "authgear_cache_valid valid=100ms; authgear_cache_use_stale error=3s;";
     let nginx = cached(&authgear, &backend, settings).start();
@@ -280,7 +280,7 @@ fn stale_while_authgear_fails() {
 }
 
 #[test]
-fn stale_while_it_is_refreshed() {
+fn a_stale_verdict_is_served_while_it_is_refreshed() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let settings = "authgear_cache_valid valid=100ms; authgear_cache_use_stale updating=1h;";
     let nginx = cached(&authgear, &backend, settings).workers(1).start();
@@ -307,7 +307,7 @@ fn stale_while_it_is_refreshed() {
 }
 
 #[test]
-fn a_zone_outlives_a_reload() {
+fn cached_verdicts_survive_a_reload() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "").start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -326,7 +326,7 @@ fn a_zone_outlives_a_reload() {
 }
 
 #[test]
-fn a_full_zone_forgets_what_was_not_used() {
+fn a_full_zone_evicts_the_least_recently_used_verdicts() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http("authgear_cache_zone z:64k front=1;")
@@ -351,7 +351,7 @@ fn a_full_zone_forgets_what_was_not_used() {
 }
 
 #[test]
-fn cached_verdicts_reach_other_kinds_of_lookup() {
+fn verdicts_of_a_resolver_location_are_cached() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http("authgear_cache_zone z:1m;")
@@ -381,7 +381,7 @@ fn cached_verdicts_reach_other_kinds_of_lookup() {
 }
 
 #[test]
-fn bad_settings_are_refused() {
+fn invalid_cache_settings_are_refused() {
     for (line, says) in [
         ("authgear_cache_zone z;", "it must be NAME:SIZE"),
         ("authgear_cache_zone off:1m;", "it must be NAME:SIZE"),

@@ -57,7 +57,7 @@ fn asking(token: &str) -> Vec<u8> {
 }
 
 #[test]
-fn many_cold_requests_over_all_workers_are_one_lookup() {
+fn many_cold_requests_over_all_workers_make_one_look_up() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = shared(&authgear, &backend, "").error_level("info").start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -83,7 +83,7 @@ fn many_cold_requests_over_all_workers_are_one_lookup() {
 }
 
 #[test]
-fn a_follower_is_told_at_once() {
+fn a_waiting_worker_gets_the_verdict_at_once() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = shared(&authgear, &backend, "").start();
     let alice = User::named("alice");
@@ -112,7 +112,7 @@ fn a_follower_is_told_at_once() {
 }
 
 #[test]
-fn only_the_worker_that_asked_relays_cookies() {
+fn only_the_worker_that_made_the_look_up_relays_cookies() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = shared(&authgear, &backend, "").server("authgear_relay_cookies on;").start();
     let dead = authgear.session(&User::named("alice"));
@@ -135,7 +135,7 @@ fn only_the_worker_that_asked_relays_cookies() {
 }
 
 #[test]
-fn a_failing_lookup_fails_for_all_workers() {
+fn a_failed_look_up_fails_for_all_workers() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = shared(&authgear, &backend, "max_fails 0; timeout 2s;").start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -151,7 +151,7 @@ fn a_failing_lookup_fails_for_all_workers() {
 }
 
 #[test]
-fn who_follows_a_killed_worker_takes_over() {
+fn a_waiting_worker_takes_over_the_look_up_of_a_killed_worker() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = shared(&authgear, &backend, "timeout 8s;").start();
     nginx.allow_log("exited on signal 9");

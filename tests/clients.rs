@@ -42,7 +42,7 @@ fn serving(authgear: &FakeAuthgear, backend: &Backend) -> Nginx {
 }
 
 #[test]
-fn clients_that_leave_take_nothing_and_leave_nothing() {
+fn clients_that_disconnect_disturb_no_other_request_and_leak_nothing() {
     const CLIENTS: usize = 50;
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     // One worker, whose open files tell of everything; and none that are kept for later.
@@ -87,7 +87,7 @@ fn clients_that_leave_take_nothing_and_leave_nothing() {
 }
 
 #[test]
-fn a_stream_that_is_reset_leaves_the_others_alone() {
+fn a_reset_stream_does_not_disturb_the_other_streams() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let nginx = serving(&authgear, &backend);
     authgear.inject(Fault::Gate(gate.clone()));
@@ -105,7 +105,7 @@ fn a_stream_that_is_reset_leaves_the_others_alone() {
 }
 
 #[test]
-fn clients_with_tls_wait_and_leave_as_others_do() {
+fn tls_clients_can_wait_and_disconnect_like_plain_ones() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let ca = Ca::new();
     let certificate = ca.leaf(&["site.test"]);
@@ -174,7 +174,7 @@ fn a_worker_without_free_connections_recovers() {
 }
 
 #[test]
-fn a_client_may_leave_requests_behind_that_were_not_begun() {
+fn pipelined_requests_of_a_disconnected_client_are_dropped() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let nginx = serving(&authgear, &backend);
     authgear.inject(Fault::Gate(gate.clone()));
@@ -225,7 +225,7 @@ fn pipelined_requests_are_answered_in_order_with_their_own_identity() {
 }
 
 #[test]
-fn one_connection_may_be_many_users() {
+fn requests_of_different_users_on_one_connection_keep_their_identities() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = serving(&authgear, &backend);
     let ended = authgear.session(&user(0));
@@ -252,7 +252,7 @@ fn one_connection_may_be_many_users() {
 }
 
 #[test]
-fn a_crowd_that_comes_and_goes() {
+fn more_requests_than_connections_are_answered_whether_or_not_clients_leave() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = serving(&authgear, &backend);
     let known: Vec<Known> = (0..10).map(|n| with_token(&nginx, &authgear, n)).collect();
@@ -275,7 +275,7 @@ fn a_crowd_that_comes_and_goes() {
 }
 
 #[test]
-fn streams_of_one_connection_are_users_of_their_own() {
+fn streams_of_one_connection_carry_their_own_identities() {
     const STREAMS: usize = 100;
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let nginx = serving(&authgear, &backend);
@@ -297,7 +297,7 @@ fn streams_of_one_connection_are_users_of_their_own() {
 }
 
 #[test]
-fn a_thousand_requests_of_fifty_users() {
+fn a_thousand_requests_of_fifty_users_get_their_own_identities() {
     const USERS: usize = 50;
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     // Little is logged, so that there is a crowd.

@@ -54,7 +54,7 @@ fn shown(value: &str) -> String {
 }
 
 #[test]
-fn endpoints_and_resolver_urls() {
+fn invalid_endpoints_and_resolver_urls_are_refused() {
     let long = format!("https://{}", "a".repeat(2048));
     let rows = [
         ("a.test", "it must begin with \"http://\" or \"https://\""),
@@ -99,7 +99,7 @@ fn endpoints_and_resolver_urls() {
 }
 
 #[test]
-fn values_of_settings() {
+fn invalid_values_of_settings_are_refused() {
     let time = "it must be a time above 0 and up to 1d, such as 500ms or 5s";
     let mut rows = vec![
         ("max_connections", "0", "it must be a number from 1 to 65535"),
@@ -176,7 +176,7 @@ fn values_of_settings() {
 }
 
 #[test]
-fn key_files() {
+fn unusable_key_files_are_refused() {
     let with = |contents: &str| setting("jwks_file keys.json;").file("keys.json", contents);
     let rows = [
         ("", "the key set is not JSON"),
@@ -203,7 +203,7 @@ fn key_files() {
 }
 
 #[test]
-fn arguments_and_places_of_authgear_mode() {
+fn misuse_of_authgear_mode_is_refused() {
     let right = "it must be \"resolver\", \"jwt\" or \"auto\"";
     refused(
         server("authgear_mode off; # here"),
@@ -220,7 +220,7 @@ fn arguments_and_places_of_authgear_mode() {
 }
 
 #[test]
-fn shape_of_project_blocks() {
+fn malformed_project_blocks_are_refused() {
     refused(setting("nonsense 1;"), "unknown directive \"nonsense\"");
     refused(setting("Timeout 1s;"), "unknown directive \"Timeout\"");
     for line in [
@@ -294,7 +294,7 @@ fn shape_of_project_blocks() {
 }
 
 #[test]
-fn arguments_and_places_of_authgear() {
+fn misuse_of_authgear_is_refused() {
     for value in ["1a", "a/b", "\"\"", "$host", "a.test:80", "https:/a.test", "OFF!"] {
         let quoted = value.trim_matches('"');
         let says = format!(
@@ -333,14 +333,14 @@ fn arguments_and_places_of_authgear() {
 }
 
 #[test]
-fn names_at_http_level_must_exist() {
+fn project_names_at_http_level_must_exist() {
     // nginx merges this level into servers only, and this one does not inherit it.
     let overridden = http("authgear nope; # here").server("authgear off;");
     refused(overridden, "unknown authgear_project \"nope\"");
 }
 
 #[test]
-fn arguments_and_places_of_authgear_on_error() {
+fn misuse_of_authgear_on_error_is_refused() {
     for value in ["allow", "\"\"", "Deny", "off"] {
         let quoted = value.trim_matches('"');
         let says = format!(
@@ -363,7 +363,7 @@ fn arguments_and_places_of_authgear_on_error() {
 }
 
 #[test]
-fn good_configurations() {
+fn valid_configurations_are_accepted() {
     let all = "authgear_project A_b-c.9 {
         endpoint HTTPS://192.0.2.1:443/;
         resolver_url http://10.0.0.2:3001/resolve;
@@ -410,7 +410,7 @@ fn good_configurations() {
 }
 
 #[test]
-fn each_level_inherits_and_replaces() {
+fn authgear_is_inherited_and_can_be_replaced_at_each_level() {
     let (one, two, backend) = (FakeAuthgear::start(), FakeAuthgear::start(), Backend::start());
     let nginx = site(&one, &backend)
         .var("TWO", two.url())
@@ -475,7 +475,7 @@ fn each_level_inherits_and_replaces() {
 }
 
 #[test]
-fn on_error_inherits_and_replaces() {
+fn authgear_on_error_is_inherited_and_can_be_replaced() {
     let (authgear, refused) = (FakeAuthgear::start(), RefusedAddr::bind());
     let resolver = format!("http://{}", refused.addr());
     let nginx = Nginx::builder()
@@ -497,7 +497,7 @@ fn on_error_inherits_and_replaces() {
 }
 
 #[test]
-fn a_url_is_one_project_and_a_name_another() {
+fn equal_urls_share_a_project_and_a_name_is_a_separate_one() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     // One worker: connections are kept per worker, and tell projects apart.
     let nginx = site(&authgear, &backend)

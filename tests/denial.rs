@@ -73,7 +73,7 @@ fn kind(answer: &Response) -> (u16, &'static str) {
 }
 
 #[test]
-fn every_client_gets_an_answer_of_its_own() {
+fn each_kind_of_client_gets_its_kind_of_denial() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend).start();
     let user = User { authenticated_at: 1, ..User::named("alice") };
@@ -132,7 +132,7 @@ fn every_client_gets_an_answer_of_its_own() {
 }
 
 #[test]
-fn a_browser_is_sent_to_log_in_and_told_where_it_was() {
+fn a_browser_is_redirected_to_log_in_with_its_return_url() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend)
         .server(
@@ -166,7 +166,7 @@ fn a_browser_is_sent_to_log_in_and_told_where_it_was() {
 
 /// HTTP/1.0 need not name a host, and HTTP/3 never does in a header: the path must not pass for it.
 #[test]
-fn who_names_no_host_comes_back_to_this_server() {
+fn a_request_without_a_host_header_returns_to_the_server_name() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend)
         .server("location /self { authgear_login_redirect http://localhost/self; return 200; }")
@@ -181,7 +181,7 @@ fn who_names_no_host_comes_back_to_this_server() {
 }
 
 #[test]
-fn the_login_page_does_not_send_to_itself() {
+fn the_login_page_does_not_redirect_to_itself() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     // Each of these forgot to lift the requirement: 401 tells so, and a loop would not.
     let nginx = site(&authgear, &backend)
@@ -242,7 +242,7 @@ fn the_login_page_does_not_send_to_itself() {
 }
 
 #[test]
-fn a_problem_is_told_in_json() {
+fn api_clients_get_problem_details_in_json() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend).start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -262,7 +262,7 @@ fn a_problem_is_told_in_json() {
 }
 
 #[test]
-fn grpc_clients_get_trailers_only() {
+fn grpc_clients_get_a_trailers_only_response() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::grpc());
     let nginx = Nginx::builder()
         .listen_options("http2")
@@ -306,7 +306,7 @@ fn grpc_clients_get_trailers_only() {
 }
 
 #[test]
-fn websockets_and_preflights() {
+fn websockets_get_a_status_and_preflights_pass() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend)
         .server(
@@ -340,7 +340,7 @@ fn websockets_and_preflights() {
 }
 
 #[test]
-fn answers_stay_whole_among_other_things_of_nginx() {
+fn denials_stay_intact_beside_other_nginx_features() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend)
         .log_format("$status $uri")
@@ -366,7 +366,7 @@ fn answers_stay_whole_among_other_things_of_nginx() {
 }
 
 #[test]
-fn answers_stay_whole_when_the_client_reads_slowly() {
+fn denials_stay_intact_when_the_client_reads_slowly() {
     const REQUESTS: usize = 4000;
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let long = "x".repeat(3800);

@@ -304,7 +304,7 @@ fn assert_told(answer: &Response, told: Told, fate: Fate, bearer: bool, what: &s
 }
 
 #[test]
-fn http_clients() {
+fn every_kind_of_http_client_gets_the_denial_in_the_table() {
     let table = Table::new();
     let (http1, http2) = (table.nginx.addr(), table.nginx.addr2());
     table.each(|place, verdict, fate| {
@@ -321,7 +321,7 @@ fn http_clients() {
 }
 
 #[test]
-fn websockets() {
+fn websocket_clients_get_the_denial_in_the_table() {
     let table = Table::new();
     table.each(|place, verdict, fate| {
         let what = format!("{place}, {}", VERDICTS[verdict]);
@@ -342,7 +342,7 @@ fn websockets() {
 }
 
 #[test]
-fn one_connection_serves_all() {
+fn requests_after_a_denial_on_the_same_connection_are_unaffected() {
     // What is denied leaves nothing behind for what comes next over the same connection.
     let table = Table::new();
     let mut connection = support::Connection::open(&table.nginx);

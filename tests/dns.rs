@@ -60,7 +60,7 @@ fn ask(nginx: &Nginx, authgear: &FakeAuthgear) -> Response {
 }
 
 #[test]
-fn the_resolver_directive_finds_it() {
+fn the_resolver_directive_resolves_the_name() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let dns = FakeDns::start("127.0.0.1:0");
     dns.set(NAME, &[LOCAL], 60);
@@ -76,7 +76,7 @@ fn the_resolver_directive_finds_it() {
 }
 
 #[test]
-fn a_changed_address_takes_effect() {
+fn a_changed_address_takes_effect_after_its_ttl() {
     let (first, backend) = (FakeAuthgear::start(), Backend::start());
     let elsewhere = format!("127.0.0.2:{}", first.addr().port());
     let second = FakeAuthgear::builder().listen(&elsewhere).database(false).start();
@@ -93,7 +93,7 @@ fn a_changed_address_takes_effect() {
 }
 
 #[test]
-fn a_name_without_an_address_is_an_error_in_time() {
+fn a_name_without_an_address_fails_within_the_deadline() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let dns = FakeDns::start("127.0.0.1:0");
     let rows: [(&dyn Fn(), &str); 4] = [
@@ -118,7 +118,7 @@ fn a_name_without_an_address_is_an_error_in_time() {
 }
 
 #[test]
-fn a_name_comes_back() {
+fn a_name_that_resolves_again_is_used_again() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let dns = FakeDns::start("127.0.0.1:0");
     let nginx = with_resolver(&authgear, &backend, &dns).start();
@@ -128,7 +128,7 @@ fn a_name_comes_back() {
 }
 
 #[test]
-fn every_address_is_tried() {
+fn every_address_of_a_name_is_tried() {
     let backend = Backend::start();
     let dns = FakeDns::start("127.0.0.1:0");
     for (listen, addresses) in [
@@ -155,7 +155,7 @@ fn every_address_is_tried() {
 }
 
 #[test]
-fn an_ipv6_address_may_stand_for_a_name() {
+fn a_name_can_resolve_to_an_ipv6_address() {
     let (authgear, backend) = (FakeAuthgear::builder().listen("[::1]:0").start(), Backend::start());
     assert!(authgear.url().starts_with("http://[::1]:"));
     let nginx = site(&authgear, &backend).server(crate::site::PROTECTED).server(TELLING).start();
@@ -165,7 +165,7 @@ fn an_ipv6_address_may_stand_for_a_name() {
 }
 
 #[test]
-fn the_system_s_name_servers_are_asked_where_there_is_no_resolver() {
+fn without_a_resolver_directive_the_system_name_servers_are_used() {
     let (first, backend) = (FakeAuthgear::start(), Backend::start());
     let elsewhere = format!("127.0.0.2:{}", first.addr().port());
     let second = FakeAuthgear::builder().listen(&elsewhere).database(false).start();
@@ -188,7 +188,7 @@ fn the_system_s_name_servers_are_asked_where_there_is_no_resolver() {
 }
 
 #[test]
-fn a_name_that_does_not_exist_yet_is_a_warning() {
+fn a_name_that_does_not_resolve_yet_is_a_warning() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let (dns, resolv_conf) = name_server(2);
     let build = || with_system(by_name(&authgear, &backend, ANEW), &resolv_conf, "");
@@ -207,7 +207,7 @@ fn a_name_that_does_not_exist_yet_is_a_warning() {
 }
 
 #[test]
-fn the_system_s_hosts_are_known() {
+fn names_in_etc_hosts_resolve() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let (dns, resolv_conf) = name_server(3);
     let hosts = format!("127.0.0.1 {NAME}\n");
@@ -222,7 +222,7 @@ fn the_system_s_hosts_are_known() {
 }
 
 #[test]
-fn a_name_that_nobody_can_be_asked_about_is_refused() {
+fn a_name_without_any_name_server_is_refused() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let test = with_system(by_name(&authgear, &backend, ANEW), "", "").check();
     let error = format!(

@@ -31,7 +31,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_of_the_documentation_have_targets() {
     for page in pages() {
         for link in read(&page).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if link.contains("://") {
@@ -56,7 +56,7 @@ fn links_lead_somewhere() {
 
 /// What a promise is held by is there.
 #[test]
-fn tests_that_are_named_exist() {
+fn tests_named_in_security_md_exist() {
     let text = read(&root().join("SECURITY.md"));
     let names = text.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::"));
     let names: Vec<_> = names.filter(|(file, _)| *file != "token").collect();

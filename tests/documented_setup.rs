@@ -67,7 +67,7 @@ pub(crate) fn public_authgear() -> FakeAuthgear {
 }
 
 #[test]
-fn every_row_of_the_decision_table() {
+fn the_documented_setup_passes_the_identity_of_every_row_of_the_decision_table() {
     let (authgear, backend) = (public_authgear(), Backend::start());
     let nginx = documented_conf(&authgear, &backend).start();
     for case in decision_table(&authgear) {
@@ -84,7 +84,7 @@ fn every_row_of_the_decision_table() {
 }
 
 #[test]
-fn only_the_headers_on_the_list_are_safe_from_forgery() {
+fn the_documented_setup_protects_only_the_headers_it_lists() {
     let (authgear, backend) = (public_authgear(), Backend::start());
     let nginx = documented_conf(&authgear, &backend).start();
     let bearer = authgear.opaque_token(&User::named("alice"));
@@ -98,7 +98,7 @@ fn only_the_headers_on_the_list_are_safe_from_forgery() {
 }
 
 #[test]
-fn an_authgear_in_trouble_is_an_error_of_nginx() {
+fn the_documented_setup_answers_500_when_authgear_fails() {
     let (authgear, backend) = (public_authgear(), Backend::start());
     let nginx = documented_conf(&authgear, &backend).start();
     for fault in [Fault::Status(500), Fault::Status(404), Fault::CloseAtOnce] {

@@ -37,7 +37,7 @@ fn folder() -> PathBuf {
 }
 
 #[test]
-fn every_example_is_run() {
+fn every_example_has_a_test() {
     let files = fs::read_dir(folder()).expect("the examples");
     let names = files.map(|file| file.expect("a file").file_name().into_string().expect("a name"));
     assert_eq!(names.collect::<BTreeSet<_>>(), EXAMPLES.map(str::to_owned).into());
@@ -136,7 +136,7 @@ fn lying(request: Request) -> Request {
 }
 
 #[test]
-fn minimal_replaces_auth_request() {
+fn the_minimal_example_replaces_auth_request() {
     let (public, backend) = (Public::start(1), Backend::start());
     let before = run(|| public.example("auth_request.conf", &backend));
     let after = run(|| public.example("minimal.conf", &backend));
@@ -165,7 +165,7 @@ fn minimal_replaces_auth_request() {
 }
 
 #[test]
-fn project() {
+fn the_project_example_works() {
     let (ca, backend) = (Ca::new(), Backend::start());
     let authgear = FakeAuthgear::builder()
         .origin(&format!("https://{HOST}"))
@@ -205,7 +205,7 @@ fn project() {
 }
 
 #[test]
-fn require() {
+fn the_require_example_works() {
     let (public, backend) = (Public::start(3), Backend::start());
     let nginx = run(|| public.example("require.conf", &backend));
     let of_late = |user: User| User { authenticated_at: unix_now() - 60, ..user };
@@ -231,7 +231,7 @@ fn require() {
 }
 
 #[test]
-fn login() {
+fn the_login_example_works() {
     let (public, backend) = (Public::start(4), Backend::start());
     let nginx = run(|| public.example("login.conf", &backend));
     let browser = |path: &str| lying(get(&nginx, path)).header("Accept", "text/html");
@@ -257,7 +257,7 @@ fn login() {
 }
 
 #[test]
-fn api() {
+fn the_api_example_works() {
     let (public, backend) = (Public::start(5), Backend::start());
     let nginx = run(|| public.example("api.conf", &backend));
     let at = |path: &str| lying(get(&nginx, path)).header("Accept", "application/json");
@@ -288,7 +288,7 @@ fn api() {
 }
 
 #[test]
-fn grpc() {
+fn the_grpc_example_works() {
     let (public, backend) = (Public::start(6), Backend::grpc());
     let nginx = run(|| public.example("grpc.conf", &backend));
     let token = public.authgear.jwt(&alice());
@@ -311,7 +311,7 @@ fn grpc() {
 }
 
 #[test]
-fn dry_run() {
+fn the_dry_run_example_works() {
     let (public, backend) = (Public::start(7), Backend::start());
     let nginx = run(|| public.example("dry-run.conf", &backend));
     let token = public.authgear.jwt(&alice());
@@ -340,7 +340,7 @@ fn dry_run() {
 }
 
 #[test]
-fn satisfy() {
+fn the_satisfy_example_works() {
     let (public, backend) = (Public::start(8), Backend::start());
     let token = public.authgear.jwt(&alice());
     let at_home = run(|| public.example("satisfy.conf", &backend));
@@ -366,7 +366,7 @@ fn satisfy() {
 }
 
 #[test]
-fn cache() {
+fn the_cache_example_works() {
     let (public, backend) = (Public::start(2), Backend::start());
     let nginx = run(|| public.example("cache.conf", &backend));
     let token = public.authgear.jwt(&alice());
@@ -391,7 +391,7 @@ fn cache() {
 }
 
 #[test]
-fn jwt() {
+fn the_jwt_example_works() {
     let (public, backend) = (Public::start(2), Backend::start());
     let nginx = run(|| public.example("jwt.conf", &backend));
     let (authgear, alice) = (&public.authgear, alice());
@@ -423,7 +423,7 @@ fn jwt() {
 }
 
 #[test]
-fn operating() {
+fn the_operating_example_works() {
     const SECRET: &str = "0123456789abcdefghijABCDEFGHIJ_Z";
     let (public, backend) = (Public::start(5), Backend::start());
     let nginx = run(|| {
@@ -483,7 +483,7 @@ fn operating() {
 }
 
 #[test]
-fn internal_location() {
+fn the_internal_location_example_works() {
     let (backend, refused) = (Backend::start(), RefusedAddr::bind());
     let authgear = FakeAuthgear::builder().origin(&format!("https://{HOST}")).start();
     // Either server of the upstream may be the one that is there.

@@ -15,7 +15,7 @@ use crate::site::{identity_of, site};
 
 /// The resolver's answer, cut off after each of its bytes.
 #[test]
-fn answers_may_end_anywhere() {
+fn a_truncated_answer_is_an_error_or_the_right_verdict() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .workers(1)
@@ -61,7 +61,7 @@ fn answers_may_end_anywhere() {
 
 /// The key set, cut off in many places: at once for as many projects as there are places.
 #[test]
-fn key_sets_may_end_anywhere() {
+fn a_truncated_key_set_is_an_error_or_the_right_verdict() {
     const PLACES: usize = 40;
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let mut builder = site(&authgear, &backend).workers(2).server(TELLING);
@@ -110,7 +110,7 @@ fn asked(listener: &TcpListener) -> TcpStream {
 
 /// An answer that comes byte by byte is an answer.
 #[test]
-fn answers_may_come_in_crumbs() {
+fn an_answer_that_arrives_byte_by_byte_is_accepted() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let resolver = format!("http://{}/", listener.local_addr().expect("an address"));
@@ -136,7 +136,7 @@ fn answers_may_come_in_crumbs() {
 
 /// A server that always sends a little more, and never all, is given up at the deadline.
 #[test]
-fn answers_that_never_end_are_not_waited_for() {
+fn an_endless_answer_is_abandoned_at_the_deadline() {
     const BEGUN: &str = "HTTP/1.1 200 OK\r\nX-Authgear-Session-Valid: true\r\n";
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     for (what, begun, crumb) in [

@@ -22,7 +22,7 @@ fn nothing() -> (String, String) {
 }
 
 #[test]
-fn no_kind_of_backend_sees_what_is_not_forwarded() {
+fn no_kind_of_backend_gets_credentials_that_are_not_forwarded() {
     let authgear = FakeAuthgear::start();
     let alice = User::named("alice");
     for kind in KINDS {
@@ -76,7 +76,7 @@ fn no_kind_of_backend_sees_what_is_not_forwarded() {
 }
 
 #[test]
-fn several_cookie_lines_keep_what_is_others() {
+fn cookies_of_others_on_several_lines_are_kept() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .listen_extra(1)
@@ -108,7 +108,7 @@ fn several_cookie_lines_keep_what_is_others() {
 /// nginx decides by what the client sent: by variables, which name it to a backend only where the
 /// configuration says so.
 #[test]
-fn variables_show_what_the_client_sent() {
+fn variables_show_the_credentials_that_the_client_sent() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .log_format("<$http_authorization> <$http_cookie> <$cookie_session>")
@@ -134,7 +134,7 @@ fn variables_show_what_the_client_sent() {
 
 /// Who is told not to keep what is of one user does not, whatever the backend sees.
 #[test]
-fn a_cache_can_tell_users_apart() {
+fn a_proxy_cache_keyed_by_credentials_separates_users() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     for forward in ["on", "off"] {
         let nginx = site(&authgear, &backend)
@@ -204,7 +204,7 @@ fn two_projects(one: &FakeAuthgear, other: &FakeAuthgear, backend: &Backend) -> 
 }
 
 #[test]
-fn each_pass_decides_anew() {
+fn each_location_on_the_way_decides_anew_what_is_forwarded() {
     let one = FakeAuthgear::start();
     let other = FakeAuthgear::builder().cookie_prefix("my_").start();
     let backend = Backend::start();
@@ -249,7 +249,7 @@ fn each_pass_decides_anew() {
 }
 
 #[test]
-fn a_request_of_nothing_but_credentials() {
+fn a_request_with_only_credentials_reaches_the_backend_without_them() {
     let one = FakeAuthgear::start();
     let other = FakeAuthgear::builder().cookie_prefix("my_").start();
     let backend = Backend::start();
@@ -265,7 +265,7 @@ fn a_request_of_nothing_but_credentials() {
 }
 
 #[test]
-fn whatever_the_verdict_and_whoever_lets_the_request_in() {
+fn credentials_are_withheld_whatever_the_verdict_and_whichever_module_grants_access() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http("authgear_project p { endpoint http://%%AUTHGEAR_ADDR%%; max_fails 0; }")
@@ -324,7 +324,7 @@ fn whatever_the_verdict_and_whoever_lets_the_request_in() {
 }
 
 #[test]
-fn the_module_knows_them_all_the_same() {
+fn withheld_credentials_still_authenticate_the_request() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .server(
@@ -344,7 +344,7 @@ fn the_module_knows_them_all_the_same() {
 }
 
 #[test]
-fn a_mirror_sees_what_the_location_forwards() {
+fn a_mirror_gets_the_credentials_its_location_forwards() {
     let (authgear, backend, mirror) = (FakeAuthgear::start(), Backend::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .var("MIRROR", mirror.addr())
@@ -383,7 +383,7 @@ fn a_mirror_sees_what_the_location_forwards() {
 }
 
 #[test]
-fn levels_and_values() {
+fn forward_credentials_is_inherited_and_refuses_invalid_values() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http("authgear_forward_credentials off;")

@@ -74,7 +74,7 @@ fn asked(authgear: &FakeAuthgear) -> Recorded {
 }
 
 #[test]
-fn in_one_process() {
+fn the_module_works_with_master_process_off() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = serving(&authgear, &backend)
         // There is no worker to wait for. And a single process of nginx 1.22 crashes, with or
@@ -113,7 +113,7 @@ fn in_one_process() {
 }
 
 #[test]
-fn in_the_background() {
+fn the_module_works_in_a_daemon() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = serving(&authgear, &backend).daemon(own_ip(200)).start();
     assert_serves(&nginx, &authgear);
@@ -127,7 +127,7 @@ fn in_the_background() {
 }
 
 #[test]
-fn with_as_many_workers_as_processors() {
+fn the_module_works_with_worker_processes_auto() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let processors = std::thread::available_parallelism().expect("processors").get();
     let nginx = serving(&authgear, &backend)
@@ -142,7 +142,7 @@ fn with_as_many_workers_as_processors() {
 }
 
 #[test]
-fn behind_a_unix_socket() {
+fn the_module_works_behind_a_unix_socket() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = serving(&authgear, &backend).server("listen unix:%%DIR%%/listening.sock;").start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -152,7 +152,7 @@ fn behind_a_unix_socket() {
 }
 
 #[test]
-fn behind_a_proxy_that_speaks_the_proxy_protocol() {
+fn the_module_works_behind_the_proxy_protocol() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = serving(&authgear, &backend)
         .listen_options("proxy_protocol")
@@ -170,7 +170,7 @@ fn behind_a_proxy_that_speaks_the_proxy_protocol() {
 
 /// Filters that change what is sent, beside ours.
 #[test]
-fn with_filters_of_answers() {
+fn the_module_works_with_response_filters() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = serving(&authgear, &backend)
         .server(

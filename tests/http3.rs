@@ -77,7 +77,7 @@ fn assert_identity(answer: &Response, identity: &Pairs) {
 }
 
 #[test]
-fn the_backend_learns_who_the_user_is_from_nginx_only() {
+fn the_backend_gets_the_identity_from_nginx_only() {
     if !has_http3() {
         return;
     }
@@ -106,7 +106,7 @@ fn the_backend_learns_who_the_user_is_from_nginx_only() {
 }
 
 #[test]
-fn who_has_no_session_is_denied_or_sent_to_log_in() {
+fn clients_without_a_session_are_denied_or_redirected_to_log_in() {
     if !has_http3() {
         return;
     }
@@ -147,7 +147,7 @@ fn who_has_no_session_is_denied_or_sent_to_log_in() {
 }
 
 #[test]
-fn tokens_are_verified_and_verdicts_kept() {
+fn tokens_are_verified_and_verdicts_are_cached() {
     if !has_http3() {
         return;
     }
@@ -176,7 +176,7 @@ fn tokens_are_verified_and_verdicts_kept() {
 }
 
 #[test]
-fn bodies_that_come_while_authgear_is_asked_arrive_whole() {
+fn bodies_that_arrive_during_the_look_up_reach_the_backend_whole() {
     if !has_http3() {
         return;
     }
@@ -217,7 +217,7 @@ fn bodies_that_come_while_authgear_is_asked_arrive_whole() {
 }
 
 #[test]
-fn streams_of_one_connection_are_users_of_their_own() {
+fn streams_of_one_connection_carry_their_own_identities() {
     const STREAMS: usize = 100;
     if !has_http3() {
         return;
@@ -241,7 +241,7 @@ fn streams_of_one_connection_are_users_of_their_own() {
 }
 
 #[test]
-fn clients_that_leave_take_nothing_and_leave_nothing() {
+fn clients_that_disconnect_disturb_no_other_request_and_leak_nothing() {
     const CLIENTS: usize = 20;
     if !has_http3() {
         return;
@@ -286,7 +286,7 @@ fn clients_that_leave_take_nothing_and_leave_nothing() {
 }
 
 #[test]
-fn a_stream_that_is_reset_leaves_the_others_alone() {
+fn a_reset_stream_does_not_disturb_the_other_streams() {
     if !has_http3() {
         return;
     }

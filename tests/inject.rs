@@ -14,7 +14,7 @@ fn ended_session() -> Pairs {
 }
 
 #[test]
-fn every_kind_of_backend_gets_the_exact_values() {
+fn every_kind_of_backend_gets_the_exact_identity_values() {
     let authgear = FakeAuthgear::start();
     let roles: Vec<String> = (0..50).map(|n| format!("{n}:{}", "r".repeat(36))).collect();
     let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
@@ -61,7 +61,7 @@ fn every_kind_of_backend_gets_the_exact_values() {
 }
 
 #[test]
-fn headers_that_authgear_may_send_one_day_are_passed_on() {
+fn unknown_authgear_headers_are_passed_on() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend).server(crate::site::PROTECTED).start();
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -83,7 +83,7 @@ fn headers_that_authgear_may_send_one_day_are_passed_on() {
 }
 
 #[test]
-fn lines_of_the_user_s_own_go_first() {
+fn headers_set_in_the_configuration_take_precedence() {
     let authgear = FakeAuthgear::start();
     let alice = User::named("alice").roles(&["editor"]);
     let token = authgear.opaque_token(&alice);
@@ -120,7 +120,7 @@ fn lines_of_the_user_s_own_go_first() {
 /// nginx finds by their hashes which headers the configuration replaces: those of injected ones are
 /// made by the module, whatever the length of the name.
 #[test]
-fn each_header_can_be_replaced() {
+fn each_identity_header_can_be_replaced_by_the_configuration() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let mut headers: Pairs = identity_of(&User::named("alice").roles(&["editor"]));
     headers.extend(
@@ -170,7 +170,7 @@ impl Both {
 }
 
 #[test]
-fn redirects_hand_over_the_last_location_s_identity_only() {
+fn after_internal_redirects_the_backend_gets_the_identity_of_the_last_location_only() {
     let (both, backend) = (Both::new(), Backend::start());
     let nginx = site(&both.one, &backend)
         .http(LARGE_HEADERS)
@@ -240,7 +240,7 @@ fn redirects_hand_over_the_last_location_s_identity_only() {
 }
 
 #[test]
-fn conditional_and_nested_locations_hand_over_the_identity() {
+fn conditional_and_nested_locations_pass_the_identity() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .server(
@@ -280,7 +280,7 @@ fn conditional_and_nested_locations_hand_over_the_identity() {
 }
 
 #[test]
-fn another_project_that_knows_nobody_hands_over_nobody() {
+fn a_redirect_to_another_project_does_not_keep_the_first_identity() {
     let (both, backend) = (Both::new(), Backend::start());
     let nginx = site(&both.one, &backend)
         .var("OTHER", both.other.url())
@@ -304,7 +304,7 @@ fn another_project_that_knows_nobody_hands_over_nobody() {
 }
 
 #[test]
-fn who_is_let_in_otherwise_is_nobody_to_the_backend() {
+fn access_granted_without_authgear_passes_no_identity() {
     let (both, backend) = (Both::new(), Backend::start());
     let nginx = site(&both.one, &backend)
         .file("htpasswd", "basil:{PLAIN}secret\n")
@@ -341,7 +341,7 @@ fn who_is_let_in_otherwise_is_nobody_to_the_backend() {
 }
 
 #[test]
-fn who_is_turned_away_otherwise_costs_no_call() {
+fn a_request_denied_by_another_module_makes_no_look_up() {
     let (both, backend, guard) = (Both::new(), Backend::start(), Backend::start());
     let nginx = site(&both.one, &backend)
         .var("GUARD", guard.addr())

@@ -53,7 +53,7 @@ fn assert_alice(answer: &Response) {
 }
 
 #[test]
-fn every_row_of_the_decision_table() {
+fn a_resolver_location_decides_every_row_of_the_decision_table() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = as_in_the_example(&authgear, &backend).start();
     for case in decision_table(&authgear) {
@@ -73,7 +73,7 @@ fn every_row_of_the_decision_table() {
 }
 
 #[test]
-fn the_resolver_gets_nothing_else_of_the_client() {
+fn the_subrequest_carries_nothing_but_the_credentials_of_the_client() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = as_in_the_example(&authgear, &backend).start();
     let token = authgear.jwt(&User::named("alice"));
@@ -119,7 +119,7 @@ fn the_resolver_gets_nothing_else_of_the_client() {
 }
 
 #[test]
-fn headers_and_variables_of_the_request_are_its_own_again() {
+fn the_subrequest_does_not_change_headers_or_variables_of_the_request() {
     // What the location inherits is evaluated for the subrequest first, where they are not there.
     let (authgear, backend) = (public(), Backend::start());
     let nginx = through_a_location(&authgear, &backend)
@@ -172,7 +172,7 @@ fn error_pages() -> Vec<(String, String)> {
 }
 
 #[test]
-fn no_error_page_opens() {
+fn no_error_page_turns_a_failed_subrequest_into_access() {
     let (authgear, backend) = (public(), Backend::start());
     let faults = [
         Fault::Status(400),
@@ -225,7 +225,7 @@ fn no_error_page_opens() {
 }
 
 #[test]
-fn a_resolver_that_is_down_is_an_outage() {
+fn a_resolver_location_that_is_down_is_an_outage() {
     let (authgear, backend, refused) = (public(), Backend::start(), RefusedAddr::bind());
     let with_upstream = |servers: &str| {
         through_a_location(&authgear, &backend)
@@ -252,7 +252,7 @@ fn a_resolver_that_is_down_is_an_outage() {
 }
 
 #[test]
-fn the_timeouts_are_those_of_the_location() {
+fn the_proxy_timeouts_of_the_location_apply() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = through_a_location(&authgear, &backend)
         .http("upstream resolvers { server %%RESOLVER%%; }")
@@ -265,7 +265,7 @@ fn the_timeouts_are_those_of_the_location() {
 }
 
 #[test]
-fn answers_with_bodies_and_of_any_framing_count() {
+fn answers_with_bodies_and_of_any_framing_are_accepted() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = as_in_the_example(&authgear, &backend).start();
     let long = vec![b'x'; 20_000];
@@ -283,7 +283,7 @@ fn answers_with_bodies_and_of_any_framing_count() {
 }
 
 #[test]
-fn connections_are_those_of_the_upstream() {
+fn connections_are_kept_by_the_upstream_block() {
     let (authgear, backend) = (public(), Backend::start());
     // Each worker has connections of its own.
     let nginx = as_in_the_example(&authgear, &backend).workers(1).start();
@@ -294,7 +294,7 @@ fn connections_are_those_of_the_upstream() {
 }
 
 #[test]
-fn bodies_arrive_whole() {
+fn request_bodies_reach_the_backend_after_the_subrequest() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = as_in_the_example(&authgear, &backend)
         .listen_extra(1)
@@ -331,7 +331,7 @@ fn bodies_arrive_whole() {
 }
 
 #[test]
-fn a_client_request_asks_once() {
+fn one_client_request_makes_one_subrequest() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = as_in_the_example(&authgear, &backend)
         .file("html/dir/index.html", "index")
@@ -359,7 +359,7 @@ fn a_client_request_asks_once() {
 }
 
 #[test]
-fn clients_may_leave_and_workers_may_go() {
+fn a_pending_subrequest_survives_clients_that_leave_and_reloads() {
     let (authgear, backend, gate) = (public(), Backend::start(), Gate::new());
     let nginx = as_in_the_example(&authgear, &backend).log_format("$status").start();
     authgear.inject(Fault::Gate(gate.clone()));
@@ -379,7 +379,7 @@ fn clients_may_leave_and_workers_may_go() {
 }
 
 #[test]
-fn host_and_scheme_are_those_of_the_project_that_asks() {
+fn authgear_host_and_scheme_are_those_of_the_project_in_use() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = as_in_the_example(&authgear, &backend)
         .http("authgear_project other { endpoint http://other.test:8080; resolver_url /_auth; }")

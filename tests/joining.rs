@@ -59,7 +59,7 @@ fn error(reason: &str) -> (u16, String, Option<String>) {
 }
 
 #[test]
-fn identical_lookups_are_one() {
+fn identical_look_ups_are_joined() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "").start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -88,7 +88,7 @@ fn identical_lookups_are_one() {
 }
 
 #[test]
-fn different_lookups_are_not_joined() {
+fn different_look_ups_are_not_joined() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "")
         .http(project("prefixed", &authgear, "cookie_prefix dev_;"))
@@ -133,7 +133,7 @@ fn different_lookups_are_not_joined() {
 }
 
 #[test]
-fn whoever_leaves_takes_nothing_along() {
+fn a_client_that_leaves_does_not_cancel_the_joined_look_up() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "").start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -160,7 +160,7 @@ fn whoever_leaves_takes_nothing_along() {
 }
 
 #[test]
-fn a_lookup_outlives_all_who_asked() {
+fn a_look_up_completes_after_all_its_clients_have_left() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "").start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -187,7 +187,7 @@ fn a_lookup_outlives_all_who_asked() {
 }
 
 #[test]
-fn a_failing_lookup_fails_all_who_joined() {
+fn a_failed_look_up_fails_all_joined_requests() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     // An unknown host is a 404.
     let stranger = FakeAuthgear::builder().origin("http://stranger.test").start();
@@ -217,7 +217,7 @@ fn a_failing_lookup_fails_all_who_joined() {
 }
 
 #[test]
-fn a_page_of_thirty_images_works() {
+fn thirty_simultaneous_requests_of_one_session_succeed() {
     // Authgear answers 500 to a look-up of a session that is being looked up.
     let authgear = FakeAuthgear::builder().session_mutex(true).start();
     let backend = Backend::start();
@@ -246,7 +246,7 @@ fn a_page_of_thirty_images_works() {
 }
 
 #[test]
-fn no_more_wait_for_a_lookup_than_there_is_room_for() {
+fn the_number_of_requests_joined_to_a_look_up_is_limited() {
     const ROOM: usize = 4096;
     const BEYOND: usize = 4;
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());

@@ -37,7 +37,7 @@ fn until(request: &Request, expected: &str) {
 }
 
 #[test]
-fn one_worker_fetches_them_before_they_are_needed() {
+fn one_worker_fetches_the_keys_before_the_first_token() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = verifying(&authgear, &backend, "").workers(4).start();
     authgear.wait_for_jwks_hits(1);
@@ -62,7 +62,7 @@ fn one_worker_fetches_them_before_they_are_needed() {
 }
 
 #[test]
-fn where_they_are_not_needed_nobody_asks() {
+fn keys_are_not_fetched_where_no_location_needs_them() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let check = verifying(&authgear, &backend, "").check();
     assert!(check.ok, "{}", check.output);
@@ -75,7 +75,7 @@ fn where_they_are_not_needed_nobody_asks() {
 }
 
 #[test]
-fn they_are_fetched_anew_each_refresh() {
+fn keys_are_fetched_again_at_each_refresh() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = verifying(&authgear, &backend, "jwks_refresh 1s;").workers(3).start();
     let before = with_key(&authgear, &nginx, 0);
@@ -87,7 +87,7 @@ fn they_are_fetched_anew_each_refresh() {
 }
 
 #[test]
-fn rotation_under_load_turns_nobody_away() {
+fn key_rotation_under_load_rejects_no_valid_token() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = verifying(&authgear, &backend, "jwks_cooldown 10s;").workers(4).start();
     assert_eq!(verdict(&with_key(&authgear, &nginx, 0).send()), "valid ok jwt");
@@ -107,7 +107,7 @@ fn rotation_under_load_turns_nobody_away() {
 }
 
 #[test]
-fn a_thousand_unknown_keys_are_one_fetch() {
+fn a_thousand_unknown_key_ids_cause_one_fetch() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let nginx = verifying(&authgear, &backend, "").workers(4).start();
     assert_eq!(verdict(&with_key(&authgear, &nginx, 0).send()), "valid ok jwt");
@@ -132,7 +132,7 @@ fn a_thousand_unknown_keys_are_one_fetch() {
 }
 
 #[test]
-fn the_last_good_ones_are_kept() {
+fn failed_fetches_keep_the_last_good_keys() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let settings = "jwks_refresh 1s; jwks_cooldown 1s; timeout 1s;";
     let nginx = verifying(&authgear, &backend, settings).workers(2).start();
@@ -173,7 +173,7 @@ fn the_last_good_ones_are_kept() {
 }
 
 #[test]
-fn without_keys_it_is_an_outage_until_there_are_some() {
+fn without_keys_tokens_fail_as_an_outage_until_keys_arrive() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let addr = authgear.addr();
     let nginx = verifying(&authgear, &backend, "jwks_cooldown 2s;").server(
@@ -200,7 +200,7 @@ fn without_keys_it_is_an_outage_until_there_are_some() {
 }
 
 #[test]
-fn who_needs_the_first_keys_waits_for_them() {
+fn a_token_waits_for_the_first_keys() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     authgear.inject_at(JWKS, Fault::Gate(gate.clone()));
     let nginx = verifying(&authgear, &backend, "").workers(2).start();
@@ -216,7 +216,7 @@ fn who_needs_the_first_keys_waits_for_them() {
 }
 
 #[test]
-fn nobody_waits_longer_than_the_deadline() {
+fn waiting_for_keys_ends_at_the_deadline() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     authgear.inject_at(JWKS, Fault::Hang);
     let nginx = verifying(&authgear, &backend, "timeout 500ms;").workers(1).start();
@@ -229,7 +229,7 @@ fn nobody_waits_longer_than_the_deadline() {
 
 /// A fetch that was sent before a key was published says nothing about a token of that key.
 #[test]
-fn a_fetch_that_was_going_on_is_not_the_last_word() {
+fn an_unknown_key_causes_another_fetch_after_the_one_in_progress() {
     for fails in [false, true] {
         let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
         let nginx = verifying(&authgear, &backend, "jwks_refresh 1s;").workers(1).start();
@@ -253,7 +253,7 @@ fn a_fetch_that_was_going_on_is_not_the_last_word() {
 }
 
 #[test]
-fn a_worker_that_dies_while_it_fetches_is_replaced() {
+fn another_worker_fetches_the_keys_when_the_fetching_worker_dies() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     authgear.inject_next(1, Fault::Gate(gate.clone()));
     let nginx = verifying(&authgear, &backend, "timeout 30s;").workers(2).start();
@@ -267,7 +267,7 @@ fn a_worker_that_dies_while_it_fetches_is_replaced() {
 }
 
 #[test]
-fn a_token_is_forgotten_with_its_key() {
+fn cached_verdicts_of_a_token_end_when_its_key_is_withdrawn() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = verifying(&authgear, &backend, "jwks_refresh 1s; jwks_cooldown 1h;")
         .workers(2)
@@ -282,7 +282,7 @@ fn a_token_is_forgotten_with_its_key() {
 }
 
 #[test]
-fn keys_come_from_a_file() {
+fn keys_can_be_read_from_a_file() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let set = |n: usize| serde_json::json!({"keys": [SigningKey::nth(n).jwk()]}).to_string();
     let nginx = verifying(&authgear, &backend, "jwks_file keys.json;")
@@ -301,7 +301,7 @@ fn keys_come_from_a_file() {
 }
 
 #[test]
-fn keys_come_from_another_address() {
+fn keys_can_be_fetched_from_another_url() {
     let authgear = FakeAuthgear::builder().origin("https://myapp.test").start();
     let backend = Backend::start();
     let refused = RefusedAddr::bind();

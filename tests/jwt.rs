@@ -33,7 +33,7 @@ fn alice() -> User {
 }
 
 #[test]
-fn a_token_is_what_the_resolver_would_say_of_it() {
+fn a_verified_token_has_the_verdict_of_the_resolver() {
     let (authgear, _backend, nginx) = started("");
     let users = [
         alice(),
@@ -51,7 +51,7 @@ fn a_token_is_what_the_resolver_would_say_of_it() {
 }
 
 #[test]
-fn nothing_else_counts() {
+fn credentials_other_than_bearer_jwts_are_ignored() {
     let (authgear, _backend, nginx) = started("");
     let user = alice();
     let jwt = authgear.jwt(&user);
@@ -111,7 +111,7 @@ fn mangle(token: &str, at: impl Fn(usize) -> usize, by: char) -> String {
 
 /// The main rows of the attack list; the core has all of them.
 #[test]
-fn each_denial_says_why() {
+fn each_rejected_token_is_denied_with_its_reason() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     // Debug lines of nginx's own hold all headers.
     let nginx = verifying(&authgear, &backend, "").error_level("info").start();
@@ -203,7 +203,7 @@ fn each_denial_says_why() {
 }
 
 #[test]
-fn a_key_must_be_named_where_there_are_several() {
+fn a_token_must_name_its_key_where_there_are_several() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nameless = authgear.token(&alice()).without_header("kid").sign();
     let nginx = verifying(&authgear, &backend, "").start();
@@ -214,7 +214,7 @@ fn a_key_must_be_named_where_there_are_several() {
 }
 
 #[test]
-fn the_project_says_what_a_token_must_be() {
+fn settings_of_the_project_restrict_the_accepted_tokens() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http(project(
@@ -260,7 +260,7 @@ fn the_project_says_what_a_token_must_be() {
 }
 
 #[test]
-fn claims_are_variables() {
+fn claims_of_verified_tokens_are_variables() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = verifying(&authgear, &backend, "")
         .http("authgear_cache_zone z:1m;")
@@ -305,7 +305,7 @@ fn claims_are_variables() {
 }
 
 #[test]
-fn a_token_is_kept_until_it_expires() {
+fn a_verified_token_is_cached_until_it_expires() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = verifying(&authgear, &backend, "")
         .workers(2)
@@ -344,7 +344,7 @@ fn a_token_is_kept_until_it_expires() {
 }
 
 #[test]
-fn each_mode_has_its_own_verdict_on_a_client_request() {
+fn each_mode_makes_its_own_verdict_within_one_request() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = verifying(&authgear, &backend, "")
         .server(

@@ -65,7 +65,7 @@ fn wait_for_open(authgear: &FakeAuthgear, n: usize) {
 }
 
 #[test]
-fn connections_are_used_again() {
+fn connections_to_the_resolver_are_reused() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "").start();
     for _ in 0..10 {
@@ -79,7 +79,7 @@ fn connections_are_used_again() {
 }
 
 #[test]
-fn keepalive_is_the_most_that_are_kept() {
+fn keepalive_limits_the_idle_connections() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "keepalive 2;").start();
     ask_at_once(&nginx, &authgear, 5);
@@ -98,7 +98,7 @@ fn keepalive_is_the_most_that_are_kept() {
 }
 
 #[test]
-fn idle_connections_are_closed_in_time() {
+fn idle_connections_are_closed_after_keepalive_timeout() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "keepalive_timeout 200ms;").start();
     for opened in 1..=2 {
@@ -119,7 +119,7 @@ fn idle_connections_are_closed_in_time() {
 }
 
 #[test]
-fn a_connection_that_died_idle_is_no_failure() {
+fn a_connection_closed_while_idle_is_retried_and_not_a_failure() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "").error_level("info").start();
     let mut hits = 0;
@@ -150,7 +150,7 @@ fn a_connection_that_died_idle_is_no_failure() {
 }
 
 #[test]
-fn nothing_else_is_asked_twice() {
+fn only_reused_connections_are_retried() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "max_fails 0; timeout 2s;").start();
     let mut hits = 0;
@@ -189,7 +189,7 @@ fn raw(user: &str, rest: &str) -> String {
 }
 
 #[test]
-fn bodies_are_read_to_their_end() {
+fn answer_bodies_are_read_before_the_connection_is_reused() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "max_fails 0;").start();
     let large = vec![b'x'; 50_000];
@@ -226,7 +226,7 @@ fn bodies_are_read_to_their_end() {
 }
 
 #[test]
-fn what_follows_an_answer_is_nobodys() {
+fn bytes_after_an_answer_are_never_used_for_another_request() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "").start();
     // A second answer rides on the first, over a connection that stays open.
@@ -245,7 +245,7 @@ fn what_follows_an_answer_is_nobodys() {
 }
 
 #[test]
-fn answers_have_a_largest_size() {
+fn answers_above_the_size_limit_fail() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let endless = "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n".to_owned();
     for (settings, least, most) in [
@@ -276,7 +276,7 @@ fn answers_have_a_largest_size() {
 }
 
 #[test]
-fn who_is_beyond_max_connections_waits() {
+fn look_ups_beyond_max_connections_wait() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "max_connections 2;").start();
     let gates = [Gate::new(), Gate::new()];

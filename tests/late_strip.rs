@@ -126,7 +126,7 @@ fn forged(echo: &Recorded) -> usize {
 }
 
 #[test]
-fn refused_requests_are_clean_and_their_credentials_count() {
+fn refused_requests_are_stripped_and_their_credentials_count() {
     let (authgear, backend, ca) = (FakeAuthgear::start(), Backend::start(), Ca::new());
     let alice = User::named("alice");
     let token = authgear.opaque_token(&alice);
@@ -155,7 +155,7 @@ fn refused_requests_are_clean_and_their_credentials_count() {
 }
 
 #[test]
-fn without_the_module_each_of_them_arrives() {
+fn without_the_module_each_forged_header_arrives() {
     // What the test above has to fear: error pages do hand these requests to the backend.
     let (authgear, backend, ca) = (FakeAuthgear::start(), Backend::start(), Ca::new());
     for target in TARGETS {
@@ -168,7 +168,7 @@ fn without_the_module_each_of_them_arrives() {
 }
 
 #[test]
-fn a_request_line_that_cannot_be_read_has_no_headers_at_all() {
+fn a_malformed_request_line_has_no_headers() {
     let (authgear, backend, ca) = (FakeAuthgear::start(), Backend::start(), Ca::new());
     let lines = lines(Some(&authgear.opaque_token(&User::named("alice"))));
     let long = "x".repeat(3000);
@@ -194,7 +194,7 @@ fn a_request_line_that_cannot_be_read_has_no_headers_at_all() {
 }
 
 #[test]
-fn servers_without_authgear_are_left_alone() {
+fn servers_without_authgear_are_unaffected() {
     let (authgear, backend, ca) = (FakeAuthgear::start(), Backend::start(), Ca::new());
     let nginx = refusing(site(&authgear, &backend), &ca, "authgear off;", "", "/uri");
     for row in &ROWS {

@@ -46,7 +46,7 @@ fn server(text: &str) -> Builder {
 }
 
 #[test]
-fn credentials_in_clear() {
+fn credentials_sent_in_clear_text_are_warned_about() {
     let clear = |line: &str, url: &str| {
         format!("{line}: credentials are sent to \"{url}\" in clear: use https")
     };
@@ -93,7 +93,7 @@ fn credentials_in_clear() {
 }
 
 #[test]
-fn what_is_never_used() {
+fn settings_without_effect_are_warned_about() {
     let declared = http(
         "authgear_project p { # 1
            endpoint https://192.0.2.1;
@@ -111,7 +111,7 @@ fn what_is_never_used() {
 }
 
 #[test]
-fn headers_that_backends_may_confuse() {
+fn settings_that_admit_header_aliases_are_warned_about() {
     let says = |directive: &str| {
         format!(
             "server {{: \"{directive}\" in a server with \"authgear\": names that backends take \
@@ -141,7 +141,7 @@ fn page(line: &str, target: &str, directive: &str) -> String {
 }
 
 #[test]
-fn pages_for_401_that_need_a_session() {
+fn error_pages_for_401_that_need_a_session_are_warned_about() {
     const PAGE: &str = "error_page 401";
     let protected = |rest: &str| {
         server(&format!(
@@ -196,7 +196,7 @@ fn pages_for_401_that_need_a_session() {
 }
 
 #[test]
-fn login_pages_that_need_a_session() {
+fn login_pages_that_need_a_session_are_warned_about() {
     const LOGIN: &str = "authgear_login_redirect";
     let protected = |rest: &str| {
         server(&format!(

@@ -102,7 +102,7 @@ fn lua_reads_the_identity_in_every_phase() {
 }
 
 #[test]
-fn lua_may_wait_for_something_else_while_access_is_decided() {
+fn lua_can_wait_in_the_access_phase_beside_the_module() {
     if !has_lua() {
         return;
     }
@@ -167,7 +167,7 @@ fn lua_may_wait_for_something_else_while_access_is_decided() {
 /// Who is let in by another module, after ours has denied, and is then told by the application
 /// itself that it may not: nothing of that is ours.
 #[test]
-fn a_denial_does_not_outlive_being_let_in() {
+fn a_denial_overridden_by_satisfy_any_leaves_no_trace() {
     if !has_lua() {
         return;
     }
@@ -224,7 +224,7 @@ fn a_denial_does_not_outlive_being_let_in() {
 }
 
 #[test]
-fn lua_leads_requests_elsewhere() {
+fn redirects_and_subrequests_by_lua_are_judged_by_their_target_location() {
     if !has_lua() {
         return;
     }
@@ -288,7 +288,7 @@ fn lua_leads_requests_elsewhere() {
 }
 
 #[test]
-fn what_lua_makes_of_headers_counts() {
+fn headers_changed_by_lua_take_effect() {
     if !has_lua() {
         return;
     }
@@ -349,7 +349,7 @@ fn what_lua_makes_of_headers_counts() {
 }
 
 #[test]
-fn who_is_limited_costs_no_look_up_and_limits_can_be_by_user() {
+fn rate_limited_requests_make_no_look_up_and_limits_can_be_keyed_by_user() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let nginx = site(&authgear, &backend)
         .http(
@@ -405,7 +405,7 @@ fn who_is_limited_costs_no_look_up_and_limits_can_be_by_user() {
 }
 
 #[test]
-fn every_slice_is_of_the_same_user() {
+fn every_slice_subrequest_has_the_identity_of_its_user() {
     const SLICE: usize = 1024;
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let file: Vec<u8> = (0..5 * SLICE + 100).map(|n| (n ^ n >> 8) as u8).collect();
@@ -458,7 +458,7 @@ fn every_slice_is_of_the_same_user() {
 }
 
 #[test]
-fn files_that_the_application_names_are_guarded_by_their_location() {
+fn x_accel_redirect_targets_are_protected_by_their_location() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .listen_extra(1)
@@ -500,7 +500,7 @@ fn files_that_the_application_names_are_guarded_by_their_location() {
 }
 
 #[test]
-fn only_who_is_let_in_stores_files() {
+fn only_authorized_clients_can_store_files() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let nginx = site(&authgear, &backend)
         .file("html/store/kept", "kept")

@@ -39,7 +39,7 @@ fn locations(mut builder: Builder, names: &[&str]) -> Builder {
 }
 
 #[test]
-fn every_kind_of_trouble() {
+fn every_kind_of_failure_is_denied_or_continues_without_a_session() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let (refused, silent) = (RefusedAddr::bind(), SilentAddr::bind());
     let at = |name, addr: String, settings| {
@@ -151,7 +151,7 @@ fn never_open(what: &str, server: &str, check: impl Fn(&Response, &str)) {
 }
 
 #[test]
-fn error_pages_are_no_way_around() {
+fn error_pages_do_not_bypass_authentication() {
     const ALL: &str = "401 403 404 500 502 503 504";
     let off = "authgear off; return 200 maintenance;";
     let maintenance = |answer: &Response, what: &str| {
@@ -226,7 +226,7 @@ fn error_pages_are_no_way_around() {
 }
 
 #[test]
-fn an_error_page_is_judged_by_its_own_location() {
+fn an_error_page_is_authorized_by_its_own_location() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let other = FakeAuthgear::start();
     let nginx = site(&authgear, &backend)
@@ -265,7 +265,7 @@ fn an_error_page_is_judged_by_its_own_location() {
 }
 
 #[test]
-fn a_resolver_that_swallows_requests_holds_up_nobody_else() {
+fn a_hanging_resolver_does_not_delay_other_requests() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let other = FakeAuthgear::start();
     // One worker: it is the one with the requests that wait.

@@ -34,7 +34,7 @@ fn assert_ends(line: &str, end: &str) {
 }
 
 #[test]
-fn one_line_of_each_outage_and_one_of_its_end() {
+fn an_outage_logs_one_line_when_it_begins_and_one_when_it_ends() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend)
         .http(project("one", &authgear, "max_fails 0;"))
@@ -88,7 +88,7 @@ fn one_line_of_each_outage_and_one_of_its_end() {
 }
 
 #[test]
-fn the_next_line_tells_how_many_were_left_out() {
+fn the_next_line_has_the_number_of_suppressed_ones() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let silent = SilentAddr::bind();
     let resolver = format!("http://{}", silent.addr());
@@ -116,7 +116,7 @@ fn the_next_line_tells_how_many_were_left_out() {
 }
 
 #[test]
-fn nginx_itself_says_nothing() {
+fn nginx_logs_no_errors_of_its_own_about_the_resolver() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let refused = RefusedAddr::bind();
     let resolvers = [
@@ -162,7 +162,7 @@ fn nginx_itself_says_nothing() {
 }
 
 #[test]
-fn who_goes_on_was_not_denied() {
+fn requests_that_continue_without_a_session_are_not_logged_as_denied() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend)
         .server("authgear_on_error anonymous;")

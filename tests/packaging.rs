@@ -38,7 +38,7 @@ fn scraped() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_metric_that_is_asked_for_exists() {
+fn metrics_in_dashboard_and_alerts_exist() {
     let scraped = scraped();
     for name in ["grafana-dashboard.json", "prometheus-alerts.yml"] {
         let asked = names(&file(name));
@@ -75,7 +75,7 @@ fn every_metric_is_documented() {
 }
 
 #[test]
-fn the_dashboard_is_whole() {
+fn the_dashboard_is_well_formed() {
     let dashboard: Value = serde_json::from_str(&file("grafana-dashboard.json")).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
     let ids: BTreeSet<_> = panels.iter().filter_map(|panel| panel["id"].as_u64()).collect();
@@ -95,7 +95,7 @@ fn the_dashboard_is_whole() {
 }
 
 #[test]
-fn every_alert_says_what_it_means() {
+fn every_alert_has_a_description() {
     let rules = file("prometheus-alerts.yml");
     let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
     let names: BTreeSet<_> = alerts.iter().filter_map(|alert| alert.lines().next()).collect();

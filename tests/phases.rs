@@ -160,7 +160,7 @@ impl Held {
 }
 
 #[test]
-fn clients_may_leave() {
+fn clients_that_leave_in_any_phase_leak_nothing() {
     for phase in PHASES {
         let mut held = Held::in_phase(phase, "");
         let pending = std::mem::take(&mut held.pending);
@@ -178,7 +178,7 @@ fn clients_may_leave() {
 }
 
 #[test]
-fn a_reload_keeps_who_waits() {
+fn a_reload_completes_requests_waiting_in_any_phase() {
     for phase in PHASES {
         let mut held = Held::in_phase(phase, "");
         let old = held.nginx.reload();
@@ -192,7 +192,7 @@ fn a_reload_keeps_who_waits() {
 }
 
 #[test]
-fn a_shutdown_timeout_ends_those_who_wait_and_nothing_else() {
+fn worker_shutdown_timeout_ends_waiting_requests_only() {
     for phase in PHASES {
         let mut held = Held::in_phase(phase, "worker_shutdown_timeout 100ms;");
         for pid in held.nginx.reload() {
@@ -207,7 +207,7 @@ fn a_shutdown_timeout_ends_those_who_wait_and_nothing_else() {
 }
 
 #[test]
-fn a_worker_that_is_killed_takes_those_with_it_who_wait_there() {
+fn a_killed_worker_loses_only_its_own_waiting_requests() {
     for phase in PHASES {
         let mut held = Held::in_phase(phase, "");
         for pid in held.nginx.workers() {

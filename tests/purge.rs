@@ -66,7 +66,7 @@ fn roles(answer: &Response) -> String {
 const WORKER: &str = "location = /worker { authgear off; return 200 $pid; }";
 
 #[test]
-fn a_user_is_purged_in_every_worker() {
+fn purging_a_user_takes_effect_in_every_worker() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").server(WORKER).start();
     let alice = authgear.add_user(User::named("alice").roles(&["admin"]));
@@ -100,7 +100,7 @@ fn a_user_is_purged_in_every_worker() {
 }
 
 #[test]
-fn everything_is_purged() {
+fn all_verdicts_can_be_purged() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").start();
     let requests: Vec<_> = ["alice", "bob"]
@@ -122,7 +122,7 @@ fn everything_is_purged() {
 }
 
 #[test]
-fn a_project_limits_a_purge() {
+fn a_purge_can_be_limited_to_a_project() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "")
         .http(project("q", &authgear, "cookie_prefix q_;"))
@@ -150,7 +150,7 @@ fn a_project_limits_a_purge() {
 }
 
 #[test]
-fn who_logs_out_is_purged_with_all_sessions_and_in_all_modes() {
+fn purge_self_ends_all_sessions_of_the_user_in_all_modes() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").start();
     let (alice, bob) = (User::named("alice"), User::named("bob"));
@@ -188,7 +188,7 @@ fn who_logs_out_is_purged_with_all_sessions_and_in_all_modes() {
 }
 
 #[test]
-fn exact_credentials_are_forgotten_whatever_they_are() {
+fn purge_self_forgets_the_presented_credentials_of_any_kind() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let hidden = "location = /hidden { authgear_forward_credentials off; authgear_purge self; }";
     let nginx = purged(&authgear, &backend, "").workers(2).server(hidden).start();
@@ -209,7 +209,7 @@ fn exact_credentials_are_forgotten_whatever_they_are() {
 }
 
 #[test]
-fn what_is_asked_when_its_user_is_purged_is_asked_once_more() {
+fn a_look_up_in_flight_during_a_purge_is_repeated() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let builder = purged(&authgear, &backend, "")
         .server(WORKER)
@@ -255,7 +255,7 @@ fn what_is_asked_when_its_user_is_purged_is_asked_once_more() {
 }
 
 #[test]
-fn the_past_is_not_served_of_who_was_purged() {
+fn stale_verdicts_of_a_purged_user_are_not_served() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let settings = "authgear_cache_use_stale error=1h;";
     let builder = purged(&authgear, &backend, settings).server(
@@ -277,7 +277,7 @@ fn the_past_is_not_served_of_who_was_purged() {
 }
 
 #[test]
-fn a_location_as_resolver_is_asked_once_more() {
+fn a_subrequest_in_flight_during_a_purge_is_repeated() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let origin = authgear.origin().to_owned();
     let builder = purged(&authgear, &backend, "")
@@ -309,7 +309,7 @@ fn a_location_as_resolver_is_asked_once_more() {
 /// Look-ups come and go in four workers while the user changes and is purged again and again:
 /// who asks after a purge has returned gets nothing from before it.
 #[test]
-fn no_purge_is_outrun_by_a_thousand_look_ups() {
+fn concurrent_look_ups_never_serve_a_verdict_from_before_a_purge() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "")
         .error_level("error")
@@ -362,7 +362,7 @@ fn no_purge_is_outrun_by_a_thousand_look_ups() {
 }
 
 #[test]
-fn a_purge_outlives_a_reload() {
+fn purges_survive_a_reload() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
@@ -375,7 +375,7 @@ fn a_purge_outlives_a_reload() {
 }
 
 #[test]
-fn more_purges_than_there_is_room_for_purge_everything() {
+fn overflowing_the_purge_log_purges_everything() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").workers(2).error_level("notice").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
@@ -395,7 +395,7 @@ fn more_purges_than_there_is_room_for_purge_everything() {
 }
 
 #[test]
-fn orders_are_understood_or_refused() {
+fn purge_requests_are_executed_or_rejected_with_a_status() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
@@ -449,7 +449,7 @@ fn orders_are_understood_or_refused() {
 }
 
 #[test]
-fn who_cannot_be_told_is_not_purged() {
+fn purge_self_fails_without_a_verdict() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let builder = purged(&authgear, &backend, "").server(
         "location = /bridged { authgear_on_error anonymous; authgear_purge self; }
@@ -466,7 +466,7 @@ fn who_cannot_be_told_is_not_purged() {
 }
 
 #[test]
-fn policy_decides_who_may_give_orders() {
+fn access_control_decides_who_can_purge() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "")
         .server(
@@ -484,7 +484,7 @@ fn policy_decides_who_may_give_orders() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_its_place() {
+fn misconfigured_purge_endpoints_are_refused() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let zone = "authgear_cache_zone z:1m;";
     for (zone, location, error) in [

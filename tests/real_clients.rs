@@ -69,7 +69,7 @@ impl Site {
 }
 
 #[test]
-fn curl_over_http2() {
+fn curl_works_over_http2() {
     let site = Site::start();
     let bearer = |token: &str| format!("Authorization: Bearer {token}");
     let good = bearer(&site.authgear.opaque_token(&User::named("alice")));
@@ -95,7 +95,7 @@ fn curl_over_http2() {
 }
 
 #[test]
-fn curl_forgets_a_cookie_that_is_relayed() {
+fn curl_drops_a_cookie_cleared_by_a_relayed_set_cookie() {
     let site = Site::start();
     let session = site.authgear.session(&User::named("alice"));
     site.authgear.expire(&session);
@@ -129,7 +129,7 @@ with grpc.insecure_channel(target) as channel:
 ";
 
 #[test]
-fn grpc_s_own_library() {
+fn the_grpc_library_understands_denials() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::grpc());
     let nginx = Nginx::builder()
         .listen_options("http2")

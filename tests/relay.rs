@@ -37,7 +37,7 @@ fn assert_untouched(answer: &Response, what: &str) {
 }
 
 #[test]
-fn whoever_has_a_dead_session_is_told_whatever_the_answer() {
+fn the_cookie_of_a_dead_session_is_cleared_with_any_answer() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend)
         .listen_extra(1)
@@ -125,7 +125,7 @@ fn whoever_has_a_dead_session_is_told_whatever_the_answer() {
 }
 
 #[test]
-fn all_lines_of_the_project_s_own_names_and_no_others() {
+fn only_cookies_of_the_project_are_relayed() {
     let authgear = FakeAuthgear::builder().cookie_prefix("my_").start();
     let backend = Backend::start();
     let nginx = relaying(&authgear, &backend)
@@ -156,7 +156,7 @@ fn all_lines_of_the_project_s_own_names_and_no_others() {
 }
 
 #[test]
-fn it_is_told_once_and_never_kept() {
+fn a_relayed_cookie_is_sent_once_and_never_cached() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend)
         .http("authgear_cache_zone z:1m;")
@@ -176,7 +176,7 @@ fn it_is_told_once_and_never_kept() {
 }
 
 #[test]
-fn who_joined_is_told_too() {
+fn requests_that_joined_a_look_up_get_its_cookies() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend)
         .workers(1)
@@ -201,7 +201,7 @@ fn who_joined_is_told_too() {
 }
 
 #[test]
-fn who_comes_next_over_the_same_connection_is_not_told() {
+fn the_next_request_on_the_connection_gets_no_relayed_cookie() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend).server(PROTECTED).start();
     let dead = ended(&authgear);
@@ -213,7 +213,7 @@ fn who_comes_next_over_the_same_connection_is_not_told() {
 }
 
 #[test]
-fn a_refresh_in_the_background_tells_nobody() {
+fn a_background_refresh_relays_no_cookie() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend)
         .workers(1)
@@ -238,7 +238,7 @@ fn a_refresh_in_the_background_tells_nobody() {
 }
 
 #[test]
-fn what_a_location_as_resolver_url_sets() {
+fn cookies_set_by_a_resolver_location_are_relayed() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend)
         .http("authgear_project p { endpoint %%AUTHGEAR%%; resolver_url /_auth; }")
@@ -271,7 +271,7 @@ fn what_a_location_as_resolver_url_sets() {
 }
 
 #[test]
-fn caches_do_not_keep_it() {
+fn a_proxy_cache_does_not_store_relayed_cookies() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend)
         // It has kept a page before it reads the next request.
@@ -307,7 +307,7 @@ fn caches_do_not_keep_it() {
 }
 
 #[test]
-fn levels_and_values() {
+fn relay_cookies_is_inherited_and_refuses_invalid_values() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http("authgear_relay_cookies on;")

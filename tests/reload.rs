@@ -81,7 +81,7 @@ fn quitting_loses_no_pending_request() {
 }
 
 #[test]
-fn a_stop_or_a_shutdown_timeout_cuts_pending_requests_cleanly() {
+fn a_fast_stop_or_shutdown_timeout_ends_pending_requests_cleanly() {
     for (settings, signal) in
         [("", libc::SIGTERM), ("worker_shutdown_timeout 100ms;", libc::SIGQUIT)]
     {
@@ -124,7 +124,7 @@ fn client(request: &Request, identity: &[(String, String)], stop: &AtomicBool, n
 }
 
 #[test]
-fn reloads_under_load_lose_nothing() {
+fn reloads_under_load_lose_no_request() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     // Little is logged, so that much can be asked.
     let nginx = site(&authgear, &backend).error_level("info").server(PROTECTED).start();
@@ -156,7 +156,7 @@ fn reloads_under_load_lose_nothing() {
 }
 
 #[test]
-fn idle_workers_go_at_once() {
+fn idle_workers_exit_at_once_on_reload() {
     // Connections to the resolver are kept much longer than anybody waits here.
     let ca = Ca::new();
     let tls = FakeAuthgear::builder().tls(ca.leaf(&["127.0.0.1"])).start();
@@ -190,7 +190,7 @@ fn idle_workers_go_at_once() {
 }
 
 #[test]
-fn a_look_up_that_nobody_waits_for_holds_nothing_back() {
+fn an_abandoned_look_up_does_not_delay_worker_exit() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let (dns, silent) = (FakeDns::start("127.0.0.1:0"), SilentAddr::bind());
     let mute = TcpListener::bind("127.0.0.1:0").expect("a listener");
@@ -244,7 +244,7 @@ fn asking_worker(nginx: &Nginx, authgear: &FakeAuthgear) -> u32 {
 }
 
 #[test]
-fn a_worker_that_dies_takes_its_own_requests_only() {
+fn a_dying_worker_loses_only_its_own_requests() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http(project("p", &authgear, "keepalive 0;"))
@@ -272,7 +272,7 @@ fn a_worker_that_dies_takes_its_own_requests_only() {
 }
 
 #[test]
-fn a_reload_brings_new_settings() {
+fn a_reload_applies_new_settings() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let other = FakeAuthgear::start();
     let nginx = site(&authgear, &backend).server(PROTECTED).start();
@@ -324,7 +324,7 @@ fn reload_after_reload_leaves_nothing_behind() {
 }
 
 #[test]
-fn look_ups_that_wait_for_a_connection_do_not_hold_up_the_end() {
+fn look_ups_waiting_for_a_connection_do_not_delay_worker_exit() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = Nginx::builder()
         .workers(1)
@@ -348,7 +348,7 @@ fn look_ups_that_wait_for_a_connection_do_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_request_that_goes_on_without_its_client_is_handled_once() {
+fn a_request_that_continues_without_its_client_is_handled_once() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = Nginx::builder()
         .workers(1)

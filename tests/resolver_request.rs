@@ -76,7 +76,7 @@ fn assert_asked<'a>(
 
 /// A trace goes on at Authgear.
 #[test]
-fn traces_go_with_it() {
+fn trace_context_is_passed_to_the_resolver() {
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).start();
@@ -121,7 +121,7 @@ fn traces_go_with_it() {
 
 /// Where nothing else tells it, nginx need not make one: that is the other tests.
 #[test]
-fn an_id_that_is_logged_goes_with_it() {
+fn a_logged_request_id_is_passed_to_the_resolver() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).log_format("id=$request_id").start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -137,7 +137,7 @@ fn an_id_that_is_logged_goes_with_it() {
 }
 
 #[test]
-fn nothing_else_of_a_client_is_sent() {
+fn nothing_but_credentials_and_trace_context_of_a_client_is_sent() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -231,7 +231,7 @@ fn nothing_else_of_a_client_is_sent() {
 }
 
 #[test]
-fn bodies_stay_with_the_backend() {
+fn request_bodies_are_not_sent_to_the_resolver() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).start();
     let only_bearer = pairs(&[("authorization", "Bearer token")]);
@@ -256,7 +256,7 @@ fn bodies_stay_with_the_backend() {
 }
 
 #[test]
-fn exactly_authgears_credentials_are_sent() {
+fn only_authgear_credentials_are_sent() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).start();
     let client = |headers: &[(&str, &str)]| {
@@ -339,7 +339,7 @@ fn exactly_authgears_credentials_are_sent() {
 }
 
 #[test]
-fn of_two_authorizations_the_first_counts() {
+fn only_the_first_authorization_header_counts() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).start();
     for (first, second, sent) in [
@@ -360,7 +360,7 @@ fn of_two_authorizations_the_first_counts() {
 }
 
 #[test]
-fn user_agents_are_sent_as_they_are() {
+fn user_agents_are_sent_unchanged() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).start();
     let long = "u".repeat(2000);
@@ -380,7 +380,7 @@ fn user_agents_are_sent_as_they_are() {
 }
 
 #[test]
-fn over_http2_it_is_the_same() {
+fn http2_requests_are_looked_up_like_http1_requests() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).listen_options("http2").start();
     let request = get(&nginx, "/")
@@ -405,7 +405,7 @@ fn over_http2_it_is_the_same() {
 }
 
 #[test]
-fn the_endpoint_says_who_is_asked() {
+fn the_endpoint_decides_host_scheme_and_path() {
     // Any Host will do.
     let authgear = FakeAuthgear::builder().database(false).start();
     let (url, addr) = (authgear.url(), authgear.addr());
@@ -449,7 +449,7 @@ fn the_endpoint_says_who_is_asked() {
 }
 
 #[test]
-fn the_address_is_that_of_the_client() {
+fn x_forwarded_for_is_the_client_address() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend)
         .server("listen %%ADDR2%%; listen unix:%%DIR%%/socket;")

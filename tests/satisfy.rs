@@ -38,7 +38,7 @@ fn places(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
 }
 
 #[test]
-fn nginx_decides_first_and_authgear_is_asked_if_that_does_not_decide() {
+fn authgear_is_asked_only_if_other_access_modules_do_not_decide() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend).start();
     let session = authgear.session(&User::named("alice"));
@@ -91,7 +91,7 @@ fn nginx_decides_first_and_authgear_is_asked_if_that_does_not_decide() {
 }
 
 #[test]
-fn an_outage_lets_nobody_in_and_keeps_nobody_out_who_needs_no_authgear() {
+fn an_outage_affects_only_requests_that_need_authgear() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend).start();
     authgear.inject(Fault::Status(500));
@@ -108,7 +108,7 @@ fn an_outage_lets_nobody_in_and_keeps_nobody_out_who_needs_no_authgear() {
 }
 
 #[test]
-fn methods_may_have_other_policies() {
+fn limit_except_can_set_another_policy_for_methods() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .server(

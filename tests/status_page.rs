@@ -106,7 +106,7 @@ fn busy(authgear: &FakeAuthgear, other: &FakeAuthgear, backend: &Backend) -> Ngi
 }
 
 #[test]
-fn the_page_shows_live_numbers_in_dark_and_light() {
+fn the_page_shows_live_numbers_in_dark_and_light_mode() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let other = FakeAuthgear::start();
     let nginx = busy(&authgear, &other, &backend);
@@ -156,7 +156,7 @@ fn screenshots() -> PathBuf {
 }
 
 #[test]
-fn the_page_takes_nothing_from_elsewhere() {
+fn the_page_loads_nothing_from_other_origins() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = counted(&authgear, &backend, "").start();
     let answer = get(&nginx, "/status?format=html").send();

@@ -91,7 +91,7 @@ fn seen(echo: &Recorded) -> Pairs {
 }
 
 #[test]
-fn backends_get_everything_but_what_is_forged() {
+fn backends_get_all_headers_except_forged_ones() {
     let authgear = FakeAuthgear::start();
     for kind in KINDS {
         let backend = (kind.start)();
@@ -113,7 +113,7 @@ fn backends_get_everything_but_what_is_forged() {
 }
 
 #[test]
-fn the_comparison_notices_what_is_forged() {
+fn without_the_module_forged_headers_reach_the_backend() {
     // Without the module everything comes through: what the test above compares does differ.
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = with_and_without(&authgear, &backend, KINDS[0]).start();
@@ -128,7 +128,7 @@ fn the_comparison_notices_what_is_forged() {
 }
 
 #[test]
-fn a_request_of_nothing_else_is_left_with_nothing() {
+fn a_request_with_only_forged_headers_arrives_without_them() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = with_and_without(&authgear, &backend, KINDS[0]).start();
     for len in [1, 2, 19, 20, 21, 40, 41] {
@@ -148,7 +148,7 @@ fn a_request_of_nothing_else_is_left_with_nothing() {
 }
 
 #[test]
-fn identity_takes_the_place_of_what_is_forged() {
+fn the_identity_replaces_forged_headers() {
     let authgear = FakeAuthgear::start();
     let alice = User::named("alice").roles(&["editor"]);
     let token = authgear.opaque_token(&alice);
@@ -170,7 +170,7 @@ fn identity_takes_the_place_of_what_is_forged() {
 }
 
 #[test]
-fn nothing_in_the_configuration_sees_what_is_forged() {
+fn forged_headers_are_invisible_to_the_configuration() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http(ALIASES_ALLOWED)
@@ -200,7 +200,7 @@ fn nothing_in_the_configuration_sees_what_is_forged() {
 }
 
 #[test]
-fn every_location_of_the_server_is_clean() {
+fn forged_headers_are_stripped_in_every_location_of_the_server() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http(ALIASES_ALLOWED)
@@ -242,7 +242,7 @@ fn every_location_of_the_server_is_clean() {
 }
 
 #[test]
-fn servers_without_authgear_are_left_alone() {
+fn servers_without_authgear_keep_all_headers() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let pass = "location / { proxy_pass http://%%BACKEND%%; }";
     let nginx = site(&authgear, &backend)
@@ -272,7 +272,7 @@ fn servers_without_authgear_are_left_alone() {
 }
 
 #[test]
-fn the_signature_of_webhooks_passes() {
+fn the_webhook_signature_header_passes() {
     let authgear = FakeAuthgear::start();
     for kind in KINDS {
         let backend = (kind.start)();
@@ -316,7 +316,7 @@ fn neither_trailers_nor_connection_tokens_forge_or_hide() {
 }
 
 #[test]
-fn mirrors_are_clean_and_get_the_identity() {
+fn mirrors_get_the_identity_and_no_forged_headers() {
     let (authgear, backend, mirror) = (FakeAuthgear::start(), Backend::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .var("MIRROR", mirror.addr())

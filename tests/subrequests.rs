@@ -50,7 +50,7 @@ fn a_mirror_keeps_the_identity_it_was_made_with() {
 }
 
 #[test]
-fn their_own_locations_keep_things_back() {
+fn subrequests_withhold_what_their_own_locations_withhold() {
     let (authgear, backend, other) = (FakeAuthgear::start(), Backend::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .var("OTHER", other.addr())

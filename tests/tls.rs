@@ -46,7 +46,7 @@ fn ask(nginx: &Nginx, authgear: &FakeAuthgear) -> Response {
 const TRUSTED: &str = "ssl_trusted_certificate ca.pem;";
 
 #[test]
-fn a_server_that_proves_its_name_is_asked_by_it() {
+fn a_server_with_a_matching_certificate_is_asked_by_its_name() {
     let (ca, backend, dns) = (Ca::new(), Backend::start(), FakeDns::start("127.0.0.1:0"));
     for (name, host, sni) in [
         (NAME, NAME, Some(NAME)),
@@ -68,7 +68,7 @@ fn a_server_that_proves_its_name_is_asked_by_it() {
 }
 
 #[test]
-fn the_system_s_roots_are_trusted() {
+fn system_roots_are_trusted_by_default() {
     let (ca, backend, dns) = (Ca::new(), Backend::start(), FakeDns::start("127.0.0.1:0"));
     // As a URL alone: all of it by default.
     let authgear = authgear_with(ca.leaf(&[NAME]));
@@ -90,7 +90,7 @@ fn the_system_s_roots_are_trusted() {
 }
 
 #[test]
-fn private_roots_are_trusted_besides_the_system_s() {
+fn private_roots_are_trusted_in_addition_to_system_roots() {
     let (system, private, backend) = (Ca::new(), Ca::new(), Backend::start());
     let dir = tempfile::tempdir().expect("a directory");
     let roots = system.pem_path(dir.path());
@@ -117,7 +117,7 @@ fn impostors(ca: &Ca) -> [(&'static str, ServerIdentity, &'static str); 6] {
 }
 
 #[test]
-fn who_does_not_is_told_no_credential() {
+fn servers_that_fail_verification_get_no_credentials() {
     let (ca, backend, dns) = (Ca::new(), Backend::start(), FakeDns::start("127.0.0.1:0"));
     for (host, identity, reason) in impostors(&ca) {
         let authgear = authgear_with(identity);
@@ -149,7 +149,7 @@ fn verification_can_be_turned_off() {
 }
 
 #[test]
-fn what_speaks_no_tls_is_told_no_credential() {
+fn servers_without_tls_get_no_credentials() {
     let backend = Backend::start();
     let plain = FakeAuthgear::start();
     let nginx = asking(&plain, &backend, "127.0.0.1", "ssl_verify off;").start();
@@ -171,7 +171,7 @@ fn serve_one(answer: fn(TcpStream)) -> (SocketAddr, thread::JoinHandle<()>) {
 }
 
 #[test]
-fn a_handshake_may_break_off() {
+fn a_broken_handshake_is_an_error_of_the_look_up() {
     // As a server without TLS answers; a handshake message announced and not sent; an alert;
     // nothing; nothing, ever.
     let http: fn(TcpStream) = |mut stream| drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n"));
@@ -208,7 +208,7 @@ fn a_handshake_may_break_off() {
 }
 
 #[test]
-fn connections_are_kept() {
+fn tls_connections_are_reused() {
     let (ca, backend) = (Ca::new(), Backend::start());
     let authgear = authgear_with(ca.leaf(&["127.0.0.1"]));
     // Each worker has connections of its own.
@@ -229,7 +229,7 @@ fn connections_are_kept() {
 }
 
 #[test]
-fn answers_are_whole_or_errors() {
+fn truncated_tls_answers_are_errors() {
     let (ca, backend) = (Ca::new(), Backend::start());
     let authgear = authgear_with(ca.leaf(&["127.0.0.1"]));
     let nginx = asking(&authgear, &backend, "127.0.0.1", "ssl_verify off; max_fails 0;").start();

@@ -94,7 +94,7 @@ fn a_new_binary_takes_over_and_loses_no_pending_request() {
 }
 
 #[test]
-fn the_old_binary_takes_over_again_and_loses_no_pending_request() {
+fn a_rollback_to_the_old_binary_loses_no_pending_request() {
     let site = Upgrading::start(202, |builder| builder);
     let (nginx, authgear, gate) = (&site.nginx, &site.authgear, Gate::new());
     let bob = site.request("bob");
@@ -130,7 +130,7 @@ fn the_old_binary_takes_over_again_and_loses_no_pending_request() {
 }
 
 #[test]
-fn a_shutdown_timeout_cuts_what_waits_in_the_old_one_only() {
+fn worker_shutdown_timeout_ends_waiting_requests_of_the_old_binary_only() {
     let site = Upgrading::start(203, |builder| builder.main("worker_shutdown_timeout 100ms;"));
     let (nginx, gate) = (&site.nginx, Gate::new());
     let pending = site.waiting("alice", &gate);

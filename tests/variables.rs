@@ -59,7 +59,7 @@ fn verdicts(authgear: &FakeAuthgear, nginx: &Nginx) -> [Row; 7] {
 }
 
 #[test]
-fn headers_and_logs_tell_of_the_verdict() {
+fn headers_and_logs_show_the_verdict() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .log_format(ALL)
@@ -82,7 +82,7 @@ fn headers_and_logs_tell_of_the_verdict() {
 }
 
 #[test]
-fn looking_too_early_freezes_nothing() {
+fn reading_a_variable_before_the_verdict_does_not_fix_its_value() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .log_format(ALL)
@@ -112,7 +112,7 @@ fn looking_too_early_freezes_nothing() {
 }
 
 #[test]
-fn what_comes_after_access_can_depend_on_them() {
+fn phases_after_access_can_use_the_variables() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .file("html/alice/home.txt", "alice's home")
@@ -143,7 +143,7 @@ fn what_comes_after_access_can_depend_on_them() {
 }
 
 #[test]
-fn without_authgear_there_are_none() {
+fn without_authgear_the_variables_are_empty() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .listen_extra(1)
@@ -161,7 +161,7 @@ fn without_authgear_there_are_none() {
 }
 
 #[test]
-fn the_time_is_that_of_waiting() {
+fn the_time_variable_is_the_time_spent_waiting() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http(
@@ -185,7 +185,7 @@ fn the_time_is_that_of_waiting() {
 }
 
 #[test]
-fn subrequests_see_those_of_the_client_request() {
+fn subrequests_see_the_variables_of_the_client_request() {
     let (authgear, backend, other) =
         (FakeAuthgear::start(), Backend::start(), FakeAuthgear::start());
     let nginx = site(&authgear, &backend)
@@ -219,7 +219,7 @@ fn subrequests_see_those_of_the_client_request() {
 }
 
 #[test]
-fn the_remote_user_is_who_has_the_session() {
+fn remote_user_is_the_user_of_the_session() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::fastcgi());
     let fastcgi = "fastcgi_pass %%BACKEND%%; include /etc/nginx/fastcgi_params;";
     let nginx = site(&authgear, &backend)
@@ -262,7 +262,7 @@ fn the_remote_user_is_who_has_the_session() {
 }
 
 #[test]
-fn a_client_request_asks_once() {
+fn one_client_request_makes_one_look_up() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .listen_extra(1)
@@ -310,7 +310,7 @@ fn a_client_request_asks_once() {
 }
 
 #[test]
-fn an_outage_is_remembered_over_redirects() {
+fn an_outage_is_remembered_across_internal_redirects() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .server(

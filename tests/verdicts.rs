@@ -57,7 +57,7 @@ fn backend_identity(answer: &Response, what: &str) -> Pairs {
 }
 
 #[test]
-fn the_same_as_the_documented_setup() {
+fn the_backend_learns_the_same_as_in_the_documented_setup() {
     // Both reach it by its address, over TLS, and call it by its public name.
     let ca = Ca::new();
     let tls = ca.leaf(&["127.0.0.1"]);
@@ -99,7 +99,7 @@ fn the_same_as_the_documented_setup() {
 }
 
 #[test]
-fn only_true_is_a_session() {
+fn only_the_value_true_is_a_session() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = with_any_answer(&authgear, &backend);
     let told = |fault: Fault, what: &str| {
@@ -156,7 +156,7 @@ fn only_true_is_a_session() {
 }
 
 #[test]
-fn what_authgear_learns_to_say_is_passed_on() {
+fn new_identity_headers_of_authgear_are_passed_on() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = with_project(&authgear, &backend, "")
         .server("location /variables { return 200 $x_authgear_some_day; }")
@@ -233,7 +233,7 @@ fn answers_that_contradict_themselves_are_errors() {
 }
 
 #[test]
-fn only_200_is_an_answer_of_the_resolver() {
+fn only_status_200_is_an_answer_of_the_resolver() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = with_any_answer(&authgear, &backend);
     let session = "X-Authgear-Session-Valid: true\r\nX-Authgear-User-Id: alice\r\n";
@@ -257,7 +257,7 @@ fn only_200_is_an_answer_of_the_resolver() {
 }
 
 #[test]
-fn a_project_with_a_cookie_prefix() {
+fn a_cookie_prefix_selects_the_cookies_of_the_project() {
     let authgear = FakeAuthgear::builder().cookie_prefix("dev_").start();
     let backend = Backend::start();
     let nginx = with_project(&authgear, &backend, "cookie_prefix dev_;").start();
@@ -278,7 +278,7 @@ fn a_project_with_a_cookie_prefix() {
 }
 
 #[test]
-fn without_credentials_nobody_is_asked() {
+fn a_request_without_credentials_makes_no_look_up() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = with_project(&authgear, &backend, "").start();
     let request = || get(&nginx, "/").header("X-Authgear-User-Id", FORGED);

@@ -71,7 +71,7 @@ fn told(request: &Request) -> String {
 }
 
 #[test]
-fn what_is_kept_of_a_user_is_dropped_in_every_mode() {
+fn an_event_drops_cached_verdicts_of_its_user_in_every_mode() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").start();
     let alice = authgear.add_user(User::named("alice"));
@@ -109,7 +109,7 @@ fn what_is_kept_of_a_user_is_dropped_in_every_mode() {
 }
 
 #[test]
-fn a_promoted_user_is_known_by_both_names() {
+fn an_event_about_a_promoted_user_covers_both_user_ids() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").start();
     let requests = ["anonymous", "alice"]
@@ -122,7 +122,7 @@ fn a_promoted_user_is_known_by_both_names() {
 }
 
 #[test]
-fn who_is_disabled_is_out_at_once() {
+fn a_disabled_user_is_rejected_at_once() {
     for kind in ["user.disabled", "user.deletion_scheduled", "user.deleted", "user.anonymized"] {
         let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
         let nginx = hooked(&authgear, &backend, "").start();
@@ -172,7 +172,7 @@ fn who_is_disabled_is_out_at_once() {
 /// Tokens that no worker has seen come to all of them while their users are disabled: none counts
 /// any more once the event was answered.
 #[test]
-fn no_token_outruns_its_users_end() {
+fn no_token_is_accepted_after_the_event_that_disabled_its_user() {
     const USERS: usize = 12;
     const TOKENS: usize = 12;
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -231,7 +231,7 @@ fn no_token_outruns_its_users_end() {
 }
 
 #[test]
-fn a_refusal_ends_and_no_replay_makes_it_last() {
+fn a_revocation_expires_and_replays_do_not_extend_it() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "revocation_ttl 5s;").start();
     let alice = User::named("alice");
@@ -254,7 +254,7 @@ fn a_refusal_ends_and_no_replay_makes_it_last() {
 }
 
 #[test]
-fn a_project_limits_what_events_are_about() {
+fn an_endpoint_can_be_limited_to_events_of_a_project() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "")
         .http(project("q", &authgear, "cookie_prefix q_;"))
@@ -280,7 +280,7 @@ fn a_project_limits_what_events_are_about() {
 }
 
 #[test]
-fn nobody_but_authgear_is_believed() {
+fn events_without_a_valid_signature_are_rejected() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").error_level("info").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
@@ -339,7 +339,7 @@ fn nobody_but_authgear_is_believed() {
 }
 
 #[test]
-fn events_come_over_http2_too() {
+fn events_are_accepted_over_http2() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").listen_options("http2").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
@@ -360,7 +360,7 @@ fn events_come_over_http2_too() {
 }
 
 #[test]
-fn a_new_secret_counts_after_a_reload() {
+fn a_new_secret_takes_effect_after_a_reload() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").start();
     let new = "ZYXWVUTSRQ-zyxwvutsrq-0123456789";
@@ -382,7 +382,7 @@ fn a_new_secret_counts_after_a_reload() {
 }
 
 #[test]
-fn the_table_of_refusals_is_bounded() {
+fn the_revocation_table_is_bounded() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").workers(1).error_level("warn").start();
     let mut connection = Connection::open(&nginx);
@@ -412,7 +412,7 @@ fn the_table_of_refusals_is_bounded() {
 }
 
 #[test]
-fn secret_files_are_checked() {
+fn unusable_secret_files_are_refused() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let check = |contents: &str, directive: &str| {
         site(&authgear, &backend)
