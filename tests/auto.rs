@@ -3,15 +3,13 @@
 
 use support::{decision_table, get, Backend, Builder, FakeAuthgear, Fault, Gate, SigningKey, User};
 
-use crate::project::{project, verdict, TELLING};
-use crate::site::{identity_of, site};
+use crate::project::{project_site, verdict};
+use crate::site::identity_of;
 
 const JWKS: &str = "/oauth2/jwks";
 
 fn deciding(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
-    site(authgear, backend)
-        .http(project("p", authgear, settings))
-        .server(TELLING)
+    project_site(authgear, backend, settings)
         .server("authgear p; authgear_mode auto; location / { proxy_pass http://%%BACKEND%%; }")
 }
 

@@ -9,7 +9,7 @@ use support::{
     User, DEADLINE,
 };
 
-use crate::project::{project, project_at, verdict, TELLING};
+use crate::project::{project, project_at, project_site, verdict, TELLING};
 use crate::site::site;
 
 const VALID: &str = "valid ok resolver";
@@ -18,10 +18,8 @@ const SUSPENDED: &str = "error resolver_suspended none";
 const CLOSED: &str = "error connection_closed resolver";
 
 fn one_worker(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
-    site(authgear, backend)
+    project_site(authgear, backend, settings)
         .workers(1)
-        .http(project("p", authgear, settings))
-        .server(TELLING)
         .server("location / { authgear p; proxy_pass http://%%BACKEND%%; }")
 }
 
@@ -31,7 +29,7 @@ fn request(nginx: &Nginx, authgear: &FakeAuthgear, path: &str) -> Request {
 }
 
 #[track_caller]
-fn told(nginx: &Nginx, authgear: &FakeAuthgear, path: &str) -> String {
+fn reported(nginx: &Nginx, authgear: &FakeAuthgear, path: &str) -> String {
     verdict(&request(nginx, authgear, path).send())
 }
 
@@ -49,7 +47,7 @@ fn the_resolver_is_not_asked_after_max_fails_failures() {
         .start();
     authgear.inject(Fault::CloseAtOnce);
     for _ in 0..3 {
-        assert_eq!(told(&nginx, &authgear, "/"), CLOSED);
+        assert_eq!(reported(&nginx, &authgear, "/"), CLOSED);
     }
     authgear.clear();
     for _ in 0..3 {
@@ -110,15 +108,15 @@ fn only_failures_of_the_resolver_count_towards_max_fails() {
         let (path, what) = (format!("/{n}"), format!("row {n}"));
         authgear.inject_next(2, fault);
         for _ in 0..2 {
-            assert!(!told(&nginx, &authgear, &path).contains("suspended"), "{what}");
+            assert!(!reported(&nginx, &authgear, &path).contains("suspended"), "{what}");
         }
         let hits = authgear.hits();
         let expected = if counts { SUSPENDED } else { VALID };
-        assert_eq!(told(&nginx, &authgear, &path), expected, "{what}");
+        assert_eq!(reported(&nginx, &authgear, &path), expected, "{what}");
         assert_eq!(authgear.hits(), hits + usize::from(!counts), "{what}");
     }
     for expected in ["error connect_error resolver", "error connect_error resolver", SUSPENDED] {
-        assert_eq!(told(&nginx, &authgear, "/refused"), expected);
+        assert_eq!(reported(&nginx, &authgear, "/refused"), expected);
     }
 }
 
@@ -130,13 +128,13 @@ fn only_consecutive_failures_count_towards_max_fails() {
         authgear.inject_next(1, Fault::CloseAtOnce);
         // A connection that is new: what dies when used again is asked once more.
         authgear.close_idle_connections();
-        assert_eq!(told(&nginx, &authgear, "/"), CLOSED);
-        assert_eq!(told(&nginx, &authgear, "/"), VALID);
+        assert_eq!(reported(&nginx, &authgear, "/"), CLOSED);
+        assert_eq!(reported(&nginx, &authgear, "/"), VALID);
     }
     let never = one_worker(&authgear, &backend, "max_fails 0;").start();
     authgear.inject(Fault::CloseAtOnce);
     for _ in 0..10 {
-        assert_eq!(told(&never, &authgear, "/"), CLOSED);
+        assert_eq!(reported(&never, &authgear, "/"), CLOSED);
     }
 }
 
@@ -149,7 +147,7 @@ fn after_fail_timeout_one_request_probes_the_resolver() {
     authgear.inject_next(2, Fault::CloseAtOnce);
     authgear.inject(Fault::Gate(gate.clone()));
     for _ in 0..2 {
-        assert_eq!(told(&nginx, &authgear, "/"), CLOSED);
+        assert_eq!(reported(&nginx, &authgear, "/"), CLOSED);
     }
     // When the time is over, one of these is asked about.
     let mut pending = Vec::new();
@@ -159,16 +157,17 @@ fn after_fail_timeout_one_request_probes_the_resolver() {
     });
     assert!(probed);
     for _ in 0..3 {
-        assert_eq!(told(&nginx, &authgear, "/"), SUSPENDED);
+        assert_eq!(reported(&nginx, &authgear, "/"), SUSPENDED);
     }
     assert_eq!((gate.waiting(), authgear.hits()), (1, 3));
     gate.open();
-    let told_all: Vec<_> = pending.into_iter().map(|pending| verdict(&pending.wait())).collect();
-    let valid = told_all.iter().filter(|told| *told == VALID).count();
-    let suspended = told_all.iter().filter(|told| *told == SUSPENDED).count();
-    assert_eq!((valid, suspended), (1, told_all.len() - 1), "{told_all:?}");
+    let reported_all: Vec<_> =
+        pending.into_iter().map(|pending| verdict(&pending.wait())).collect();
+    let valid = reported_all.iter().filter(|reported| *reported == VALID).count();
+    let suspended = reported_all.iter().filter(|reported| *reported == SUSPENDED).count();
+    assert_eq!((valid, suspended), (1, reported_all.len() - 1), "{reported_all:?}");
     for _ in 0..3 {
-        assert_eq!(told(&nginx, &authgear, "/"), VALID);
+        assert_eq!(reported(&nginx, &authgear, "/"), VALID);
     }
     assert_eq!(authgear.hits(), 6);
 }
@@ -181,16 +180,16 @@ fn a_failed_probe_suspends_the_resolver_again() {
     let start = Instant::now();
     // The first, and three probes.
     let probed = eventually(DEADLINE, || {
-        let told = told(&nginx, &authgear, "/");
-        assert!(told == CLOSED || told == SUSPENDED, "{told}");
+        let reported = reported(&nginx, &authgear, "/");
+        assert!(reported == CLOSED || reported == SUSPENDED, "{reported}");
         authgear.hits() == 4
     });
     assert!(probed);
     // nginx's clock ticks once per turn of its loop, so allow it some milliseconds.
     assert!(start.elapsed() >= Duration::from_millis(3 * 200 - 50), "{:?}", start.elapsed());
     authgear.clear();
-    assert!(eventually(DEADLINE, || told(&nginx, &authgear, "/") == VALID));
-    assert_eq!(told(&nginx, &authgear, "/"), VALID);
+    assert!(eventually(DEADLINE, || reported(&nginx, &authgear, "/") == VALID));
+    assert_eq!(reported(&nginx, &authgear, "/"), VALID);
 }
 
 #[test]

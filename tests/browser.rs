@@ -189,11 +189,11 @@ fn a_browser_logs_in_returns_to_its_page_and_drops_the_cleared_cookie() {
 
     // What a page asks for in the background is told, and not sent to log in.
     browser.go(&at("/public"));
-    let told = browser.run(
+    let reported = browser.run(
         "const answer = await fetch('/data', { headers: { Accept: 'application/json' } });
          return [answer.status, answer.redirected, (await answer.json()).reason];",
     );
-    assert_eq!(told, json!([401, false, "no_credentials"]));
+    assert_eq!(reported, json!([401, false, "no_credentials"]));
     let image = "return await new Promise(done => {
         const image = new Image();
         image.onload = () => done('shown');
@@ -213,17 +213,17 @@ fn a_browser_logs_in_returns_to_its_page_and_drops_the_cleared_cookie() {
     let shown = support::eventually(DEADLINE, || browser.text().contains(alice));
     assert!(shown, "{}", browser.text());
     assert_eq!(browser.cookies(), ["session"]);
-    let told = browser.run("return (await fetch('/data')).status");
-    assert_eq!(told, json!(200));
+    let reported = browser.run("return (await fetch('/data')).status");
+    assert_eq!(reported, json!(200));
 
     // The session ends: the page is told, and the browser forgets its cookie.
     let session = browser.get("/cookie/session")["value"].as_str().expect("a value").to_owned();
     authgear.expire(&session);
     let asked = authgear.hits();
-    let told = browser.run("return (await fetch('/data')).status");
-    assert_eq!(told, json!(401));
+    let reported = browser.run("return (await fetch('/data')).status");
+    assert_eq!(reported, json!(401));
     assert_eq!(browser.cookies().len(), 0);
-    let told = browser.run("return (await fetch('/data')).status");
-    assert_eq!(told, json!(401));
+    let reported = browser.run("return (await fetch('/data')).status");
+    assert_eq!(reported, json!(401));
     assert_eq!(authgear.hits(), asked + 1);
 }

@@ -25,7 +25,7 @@ fn cached(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder
 
 /// `$authgear_cache_status`, `$authgear_source` and `$authgear_session`.
 #[track_caller]
-fn told(answer: &Response) -> String {
+fn reported(answer: &Response) -> String {
     answer.header("x-cache").unwrap_or_else(|| panic!("{} tells nothing", answer.status))
 }
 
@@ -36,10 +36,10 @@ fn user(answer: &Response) -> Option<String> {
 
 /// Waits until the request is told this: time has to pass for it.
 #[track_caller]
-fn until_told(request: &Request, what: &str) {
+fn wait_until_reported(request: &Request, what: &str) {
     let mut last = String::new();
     let found = eventually(Duration::from_secs(10), || {
-        last = told(&request.send());
+        last = reported(&request.send());
         last == what
     });
     assert!(found, "{what:?} expected, last told {last:?}");
@@ -52,10 +52,10 @@ fn a_cached_verdict_serves_all_workers() {
     let alice = User::named("alice").roles(&["editor", "billing:admin"]).amr(&["pwd", "otp"]);
     let token = authgear.opaque_token(&alice);
     let first = get(&nginx, "/").bearer(&token).send();
-    assert_eq!(told(&first), "MISS resolver valid");
+    assert_eq!(reported(&first), "MISS resolver valid");
     for _ in 0..40 {
         let answer = get(&nginx, "/").bearer(&token).send();
-        assert_eq!(told(&answer), "HIT cache valid");
+        assert_eq!(reported(&answer), "HIT cache valid");
         assert_eq!(answer.echo().identity(), first.echo().identity());
     }
     assert_eq!(authgear.hits(), 1);
@@ -68,12 +68,12 @@ fn without_a_cache_each_request_makes_a_look_up() {
         .server("location /fresh { authgear_cache off; proxy_pass http://%%BACKEND%%; }")
         .start();
     let token = authgear.opaque_token(&User::named("alice"));
-    assert_eq!(told(&get(&nginx, "/").bearer(&token).send()), "MISS resolver valid");
+    assert_eq!(reported(&get(&nginx, "/").bearer(&token).send()), "MISS resolver valid");
     for _ in 0..3 {
         let answer = get(&nginx, "/fresh").bearer(&token).send();
-        assert_eq!(told(&answer), "BYPASS resolver valid");
+        assert_eq!(reported(&answer), "BYPASS resolver valid");
     }
-    assert_eq!(told(&get(&nginx, "/").send()), "none none");
+    assert_eq!(reported(&get(&nginx, "/").send()), "none none");
     assert_eq!(authgear.hits(), 4);
 }
 
@@ -141,12 +141,12 @@ fn locations_with_different_validity_times_share_cached_verdicts() {
         )
         .start();
     let token = authgear.opaque_token(&User::named("alice"));
-    assert_eq!(told(&get(&nginx, "/").bearer(&token).send()), "MISS resolver valid");
-    until_told(&get(&nginx, "/short").bearer(&token), "MISS resolver valid");
-    assert_eq!(told(&get(&nginx, "/none").bearer(&token).send()), "HIT cache valid");
+    assert_eq!(reported(&get(&nginx, "/").bearer(&token).send()), "MISS resolver valid");
+    wait_until_reported(&get(&nginx, "/short").bearer(&token), "MISS resolver valid");
+    assert_eq!(reported(&get(&nginx, "/none").bearer(&token).send()), "HIT cache valid");
     for _ in 0..3 {
         let answer = get(&nginx, "/none").bearer("dead").send();
-        assert_eq!(told(&answer), "MISS resolver none");
+        assert_eq!(reported(&answer), "MISS resolver none");
     }
 }
 
@@ -164,9 +164,9 @@ fn verdicts_expire_after_their_configured_time() {
         (get(&nginx, "/").bearer("dead"), "none"),
     ];
     for (request, session) in &rows {
-        assert_eq!(told(&request.send()), format!("MISS resolver {session}"));
-        assert_eq!(told(&request.send()), format!("HIT cache {session}"));
-        until_told(request, &format!("MISS resolver {session}"));
+        assert_eq!(reported(&request.send()), format!("MISS resolver {session}"));
+        assert_eq!(reported(&request.send()), format!("HIT cache {session}"));
+        wait_until_reported(request, &format!("MISS resolver {session}"));
     }
 }
 
@@ -181,17 +181,17 @@ fn a_verdict_expires_no_later_than_its_token() {
         [get(&nginx, "/").bearer(&bearer), get(&nginx, "/").cookie("app_access_token", &cookie)];
     for request in &requests {
         assert_eq!(user(&request.send()).as_deref(), Some("alice"));
-        assert_eq!(told(&request.send()), "HIT cache valid");
+        assert_eq!(reported(&request.send()), "HIT cache valid");
     }
     for request in &requests {
-        until_told(request, "MISS resolver none");
+        wait_until_reported(request, "MISS resolver none");
     }
     // One that had expired before did not decide, and caps nothing.
     let expired = authgear.token(&alice).expires_in(-5).sign();
     let session = authgear.session(&alice);
     let request = get(&nginx, "/").bearer(&expired).cookie("session", &session);
-    assert_eq!(told(&request.send()), "MISS resolver valid");
-    assert_eq!(told(&request.send()), "HIT cache valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "HIT cache valid");
 }
 
 #[test]
@@ -211,8 +211,8 @@ fn a_slow_answer_does_not_extend_the_life_of_a_token() {
     // Authgear made up its mind before, and is heard after.
     assert!(eventually(Duration::from_secs(10), || support::unix_now() > expired));
     gate.open();
-    assert_eq!(told(&pending.wait()), "MISS resolver valid");
-    assert_eq!(told(&request.send()), "MISS resolver none");
+    assert_eq!(reported(&pending.wait()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver none");
 }
 
 #[test]
@@ -224,10 +224,10 @@ fn failed_look_ups_are_not_cached() {
     for fault in [Fault::Status(500), Fault::Status(204), Fault::CloseAtOnce] {
         authgear.inject(fault);
         let answer = request.send();
-        assert_eq!((answer.status, told(&answer).as_str()), (503, "MISS resolver error"));
+        assert_eq!((answer.status, reported(&answer).as_str()), (503, "MISS resolver error"));
     }
     authgear.clear();
-    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
 }
 
 #[test]
@@ -242,20 +242,20 @@ fn an_answer_without_session_headers_is_not_cached_for_a_session_cookie() {
     let request = get(&nginx, "/").cookie("session", &session);
     authgear.inject(Fault::SilentBlank);
     for _ in 0..2 {
-        assert_eq!(told(&request.send()), "MISS resolver none");
+        assert_eq!(reported(&request.send()), "MISS resolver none");
     }
     nginx.wait_for_error_log("cookie_prefix");
     // It does not replace what is kept, and counts as a failure where one may be bridged.
     authgear.clear();
-    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
     authgear.inject(Fault::SilentBlank);
     let stale = get(&nginx, "/stale").cookie("session", &session);
-    until_told(&stale, "STALE cache valid");
+    wait_until_reported(&stale, "STALE cache valid");
     assert_eq!(user(&stale.send()).as_deref(), Some("alice"));
     // Of a bearer token it is an answer as any other.
     let bearer = get(&nginx, "/").bearer("token");
-    assert_eq!(told(&bearer.send()), "MISS resolver none");
-    assert_eq!(told(&bearer.send()), "HIT cache none");
+    assert_eq!(reported(&bearer.send()), "MISS resolver none");
+    assert_eq!(reported(&bearer.send()), "HIT cache none");
 }
 
 #[test]
@@ -265,18 +265,18 @@ fn stale_verdicts_are_served_while_authgear_fails() {
     let nginx = cached(&authgear, &backend, settings).start();
     let (alice, bob) = (User::named("alice"), User::named("bob"));
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&alice));
-    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
     authgear.inject(Fault::Status(500));
-    until_told(&request, "STALE cache valid");
+    wait_until_reported(&request, "STALE cache valid");
     assert_eq!(user(&request.send()).as_deref(), Some("alice"));
     // Nothing to fall back on.
     let other = get(&nginx, "/").bearer(&authgear.opaque_token(&bob)).send();
-    assert_eq!((other.status, told(&other).as_str()), (503, "MISS resolver error"));
+    assert_eq!((other.status, reported(&other).as_str()), (503, "MISS resolver error"));
     // It ends.
     let ended = eventually(Duration::from_secs(10), || request.send().status == 503);
     assert!(ended, "stale for ever");
     authgear.clear();
-    until_told(&request, "MISS resolver valid");
+    wait_until_reported(&request, "MISS resolver valid");
 }
 
 #[test]
@@ -286,15 +286,15 @@ fn a_stale_verdict_is_served_while_it_is_refreshed() {
     let nginx = cached(&authgear, &backend, settings).workers(1).start();
     let alice = authgear.add_user(User::named("alice"));
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&alice));
-    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
     let gate = support::Gate::new();
     authgear.inject(Fault::Gate(gate.clone()));
-    until_told(&request, "STALE cache valid");
+    wait_until_reported(&request, "STALE cache valid");
     gate.wait_for_waiters(1);
     for _ in 0..5 {
         let answer = request.send();
         assert_eq!(
-            (told(&answer).as_str(), user(&answer).as_deref()),
+            (reported(&answer).as_str(), user(&answer).as_deref()),
             ("UPDATING cache valid", Some("alice"))
         );
     }
@@ -303,7 +303,7 @@ fn a_stale_verdict_is_served_while_it_is_refreshed() {
     authgear.disable("alice");
     gate.open();
     // What was refreshed then is stale in turn, and the next refresh tells that she is disabled.
-    until_told(&request, "HIT cache invalid");
+    wait_until_reported(&request, "HIT cache invalid");
 }
 
 #[test]
@@ -312,17 +312,17 @@ fn cached_verdicts_survive_a_reload() {
     let nginx = cached(&authgear, &backend, "").start();
     let token = authgear.opaque_token(&User::named("alice"));
     let request = get(&nginx, "/").bearer(&token);
-    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
     nginx.reload();
-    assert_eq!(told(&request.send()), "HIT cache valid");
+    assert_eq!(reported(&request.send()), "HIT cache valid");
     // Another size is another zone.
     nginx.edit_conf(|conf| conf.replace("z:1m", "z:2m"));
     nginx.reload();
-    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
     // Other settings are another project.
     nginx.edit_conf(|conf| conf.replace("timeout 2s;", "timeout 2s; cookie_prefix x_;"));
     nginx.reload();
-    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
 }
 
 #[test]
@@ -336,18 +336,18 @@ fn a_full_zone_evicts_the_least_recently_used_verdicts() {
         .server("location / { proxy_pass http://%%BACKEND%%; }")
         .start();
     let alice = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
-    assert_eq!(told(&alice.send()), "MISS resolver valid");
+    assert_eq!(reported(&alice.send()), "MISS resolver valid");
     for n in 0..1000 {
         let answer = get(&nginx, "/").bearer(&format!("token {n}")).send();
-        assert_eq!(told(&answer), "MISS resolver none");
+        assert_eq!(reported(&answer), "MISS resolver none");
         if n % 20 == 0 {
-            assert_eq!(told(&alice.send()), "HIT cache valid", "after {n} others");
+            assert_eq!(reported(&alice.send()), "HIT cache valid", "after {n} others");
         }
     }
     let forgotten = get(&nginx, "/").bearer("token 0").send();
-    assert_eq!(told(&forgotten), "MISS resolver none");
+    assert_eq!(reported(&forgotten), "MISS resolver none");
     let recent = get(&nginx, "/").bearer("token 999").send();
-    assert_eq!(told(&recent), "HIT cache none");
+    assert_eq!(reported(&recent), "HIT cache none");
 }
 
 #[test]
@@ -374,8 +374,8 @@ fn verdicts_of_a_resolver_location_are_cached() {
         .start();
     let token = authgear.opaque_token(&User::named("alice"));
     let request = get(&nginx, "/").bearer(&token);
-    assert_eq!(told(&request.send()), "MISS resolver valid");
-    assert_eq!(told(&request.send()), "HIT cache valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "HIT cache valid");
     assert_eq!(user(&request.send()).as_deref(), Some("alice"));
     assert_eq!(authgear.hits(), 1);
 }

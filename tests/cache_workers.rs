@@ -70,14 +70,14 @@ fn many_cold_requests_over_all_workers_make_one_look_up() {
     }
     gate.open();
     let landed = Instant::now();
-    let mut told: HashMap<String, usize> = HashMap::new();
+    let mut reported: HashMap<String, usize> = HashMap::new();
     for pending in pending {
         let answer = pending.wait();
         assert_eq!(answer.echo().header("x-authgear-user-id"), Some("alice"));
-        *told.entry(answer.header("x-cache").expect("a status")).or_default() += 1;
+        *reported.entry(answer.header("x-cache").expect("a status")).or_default() += 1;
     }
     assert_eq!(authgear.hits(), 1);
-    assert_eq!((told.get("MISS"), told.len()), (Some(&1), 2), "{told:?}");
+    assert_eq!((reported.get("MISS"), reported.len()), (Some(&1), 2), "{reported:?}");
     // Far from any polling interval, even on a busy machine.
     assert!(landed.elapsed() < Duration::from_secs(2), "{:?}", landed.elapsed());
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use support::{get, Backend, Builder, Ca, FakeAuthgear, Nginx, RefusedAddr, SigningKey, User};
 
-use crate::project::{project, project_at, verdict, TELLING};
+use crate::project::{project, project_at, project_site, verdict};
 use crate::site::site;
 
 /// Where the faulty line ends.
@@ -26,9 +26,9 @@ fn refused(builder: Builder, says: &str) {
     let line = *here.lock().expect("a line");
     let errors: Vec<_> = test.output.lines().filter(|line| line.contains("[emerg]")).collect();
     let place = format!("/nginx.conf:{line}");
-    let told =
+    let reported =
         matches!(errors[..], [e] if e.contains(&format!("{says} in /")) && e.ends_with(&place));
-    assert!(!test.ok && told, "{says} ...{place}\n{}", test.output);
+    assert!(!test.ok && reported, "{says} ...{place}\n{}", test.output);
 }
 
 fn http(text: impl AsRef<str>) -> Builder {
@@ -500,10 +500,8 @@ fn authgear_on_error_is_inherited_and_can_be_replaced() {
 fn equal_urls_share_a_project_and_a_name_is_a_separate_one() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     // One worker: connections are kept per worker, and tell projects apart.
-    let nginx = site(&authgear, &backend)
+    let nginx = project_site(&authgear, &backend, "")
         .workers(1)
-        .http(project("p", &authgear, ""))
-        .server(TELLING)
         .server(
             "location /one { authgear %%AUTHGEAR%%; proxy_pass http://%%BACKEND%%; }
              location /two { authgear %%AUTHGEAR%%/; proxy_pass http://%%BACKEND%%; }

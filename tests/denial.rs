@@ -10,15 +10,12 @@ use support::{
     User, WebSocket,
 };
 
+use crate::project::project;
 use crate::site::site;
 
 fn places(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
-    site(authgear, backend)
-        .listen_extra(1)
-        .http("authgear_project p { endpoint http://%%AUTHGEAR_ADDR%%; max_fails 0; }")
-        .var("AUTHGEAR_ADDR", authgear.addr())
-        .server(
-            "listen %%ADDR2%% http2;
+    site(authgear, backend).listen_extra(1).http(project("p", authgear, "max_fails 0;")).server(
+        "listen %%ADDR2%% http2;
              authgear p;
              authgear_require session;
              authgear_login_redirect https://login.test/?to=$authgear_return_to;
@@ -32,7 +29,7 @@ fn places(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
                authgear_login_redirect off;
                return 200 sorry;
              }",
-        )
+    )
 }
 
 type Make = fn(Request) -> Request;
@@ -267,7 +264,7 @@ fn grpc_clients_get_a_trailers_only_response() {
     let nginx = Nginx::builder()
         .listen_options("http2")
         .var("BACKEND", backend.addr())
-        .http(format!("authgear_project p {{ endpoint {}; max_fails 0; }}", authgear.origin()))
+        .http(project("p", &authgear, "max_fails 0;"))
         .server(
             "authgear p;
              authgear_require session;

@@ -102,17 +102,17 @@ fn a_name_without_an_address_fails_within_the_deadline() {
         (&|| dns.swallow(NAME), "could not be resolved (Operation timed out)"),
         (&|| dns.set(NAME, &[], 60), "could not be resolved (Host not found)"),
     ];
-    for (prepare, told) in rows {
+    for (prepare, reported) in rows {
         prepare();
         let short = by_name(&authgear, &backend, "connect_timeout 300ms; timeout 1h;");
         let nginx = asking(short, &dns).start();
         let begin = Instant::now();
         let answer = ask(&nginx, &authgear);
         let took = begin.elapsed();
-        assert_eq!((answer.status, verdict(&answer).as_str()), (503, NO_ADDRESS), "{told}");
-        assert!(took < Duration::from_secs(3), "{told}: {took:?}");
+        assert_eq!((answer.status, verdict(&answer).as_str()), (503, NO_ADDRESS), "{reported}");
+        assert!(took < Duration::from_secs(3), "{reported}: {took:?}");
         let line = nginx.wait_for_error_log("authgear resolver failed");
-        assert!(line.contains(&format!("dns_error, \"{NAME}\" {told}")), "{told}: {line}");
+        assert!(line.contains(&format!("dns_error, \"{NAME}\" {reported}")), "{reported}: {line}");
     }
     assert_eq!((authgear.connections_opened(), backend.hits()), (0, 0));
 }

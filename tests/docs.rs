@@ -42,13 +42,13 @@ fn links_of_the_documentation_have_targets() {
                 "" => page.clone(),
                 file => page.parent().expect("a folder").join(file),
             };
-            let told = format!("{link} in {}", page.display());
-            assert!(target.exists(), "{told}");
+            let link_in_page = format!("{link} in {}", page.display());
+            assert!(target.exists(), "{link_in_page}");
             if !fragment.is_empty() {
                 let headings = read(&target);
                 let headings = headings.lines().filter(|line| line.starts_with('#'));
                 let mut headings = headings.map(|line| anchor(line.trim_start_matches('#')));
-                assert!(headings.any(|heading| heading == fragment), "{told}");
+                assert!(headings.any(|heading| heading == fragment), "{link_in_page}");
             }
         }
     }

@@ -447,14 +447,14 @@ fn the_operating_example_works() {
         let status = token.into_iter().fold(request, Request::bearer).send().status;
         lines += 1;
         let line = nginx.wait_for_access_lines(lines).remove(lines - 1);
-        let told = line.split(" session=").nth(1).expect("what is told");
-        (status, told.split(" waited=").next().expect("more").to_owned())
+        let reported = line.split(" session=").nth(1).expect("what is told");
+        (status, reported.split(" waited=").next().expect("more").to_owned())
     };
-    let told = |status, told: &str| (status, told.to_owned());
-    assert_eq!(ask(Some(&alice)), told(200, "valid reason=ok source=resolver cache=MISS"));
-    assert_eq!(ask(Some(&alice)), told(200, "valid reason=ok source=cache cache=HIT"));
-    assert_eq!(ask(Some(&bob)), told(200, "valid reason=ok source=resolver cache=MISS"));
-    assert_eq!(ask(None), told(401, "none reason=no_credentials source=none cache=-"));
+    let reported = |status, reported: &str| (status, reported.to_owned());
+    assert_eq!(ask(Some(&alice)), reported(200, "valid reason=ok source=resolver cache=MISS"));
+    assert_eq!(ask(Some(&alice)), reported(200, "valid reason=ok source=cache cache=HIT"));
+    assert_eq!(ask(Some(&bob)), reported(200, "valid reason=ok source=resolver cache=MISS"));
+    assert_eq!(ask(None), reported(401, "none reason=no_credentials source=none cache=-"));
     let post = |target: &str| get(&nginx, target).method("POST");
     let event = "{\"type\":\"user.profile.updated\",\"payload\":{\"user\":{\"id\":\"bob\"}}}";
     let signature = webhook_signature(SECRET.as_bytes(), event.as_bytes());

@@ -10,18 +10,16 @@ use std::time::{Duration, Instant};
 
 use support::{eventually, get, Backend, FakeAuthgear, Fault, User, DEADLINE};
 
-use crate::project::{project, project_at, verdict, TELLING};
+use crate::project::{project, project_at, project_site, verdict, TELLING};
 use crate::site::{identity_of, site};
 
 /// The resolver's answer, cut off after each of its bytes.
 #[test]
 fn a_truncated_answer_is_an_error_or_the_right_verdict() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    let nginx = site(&authgear, &backend)
+    let nginx = project_site(&authgear, &backend, "max_fails 0; keepalive 0;")
         .workers(1)
         .error_level("info")
-        .http(project("p", &authgear, "max_fails 0; keepalive 0;"))
-        .server(TELLING)
         .server("authgear p; authgear_on_error anonymous;")
         .server("location / { proxy_pass http://%%BACKEND%%; }")
         .start();
@@ -78,18 +76,18 @@ fn a_truncated_key_set_is_an_error_or_the_right_verdict() {
     nginx.allow_log("authgear keys not fetched");
     let token = authgear.jwt(&User::named("alice"));
     for n in 0..PLACES {
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         let verified = eventually(Duration::from_secs(20), || {
             let verdict = verdict(&get(&nginx, &format!("/{n}/")).bearer(&token).send());
             let last = verdict == "valid ok jwt";
-            told.push(verdict);
+            reported.push(verdict);
             last
         });
-        assert!(verified, "{n}: {told:?}");
-        told.pop();
+        assert!(verified, "{n}: {reported:?}");
+        reported.pop();
         assert!(
-            told.iter().all(|verdict| verdict == "error keys_unavailable jwt"),
-            "{n}: {told:?}"
+            reported.iter().all(|verdict| verdict == "error keys_unavailable jwt"),
+            "{n}: {reported:?}"
         );
     }
     assert_eq!(authgear.hits(), 0);

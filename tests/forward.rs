@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use support::{get, Backend, Builder, FakeAuthgear, Fault, Nginx, Recorded, Request, User};
 
+use crate::project::project;
 use crate::site::{identity_of, site, KINDS};
 
 /// Values of a header, whatever kind of backend recorded it.
@@ -169,7 +170,7 @@ fn a_proxy_cache_keyed_by_credentials_separates_users() {
 /// Two projects, of which each knows one of the request's credentials.
 fn two_projects(one: &FakeAuthgear, other: &FakeAuthgear, backend: &Backend) -> Builder {
     site(one, backend)
-        .http(crate::project::project("other", other, "cookie_prefix my_;"))
+        .http(project("other", other, "cookie_prefix my_;"))
         .file("html/dir/index.html", "")
         .server(
             "recursive_error_pages on;
@@ -268,8 +269,7 @@ fn a_request_with_only_credentials_reaches_the_backend_without_them() {
 fn credentials_are_withheld_whatever_the_verdict_and_whichever_module_grants_access() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
-        .http("authgear_project p { endpoint http://%%AUTHGEAR_ADDR%%; max_fails 0; }")
-        .var("AUTHGEAR_ADDR", authgear.addr())
+        .http(project("p", &authgear, "max_fails 0;"))
         .server(
             "authgear p;
              authgear_forward_credentials off;

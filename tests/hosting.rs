@@ -7,20 +7,16 @@ use support::{
     eventually, get, Backend, Builder, FakeAuthgear, Fault, Gate, Nginx, Recorded, User, DEADLINE,
 };
 
-use crate::project::{project, verdict, TELLING};
-use crate::site::{identity_of, own_ip, site};
+use crate::project::{project_site, verdict};
+use crate::site::{identity_of, own_ip};
 
 /// Everything of the module at work: a cache, tokens, the resolver.
 fn serving(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
-    site(authgear, backend)
-        .http("authgear_cache_zone z:1m;")
-        .http(project("p", authgear, ""))
-        .server(TELLING)
-        .server(
-            "authgear p; authgear_cache z;
+    project_site(authgear, backend, "").http("authgear_cache_zone z:1m;").server(
+        "authgear p; authgear_cache z;
              location / { proxy_pass http://%%BACKEND%%; }
              location /jwt { authgear_mode jwt; proxy_pass http://%%BACKEND%%; }",
-        )
+    )
 }
 
 #[track_caller]

@@ -15,11 +15,11 @@ use crate::site::{assert_nothing_forged, identity_of, site, Pairs, FORGED};
 
 /// Whether this nginx speaks HTTP/3; if not, the tests' output says what is not tested.
 fn has_http3() -> bool {
-    static TOLD: Once = Once::new();
+    static REPORTED: Once = Once::new();
     let has = Nginx::has("http_v3_module");
     if !has {
         // Not as eprintln! does, which the tests' harness keeps to itself.
-        TOLD.call_once(|| {
+        REPORTED.call_once(|| {
             let _ = writeln!(stderr(), "skipped: HTTP/3, which this nginx was built without");
         });
     }

@@ -7,15 +7,12 @@ use support::{
     get, Backend, Builder, FakeAuthgear, Fault, Gate, Nginx, Pending, Request, ToAddr, User, H2,
 };
 
-use crate::project::{project, project_at, verdict, TELLING};
-use crate::site::site;
+use crate::project::{project, project_at, project_site, verdict};
 
 /// Everything goes to the backend, with the verdict of project `p`.
 fn one_worker(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
-    site(authgear, backend)
+    project_site(authgear, backend, settings)
         .workers(1)
-        .http(project("p", authgear, settings))
-        .server(TELLING)
         .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
         .server("location = /marker { return 204; }")
 }
@@ -266,15 +263,15 @@ fn the_number_of_requests_joined_to_a_look_up_is_limited() {
     assert!(answered.iter().all(|line| line.contains(" 503 ")), "{answered:?}");
     assert_eq!((gate.waiting(), authgear.hits()), (1, 1));
     gate.open();
-    let mut told: Vec<_> = pending
+    let mut reported: Vec<_> = pending
         .into_iter()
         .map(|pending| pending.wait())
         .map(|answer| (answer.status, verdict(&answer), answer.header("retry-after")))
         .collect();
-    told.sort();
-    let (valid, beyond) = told.split_at(ROOM);
-    assert!(valid.iter().all(|told| *told == (204, "valid ok resolver".to_owned(), None)));
+    reported.sort();
+    let (valid, beyond) = reported.split_at(ROOM);
+    assert!(valid.iter().all(|reported| *reported == (204, "valid ok resolver".to_owned(), None)));
     let full = (503, "error too_many_waiting none".to_owned(), Some("1".to_owned()));
-    assert!(beyond.iter().all(|told| *told == full), "{beyond:?}");
+    assert!(beyond.iter().all(|reported| *reported == full), "{beyond:?}");
     assert_eq!(authgear.hits(), 1);
 }

@@ -9,15 +9,13 @@ use support::{
     SigningKey, User,
 };
 
-use crate::project::{project, verdict, TELLING};
+use crate::project::{project_site, verdict, TELLING};
 use crate::site::site;
 
 const JWKS: &str = "/oauth2/jwks";
 
 fn verifying(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
-    site(authgear, backend)
-        .http(project("p", authgear, settings))
-        .server(TELLING)
+    project_site(authgear, backend, settings)
         .server("authgear p; authgear_mode jwt; location / { proxy_pass http://%%BACKEND%%; }")
 }
 

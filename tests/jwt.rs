@@ -6,20 +6,16 @@ use support::{
     User,
 };
 
-use crate::project::{project, verdict, TELLING};
+use crate::project::{project, project_site, verdict, TELLING};
 use crate::site::{identity_of, site};
 
 /// Tokens are verified, for whoever asks; `/must` needs a session.
 fn verifying(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
-    site(authgear, backend)
-        .http("large_client_header_buffers 8 64k;")
-        .http(project("p", authgear, settings))
-        .server(TELLING)
-        .server(
-            "authgear p; authgear_mode jwt;
+    project_site(authgear, backend, settings).http("large_client_header_buffers 8 64k;").server(
+        "authgear p; authgear_mode jwt;
              location / { proxy_pass http://%%BACKEND%%; }
              location /must { authgear_require session; proxy_pass http://%%BACKEND%%; }",
-        )
+    )
 }
 
 fn started(settings: &str) -> (FakeAuthgear, Backend, Nginx) {
@@ -98,8 +94,12 @@ fn refused(answer: &Response) -> String {
     assert_eq!(answer.status, 401);
     let challenge = answer.header("www-authenticate").unwrap_or_default();
     assert_eq!(challenge, "Bearer error=\"invalid_token\"");
-    let told = verdict(answer);
-    told.strip_prefix("none ").and_then(|told| told.strip_suffix(" jwt")).expect(&told).to_owned()
+    let reported = verdict(answer);
+    reported
+        .strip_prefix("none ")
+        .and_then(|reported| reported.strip_suffix(" jwt"))
+        .expect(&reported)
+        .to_owned()
 }
 
 fn mangle(token: &str, at: impl Fn(usize) -> usize, by: char) -> String {
@@ -289,9 +289,9 @@ fn claims_of_verified_tokens_are_variables() {
         authgear.origin()
     );
     let good = token.clone().sign();
-    let told = |request: Request| request.send().header("x-claims").unwrap_or_default();
+    let reported = |request: Request| request.send().header("x-claims").unwrap_or_default();
     for path in ["/", "/must", "/kept", "/kept", "/away"] {
-        assert_eq!(told(get(&nginx, path).bearer(&good)), claims, "{path}");
+        assert_eq!(reported(get(&nginx, path).bearer(&good)), claims, "{path}");
     }
     // Of what was not verified here nothing is believed.
     for request in [
@@ -300,7 +300,7 @@ fn claims_of_verified_tokens_are_variables() {
         get(&nginx, "/").bearer(&token.key(&SigningKey::nth(1)).sign()),
         get(&nginx, "/"),
     ] {
-        assert_eq!(told(request), "|||||||");
+        assert_eq!(reported(request), "|||||||");
     }
 }
 
@@ -335,9 +335,12 @@ fn a_verified_token_is_cached_until_it_expires() {
     let short = authgear.token(&alice()).expires_in(2).sign();
     let expired = support::eventually(std::time::Duration::from_secs(10), || {
         let answer = get(&nginx, "/").bearer(&short).send();
-        let told = verdict(&answer);
-        assert!(told.starts_with("valid ok") || told == "none token_expired jwt", "{told}");
-        told.starts_with("none")
+        let reported = verdict(&answer);
+        assert!(
+            reported.starts_with("valid ok") || reported == "none token_expired jwt",
+            "{reported}"
+        );
+        reported.starts_with("none")
     });
     assert!(expired);
     assert_eq!(authgear.hits(), 0);

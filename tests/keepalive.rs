@@ -8,17 +8,14 @@ use support::{
     eventually, get, Backend, Builder, FakeAuthgear, Fault, Gate, Nginx, Response, User, DEADLINE,
 };
 
-use crate::project::{project, verdict, TELLING};
-use crate::site::site;
+use crate::project::{project_site, verdict};
 
 const VALID: &str = "valid ok resolver";
 
 /// Everything goes to the backend, with the verdict of a project with these settings.
 fn one_worker(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
-    site(authgear, backend)
+    project_site(authgear, backend, settings)
         .workers(1)
-        .http(project("p", authgear, settings))
-        .server(TELLING)
         .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
 }
 

@@ -16,7 +16,7 @@ fn warns(builder: Builder, expected: &[&str]) {
         })
         .check();
     let conf = conf.recv().expect("the text");
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     for line in test.output.lines().filter(|line| line.contains("[warn]")) {
         let (_, warning) = line.split_once("[warn] ").expect("a warning");
         let warning = warning.split_once(": ").map_or(warning, |(pid, rest)| {
@@ -30,11 +30,11 @@ fn warns(builder: Builder, expected: &[&str]) {
         let number: usize = place.rsplit(':').next().and_then(|n| n.parse().ok()).expect("a line");
         let text = conf.lines().nth(number - 1).expect("the line");
         let mark = text.rsplit_once("# ").map_or(text, |(_, mark)| mark);
-        assert!(told.insert(format!("{mark}: {message}")), "told twice: {}", test.output);
+        assert!(reported.insert(format!("{mark}: {message}")), "told twice: {}", test.output);
     }
     let expected: BTreeSet<String> = expected.iter().map(|text| (*text).to_owned()).collect();
     assert!(test.ok, "{}", test.output);
-    assert_eq!(told, expected, "{}", test.output);
+    assert_eq!(reported, expected, "{}", test.output);
 }
 
 fn http(text: &str) -> Builder {

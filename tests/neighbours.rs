@@ -15,11 +15,11 @@ use crate::site::{assert_nothing_forged, identity_of, site, Pairs, FORGED};
 /// Debian's Lua module is for the nginx of the system only; where that is not the one under test,
 /// the tests' output says what is not tested.
 fn has_lua() -> bool {
-    static TOLD: Once = Once::new();
+    static REPORTED: Once = Once::new();
     let has = env::var_os("AUTHGEAR_NGINX").is_none();
     if !has {
         // Not as eprintln! does, which the tests' harness keeps to itself.
-        TOLD.call_once(|| {
+        REPORTED.call_once(|| {
             let _ = writeln!(stderr(), "skipped: Lua, whose module is not for this nginx");
         });
     }
@@ -92,8 +92,8 @@ fn lua_reads_the_identity_in_every_phase() {
         let in_access = if order.ends_with("deciding first") { "nil" } else { "alice" };
         for answer in [proxied, content] {
             for (name, value) in [("early", "nil"), ("access", in_access), ("filter", "alice")] {
-                let told = answer.header(&format!("X-{name}"));
-                assert_eq!(told.as_deref(), Some(value), "{order}, {name}");
+                let reported = answer.header(&format!("X-{name}"));
+                assert_eq!(reported.as_deref(), Some(value), "{order}, {name}");
             }
         }
         nginx.wait_for_error_log("logging alice valid resolver");

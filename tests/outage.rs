@@ -6,7 +6,7 @@ use support::{
     User,
 };
 
-use crate::project::{project, project_at, verdict, TELLING};
+use crate::project::{project, project_at, project_site, verdict, TELLING};
 use crate::site::{assert_nothing_forged, site, FORGED};
 
 /// A client with a session, which lies about itself all the same.
@@ -103,14 +103,14 @@ fn every_kind_of_failure_is_denied_or_continues_without_a_session() {
     }
     for (n, (what, project, reason, fault)) in rows.into_iter().enumerate() {
         fault.into_iter().for_each(|fault| authgear.inject(fault));
-        let told = format!("error {reason} resolver");
+        let reported = format!("error {reason} resolver");
         let denied = client(&nginx, &authgear, &format!("/deny/{project}")).send();
-        assert_eq!(verdict(&denied), told, "{what}");
+        assert_eq!(verdict(&denied), reported, "{what}");
         assert_denied(&denied, &what);
         assert_eq!(backend.hits(), n, "{what}");
 
         let open = client(&nginx, &authgear, &format!("/open/{project}")).send();
-        assert_eq!((open.status, verdict(&open)), (200, told), "{what}");
+        assert_eq!((open.status, verdict(&open)), (200, reported), "{what}");
         let echo = open.echo();
         assert_eq!(echo.identity(), [], "{what}");
         assert_nothing_forged(&echo, &what);
@@ -269,11 +269,9 @@ fn a_hanging_resolver_does_not_delay_other_requests() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let other = FakeAuthgear::start();
     // One worker: it is the one with the requests that wait.
-    let nginx = site(&authgear, &backend)
+    let nginx = project_site(&authgear, &backend, "timeout 3s; max_fails 0;")
         .workers(1)
         .var("OTHER", other.url())
-        .http(project("p", &authgear, "timeout 3s; max_fails 0;"))
-        .server(TELLING)
         .server(
             "location / { authgear p; proxy_pass http://%%BACKEND%%; }
              location /other { authgear %%OTHER%%; proxy_pass http://%%BACKEND%%; }

@@ -66,11 +66,11 @@ fn an_outage_logs_one_line_when_it_begins_and_one_when_it_ends() {
         ("connect_error", "/two", 2),
         ("resolver_suspended", "/two", 3),
     ] {
-        let told = |line: &&String| {
+        let reported = |line: &&String| {
             line.contains(&format!("authgear denied access: {word}, client: 127.0.0.1, server: "))
                 && line.contains(&format!("request: \"GET {path} HTTP/1.1\""))
         };
-        assert_eq!(denied.iter().filter(told).count(), count, "{word} {path}: {denied:?}");
+        assert_eq!(denied.iter().filter(reported).count(), count, "{word} {path}: {denied:?}");
     }
     let again = "authgear resolver answers again";
     assert!(!nginx.error_log().contains(again));
@@ -233,6 +233,6 @@ fn no_secret_is_logged() {
     assert!(failed >= 18, "only {failed} failed");
     let log = nginx.error_log();
     assert!(log.contains("authgear resolver failed: ") && log.contains("authgear denied access: "));
-    let told: Vec<_> = log.lines().filter(|line| line.contains("s3cret")).collect();
-    assert!(told.is_empty(), "{told:?}");
+    let reported: Vec<_> = log.lines().filter(|line| line.contains("s3cret")).collect();
+    assert!(reported.is_empty(), "{reported:?}");
 }

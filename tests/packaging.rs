@@ -64,14 +64,14 @@ fn every_metric_is_documented() {
     let text = fs::read_to_string(folder.join("operating.md")).expect("operating.md");
     let documented = names(&text);
     let parts = ["_bucket", "_sum", "_count"];
-    let told: BTreeSet<_> = scraped()
+    let reported: BTreeSet<_> = scraped()
         .into_iter()
         .map(|name| {
             let part = parts.iter().find_map(|part| name.strip_suffix(part)).map(str::to_owned);
             part.unwrap_or(name)
         })
         .collect();
-    assert_eq!(documented, told);
+    assert_eq!(documented, reported);
 }
 
 #[test]

@@ -42,7 +42,7 @@ const PHASES: [Phase; 9] = [
 ];
 
 /// Requests in one phase, of which they come out when the gate opens.
-struct Held {
+struct PendingLookups {
     phase: Phase,
     nginx: Nginx,
     pending: Vec<Pending>,
@@ -56,7 +56,7 @@ struct Held {
     _sluice: Option<Sluice>,
 }
 
-impl Held {
+impl PendingLookups {
     fn in_phase(phase: Phase, main: &str) -> Self {
         let (ca, backend) = (Ca::new(), Backend::start());
         let authgear = match phase {
@@ -162,7 +162,7 @@ impl Held {
 #[test]
 fn clients_that_leave_in_any_phase_leak_nothing() {
     for phase in PHASES {
-        let mut held = Held::in_phase(phase, "");
+        let mut held = PendingLookups::in_phase(phase, "");
         let pending = std::mem::take(&mut held.pending);
         let workers = held.nginx.workers();
         pending.into_iter().for_each(Pending::leave);
@@ -180,7 +180,7 @@ fn clients_that_leave_in_any_phase_leak_nothing() {
 #[test]
 fn a_reload_completes_requests_waiting_in_any_phase() {
     for phase in PHASES {
-        let mut held = Held::in_phase(phase, "");
+        let mut held = PendingLookups::in_phase(phase, "");
         let old = held.nginx.reload();
         held.gate.open();
         for pending in std::mem::take(&mut held.pending) {
@@ -194,7 +194,7 @@ fn a_reload_completes_requests_waiting_in_any_phase() {
 #[test]
 fn worker_shutdown_timeout_ends_waiting_requests_only() {
     for phase in PHASES {
-        let mut held = Held::in_phase(phase, "worker_shutdown_timeout 100ms;");
+        let mut held = PendingLookups::in_phase(phase, "worker_shutdown_timeout 100ms;");
         for pid in held.nginx.reload() {
             held.nginx.wait_gone(pid);
         }
@@ -209,7 +209,7 @@ fn worker_shutdown_timeout_ends_waiting_requests_only() {
 #[test]
 fn a_killed_worker_loses_only_its_own_waiting_requests() {
     for phase in PHASES {
-        let mut held = Held::in_phase(phase, "");
+        let mut held = PendingLookups::in_phase(phase, "");
         for pid in held.nginx.workers() {
             held.nginx.kill_worker(pid);
         }

@@ -1,6 +1,8 @@
 //! Projects with settings of the test's own, and answers that tell their verdict.
 
-use support::{FakeAuthgear, Response};
+use support::{Backend, Builder, FakeAuthgear, Response};
+
+use crate::site::site;
 
 /// Makes each answer tell what [`verdict`] reads.
 pub(crate) const TELLING: &str =
@@ -22,6 +24,11 @@ pub(crate) fn project_at(
     format!(
         "authgear_project {name} {{ endpoint {origin}; resolver_url {resolver_url}; {settings} }}"
     )
+}
+
+/// [`site`] with project `p` of these settings, and [`TELLING`]. The test adds the locations.
+pub(crate) fn project_site(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
+    site(authgear, backend).http(project("p", authgear, settings)).server(TELLING)
 }
 
 /// `$authgear_session`, `$authgear_reason` and `$authgear_source` of a [`TELLING`] place.

@@ -54,7 +54,7 @@ fn purge(nginx: &Nginx, query: &str) {
 
 /// `$authgear_cache_status` and `$authgear_source`.
 #[track_caller]
-fn told(answer: &Response) -> String {
+fn reported(answer: &Response) -> String {
     answer.header("x-cache").unwrap_or_else(|| panic!("{} tells nothing", answer.status))
 }
 
@@ -82,7 +82,7 @@ fn purging_a_user_takes_effect_in_every_worker() {
         for request in requests.iter().chain([&other]) {
             connection.send(request);
             // In the front, too.
-            assert_eq!(told(&connection.send(request)), "HIT cache");
+            assert_eq!(reported(&connection.send(request)), "HIT cache");
         }
     }
     assert_eq!(authgear.hits(), 4);
@@ -92,9 +92,9 @@ fn purging_a_user_takes_effect_in_every_worker() {
         for request in &requests {
             let answer = connection.send(request);
             let expected = if n == 0 { "MISS resolver" } else { "HIT cache" };
-            assert_eq!((told(&answer).as_str(), roles(&answer).as_str()), (expected, "editor"));
+            assert_eq!((reported(&answer).as_str(), roles(&answer).as_str()), (expected, "editor"));
         }
-        assert_eq!(told(&connection.send(&other)), "HIT cache");
+        assert_eq!(reported(&connection.send(&other)), "HIT cache");
     }
     assert_eq!(authgear.hits(), 7);
 }
@@ -109,14 +109,14 @@ fn all_verdicts_can_be_purged() {
         .chain([get(&nginx, "/").bearer("dead")])
         .collect();
     for status in ["MISS resolver", "HIT cache"] {
-        requests.iter().for_each(|request| assert_eq!(told(&request.send()), status));
+        requests.iter().for_each(|request| assert_eq!(reported(&request.send()), status));
     }
     // As a form, too.
     let form = "application/x-www-form-urlencoded";
     let answer = post(&nginx, "/purge").header("Content-Type", form).body("all=1").send();
     assert_eq!(answer.status, 204);
     for status in ["MISS resolver", "HIT cache"] {
-        requests.iter().for_each(|request| assert_eq!(told(&request.send()), status));
+        requests.iter().for_each(|request| assert_eq!(reported(&request.send()), status));
     }
     assert_eq!(status(&nginx)["purges"]["all"], 1);
 }
@@ -134,7 +134,7 @@ fn a_purge_can_be_limited_to_a_project() {
     let token = authgear.opaque_token(&User::named("alice"));
     let (p, q) = (get(&nginx, "/").bearer(&token), get(&nginx, "/q").bearer(&token));
     let both = |expected: [&str; 2]| {
-        assert_eq!([told(&p.send()), told(&q.send())], expected);
+        assert_eq!([reported(&p.send()), reported(&q.send())], expected);
     };
     both(["MISS resolver", "MISS resolver"]);
     both(["HIT cache", "HIT cache"]);
@@ -164,7 +164,7 @@ fn purge_self_ends_all_sessions_of_the_user_in_all_modes() {
         (get(&nginx, "/jwt").bearer(&jwt), "MISS jwt"),
     ];
     let of_bob = get(&nginx, "/").bearer(&authgear.opaque_token(&bob));
-    assert_eq!(told(&of_bob.send()), "MISS resolver");
+    assert_eq!(reported(&of_bob.send()), "MISS resolver");
     let logouts = [
         post(&nginx, "/logout").bearer(&opaque),
         post(&nginx, "/logout").cookie("session", &session).body("csrf=whatever"),
@@ -172,17 +172,17 @@ fn purge_self_ends_all_sessions_of_the_user_in_all_modes() {
     ];
     for logout in &logouts {
         for (request, miss) in &of_alice {
-            assert_eq!(told(&request.send()), *miss);
-            assert_eq!(told(&request.send()), "HIT cache");
+            assert_eq!(reported(&request.send()), *miss);
+            assert_eq!(reported(&request.send()), "HIT cache");
         }
         // The two share what a token says.
-        assert_eq!(told(&get(&nginx, "/auto").bearer(&jwt).send()), "HIT cache");
+        assert_eq!(reported(&get(&nginx, "/auto").bearer(&jwt).send()), "HIT cache");
         assert_eq!(logout.send().status, 204);
     }
-    assert_eq!(told(&of_bob.send()), "HIT cache");
+    assert_eq!(reported(&of_bob.send()), "HIT cache");
     // Who has no credentials has nothing to lose.
     assert_eq!(post(&nginx, "/logout").send().status, 204);
-    assert_eq!(told(&of_bob.send()), "HIT cache");
+    assert_eq!(reported(&of_bob.send()), "HIT cache");
     let purges = &status(&nginx)["purges"];
     assert_eq!((&purges["self"], &purges["user"]), (&4.into(), &0.into()));
 }
@@ -198,13 +198,13 @@ fn purge_self_forgets_the_presented_credentials_of_any_kind() {
     let request = get(&nginx, "/").cookie("session", &session);
     let other = get(&nginx, "/").bearer("dead");
     for status in ["MISS resolver", "HIT cache", "HIT cache", "HIT cache"] {
-        assert_eq!([told(&request.send()), told(&other.send())], [status, status]);
+        assert_eq!([reported(&request.send()), reported(&other.send())], [status, status]);
     }
     // Whether the location shows them to whatever answers, or not.
     for path in ["/logout", "/hidden"] {
         assert_eq!(post(&nginx, path).cookie("session", &session).send().status, 204);
-        assert_eq!(told(&request.send()), "MISS resolver", "{path}");
-        assert_eq!(told(&other.send()), "HIT cache");
+        assert_eq!(reported(&request.send()), "MISS resolver", "{path}");
+        assert_eq!(reported(&other.send()), "HIT cache");
     }
 }
 
@@ -300,10 +300,10 @@ fn a_subrequest_in_flight_during_a_purge_is_repeated() {
     purge(&nginx, "user=alice");
     gate.open();
     let answer = pending.wait();
-    assert_eq!((told(&answer).as_str(), roles(&answer).as_str()), ("MISS resolver", "editor"));
+    assert_eq!((reported(&answer).as_str(), roles(&answer).as_str()), ("MISS resolver", "editor"));
     assert_eq!(authgear.hits(), 2);
     let answer = request.send();
-    assert_eq!((told(&answer).as_str(), roles(&answer).as_str()), ("HIT cache", "editor"));
+    assert_eq!((reported(&answer).as_str(), roles(&answer).as_str()), ("HIT cache", "editor"));
 }
 
 /// Look-ups come and go in four workers while the user changes and is purged again and again:
@@ -334,7 +334,7 @@ fn concurrent_look_ups_never_serve_a_verdict_from_before_a_purge() {
                     let least = version(purged_up_to.load(Ordering::SeqCst));
                     let answer = connection.send(&request);
                     let roles = roles(&answer);
-                    assert!(roles >= least, "{roles} after {least}: {}", told(&answer));
+                    assert!(roles >= least, "{roles} after {least}: {}", reported(&answer));
                     answered.fetch_add(1, Ordering::SeqCst);
                 }
             });
@@ -366,12 +366,12 @@ fn purges_survive_a_reload() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
-    assert_eq!(told(&request.send()), "MISS resolver");
+    assert_eq!(reported(&request.send()), "MISS resolver");
     purge(&nginx, "user=alice");
     nginx.reload();
-    assert_eq!(told(&request.send()), "MISS resolver");
+    assert_eq!(reported(&request.send()), "MISS resolver");
     nginx.reload();
-    assert_eq!(told(&request.send()), "HIT cache");
+    assert_eq!(reported(&request.send()), "HIT cache");
 }
 
 #[test]
@@ -379,7 +379,7 @@ fn overflowing_the_purge_log_purges_everything() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").workers(2).error_level("notice").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
-    assert_eq!(told(&request.send()), "MISS resolver");
+    assert_eq!(reported(&request.send()), "MISS resolver");
     let mut connection = Connection::open(&nginx);
     for n in 0..MARKS {
         let order = post(&nginx, &format!("/purge?user=somebody-{n}"));
@@ -388,10 +388,10 @@ fn overflowing_the_purge_log_purges_everything() {
             connection = Connection::open(&nginx);
         }
     }
-    assert_eq!(told(&request.send()), "HIT cache");
+    assert_eq!(reported(&request.send()), "HIT cache");
     purge(&nginx, "user=one-more");
     nginx.wait_for_error_log("too many authgear purges to keep apart");
-    assert_eq!(told(&request.send()), "MISS resolver");
+    assert_eq!(reported(&request.send()), "MISS resolver");
 }
 
 #[test]
@@ -399,7 +399,7 @@ fn purge_requests_are_executed_or_rejected_with_a_status() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
-    assert_eq!(told(&request.send()), "MISS resolver");
+    assert_eq!(reported(&request.send()), "MISS resolver");
     let form = |body: &str| {
         let order = post(&nginx, "/purge");
         order.header("Content-Type", "application/x-www-form-urlencoded").body(body)
@@ -432,7 +432,7 @@ fn purge_requests_are_executed_or_rejected_with_a_status() {
         if status == 405 {
             assert_eq!(answer.header("allow").as_deref(), Some("POST"));
         }
-        assert_eq!(told(&request.send()), "HIT cache", "{order:?}");
+        assert_eq!(reported(&request.send()), "HIT cache", "{order:?}");
     }
     for order in [
         all().header("Sec-Fetch-Site", "same-origin"),
@@ -444,7 +444,7 @@ fn purge_requests_are_executed_or_rejected_with_a_status() {
         form(&format!("{}user=alice", "&".repeat(4000))),
     ] {
         assert_eq!(order.send().status, 204, "{order:?}");
-        assert_eq!(told(&request.send()), "MISS resolver", "{order:?}");
+        assert_eq!(reported(&request.send()), "MISS resolver", "{order:?}");
     }
 }
 

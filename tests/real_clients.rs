@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use support::{Backend, Ca, FakeAuthgear, Fault, Nginx, User};
 
+use crate::project::project;
 use crate::site::site;
 
 /// Runs a client to its end.
@@ -39,8 +40,7 @@ impl Site {
             .listen_options("ssl http2")
             .file("cert.pem", identity.cert_pem)
             .file("key.pem", identity.key_pem)
-            .http("authgear_project p { endpoint http://%%AUTHGEAR_ADDR%%; max_fails 0; }")
-            .var("AUTHGEAR_ADDR", authgear.addr())
+            .http(project("p", &authgear, "max_fails 0;"))
             .server(
                 "ssl_certificate %%DIR%%/cert.pem;
                  ssl_certificate_key %%DIR%%/key.pem;
@@ -63,8 +63,8 @@ impl Site {
         curl.args(["--write-out", "\n%{http_version} %{http_code} %{redirect_url}"]);
         curl.args(arguments).arg(format!("https://{}/a?b=c", self.nginx.addr()));
         let output = text(&run(&mut curl));
-        let (body, told) = output.rsplit_once('\n').expect("what was asked to be written");
-        (told.trim().to_owned(), body.to_owned())
+        let (body, reported) = output.rsplit_once('\n').expect("what was asked to be written");
+        (reported.trim().to_owned(), body.to_owned())
     }
 }
 
@@ -73,8 +73,8 @@ fn curl_works_over_http2() {
     let site = Site::start();
     let bearer = |token: &str| format!("Authorization: Bearer {token}");
     let good = bearer(&site.authgear.opaque_token(&User::named("alice")));
-    let (told, body) = site.curl(&["--header", &good, "--cookie", "session=x; lang=en"]);
-    assert_eq!(told, "2 200");
+    let (reported, body) = site.curl(&["--header", &good, "--cookie", "session=x; lang=en"]);
+    assert_eq!(reported, "2 200");
     for (expected, text) in
         [(true, "alice"), (true, "lang=en"), (false, "session=x"), (false, "Bearer")]
     {
@@ -83,14 +83,17 @@ fn curl_works_over_http2() {
     let html = "Accept: text/html";
     assert_eq!(site.curl(&["--header", html]).0, "2 302 https://login.test/");
     assert_eq!(site.curl(&["--header", html, "--data", "a=b"]).0, "2 401");
-    let (told, body) = site.curl(&["--header", &bearer("dead"), "--json", "{}"]);
-    assert_eq!(told, "2 401");
+    let (reported, body) = site.curl(&["--header", &bearer("dead"), "--json", "{}"]);
+    assert_eq!(reported, "2 401");
     assert_eq!(body, "{\"title\":\"Unauthorized\",\"status\":401,\"reason\":\"no_session\"}\n");
-    let (told, head) = site.curl(&["--head"]);
-    assert!(told == "2 401" && head.contains("www-authenticate: Bearer\r\n"), "{told} {head}");
+    let (reported, head) = site.curl(&["--head"]);
+    assert!(
+        reported == "2 401" && head.contains("www-authenticate: Bearer\r\n"),
+        "{reported} {head}"
+    );
     site.authgear.inject(Fault::Status(500));
-    let (told, body) = site.curl(&["--header", &good, "--include"]);
-    assert!(told == "2 503" && body.contains("retry-after: 1"), "{told} {body}");
+    let (reported, body) = site.curl(&["--header", &good, "--include"]);
+    assert!(reported == "2 503" && body.contains("retry-after: 1"), "{reported} {body}");
     assert_eq!(site.backend.hits(), 1);
 }
 
@@ -134,7 +137,7 @@ fn the_grpc_library_understands_denials() {
     let nginx = Nginx::builder()
         .listen_options("http2")
         .var("BACKEND", backend.addr())
-        .http(format!("authgear_project p {{ endpoint {}; max_fails 0; }}", authgear.origin()))
+        .http(project("p", &authgear, "max_fails 0;"))
         .server(
             "authgear p;
              authgear_require session;

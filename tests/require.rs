@@ -2,6 +2,7 @@
 
 use support::{get, Backend, Builder, FakeAuthgear, Fault, Nginx, Request, User};
 
+use crate::project::project;
 use crate::site::site;
 
 /// A location of each policy; the answer tells why.
@@ -110,8 +111,8 @@ fn each_location_admits_only_users_that_meet_its_conditions() {
     }
     for Row { request, place, status, reason, challenge } in rows {
         let answer = request.send();
-        let told = (answer.status, answer.header("x-reason"));
-        assert_eq!(told, (status, Some(reason.to_owned())), "{place}: {request:?}");
+        let reported = (answer.status, answer.header("x-reason"));
+        assert_eq!(reported, (status, Some(reason.to_owned())), "{place}: {request:?}");
         let challenges = answer.all("www-authenticate");
         assert_eq!(challenges, challenge.as_slice(), "{place}: {request:?}");
     }
@@ -198,8 +199,7 @@ fn require_works_with_satisfy_and_error_page() {
 fn require_without_authgear_denies_everyone() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
-        .http("authgear_project p { endpoint http://%%AUTHGEAR_ADDR%%; max_fails 0; }")
-        .var("AUTHGEAR_ADDR", authgear.addr())
+        .http(project("p", &authgear, "max_fails 0;"))
         .server(
             "authgear p;
              authgear_require session;

@@ -2,6 +2,7 @@
 
 use support::{get, Backend, Builder, FakeAuthgear, Fault, Request, User};
 
+use crate::project::project;
 use crate::site::site;
 
 /// A location per way, once with all and once with any of them to satisfy.
@@ -26,8 +27,7 @@ fn places(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
     };
     site(authgear, backend)
         .file("htpasswd", "basil:{PLAIN}secret\n")
-        .http("authgear_project p { endpoint http://%%AUTHGEAR_ADDR%%; max_fails 0; }")
-        .var("AUTHGEAR_ADDR", authgear.addr())
+        .http(project("p", authgear, "max_fails 0;"))
         .server("authgear p; authgear_require session;")
         .server(place("all") + &place("any"))
         .server(

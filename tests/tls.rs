@@ -127,8 +127,9 @@ fn servers_that_fail_verification_get_no_credentials() {
         assert_eq!((answer.status, verdict(&answer)), (503, NO_TLS.to_owned()), "{reason}");
         assert!(answer.header("retry-after").is_some(), "{reason}");
         let line = nginx.wait_for_error_log("authgear resolver failed");
-        let told = ["[error]", "tls_error", "certificate verify error", reason, "project: \"p\""];
-        assert!(told.iter().all(|text| line.contains(text)), "{reason}: {line}");
+        let reported =
+            ["[error]", "tls_error", "certificate verify error", reason, "project: \"p\""];
+        assert!(reported.iter().all(|text| line.contains(text)), "{reason}: {line}");
         authgear.wait_for_no_connections();
         assert_eq!(authgear.hits(), 0, "{reason}");
         assert!(!nginx.error_log().contains("[crit]"), "{reason}");

@@ -54,7 +54,7 @@ impl Upgrading {
 }
 
 #[track_caller]
-fn assert_told(answer: &Response, expected: &str, name: &str) {
+fn assert_verdict(answer: &Response, expected: &str, name: &str) {
     assert_eq!(verdict(answer), expected, "{name}");
     assert_eq!(answer.echo().identity(), identity_of(&User::named(name)));
 }
@@ -64,8 +64,8 @@ fn a_new_binary_takes_over_and_loses_no_pending_request() {
     let site = Upgrading::start(201, |builder| builder);
     let (nginx, authgear, gate) = (&site.nginx, &site.authgear, Gate::new());
     let bob = site.request("bob");
-    assert_told(&bob.send(), "valid ok resolver", "bob");
-    assert_told(&bob.send(), "valid ok cache", "bob");
+    assert_verdict(&bob.send(), "valid ok resolver", "bob");
+    assert_verdict(&bob.send(), "valid ok cache", "bob");
     let pending = site.waiting("alice", &gate);
 
     let workers = nginx.workers();
@@ -76,18 +76,18 @@ fn a_new_binary_takes_over_and_loses_no_pending_request() {
     site.wait_for_end_of(&workers);
     // What the old one kept is its own: the new one asks, once, and keeps that.
     let asked = authgear.hits();
-    assert_told(&bob.send(), "valid ok resolver", "bob");
+    assert_verdict(&bob.send(), "valid ok resolver", "bob");
     for _ in 0..10 {
-        assert_told(&bob.send(), "valid ok cache", "bob");
+        assert_verdict(&bob.send(), "valid ok cache", "bob");
     }
     let token = authgear.jwt(&User::named("carol"));
-    assert_told(&get(nginx, "/jwt").bearer(&token).send(), "valid ok jwt", "carol");
+    assert_verdict(&get(nginx, "/jwt").bearer(&token).send(), "valid ok jwt", "carol");
     assert_eq!((authgear.hits() - asked, gate.waiting()), (1, 1));
 
     gate.open();
-    assert_told(&pending.wait(), "valid ok resolver", "alice");
+    assert_verdict(&pending.wait(), "valid ok resolver", "alice");
     workers.into_iter().chain([old]).for_each(|pid| nginx.wait_gone(pid));
-    assert_told(&bob.send(), "valid ok cache", "bob");
+    assert_verdict(&bob.send(), "valid ok cache", "bob");
     nginx.stop();
     assert!(nginx.exited());
     authgear.wait_for_no_connections();
@@ -98,7 +98,7 @@ fn a_rollback_to_the_old_binary_loses_no_pending_request() {
     let site = Upgrading::start(202, |builder| builder);
     let (nginx, authgear, gate) = (&site.nginx, &site.authgear, Gate::new());
     let bob = site.request("bob");
-    assert_told(&bob.send(), "valid ok resolver", "bob");
+    assert_verdict(&bob.send(), "valid ok resolver", "bob");
     let of_old = site.waiting("alice", &gate);
 
     let old_workers = nginx.workers();
@@ -108,22 +108,22 @@ fn a_rollback_to_the_old_binary_loses_no_pending_request() {
     authgear.wait_for_jwks_hits(2);
     let of_new = site.waiting("carol", &gate);
     let (new, new_workers) = (nginx.pid(), nginx.workers());
-    assert_told(&bob.send(), "valid ok resolver", "bob");
+    assert_verdict(&bob.send(), "valid ok resolver", "bob");
 
     // Its workers start again, and with what they have kept.
     nginx.signal_to(old, libc::SIGHUP);
     nginx.wait_for_workers_of(old);
     nginx.signal_to(new, libc::SIGQUIT);
     site.wait_for_end_of(&new_workers);
-    assert_told(&bob.send(), "valid ok cache", "bob");
+    assert_verdict(&bob.send(), "valid ok cache", "bob");
     assert_eq!(gate.waiting(), 2);
 
     gate.open();
-    assert_told(&of_old.wait(), "valid ok resolver", "alice");
-    assert_told(&of_new.wait(), "valid ok resolver", "carol");
+    assert_verdict(&of_old.wait(), "valid ok resolver", "alice");
+    assert_verdict(&of_new.wait(), "valid ok resolver", "carol");
     old_workers.into_iter().chain(new_workers).chain([new]).for_each(|pid| nginx.wait_gone(pid));
     assert_eq!((nginx.pid(), authgear.hits()), (old, 4));
-    assert_told(&bob.send(), "valid ok cache", "bob");
+    assert_verdict(&bob.send(), "valid ok cache", "bob");
     nginx.stop();
     assert!(nginx.exited());
     authgear.wait_for_no_connections();
@@ -141,7 +141,7 @@ fn worker_shutdown_timeout_ends_waiting_requests_of_the_old_binary_only() {
     assert!(pending.try_wait().is_err());
     gate.wait_for_no_waiters();
     assert_eq!(site.backend.hits(), 0);
-    assert_told(&site.request("alice").send(), "valid ok resolver", "alice");
+    assert_verdict(&site.request("alice").send(), "valid ok resolver", "alice");
     nginx.stop();
     assert!(nginx.exited());
 }

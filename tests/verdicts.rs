@@ -9,15 +9,13 @@ use support::{
 };
 
 use crate::documented_setup::{documented_conf, documented_identity};
-use crate::project::{project, verdict, TELLING};
-use crate::site::{assert_nothing_forged, site, Pairs, FORGED, LARGE_HEADERS};
+use crate::project::{project_site, verdict};
+use crate::site::{assert_nothing_forged, Pairs, FORGED, LARGE_HEADERS};
 
 /// Everything goes to the backend, with the verdict of project `p`.
 fn with_project(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
-    site(authgear, backend)
-        .http(project("p", authgear, settings))
+    project_site(authgear, backend, settings)
         .http(LARGE_HEADERS)
-        .server(TELLING)
         .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
 }
 
@@ -102,7 +100,7 @@ fn the_backend_learns_the_same_as_in_the_documented_setup() {
 fn only_the_value_true_is_a_session() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = with_any_answer(&authgear, &backend);
-    let told = |fault: Fault, what: &str| {
+    let reported = |fault: Fault, what: &str| {
         authgear.inject(fault);
         let answer = ask(&nginx).send();
         (verdict(&answer), backend_identity(&answer, what))
@@ -133,12 +131,12 @@ fn only_the_value_true_is_a_session() {
         "valid",
     ] {
         let more = [("Session-Valid", value), ("User-Id", "alice"), ("User-Roles", "admin")];
-        assert_eq!(told(identity(&more), value), invalid(), "{value:?}");
+        assert_eq!(reported(identity(&more), value), invalid(), "{value:?}");
     }
     // White space around a value is no part of it (RFC 9110 section 5.5), in Authgear neither.
     for value in ["true", " true", "\ttrue \t"] {
         let (verdict, identity) =
-            told(identity(&[("Session-Valid", value), ("User-Id", "alice")]), value);
+            reported(identity(&[("Session-Valid", value), ("User-Id", "alice")]), value);
         assert_eq!(verdict, "valid ok resolver", "{value:?}");
         let alice = [pair("x-authgear-session-valid", "true"), pair("x-authgear-user-id", "alice")];
         assert_eq!(identity, alice, "{value:?}");
@@ -150,7 +148,7 @@ fn only_the_value_true_is_a_session() {
         (identity(&[("Session_Valid", "true"), ("User-Id", "alice")]), "another name"),
         (Fault::Headers(vec![pair("X_Authgear_Session_Valid", "true")]), "underscores"),
     ] {
-        let (verdict, identity) = told(fault, what);
+        let (verdict, identity) = reported(fault, what);
         assert_eq!((verdict.as_str(), identity), ("none no_session resolver", vec![]), "{what}");
     }
 }

@@ -66,7 +66,7 @@ fn header(answer: &Response, name: &str) -> String {
     answer.header(name).unwrap_or_else(|| panic!("{} tells nothing", answer.status))
 }
 
-fn told(request: &Request) -> String {
+fn reported(request: &Request) -> String {
     header(&request.send(), "x-cache")
 }
 
@@ -83,27 +83,27 @@ fn an_event_drops_cached_verdicts_of_its_user_in_every_mode() {
         (get(&nginx, "/jwt").bearer(&jwt), "MISS jwt"),
     ];
     let of_bob = get(&nginx, "/").bearer(&authgear.opaque_token(&bob));
-    assert_eq!(told(&of_bob), "MISS resolver");
+    assert_eq!(reported(&of_bob), "MISS resolver");
     for (request, miss) in &of_alice {
-        assert_eq!(told(request), *miss);
+        assert_eq!(reported(request), *miss);
     }
     for kind in ["user.profile.updated", "identity.email.added", "user.reenabled"] {
         for (request, _) in &of_alice {
             // By each of the workers, most likely.
-            (0..8).for_each(|_| assert_eq!(told(request), "HIT cache", "{kind}"));
+            (0..8).for_each(|_| assert_eq!(reported(request), "HIT cache", "{kind}"));
         }
         tell(&nginx, &event(kind, "alice", unix_now()));
         for (request, miss) in &of_alice {
-            assert_eq!(told(request), *miss, "{kind}");
+            assert_eq!(reported(request), *miss, "{kind}");
         }
     }
     for kind in ["user.authenticated", "user.created", "something.new"] {
         tell(&nginx, &event(kind, "alice", unix_now()));
         for (request, _) in &of_alice {
-            assert_eq!(told(request), "HIT cache", "{kind}");
+            assert_eq!(reported(request), "HIT cache", "{kind}");
         }
     }
-    assert_eq!(told(&of_bob), "HIT cache");
+    assert_eq!(reported(&of_bob), "HIT cache");
     let events = &status(&nginx)["webhook_events"];
     assert_eq!((&events["handled"], &events["ignored"]), (&3.into(), &3.into()));
 }
@@ -114,11 +114,11 @@ fn an_event_about_a_promoted_user_covers_both_user_ids() {
     let nginx = hooked(&authgear, &backend, "").start();
     let requests = ["anonymous", "alice"]
         .map(|name| get(&nginx, "/").bearer(&authgear.opaque_token(&User::named(name))));
-    requests.iter().for_each(|request| assert_eq!(told(request), "MISS resolver"));
+    requests.iter().for_each(|request| assert_eq!(reported(request), "MISS resolver"));
     let mut promoted = event("user.anonymous.promoted", "alice", unix_now());
     promoted["payload"]["anonymous_user"] = json!({"id": "anonymous"});
     tell(&nginx, &promoted);
-    requests.iter().for_each(|request| assert_eq!(told(request), "MISS resolver"));
+    requests.iter().for_each(|request| assert_eq!(reported(request), "MISS resolver"));
 }
 
 #[test]
@@ -205,8 +205,8 @@ fn no_token_is_accepted_after_the_event_that_disabled_its_user() {
                     let request = get(nginx, "/gif").bearer(&tokens[user][n % TOKENS]);
                     let answer = connection.send(&request);
                     if user < ended {
-                        let told = header(&answer, "x-verdict");
-                        assert_eq!((answer.status, told.as_str()), (401, "none token_revoked"));
+                        let reported = header(&answer, "x-verdict");
+                        assert_eq!((answer.status, reported.as_str()), (401, "none token_revoked"));
                     } else {
                         counts.fetch_add(usize::from(answer.status == 200), Ordering::SeqCst);
                     }
@@ -284,7 +284,7 @@ fn events_without_a_valid_signature_are_rejected() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").error_level("info").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
-    assert_eq!(told(&request), "MISS resolver");
+    assert_eq!(reported(&request), "MISS resolver");
     let body = event("user.disabled", "alice", unix_now()).to_string().into_bytes();
     let signed = |body: &[u8]| posted(&nginx, "/hook", body, SECRET);
     let with_signature = |signature: &str| {
@@ -323,13 +323,13 @@ fn events_without_a_valid_signature_are_rejected() {
     }
     chunked.extend_from_slice(b"0\r\n\r\n");
     assert_eq!(get(&nginx, "/hook").method("POST").raw(chunked).send().status, 413);
-    assert_eq!(told(&request), "HIT cache");
+    assert_eq!(reported(&request), "HIT cache");
     // The second is kept in a file.
     let padded = [&body[..], &vec![b' '; 100_000]].concat();
     for body in [&body, &padded] {
         assert_eq!(signed(body).send().status, 204);
     }
-    assert_eq!(told(&request), "MISS resolver");
+    assert_eq!(reported(&request), "MISS resolver");
     let events = &status(&nginx)["webhook_events"];
     assert_eq!(events["handled"], 2);
     assert!(events["forged"].as_u64() >= Some(6) && events["invalid"].as_u64() >= Some(5));
@@ -343,14 +343,14 @@ fn events_are_accepted_over_http2() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").listen_options("http2").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
-    let told = || header(&request.send_h2(), "x-cache");
-    assert_eq!([told(), told()], ["MISS resolver", "HIT cache"]);
+    let reported = || header(&request.send_h2(), "x-cache");
+    assert_eq!([reported(), reported()], ["MISS resolver", "HIT cache"]);
     let body = event("user.profile.updated", "alice", unix_now()).to_string();
     let large = format!("{body}{}", " ".repeat(200_000));
     for body in [&body, &large] {
         let answer = posted(&nginx, "/hook", body.as_bytes(), SECRET).send_h2();
         assert_eq!((answer.status, answer.body.len()), (204, 0));
-        assert_eq!([told(), told()], ["MISS resolver", "HIT cache"]);
+        assert_eq!([reported(), reported()], ["MISS resolver", "HIT cache"]);
     }
     let too_large = vec![b' '; 300 * 1024];
     assert_eq!(posted(&nginx, "/hook", &too_large, SECRET).send_h2().status, 413);

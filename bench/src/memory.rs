@@ -123,9 +123,9 @@ fn reloaded(site: &Site, requests: &Requests) -> io::Result<Vec<[u64; 2]>> {
         };
         sizes.push([resident(worker), resident(running.process.id())]);
         running.process.signal("HUP");
-        let told = Instant::now();
+        let signalled = Instant::now();
         while !is_replaced(worker, &running.process.children()) {
-            if told.elapsed() > Duration::from_secs(10) {
+            if signalled.elapsed() > Duration::from_secs(10) {
                 return Err(io::Error::other("the old worker does not go"));
             }
             thread::sleep(Duration::from_millis(20));

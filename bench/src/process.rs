@@ -94,13 +94,15 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let begun = Instant::now();
-        let mut told = None;
+        let mut signalled = None;
         while let Ok(None) = self.child.try_wait() {
             // More than once: a single process of nginx misses a signal that comes just before it
             // waits for events.
-            if told.is_none_or(|told: Instant| told.elapsed() > Duration::from_secs(2)) {
+            if signalled
+                .is_none_or(|signalled: Instant| signalled.elapsed() > Duration::from_secs(2))
+            {
                 self.signal(self.signal);
-                told = Some(Instant::now());
+                signalled = Some(Instant::now());
             }
             if begun.elapsed() > Duration::from_secs(60) {
                 let _ = self.child.kill();

@@ -18,6 +18,16 @@ const CONNECTIONS: usize = 16;
 /// Sessions of the scenario with many.
 pub const MANY: usize = 10_000;
 
+/// The peers that keep verdicts, and the ceiling.
+const CACHING: [Peer; 6] = [
+    Peer::Ceiling,
+    Peer::Cached("10m"),
+    Peer::ProxyCache,
+    Peer::ProxyCacheSafe,
+    Peer::LuaDict,
+    Peer::LuaLru,
+];
+
 /// Requests of one kind, sent to some peers.
 struct Scenario {
     name: &'static str,
@@ -82,14 +92,7 @@ fn scenarios(site: &Site, effort: &Effort) -> Vec<Scenario> {
         Scenario {
             name: "hot",
             title: "one session, known",
-            peers: &[
-                Peer::Ceiling,
-                Peer::Cached("10m"),
-                Peer::ProxyCache,
-                Peer::ProxyCacheSafe,
-                Peer::LuaDict,
-                Peer::LuaLru,
-            ],
+            peers: &CACHING,
             requests: Requests::of_tokens(&one),
             warm_up: 500,
             per_round,
@@ -97,14 +100,7 @@ fn scenarios(site: &Site, effort: &Effort) -> Vec<Scenario> {
         Scenario {
             name: "many",
             title: "10,000 sessions, known",
-            peers: &[
-                Peer::Ceiling,
-                Peer::Cached("10m"),
-                Peer::ProxyCache,
-                Peer::ProxyCacheSafe,
-                Peer::LuaDict,
-                Peer::LuaLru,
-            ],
+            peers: &CACHING,
             requests: Requests::of_tokens(&many),
             warm_up: MANY,
             per_round: per_round.max(MANY / 2),
@@ -196,8 +192,8 @@ fn check(peer: Peer, running: &Running, requests: &Requests) -> io::Result<()> {
     let mut connection = connect(running.addr)?;
     connection.write_all(requests.first())?;
     let answer = read_answer(&mut connection)?;
-    let told = format!("x-seen: {USER}");
-    if contains(&answer.to_ascii_lowercase(), told.as_bytes()) {
+    let expected = format!("x-seen: {USER}");
+    if contains(&answer.to_ascii_lowercase(), expected.as_bytes()) {
         return Ok(());
     }
     let (peer, answer) = (peer.title(), String::from_utf8_lossy(&answer));

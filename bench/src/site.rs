@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use serde_json::{json, Value};
-use support::{FakeAuthgear, SigningKey, User};
+use support::{FakeAuthgear, SigningKey, User, PERMISSIONS_POLICY};
 
 use crate::peers::{nginx_binary, TEMPORARY};
 use crate::process::{free_addr, Process, OTHERS};
@@ -124,16 +124,6 @@ fn servers(backend: SocketAddr, resolver: SocketAddr) -> String {
         }}"
     )
 }
-
-const PERMISSIONS_POLICY: &str = "accelerometer=(), ambient-light-sensor=(), autoplay=*, \
-    battery=(), bluetooth=(), browsing-topics=(), camera=(), display-capture=(), \
-    document-domain=(), encrypted-media=(), execution-while-not-rendered=*, \
-    execution-while-out-of-viewport=*, fullscreen=*, gamepad=(), geolocation=(), gyroscope=(), \
-    hid=(), identity-credentials-get=(), idle-detection=(), local-fonts=(), magnetometer=(), \
-    microphone=(), midi=(), otp-credentials=(), payment=(), picture-in-picture=(), \
-    publickey-credentials-create=(self), publickey-credentials-get=(self), screen-wake-lock=(), \
-    serial=(), speaker-selection=(), storage-access=(), usb=(), web-share=(), \
-    window-management=(), xr-spatial-tracking=()";
 
 /// SubjectPublicKeyInfo (RFC 5280) of an RSA key of 2048 bits whose exponent is 65537.
 fn pem(jwk: &Value) -> io::Result<String> {

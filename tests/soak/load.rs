@@ -62,11 +62,11 @@ fn comes_anew(world: &World, chance: &mut Chance) {
 }
 
 /// A connection, and when it was asked last: it was open then.
-type Kept = (Connection, Instant);
+type OpenConnection = (Connection, Instant);
 
 /// Asks until it is answered: again where the connection was closed, as ever with HTTP. Gives back
 /// the connection if it can be used again.
-fn answered(world: &World, ask: &Ask, mut kept: Option<Kept>) -> Option<Kept> {
+fn answered(world: &World, ask: &Ask, mut kept: Option<OpenConnection>) -> Option<OpenConnection> {
     let request = ask.request(world.nginx.addr()).deadline(PATIENCE);
     loop {
         let from = Instant::now();

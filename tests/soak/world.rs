@@ -120,10 +120,10 @@ impl World {
         let allowed = ask.allowed(from, Instant::now(), &self.trouble);
         if !ask.is_answered_by(answer, &allowed) {
             let ago = from.elapsed();
-            let told = ["x-verdict", "x-cache", "x-worker"].map(|name| answer.header(name));
+            let reported = ["x-verdict", "x-cache", "x-worker"].map(|name| answer.header(name));
             self.violated(format!(
                 "answered with none of {allowed:?}\nasked {ago:?} ago: {ask:?}\n\
-                 answered: {} {told:?} {}",
+                 answered: {} {reported:?} {}",
                 answer.status,
                 answer.text()
             ));

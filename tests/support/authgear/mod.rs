@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use fault::Fault;
+pub use resolver::PERMISSIONS_POLICY;
 pub use token::{unix_now, SigningKey, Token};
 pub use users::User;
 

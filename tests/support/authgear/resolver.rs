@@ -12,7 +12,8 @@ use crate::recorded::Recorded;
 pub(crate) const JWKS_PATH: &str = "/oauth2/jwks";
 const RESOLVER_PATHS: [&str; 2] = ["/resolve", "/_resolver/resolve"];
 
-const PERMISSIONS_POLICY: &str = "accelerometer=(), ambient-light-sensor=(), autoplay=*, \
+/// Authgear's `Permissions-Policy` header.
+pub const PERMISSIONS_POLICY: &str = "accelerometer=(), ambient-light-sensor=(), autoplay=*, \
     battery=(), bluetooth=(), browsing-topics=(), camera=(), display-capture=(), \
     document-domain=(), encrypted-media=(), execution-while-not-rendered=*, \
     execution-while-out-of-viewport=*, fullscreen=*, gamepad=(), geolocation=(), gyroscope=(), \
