@@ -1,6 +1,7 @@
-//! `max_fails` and `fail_timeout`: a resolver that is down is left alone, and found again.
+//! `max_fails` and `fail_timeout`: a failing resolver is not asked for a while, and is used again
+//! once it works.
 //!
-//! One worker each: every worker counts for itself.
+//! Each nginx has one worker, because every worker counts failures on its own.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::project::{project, project_at, project_site, verdict, TELLING};
 use crate::site::site;
 
 const VALID: &str = "valid ok resolver";
-// Nobody was asked.
+// No resolver was asked.
 const SUSPENDED: &str = "error resolver_suspended none";
 const CLOSED: &str = "error connection_closed resolver";
 
@@ -23,7 +24,7 @@ fn one_worker(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Bui
         .server("location / { authgear p; proxy_pass http://%%BACKEND%%; }")
 }
 
-/// A look-up of its own.
+/// A request with a fresh token, so that it makes its own look-up.
 fn request(nginx: &Nginx, authgear: &FakeAuthgear, path: &str) -> Request {
     get(nginx, path).bearer(&authgear.opaque_token(&User::named("alice")))
 }
@@ -53,14 +54,14 @@ fn the_resolver_is_not_asked_after_max_fails_failures() {
     for _ in 0..3 {
         let denied = request(&nginx, &authgear, "/").send();
         assert_eq!((denied.status, verdict(&denied).as_str()), (503, SUSPENDED));
-        // That long there is no use in coming back.
+        // Retry-After is the time for which the resolver stays suspended.
         let wait = denied.header("retry-after").expect("Retry-After").parse::<u32>();
         assert!((86_000..=86_400).contains(&wait.expect("seconds")));
     }
     let open = request(&nginx, &authgear, "/open").send();
     assert_eq!((open.status, verdict(&open).as_str()), (200, SUSPENDED));
     assert_eq!(open.echo().identity(), []);
-    // Without credentials there is nothing to ask.
+    // A request without credentials needs no look-up.
     assert_eq!(verdict(&get(&nginx, "/").send()), "none no_credentials none");
     assert_eq!((authgear.hits(), authgear.connections_opened()), (3, 3));
 }
@@ -80,7 +81,7 @@ fn only_failures_of_the_resolver_count_towards_max_fails() {
         (true, Fault::Status(502)),
         (true, Fault::Status(503)),
         (true, Fault::Status(504)),
-        // Authgear's word on one session, or the fault of one client.
+        // A 500 may concern one session only, and a bad request one client only.
         (false, Fault::Status(500)),
         (false, Fault::Status(400)),
         (false, Fault::Status(401)),
@@ -126,7 +127,7 @@ fn only_consecutive_failures_count_towards_max_fails() {
     let nginx = one_worker(&authgear, &backend, "max_fails 2; fail_timeout 1d;").start();
     for _ in 0..3 {
         authgear.inject_next(1, Fault::CloseAtOnce);
-        // A connection that is new: what dies when used again is asked once more.
+        // Only on a new connection is this a failure: a reused one that dies is retried.
         authgear.close_idle_connections();
         assert_eq!(reported(&nginx, &authgear, "/"), CLOSED);
         assert_eq!(reported(&nginx, &authgear, "/"), VALID);
@@ -149,7 +150,7 @@ fn after_fail_timeout_one_request_probes_the_resolver() {
     for _ in 0..2 {
         assert_eq!(reported(&nginx, &authgear, "/"), CLOSED);
     }
-    // When the time is over, one of these is asked about.
+    // Once fail_timeout is over, one of these requests makes a look-up.
     let mut pending = Vec::new();
     let probed = eventually(DEADLINE, || {
         pending.push(request(&nginx, &authgear, "/").start());
@@ -178,7 +179,7 @@ fn a_failed_probe_suspends_the_resolver_again() {
     let nginx = one_worker(&authgear, &backend, "max_fails 1; fail_timeout 200ms;").start();
     authgear.inject(Fault::CloseAtOnce);
     let start = Instant::now();
-    // The first, and three probes.
+    // The first look-up and three probes.
     let probed = eventually(DEADLINE, || {
         let reported = reported(&nginx, &authgear, "/");
         assert!(reported == CLOSED || reported == SUSPENDED, "{reported}");
@@ -198,7 +199,7 @@ fn a_timeout_while_waiting_for_a_connection_is_not_counted_as_a_failure() {
     let settings = "max_connections 1; max_fails 2; fail_timeout 1d; timeout 2s;";
     let nginx = one_worker(&authgear, &backend, settings).start();
     authgear.inject(Fault::Hang);
-    // One has the connection for all its time; the others get it when theirs is over.
+    // One look-up has the connection for its whole time; the others get it after their deadline.
     let pending: Vec<_> = (0..4).map(|_| request(&nginx, &authgear, "/").start()).collect();
     for pending in pending {
         assert_eq!(verdict(&pending.wait()), "error timeout resolver");

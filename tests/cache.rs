@@ -1,4 +1,4 @@
-//! Verdicts are kept, for as long as they may be, and for nobody else.
+//! Caching of verdicts: for how long they are kept, and for which requests they are used.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use support::{
 use crate::project::project;
 use crate::site::site;
 
-/// Makes each answer tell where its verdict came from.
+/// Adds the source of the verdict to each answer.
 const TELLING: &str =
     "add_header X-Cache \"$authgear_cache_status $authgear_source $authgear_session\" always;";
 
@@ -34,7 +34,7 @@ fn user(answer: &Response) -> Option<String> {
     answer.echo().header("x-authgear-user-id").map(str::to_owned)
 }
 
-/// Waits until the request is told this: time has to pass for it.
+/// Repeats the request until its answer reports this; for verdicts that expire or are refreshed.
 #[track_caller]
 fn wait_until_reported(request: &Request, what: &str) {
     let mut last = String::new();
@@ -126,8 +126,8 @@ fn cached_verdicts_are_never_served_for_other_credentials() {
             assert_eq!(user(&request.send()).as_deref(), *expected, "{round}: {request:?}");
         }
     }
-    // Once each: but not about who has no credentials, and twice about the session cookie that
-    // the resolver says nothing about under its other name.
+    // One look-up each. None for requests without credentials, and two for the session cookie under
+    // its other name, whose answer has no session headers.
     assert_eq!(authgear.hits() + other.hits(), rows.len());
 }
 
@@ -186,7 +186,7 @@ fn a_verdict_expires_no_later_than_its_token() {
     for request in &requests {
         wait_until_reported(request, "MISS resolver none");
     }
-    // One that had expired before did not decide, and caps nothing.
+    // A token that had already expired did not decide, and limits nothing.
     let expired = authgear.token(&alice).expires_in(-5).sign();
     let session = authgear.session(&alice);
     let request = get(&nginx, "/").bearer(&expired).cookie("session", &session);
@@ -208,7 +208,7 @@ fn a_slow_answer_does_not_extend_the_life_of_a_token() {
     authgear.inject_next(1, Fault::Gate(gate.clone()));
     let pending = request.start();
     gate.wait_for_waiters(1);
-    // Authgear made up its mind before, and is heard after.
+    // Authgear decided before the token expired, and its answer arrives after.
     assert!(eventually(Duration::from_secs(10), || support::unix_now() > expired));
     gate.open();
     assert_eq!(reported(&pending.wait()), "MISS resolver valid");
@@ -245,14 +245,15 @@ fn an_answer_without_session_headers_is_not_cached_for_a_session_cookie() {
         assert_eq!(reported(&request.send()), "MISS resolver none");
     }
     nginx.wait_for_error_log("cookie_prefix");
-    // It does not replace what is kept, and counts as a failure where one may be bridged.
+    // Such an answer does not replace a cached verdict, and counts as a failure where a stale
+    // verdict may be used.
     authgear.clear();
     assert_eq!(reported(&request.send()), "MISS resolver valid");
     authgear.inject(Fault::SilentBlank);
     let stale = get(&nginx, "/stale").cookie("session", &session);
     wait_until_reported(&stale, "STALE cache valid");
     assert_eq!(user(&stale.send()).as_deref(), Some("alice"));
-    // Of a bearer token it is an answer as any other.
+    // For a bearer token it is a normal answer.
     let bearer = get(&nginx, "/").bearer("token");
     assert_eq!(reported(&bearer.send()), "MISS resolver none");
     assert_eq!(reported(&bearer.send()), "HIT cache none");
@@ -269,10 +270,10 @@ fn stale_verdicts_are_served_while_authgear_fails() {
     authgear.inject(Fault::Status(500));
     wait_until_reported(&request, "STALE cache valid");
     assert_eq!(user(&request.send()).as_deref(), Some("alice"));
-    // Nothing to fall back on.
+    // No stale verdict exists.
     let other = get(&nginx, "/").bearer(&authgear.opaque_token(&bob)).send();
     assert_eq!((other.status, reported(&other).as_str()), (503, "MISS resolver error"));
-    // It ends.
+    // The stale verdict expires as well.
     let ended = eventually(Duration::from_secs(10), || request.send().status == 503);
     assert!(ended, "stale for ever");
     authgear.clear();
@@ -302,7 +303,7 @@ fn a_stale_verdict_is_served_while_it_is_refreshed() {
     authgear.clear();
     authgear.disable("alice");
     gate.open();
-    // What was refreshed then is stale in turn, and the next refresh tells that she is disabled.
+    // The refreshed verdict becomes stale in turn, and the next refresh finds her disabled.
     wait_until_reported(&request, "HIT cache invalid");
 }
 

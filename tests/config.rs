@@ -1,4 +1,4 @@
-//! Directives: what `nginx -t` refuses and with which words, and which level has the last word.
+//! Directives: which configurations `nginx -t` refuses, with which message, and how levels inherit.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use crate::site::site;
 /// Where the faulty line ends.
 const HERE: &str = "# here";
 
-/// Panics unless `nginx -t` refuses this with those words and the file and line of [`HERE`].
+/// Asserts that `nginx -t` refuses this with that message, at the file and line of [`HERE`].
 #[track_caller]
 fn refused(builder: Builder, says: &str) {
     let here = Arc::new(Mutex::new(0));
@@ -45,7 +45,7 @@ fn setting(line: &str) -> Builder {
     http(format!("authgear_project p {{\n{endpoint}\n{line} {HERE}\n}}"))
 }
 
-/// A value as an error shows it.
+/// A value as error messages show it.
 fn shown(value: &str) -> String {
     match value.get(..100) {
         Some(start) if value.len() > 100 => format!("{start}..."),
@@ -86,7 +86,7 @@ fn invalid_endpoints_and_resolver_urls_are_refused() {
     }
     let path = "invalid \"endpoint\" \"https://a.test/x\": it must not have a path";
     refused(setting("endpoint https://a.test/x;"), path);
-    // No subrequest could go there.
+    // A subrequest cannot go there.
     for (uri, says) in [
         ("'/a b'", "it has an invalid character"),
         ("/a\u{e9}", "it has an invalid character"),
@@ -167,7 +167,7 @@ fn invalid_values_of_settings_are_refused() {
         let says = format!("invalid \"cookie_prefix\" \"{quoted}\": {says}");
         refused(setting(&format!("cookie_prefix {prefix};")), &says);
     }
-    // The line that can say which file is the end of the block, where TLS is set up.
+    // The error names the line of the block's end, where TLS is set up.
     let missing = "authgear_project p {\nendpoint https://a.test;\n\
                    ssl_trusted_certificate no/such.pem;\n} # here";
     refused(http(missing), "no/such.pem\"");
@@ -195,7 +195,7 @@ fn unusable_key_files_are_refused() {
     let test = setting("jwks_file keys.json; jwks_url https://a.test/jwks;").check();
     let both = "authgear_project \"p\" has both \"jwks_url\" and \"jwks_file\"";
     assert!(!test.ok && test.output.contains(both), "{}", test.output);
-    // What cannot be used of it is no error, but said.
+    // An unusable key is a warning, not an error.
     let mut keys = serde_json::json!({"keys": [SigningKey::nth(0).jwk()]});
     keys["keys"].as_array_mut().expect("keys").push(serde_json::json!({"kty": "oct", "k": "AAAA"}));
     let test = with(&keys.to_string()).check();
@@ -323,7 +323,7 @@ fn misuse_of_authgear_is_refused() {
     refused(Nginx::builder().main("authgear off; # here"), misplaced);
     refused(server("location / { if ($arg_a) {\nauthgear off; # here\n} }"), misplaced);
 
-    // The place is that of `authgear`, wherever the error shows itself.
+    // The error names the line of `authgear`, wherever it is found.
     let unknown = "unknown authgear_project \"nope\"";
     for text in ["authgear nope; # here\nreturn 204;", "location / {\nauthgear nope; # here\n}\n"] {
         refused(server(text), unknown);
@@ -402,7 +402,7 @@ fn valid_configurations_are_accepted() {
     ];
     for (n, builder) in rows.into_iter().enumerate() {
         let test = builder.file("ca.pem", Ca::new().pem()).check();
-        // Some projects are declared for their own sake: see lint.rs.
+        // Unused projects are warned about: see lint.rs.
         let mut warnings = test.output.lines().filter(|line| line.contains("[warn]"));
         let silent = warnings.all(|line| line.contains("is never used"));
         assert!(test.ok && silent, "row {n}: {}", test.output);

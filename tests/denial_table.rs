@@ -1,6 +1,7 @@
-//! What every kind of client gets, for every verdict, under every policy.
+//! The denial that each kind of client gets, for every verdict and policy.
 //!
-//! One table says what a place makes of a verdict, another how a kind of client is told.
+//! One table has the outcome of a verdict per location, another the form of a denial per kind of
+//! client.
 
 use std::net::SocketAddr;
 
@@ -11,18 +12,18 @@ use support::{
 use crate::project::project;
 use crate::site::{site, Pairs};
 
-/// What a place makes of a verdict.
+/// Outcome of a verdict in a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// The backend gets the request, with this user or none.
     In(Option<&'static str>),
-    /// Denied, with this status, reason, and error of the challenge to who presents a bearer.
+    /// Denied, with this status, reason, and challenge error for bearers.
     Out(u16, &'static str, Option<&'static str>),
 }
 
 use Fate::{In, Out};
 
-/// What a request presents, or the trouble there is when it does.
+/// The credentials of a request, or the failure of its look-up.
 const VERDICTS: [&str; 6] = ["none", "dead", "ended", "poor", "good", "down"];
 
 const ANYBODY: [Fate; 3] = [In(None); 3];
@@ -33,7 +34,7 @@ const NO_SESSION: [Fate; 3] = [
 ];
 const DOWN: Fate = Out(503, "bad_status", None);
 
-/// Places, what their verdicts come to in the order of [`VERDICTS`], and whether they ask.
+/// Locations, the outcome of each of [`VERDICTS`], and whether they make a look-up.
 fn policies() -> Vec<(&'static str, &'static str, [Fate; 6])> {
     let row = |start: [Fate; 3], poor, good, down| {
         let [none, dead, ended] = start;
@@ -81,14 +82,14 @@ fn policies() -> Vec<(&'static str, &'static str, [Fate; 6])> {
     ]
 }
 
-/// How an answer tells that access is denied.
+/// The form of a denial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DenialForm {
     /// nginx's page.
     Page,
     /// A problem in JSON.
     Problem,
-    /// The head of one.
+    /// The head of a problem, without a body.
     ProblemHead,
     /// A redirect to the login page for 401, and nginx's page otherwise.
     Login,
@@ -98,7 +99,7 @@ enum DenialForm {
 
 type Make = fn(Request) -> Request;
 
-/// Kinds of client, how they ask, and how they are told.
+/// Kinds of client: a name, how to make the request, and the expected form of a denial.
 const CLIENTS: [(&str, Make, DenialForm); 12] = [
     ("program", |r| r.header("Accept", "*/*"), DenialForm::Page),
     ("program without Accept", |r| r, DenialForm::Page),
@@ -159,7 +160,7 @@ const CLIENTS: [(&str, Make, DenialForm); 12] = [
     ),
 ];
 
-/// Authgear, a backend, and an nginx with all places between them.
+/// Authgear, a backend, and an nginx with all locations.
 struct Table {
     authgear: FakeAuthgear,
     backend: Backend,
@@ -205,7 +206,7 @@ impl Table {
         Self { authgear, backend, nginx, credentials }
     }
 
-    /// A request for a place, with the credentials of a verdict.
+    /// A request to a location, with the credentials of a verdict.
     fn request(&self, to: SocketAddr, place: &str, verdict: usize) -> Request {
         let request = get(&to, &format!("/{place}/x?y"));
         match &self.credentials[verdict] {
@@ -214,8 +215,9 @@ impl Table {
         }
     }
 
-    /// Runs `check` for each place and verdict, with the trouble there is; then Authgear must have
-    /// been asked as often as it said, and the backend have got what it was to get.
+    /// Runs `check` for each location and verdict, with its failure injected. `check` returns the
+    /// number of requests to the backend; the calls to Authgear are compared with the table as
+    /// well.
     fn each(&self, mut check: impl FnMut(&str, usize, Fate) -> usize) {
         for (place, _, fates) in policies() {
             for (verdict, fate) in fates.into_iter().enumerate() {
@@ -235,7 +237,7 @@ impl Table {
     }
 }
 
-/// Panics unless this is how a client of that kind is told of its fate.
+/// Asserts that the answer is the outcome in the form for this kind of client.
 #[track_caller]
 fn assert_denial(answer: &Response, reported: DenialForm, fate: Fate, bearer: bool, what: &str) {
     let header = |name: &str| answer.header(name);
@@ -351,7 +353,7 @@ fn websocket_clients_get_the_denial_in_the_table() {
 
 #[test]
 fn requests_after_a_denial_on_the_same_connection_are_unaffected() {
-    // What is denied leaves nothing behind for what comes next over the same connection.
+    // A denial does not affect the next request on the same connection.
     let table = Table::new();
     let mut connection = support::Connection::open(&table.nginx);
     table.each(|place, verdict, fate| {

@@ -15,14 +15,14 @@ const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LOCAL6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 /// A loopback address where no fake of these tests listens.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 99));
-/// Each request finds the addresses anew, and what fails is tried again.
+/// Resolves the name for each request, and never suspends the resolver.
 const ANEW: &str = "keepalive 0; max_fails 0;";
 
 const VALID: &str = "valid ok resolver";
 const NO_ADDRESS: &str = "error dns_error resolver";
 const REFUSED: &str = "error connect_error resolver";
 
-/// Asks this Authgear by `NAME`.
+/// A project that names this Authgear `NAME`.
 fn by_name(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
     let url = format!("http://{NAME}:{}/_resolver/resolve", authgear.addr().port());
     site(authgear, backend)
@@ -35,7 +35,7 @@ fn asking(builder: Builder, dns: &FakeDns) -> Builder {
     builder.var("DNS", dns.addr()).http("resolver %%DNS%%;")
 }
 
-/// The same, with a `resolver` directive.
+/// The same with a `resolver` directive.
 fn with_resolver(authgear: &FakeAuthgear, backend: &Backend, dns: &FakeDns) -> Builder {
     asking(by_name(authgear, backend, ANEW), dns)
 }
@@ -71,7 +71,7 @@ fn the_resolver_directive_resolves_the_name() {
         assert_eq!(verdict(&ask(&nginx, &authgear)), VALID);
     }
     assert_eq!(authgear.connections_opened(), 5);
-    // One for each family: they are kept for their time to live.
+    // One query per address family; the answers are kept for their time to live.
     assert_eq!(dns.queries_for(NAME), 2);
 }
 
@@ -140,7 +140,7 @@ fn every_address_of_a_name_is_tried() {
         let authgear = FakeAuthgear::builder().listen(listen).start();
         dns.set(NAME, addresses, 60);
         let nginx = with_resolver(&authgear, &backend, &dns).start();
-        // nginx begins with any of them, as it likes.
+        // nginx starts with a random address.
         for _ in 0..10 {
             assert_eq!(verdict(&ask(&nginx, &authgear)), VALID, "{addresses:?}");
         }
@@ -175,14 +175,14 @@ fn without_a_resolver_directive_the_system_name_servers_are_used() {
     assert_eq!(verdict(&ask(&nginx, &first)), VALID);
     assert!(!nginx.error_log().contains("name servers of /etc/resolv.conf"));
 
-    // Asked again and again, not only when the configuration was read.
+    // The name is queried again, not only while the configuration is read.
     dns.set(NAME, &[second.addr().ip()], 0);
     first.stop();
     assert!(eventually(DEADLINE, || verdict(&ask(&nginx, &second)) == VALID));
     second.stop();
     first.restart_on(first.addr());
 
-    // What was known then is better than nothing.
+    // The addresses from start-up stay in use when queries fail.
     dns.servfail(NAME);
     assert!(eventually(DEADLINE, || verdict(&ask(&nginx, &first)) == VALID));
 }
@@ -215,7 +215,7 @@ fn names_in_etc_hosts_resolve() {
         let nginx = with_system(by_name(&authgear, &backend, ANEW), resolv_conf, &hosts).start();
         assert_eq!(verdict(&ask(&nginx, &authgear)), VALID, "{resolv_conf}");
     }
-    // Where a name server knows the name it has the last word.
+    // A name server's answer takes precedence over the one from start-up.
     dns.set(NAME, &[NOBODY], 60);
     let nginx = with_system(by_name(&authgear, &backend, ANEW), &resolv_conf, &hosts).start();
     assert_eq!(verdict(&ask(&nginx, &authgear)), REFUSED);
@@ -232,7 +232,7 @@ fn a_name_without_any_name_server_is_refused() {
     );
     assert!(!test.ok && test.output.contains(&error), "{}", test.output);
 
-    // A project that nobody uses is no reason to refuse anything.
+    // An unused project is never an error.
     let unused = with_system(by_name(&authgear, &backend, ANEW), "", "");
     let unused = unused.raw_conf(|conf| conf.replace("authgear p;", ""));
     assert!(unused.check().ok);

@@ -1,4 +1,4 @@
-//! The documentation tells of what is there, and of all of it.
+//! The documentation describes everything that exists, and only that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ fn links_of_the_documentation_have_targets() {
     }
 }
 
-/// What a promise is held by is there.
+/// Tests that SECURITY.md names as evidence exist.
 #[test]
 fn tests_named_in_security_md_exist() {
     let text = read(&root().join("SECURITY.md"));

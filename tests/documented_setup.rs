@@ -1,5 +1,5 @@
-//! Authgear's documented set-up: plain nginx with `auth_request`. What it does with Authgear's
-//! decision table is what the module is compared with.
+//! Authgear's documented set-up: plain nginx with `auth_request`. The module is compared with its
+//! results for Authgear's decision table.
 
 use support::{decision_table, get, Backend, Builder, Ca, Case, FakeAuthgear, Fault, Nginx, User};
 
@@ -52,15 +52,15 @@ pub(crate) fn documented_conf(authgear: &FakeAuthgear, backend: &Backend) -> Bui
         .var("AUTHGEAR_HOST", host)
 }
 
-/// What of the resolver's answer the documented set-up hands to the backend: the roles are not on
-/// its list, and nginx drops headers whose value is empty.
+/// The headers that the documented set-up passes to the backend: its list lacks the roles, and
+/// nginx drops empty headers.
 pub(crate) fn documented_identity(case: &Case) -> Vec<(String, String)> {
     let mut identity = case.identity();
     identity.retain(|(name, value)| name != "x-authgear-user-roles" && !value.is_empty());
     identity
 }
 
-/// An Authgear on HTTPS under a public name, as the documentation takes it to be.
+/// An Authgear on HTTPS under a public name, as the documentation assumes.
 pub(crate) fn public_authgear() -> FakeAuthgear {
     let identity = Ca::new().leaf(&["myapp.test"]);
     FakeAuthgear::builder().origin("https://myapp.test").tls(identity).start()

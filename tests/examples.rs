@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::site::{assert_nothing_forged, identity_of, own_ip, Pairs, FORGED};
 
-/// Each is run by a test below.
+/// Each has a test below.
 const EXAMPLES: [&str; 13] = [
     "api.conf",
     "auth_request.conf",
@@ -43,7 +43,7 @@ fn every_example_has_a_test() {
     assert_eq!(names.collect::<BTreeSet<_>>(), EXAMPLES.map(str::to_owned).into());
 }
 
-/// An example, this and that replaced: all of it has to be there.
+/// An example with these replacements, each of which has to match.
 fn example(name: &str, replace: &[(&str, &str)]) -> Builder {
     let text = fs::read_to_string(folder().join(name)).expect("the example");
     let replace: Vec<(String, String)> = [("listen 8080", "listen %%ADDR%%")]
@@ -56,7 +56,7 @@ fn example(name: &str, replace: &[(&str, &str)]) -> Builder {
         // The example loads it itself.
         .without_module()
         .main("# %%ADDR%%\n# %%DIR%%\n# %%MODULE%%")
-        // Its host is where the test says, and nobody else is asked about it.
+        // The test defines the address of the host; no name server is asked.
         .file("resolv.conf", "")
         .mount("/etc/resolv.conf", "resolv.conf");
     builder.raw_conf(move |conf| {
@@ -92,7 +92,7 @@ struct Public {
 }
 
 impl Public {
-    /// At an address of its own: see [`own_ip`].
+    /// Starts it at its own address: see [`own_ip`].
     fn start(n: u8) -> Self {
         let ip = own_ip(n);
         let (ca, roots) = (Ca::new(), tempfile::tempdir().expect("a directory"));
@@ -105,7 +105,7 @@ impl Public {
         Self { authgear, hosts: format!("{ip} {HOST}\n"), roots }
     }
 
-    /// An example that finds it there.
+    /// An example whose host resolves to this Authgear.
     fn example(&self, name: &str, backend: &Backend) -> Builder {
         let roots = self.roots.path().join("ca.pem");
         example(name, &[("127.0.0.1:8000", &backend.addr().to_string())])
@@ -115,7 +115,7 @@ impl Public {
     }
 }
 
-/// `nginx -t` has nothing to say against it, and it runs.
+/// Asserts that `nginx -t` prints no warning, and starts nginx.
 #[track_caller]
 fn run(builder: impl Fn() -> Builder) -> Nginx {
     let test = builder().check();
@@ -130,7 +130,7 @@ fn alice() -> User {
     User::named("alice").roles(&["editor"])
 }
 
-/// A client that calls itself something else.
+/// Adds forged identity headers to a request.
 fn lying(request: Request) -> Request {
     request.header("X-Authgear-User-Id", FORGED).header("X-Authgear-User-Roles", FORGED)
 }
@@ -153,7 +153,7 @@ fn the_minimal_example_replaces_auth_request() {
     ] {
         let ask = |nginx| get(nginx, "/").header(name, &value);
         assert_eq!(ask(&after).send().echo().identity(), identity);
-        // Roles are not on the list that had to be copied by hand.
+        // The replaced configuration's list lacks the roles.
         let mut listed = identity;
         listed.retain(|(name, _)| name != "x-authgear-user-roles");
         assert_eq!(ask(&before).send().echo().identity(), listed);
@@ -348,7 +348,7 @@ fn the_satisfy_example_works() {
         let builder = public.example("satisfy.conf", &backend);
         builder.raw_conf(|conf| conf.replace("192.168.1.0/24", "127.0.0.0/8"))
     });
-    // Without a session and with one; at home and in the office.
+    // Statuses without a session and with one, at home and in the office.
     for (method, path, home, office) in [
         ("GET", "/", [401, 200], [200, 200]),
         ("GET", "/internal/", [403, 403], [401, 200]),
@@ -361,7 +361,7 @@ fn the_satisfy_example_works() {
             assert_eq!(statuses, expected, "{method} {path}");
         }
     }
-    // Whom nginx turned away or let in by address cost nothing.
+    // Requests that nginx decided by address made no look-up.
     assert_eq!(public.authgear.hits(), 6);
 }
 
@@ -384,7 +384,7 @@ fn the_cache_example_works() {
             "{line}"
         );
     }
-    // Nobody who is logged in notices.
+    // Logged-in users do not notice the outage.
     public.authgear.stop();
     assert_eq!(get(&nginx, "/").bearer(&token).send().status, 200);
     assert_eq!(get(&nginx, "/payments/").bearer(&token).send().status, 503);
