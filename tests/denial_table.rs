@@ -216,8 +216,7 @@ impl Table {
     }
 
     /// Runs `check` for each location and verdict, with its failure injected. `check` returns the
-    /// number of requests to the backend; the calls to Authgear are compared with the table as
-    /// well.
+    /// number of requests it sent; the look-ups and the requests to the backend have to match.
     fn each(&self, mut check: impl FnMut(&str, usize, Fate) -> usize) {
         for (place, _, fates) in policies() {
             for (verdict, fate) in fates.into_iter().enumerate() {

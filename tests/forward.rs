@@ -1,4 +1,4 @@
-//! Which backends see the credentials: `authgear_forward_credentials`.
+//! `authgear_forward_credentials`: which backends get the credentials.
 
 use std::net::SocketAddr;
 
@@ -98,7 +98,7 @@ fn cookies_of_others_on_several_lines_are_kept() {
     };
     let echo = lines(nginx.addr()).send().echo();
     assert_eq!(echo.all("cookie"), ["lang=en", "theme=dark"]);
-    // nginx makes one line of those of HTTP/2.
+    // nginx joins the cookie lines of HTTP/2.
     let h2 = lines(nginx.addr2()).send_h2().echo();
     assert_eq!(h2.all("cookie"), ["lang=en; theme=dark"]);
     for echo in [echo, h2] {
@@ -106,8 +106,8 @@ fn cookies_of_others_on_several_lines_are_kept() {
     }
 }
 
-/// nginx decides by what the client sent: by variables, which name it to a backend only where the
-/// configuration says so.
+/// Variables show what the client sent. A backend gets that only where the configuration passes the
+/// variable on.
 #[test]
 fn variables_show_the_credentials_that_the_client_sent() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -126,14 +126,14 @@ fn variables_show_the_credentials_that_the_client_sent() {
     assert_eq!((credentials(&echo), echo.all("x-session")), (nothing(), vec!["x"]));
     let line = "<Bearer token> <session=x> <x>";
     assert_eq!(nginx.wait_for_access_lines(2), [line, line]);
-    // As ever for who has none, and where nothing is hidden.
+    // Unchanged for requests without credentials, and where nothing is withheld.
     assert_eq!(get(&nginx, "/").send().status, 200);
     get(&nginx, "/").header("Authorization", "Basic YTpi").send();
     let lines = nginx.wait_for_access_lines(4);
     assert_eq!(lines[2..], ["<-> <-> <->", "<Basic YTpi> <-> <->"]);
 }
 
-/// Who is told not to keep what is of one user does not, whatever the backend sees.
+/// Caching rules of nginx that depend on credentials work, whether or not the backend gets them.
 #[test]
 fn a_proxy_cache_keyed_by_credentials_separates_users() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -167,7 +167,7 @@ fn a_proxy_cache_keyed_by_credentials_separates_users() {
     }
 }
 
-/// Two projects, of which each knows one of the request's credentials.
+/// Two projects, each of which knows one of the request's credentials.
 fn two_projects(one: &FakeAuthgear, other: &FakeAuthgear, backend: &Backend) -> Builder {
     site(one, backend)
         .http(project("other", other, "cookie_prefix my_;"))
@@ -226,7 +226,8 @@ fn each_location_on_the_way_decides_anew_what_is_forwarded() {
         ("/off/try-named", &all, alice),
         ("/off/same", &first, alice),
         ("/off/via", &all, alice),
-        // The other project's cookies go, and the bearer; the first one's are a stranger's.
+        // The bearer and the cookies of the other project are removed; for it, those of the first
+        // are application cookies.
         ("/off/other", &without("a=1; session=x; b=2"), bob),
         ("/dir/", &all, bob),
     ] {
@@ -239,7 +240,7 @@ fn each_location_on_the_way_decides_anew_what_is_forwarded() {
         let pads = echo.headers.iter().filter(|(name, _)| name.starts_with("X-Pad-"));
         assert_eq!(pads.count(), 45, "{path}");
     }
-    // The order of what is left is that of what was sent.
+    // The remaining headers keep their order.
     let request = get(&nginx, "/off/page").header("X-A", "1").bearer(&bearer);
     let names = request.header("X-B", "1").header("Cookie", &cookies).header("X-C", "1");
     let echo = names.send().echo();
@@ -309,7 +310,7 @@ fn credentials_are_withheld_whatever_the_verdict_and_whichever_module_grants_acc
     for path in ["/", "/dry", "/local", "/asks"] {
         assert_eq!(credentials(&request(path).send().echo()), nothing(), "{path}");
     }
-    // A module that decides before is asked with what the client sent.
+    // A module that decides earlier gets what the client sent.
     let asked = backend.requests().into_iter().find(|asked| asked.target == "/asked");
     assert_eq!(credentials(&asked.expect("a question")), sent);
     let preflight = request("/cors")
@@ -373,7 +374,8 @@ fn a_mirror_gets_the_credentials_its_location_forwards() {
     };
     let without = (String::new(), "a=1".to_owned());
     assert_eq!(send("/"), without);
-    // Its location gives the credentials back to the request, and not to the mirror's.
+    // The location of the redirect restores the credentials for the request, but not for the
+    // mirror's.
     assert_eq!(send("/moved").0, format!("Bearer {token}"));
     mirror.wait_for_hits(2);
     for asked in mirror.requests() {

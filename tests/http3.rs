@@ -1,5 +1,4 @@
-//! Clients that speak HTTP/3: nothing is different for them, although they have no connection of
-//! TCP, and no Host header.
+//! HTTP/3 clients are treated like others, although they have no TCP connection and no Host header.
 
 use std::fs;
 use std::io::{stderr, Write as _};
@@ -13,12 +12,12 @@ use support::{
 use crate::project::{project, verdict, TELLING};
 use crate::site::{assert_nothing_forged, identity_of, site, Pairs, FORGED};
 
-/// Whether this nginx speaks HTTP/3; if not, the tests' output says what is not tested.
+/// Whether this nginx supports HTTP/3. If not, prints that these tests are skipped.
 fn has_http3() -> bool {
     static REPORTED: Once = Once::new();
     let has = Nginx::has("http_v3_module");
     if !has {
-        // Not as eprintln! does, which the tests' harness keeps to itself.
+        // Unlike eprintln!, this is not captured by the test harness.
         REPORTED.call_once(|| {
             let _ = writeln!(stderr(), "skipped: HTTP/3, which this nginx was built without");
         });
@@ -53,7 +52,7 @@ impl Site {
         Self { authgear, backend, ca, nginx }
     }
 
-    /// All of it protected.
+    /// Starts nginx with every location protected.
     fn protected() -> Self {
         Self::start(|builder, _| {
             builder.server("authgear %%AUTHGEAR%%; location / { proxy_pass http://%%BACKEND%%; }")
@@ -231,7 +230,7 @@ fn streams_of_one_connection_carry_their_own_identities() {
             (connection.start(&request), identity)
         })
         .collect();
-    // As many at a time as the pool has connections by default.
+    // As many simultaneous look-ups as connections by default.
     gate.wait_for_waiters(64);
     gate.open();
     for (pending, identity) in begun {
@@ -274,7 +273,7 @@ fn clients_that_disconnect_disturb_no_other_request_and_leak_nothing() {
     gate.wait_for_waiters(CLIENTS);
     drop(leaving);
     let logged = site.nginx.wait_for_access_lines(1 + CLIENTS);
-    // nginx's word for requests whose connection of QUIC is closed.
+    // nginx logs this status for requests whose QUIC connection is closed.
     assert!(logged[1..].iter().all(|status| status == "000"), "{logged:?}");
     assert_eq!(gate.waiting(), CLIENTS);
 
@@ -300,7 +299,7 @@ fn a_reset_stream_does_not_disturb_the_other_streams() {
     let finished = connection.start(&site.of_user(3).0);
     gate.wait_for_waiters(3);
     drop((unfinished, finished));
-    // Who has sent all, and only wants no answer any more, may be noticed when there is one.
+    // nginx may notice only with the answer that a client with a complete request is gone.
     let log = || site.nginx.access_log();
     let is_told = |line: &str| line.contains("\"POST ") && line.ends_with("499 0");
     assert!(eventually(DEADLINE, || log().lines().any(is_told)), "{}", log());
@@ -317,8 +316,8 @@ fn a_reload_loses_no_pending_request() {
     }
     let gate = Gate::new();
     let site = Site::start(|builder, _| {
-        // The new worker may get the packets that end a connection of the old one, which then
-        // waits for its time to be over, with or without modules.
+        // The new worker may get the packets that close a connection of the old one, which then
+        // waits for its timeout, with or without modules.
         builder.server(
             "keepalive_timeout 4s;
              location / { authgear %%AUTHGEAR%%; proxy_pass http://%%BACKEND%%; }",

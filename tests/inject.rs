@@ -1,5 +1,5 @@
-//! Whom Authgear knows is told to backends in request headers: those of the location that passes
-//! the request on, once, and of no other.
+//! Identity headers to backends: those of the location that passes the request on, once, and of no
+//! other.
 
 use support::{get, Backend, FakeAuthgear, Fault, Nginx, Request, User};
 
@@ -117,8 +117,8 @@ fn headers_set_in_the_configuration_take_precedence() {
     }
 }
 
-/// nginx finds by their hashes which headers the configuration replaces: those of injected ones are
-/// made by the module, whatever the length of the name.
+/// nginx finds replaced headers by hash. The module computes the hashes of injected headers, for
+/// names of any length.
 #[test]
 fn each_identity_header_can_be_replaced_by_the_configuration() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -142,7 +142,7 @@ fn each_identity_header_can_be_replaced_by_the_configuration() {
     }
 }
 
-/// Two projects: a request that [`Both`] makes is alice's for the one, bob's for the other.
+/// Two projects: a request made by [`Both`] is alice's for one and bob's for the other.
 struct Both {
     one: FakeAuthgear,
     other: FakeAuthgear,
@@ -160,11 +160,11 @@ impl Both {
         Self { one, other, alice, bob, token, session }
     }
 
-    /// The second project does not know the bearer, and the first one has no use for the cookie.
+    /// The second project does not know the bearer, and the first ignores the cookie.
     fn request(&self, nginx: &Nginx, path: &str) -> Request {
         let request = get(nginx, path).bearer(&self.token).cookie("session", &self.session);
         let request = request.header("X-Authgear-User-Id", FORGED);
-        // Enough of them for several parts of nginx's list.
+        // Enough headers for several parts of nginx's list.
         (0..45).fold(request, |r, n| r.header(&format!("X-Pad-{n}"), n.to_string()))
     }
 }
@@ -297,7 +297,7 @@ fn a_redirect_to_another_project_does_not_keep_the_first_identity() {
     let echo = both.request(&nginx, "/x").send().echo();
     assert_eq!(echo.identity(), ended_session());
 
-    // What another project said is no answer where this one gives none.
+    // The verdict of one project does not stand in for a missing one of another.
     both.other.inject(Fault::Status(500));
     assert_eq!(both.request(&nginx, "/x").send().status, 503);
     assert_eq!(backend.hits(), 2);
@@ -330,11 +330,11 @@ fn access_granted_without_authgear_passes_no_identity() {
     assert_eq!(password.send().echo().identity(), Pairs::new());
     assert_eq!(both.one.hits(), 0);
 
-    // A location that asked does not change that for the one that follows.
+    // A look-up in the first location does not change that for the next.
     assert_eq!(cookie("/asked").send().echo().identity(), Pairs::new());
     assert_eq!(both.one.hits(), 1);
 
-    // A session alone lets nobody in: it is not the module that decides.
+    // A session alone grants no access: another module decides.
     assert_eq!(cookie("/address").from_addr("127.0.0.2").send().status, 403);
     assert_eq!(cookie("/password").send().status, 401);
     assert_eq!(backend.hits(), 3);

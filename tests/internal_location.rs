@@ -1,5 +1,5 @@
-//! `resolver_url /_auth`: the resolver asked by a subrequest to a location of the user's. It
-//! decides as the module's own client does, and nothing that nginx makes of a failure opens.
+//! `resolver_url /_auth`: the look-up is a subrequest to a location of the configuration. It has
+//! the same verdicts as the module's own client, and no failure grants access.
 
 use support::{
     decision_table, eventually, get, sha256, Backend, Builder, Connection, FakeAuthgear, Fault,
@@ -19,12 +19,12 @@ const LOCATION: &str = "location = /_auth {
     proxy_set_header X-Forwarded-Proto $authgear_scheme;
   }";
 
-/// As on the other side of a load balancer: plain HTTP behind a public name.
+/// As behind a load balancer: plain HTTP under a public name.
 fn public() -> FakeAuthgear {
     FakeAuthgear::builder().origin("https://myapp.test").start()
 }
 
-/// A project that is asked through a location which the test has to add.
+/// A project whose resolver is a location, which the test has to add.
 fn through_a_location(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
     site(authgear, backend)
         .var("ORIGIN", authgear.origin())
@@ -35,7 +35,7 @@ fn through_a_location(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
         .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
 }
 
-/// The same, with the location of the example.
+/// The same with the location of the example.
 fn as_in_the_example(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
     through_a_location(authgear, backend)
         .http("upstream resolvers { server %%RESOLVER%%; keepalive 16; }")
@@ -67,7 +67,7 @@ fn a_resolver_location_decides_every_row_of_the_decision_table() {
         assert_eq!(echo.target, "/path?query", "{}", case.name);
         assert_nothing_forged(&echo, case.name);
     }
-    // The client's lines are as many as its requests.
+    // The access log has one line per client request.
     assert_eq!(nginx.access_log().lines().filter(|line| line.contains("_auth")).count(), 0);
     assert_eq!(get(&nginx, "/_auth").send().status, 404);
 }
@@ -120,7 +120,8 @@ fn the_subrequest_carries_nothing_but_the_credentials_of_the_client() {
 
 #[test]
 fn the_subrequest_does_not_change_headers_or_variables_of_the_request() {
-    // What the location inherits is evaluated for the subrequest first, where they are not there.
+    // Directives that the location inherits are evaluated for the subrequest first, where the
+    // headers are not there.
     let (authgear, backend) = (public(), Backend::start());
     let nginx = through_a_location(&authgear, &backend)
         .log_format("$http_referer $cookie_theme $content_length")
@@ -154,7 +155,7 @@ fn the_subrequest_does_not_change_headers_or_variables_of_the_request() {
     assert_eq!(socket.receive(), "hello");
 }
 
-/// What nginx is told to make of errors, in the server and in the location that is asked.
+/// `error_page` settings for the server and for the resolver location.
 fn error_pages() -> Vec<(String, String)> {
     let codes = "400 401 403 404 405 429 500 502 503 504";
     let page = format!("error_page {codes} =200 /open;");
@@ -189,7 +190,7 @@ fn no_error_page_turns_a_failed_subrequest_into_access() {
         Fault::Raw(b"nonsense\r\n\r\n".to_vec()),
         Fault::Oversized { header: 100_000, body: 0 },
     ];
-    // What they would make of a failure has the headers of a session.
+    // The error pages answer failures with the headers of a session.
     let open = format!(
         "{{ authgear off; {TELLING}
            add_header X-Authgear-Session-Valid true always;
@@ -246,7 +247,7 @@ fn a_resolver_location_that_is_down_is_an_outage() {
     authgear.stop();
     assert_eq!(alice(&nginx, &authgear).send().status, 503);
     authgear.restart_on(authgear.addr());
-    // The servers are left alone for a while once all have failed.
+    // nginx does not use the servers for a while once all have failed.
     let answers = || alice(&nginx, &authgear).send().status == 200;
     assert!(eventually(DEADLINE, answers));
 }
@@ -367,7 +368,7 @@ fn a_pending_subrequest_survives_clients_that_leave_and_reloads() {
     gate.wait_for_waiters(1);
     leaving.leave();
     assert_eq!(nginx.wait_for_access_lines(1), ["499"]);
-    // nginx gives up a subrequest with its request.
+    // nginx cancels a subrequest with its request.
     gate.wait_for_no_waiters();
 
     let pending = alice(&nginx, &authgear).start();

@@ -1,5 +1,5 @@
-//! The keys of tokens: fetched in the background by one worker, for all, and never twice for
-//! nothing.
+//! The key set: one worker fetches it in the background for all workers, and never more often than
+//! needed.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -116,7 +116,7 @@ fn a_thousand_unknown_key_ids_cause_one_fetch() {
     authgear.inject_at(JWKS, Fault::Gate(gate.clone()));
     let waiting: Vec<_> = (0..100).map(|n| unknown(n).start()).collect();
     gate.wait_for_waiters(1);
-    // Who needs no other keys does not wait for them.
+    // Tokens with known keys do not wait for the fetch.
     assert_eq!(verdict(&with_key(&authgear, &nginx, 0).send()), "valid ok jwt");
     gate.open();
     for pending in waiting {
@@ -162,7 +162,7 @@ fn failed_fetches_keep_the_last_good_keys() {
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].contains("authgear keys not fetched, the last ones are kept: bad_status"));
     assert!(errors[0].ends_with("project: \"p\""), "{}", errors[0]);
-    // Neither does a worker that is new need Authgear for them.
+    // A new worker does not need Authgear either.
     authgear.stop();
     for worker in nginx.workers() {
         nginx.kill_worker(worker);
@@ -190,7 +190,7 @@ fn without_keys_tokens_fail_as_an_outage_until_keys_arrive() {
     let answer = get(&nginx, "/open").bearer(&token).send();
     assert_eq!((answer.status, verdict(&answer)), (200, "error keys_unavailable jwt".into()));
     assert_eq!(answer.echo().header("x-authgear-session-valid"), None);
-    // Who presents no token is nobody, whatever the keys.
+    // A request without a token has no session, with or without keys.
     assert_eq!(verdict(&get(&nginx, "/").send()), "none no_credentials none");
     authgear.restart_on(addr);
     until(&get(&nginx, "/").bearer(&token), "valid ok jwt");
@@ -225,7 +225,7 @@ fn waiting_for_keys_ends_at_the_deadline() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
-/// A fetch that was sent before a key was published says nothing about a token of that key.
+/// A fetch sent before a key was published proves nothing about a token with that key.
 #[test]
 fn an_unknown_key_causes_another_fetch_after_the_one_in_progress() {
     for fails in [false, true] {
@@ -240,7 +240,7 @@ fn an_unknown_key_causes_another_fetch_after_the_one_in_progress() {
             authgear.inject_next(1, Fault::Status(500));
         }
         let pending = with_key(&authgear, &nginx, 1).start();
-        // Another request is read after that one: both wait then.
+        // When a later request is answered, both are waiting.
         let other = with_key(&authgear, &nginx, 0).send();
         assert_eq!(verdict(&other), "valid ok jwt");
         gate.open();

@@ -1,5 +1,5 @@
-//! Mode jwt: only a token that Authgear signed for this project counts, and the worker itself says
-//! so.
+//! Mode jwt: only tokens that Authgear signed for this project count, and the worker verifies them
+//! itself.
 
 use support::{
     get, unix_now, Backend, Builder, FakeAuthgear, Nginx, Request, Response, SigningKey, Token,
@@ -9,7 +9,7 @@ use support::{
 use crate::project::{project, project_site, verdict, TELLING};
 use crate::site::{identity_of, site};
 
-/// Tokens are verified, for whoever asks; `/must` needs a session.
+/// All locations verify tokens; `/must` requires a session.
 fn verifying(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
     project_site(authgear, backend, settings).http("large_client_header_buffers 8 64k;").server(
         "authgear p; authgear_mode jwt;
@@ -73,7 +73,7 @@ fn credentials_other_than_bearer_jwts_are_ignored() {
             "none token_malformed jwt",
         ),
         (get(&nginx, "/").header("Authorization", format!("bEARER {jwt}")), "valid ok jwt"),
-        // Who somebody else's cookie belongs to does not matter.
+        // Cookies are ignored, whoever they belong to.
         (
             get(&nginx, "/").bearer(&jwt).cookie("session", &authgear.session(&User::named("bob"))),
             "valid ok jwt",
@@ -88,7 +88,7 @@ fn credentials_other_than_bearer_jwts_are_ignored() {
     assert_eq!(authgear.hits(), 0);
 }
 
-/// What of an answer tells why a token was refused, where a session is needed.
+/// The parts of an answer that show why a token was rejected, where a session is required.
 #[track_caller]
 fn refused(answer: &Response) -> String {
     assert_eq!(answer.status, 401);
@@ -109,11 +109,11 @@ fn mangle(token: &str, at: impl Fn(usize) -> usize, by: char) -> String {
     chars.into_iter().collect()
 }
 
-/// The main rows of the attack list; the core has all of them.
+/// The main rows of the attack list; the core's tests have all of them.
 #[test]
 fn each_rejected_token_is_denied_with_its_reason() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    // Debug lines of nginx's own hold all headers.
+    // nginx's own debug lines contain all headers.
     let nginx = verifying(&authgear, &backend, "").error_level("info").start();
     let good = || authgear.token(&alice());
     let other_key = SigningKey::nth(1);
@@ -246,7 +246,7 @@ fn settings_of_the_project_restrict_the_accepted_tokens() {
         ("/late", authgear.token(&alice()).claim("iat", unix_now() + 30), "valid ok jwt"),
         ("/late", authgear.token(&alice()).expires_in(-90), "none token_expired jwt"),
         ("/late", authgear.machine_token(authgear.origin()), "none token_machine jwt"),
-        // RS256 is not among those, and the set has no key for others.
+        // RS256 is not allowed, and the set has no key for other algorithms.
         ("/strict", authgear.token(&alice()), "error keys_unavailable jwt"),
     ];
     for (path, token, expected) in rows {
@@ -293,7 +293,7 @@ fn claims_of_verified_tokens_are_variables() {
     for path in ["/", "/must", "/kept", "/kept", "/away"] {
         assert_eq!(reported(get(&nginx, path).bearer(&good)), claims, "{path}");
     }
-    // Of what was not verified here nothing is believed.
+    // Claims of tokens that were not verified here are not used.
     for request in [
         get(&nginx, "/resolver").bearer(&good),
         get(&nginx, "/").bearer(&token.clone().expires_in(-5).sign()),
@@ -321,10 +321,10 @@ fn a_verified_token_is_cached_until_it_expires() {
         assert_eq!((verdict(&answer), cache(&answer)), ("valid ok cache".into(), "HIT".into()));
         assert_eq!(answer.echo().identity(), identity_of(&alice()));
     }
-    // Cookies have no part in it.
+    // Cookies are ignored.
     let answer = get(&nginx, "/").bearer(&token).cookie("session", "x").send();
     assert_eq!(cache(&answer), "HIT");
-    // What was refused is judged anew each time.
+    // Rejected tokens are verified anew each time.
     for _ in 0..2 {
         let answer = get(&nginx, "/").bearer(&mangle(&token, |len| len - 9, 'A')).send();
         assert_eq!(
@@ -360,7 +360,7 @@ fn each_mode_makes_its_own_verdict_within_one_request() {
     let token = authgear.jwt(&alice());
     authgear.expire(&token);
     let answer = get(&nginx, "/start").bearer(&token).send();
-    // Asked about a session that has ended, in a location that turns nobody away.
+    // The look-up finds an ended session, in a location that denies no one.
     assert_eq!(verdict(&answer), "none role_missing resolver");
     assert_eq!(answer.echo().header("x-authgear-session-valid"), None);
     assert_eq!(authgear.hits(), 1);

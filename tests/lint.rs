@@ -1,11 +1,11 @@
-//! What `nginx -t` warns of, and where.
+//! Warnings of `nginx -t`, and the lines they name.
 
 use std::collections::BTreeSet;
 
 use support::{Builder, Nginx};
 
-/// Panics unless `nginx -t` accepts this and warns so, at the lines that end with `# N`, and of
-/// nothing else.
+/// Asserts that `nginx -t` accepts this, with exactly these warnings, at the lines that end with `#
+/// N`.
 #[track_caller]
 fn warns(builder: Builder, expected: &[&str]) {
     let (send, conf) = std::sync::mpsc::channel();
@@ -65,12 +65,12 @@ fn credentials_sent_in_clear_text_are_warned_about() {
         project("resolver_url http://192.0.2.1:3001/resolve; # 1\nendpoint https://a.test;"),
         &[&clear("1", "http://192.0.2.1:3001/resolve")],
     );
-    // Who can change keys on their way can make anybody's token.
+    // An attacker who can change keys in transit can forge any token.
     warns(
         project("endpoint https://192.0.2.1;\njwks_url http://192.0.2.1/jwks; # 1"),
         &["1: keys are fetched from \"http://192.0.2.1/jwks\" in clear: use https"],
     );
-    // The endpoint is only what is told; it is not asked.
+    // The endpoint is only a name here; no connection is made to it.
     for safe in [
         "endpoint http://192.0.2.1; resolver_url https://192.0.2.2/resolve;",
         "endpoint http://192.0.2.1; resolver_url http://10.0.0.7:3001/resolve;",
@@ -132,7 +132,7 @@ fn settings_that_admit_header_aliases_are_warned_about() {
     );
 }
 
-/// The message about a page that needs a session itself.
+/// The warning about a page that needs a session itself.
 fn page(line: &str, target: &str, directive: &str) -> String {
     format!(
         "{line}: \"{target}\", to which \"{directive}\" leads, needs a session itself: \
@@ -182,7 +182,7 @@ fn error_pages_for_401_that_need_a_session_are_warned_about() {
         "error_page 401 /login.html; location ~ html$ { authgear_require off; }",
         "error_page 401 /login.html; location ^~ /login { authgear_require off; } location ~ html$ { }",
         "error_page 401 @login; location @login { authgear_require off; }",
-        // Only variables are asked: they may hold without a session.
+        // Only variables are required: they may hold without a session.
         "error_page 401 /login.html; location /login.html { authgear_require $is_args; }",
         "error_page 401 https://login.test/;",
         "error_page 401 /$is_args;",
@@ -191,7 +191,7 @@ fn error_pages_for_401_that_need_a_session_are_warned_about() {
     ] {
         warns(protected(fine), &[]);
     }
-    // Nobody is turned away here.
+    // No request is denied here.
     warns(server("authgear https://192.0.2.1; error_page 401 /login.html;"), &[]);
 }
 

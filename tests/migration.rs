@@ -1,7 +1,7 @@
-//! What the documented set-up suffers from, and the module does not: docs/migration.md names each
-//! of these tests.
+//! Problems of the documented set-up that the module does not have: docs/migration.md names each of
+//! these tests.
 //!
-//! Both stand in front of the same backend, and ask the same Authgear.
+//! Both use the same backend and the same Authgear.
 
 use std::fs;
 use std::path::Path;
@@ -60,7 +60,7 @@ impl Sites {
         self.after().http("authgear_cache_zone z:1m; authgear_cache z;")
     }
 
-    /// How often Authgear is asked meanwhile.
+    /// The number of calls to Authgear during `act`.
     fn calls(&self, act: impl FnOnce()) -> usize {
         let before = self.authgear.hits();
         act();
@@ -68,7 +68,7 @@ impl Sites {
     }
 }
 
-/// The first step of the way: both at once, the module on trial.
+/// The first migration step: both at once, the module in a dry run.
 #[test]
 fn the_module_can_run_beside_the_documented_setup() {
     let sites = Sites::new();
@@ -140,7 +140,7 @@ fn a_proxy_set_header_in_a_location_drops_the_documented_headers() {
         proxy_set_header X-Own 1;
         proxy_pass %%BACKEND%%;
       }";
-    // As who keeps the lines in one place would write them.
+    // As an administrator would write it to keep the lines in one place.
     let before = sites
         .before()
         .server("auth_request /_auth;")
@@ -198,7 +198,7 @@ fn the_documented_setup_fails_some_simultaneous_requests_of_a_session() {
         sites.authgear.inject(Fault::Gate(gate.clone()));
         let one = || get(nginx, "/").cookie("session", &session).start();
         let pending: Vec<_> = (0..30).map(|_| one()).collect();
-        // The one worker has read all of them: it handles events in their order.
+        // The single worker has read all of them, because it handles events in order.
         assert_eq!(get(nginx, "/marker").send().status, 204);
         gate.wait_for_waiters(calls);
         gate.open();
@@ -208,7 +208,7 @@ fn the_documented_setup_fails_some_simultaneous_requests_of_a_session() {
     let mut good = 0;
     let before = sites.before().workers(1).server(marker).start();
     assert_eq!(sites.calls(|| good = statuses(&before, 30)), 30);
-    // Authgear locks the session for each, and fails those that do not get the lock.
+    // Authgear locks the session for each look-up, and fails those that do not get the lock.
     assert_eq!(good, 1);
     let after = sites.after().workers(1).server(marker.replace("auth_request off;", "")).start();
     assert_eq!(sites.calls(|| good = statuses(&after, 1)), 1);
@@ -291,7 +291,7 @@ fn an_error_page_lets_requests_through_the_documented_setup_during_an_outage() {
     let after = start(sites.after().server(page.replace("auth_request off;", "authgear off;")));
     sites.authgear.stop();
     let ask = |nginx: &Nginx| get(nginx, "/").bearer("token").send().status;
-    // Nobody could say who this is, and the backend gets it as if Authgear had been asked.
+    // The user is unknown, and the backend gets the request as if Authgear had accepted it.
     assert_eq!((ask(&before), sites.backend.hits()), (200, 1));
     assert_eq!((ask(&after), sites.backend.hits()), (503, 1));
 }
@@ -304,7 +304,7 @@ fn the_documented_setup_looks_up_requests_without_credentials() {
     assert_eq!(ask(&sites.after().start()), 0);
 }
 
-/// What `nginx -t` does not see, and the documentation asks people to look at.
+/// Checks that `nginx -t` cannot make, and that the documentation asks the reader to make.
 #[test]
 fn the_manual_checks_of_the_migration_guide_are_needed() {
     let sites = Sites::new();

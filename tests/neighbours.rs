@@ -1,4 +1,4 @@
-//! Other modules of nginx at work on the same request.
+//! Other nginx modules that handle the same request.
 
 use std::env;
 use std::fs;
@@ -12,13 +12,13 @@ use support::{
 use crate::project::{project, verdict, TELLING};
 use crate::site::{assert_nothing_forged, identity_of, site, Pairs, FORGED};
 
-/// Debian's Lua module is for the nginx of the system only; where that is not the one under test,
-/// the tests' output says what is not tested.
+/// Debian's Lua module works with the system's nginx only. With another nginx, prints that these
+/// tests are skipped.
 fn has_lua() -> bool {
     static REPORTED: Once = Once::new();
     let has = env::var_os("AUTHGEAR_NGINX").is_none();
     if !has {
-        // Not as eprintln! does, which the tests' harness keeps to itself.
+        // Unlike eprintln!, this is not captured by the test harness.
         REPORTED.call_once(|| {
             let _ = writeln!(stderr(), "skipped: Lua, whose module is not for this nginx");
         });
@@ -26,8 +26,8 @@ fn has_lua() -> bool {
     has
 }
 
-/// Lua in nginx, loaded after our module and before it. By itself Lua decides on access after all
-/// other modules; with `access_by_lua_no_postpone` before.
+/// nginx with Lua, loaded after the module and before it. By default Lua decides on access after
+/// all other modules; with `access_by_lua_no_postpone`, in its place in the order.
 fn with_lua(builder: impl Fn() -> Builder) -> [(&'static str, Builder); 4] {
     const NDK: &str = "load_module /usr/lib/nginx/modules/ndk_http_module.so;";
     const LUA: &str = "load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;";
@@ -164,8 +164,8 @@ fn lua_can_wait_in_the_access_phase_beside_the_module() {
     }
 }
 
-/// Who is let in by another module, after ours has denied, and is then told by the application
-/// itself that it may not: nothing of that is ours.
+/// Another module grants access after ours has denied, and the application then denies itself: our
+/// denial does not change that answer.
 #[test]
 fn a_denial_overridden_by_satisfy_any_leaves_no_trace() {
     if !has_lua() {
@@ -216,7 +216,7 @@ fn a_denial_overridden_by_satisfy_any_leaves_no_trace() {
                 }
             }
         }
-        // Who is let in by neither is denied by both.
+        // A request that neither module accepts is denied by both.
         let browser = CLIENTS[0].1(get(&nginx, "/?status=200"));
         let answer = browser.send();
         assert_eq!(answer.status, 302, "{order}");
@@ -265,11 +265,11 @@ fn redirects_and_subrequests_by_lua_are_judged_by_their_target_location() {
             ("/content?to=@off", &nobody, 1),
             ("/capture?to=/", &alice, 1),
             ("/capture?to=/bare", &nobody, 1),
-            // Only the client's request is asked who it is.
+            // Only the client's request is looked up.
             ("/capture?to=/off", &alice, 1),
             ("/capture?to=/admin", &alice, 1),
         ] {
-            // Who goes on before anything is decided is judged where it arrives.
+            // A request redirected before any decision is authorized in its target location.
             let off = path.starts_with("/exec") && path.ends_with("off");
             let calls = if off && order.ends_with("deciding first") { 0 } else { calls };
             let asked = authgear.hits();
@@ -332,7 +332,7 @@ fn headers_changed_by_lua_take_effect() {
         if order.ends_with("deciding first") {
             continue;
         }
-        // After our module it has the last word, until the request goes elsewhere.
+        // After our module, Lua overrides it until the request is redirected.
         let mut renamed = identity_of(&alice);
         renamed.retain(|(name, _)| name != "x-authgear-user-verified");
         let id = renamed.iter_mut().find(|(name, _)| name == "x-authgear-user-id").expect("an id");
@@ -383,12 +383,13 @@ fn rate_limited_requests_make_no_look_up_and_limits_can_be_keyed_by_user() {
     };
     assert_eq!([served("/requests"), served("/requests")], [200, 503]);
     assert_eq!(authgear.hits(), 1);
-    // Who is delayed is asked about afterwards.
+    // Delayed requests are looked up afterwards.
     let pending = [(); 4].map(|()| request("/delayed").start());
     for pending in pending {
         assert_eq!(pending.wait().echo().identity(), identity_of(&alice));
     }
-    // Limits are kept before anybody is asked who the user is; but the verdict survives a redirect.
+    // The limits apply before the look-up, so the user is unknown; but the verdict survives a
+    // redirect.
     assert_eq!([served("/early"), served("/early")], [200, 200]);
     assert_eq!([served("/users"), served("/users")], [200, 503]);
     let bob = authgear.opaque_token(&User::named("bob"));
@@ -410,7 +411,7 @@ fn every_slice_subrequest_has_the_identity_of_its_user() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let file: Vec<u8> = (0..5 * SLICE + 100).map(|n| (n ^ n >> 8) as u8).collect();
     let nginx = site(&authgear, &backend)
-        // It has kept a slice before it reads the next request.
+        // A single worker has stored a slice before it reads the next request.
         .workers(1)
         .listen_extra(1)
         .file("html/file", file.clone())

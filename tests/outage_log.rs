@@ -1,6 +1,7 @@
-//! What the error log tells of an outage: enough to mend it, no more than a line, and no secret.
+//! Error log lines about an outage: enough to repair it, one line only, and no secret.
 //!
-//! One worker each, for every worker logs for itself; level `info`, for debug lines hold anything.
+//! One worker each, because every worker logs on its own. Level `info`, because debug lines contain
+//! everything.
 
 use support::{get, Backend, Builder, FakeAuthgear, Fault, Nginx, RefusedAddr, SilentAddr, User};
 
@@ -21,7 +22,7 @@ fn lines(nginx: &Nginx, level: &str) -> Vec<String> {
     nginx.error_log().lines().filter(|line| line.contains(&level)).map(str::to_owned).collect()
 }
 
-/// Asks about a token of its own.
+/// Makes a request with a fresh token.
 #[track_caller]
 fn ask(nginx: &Nginx, authgear: &FakeAuthgear, path: &str) -> String {
     let token = authgear.opaque_token(&User::named("alice"));
@@ -59,7 +60,7 @@ fn an_outage_logs_one_line_when_it_begins_and_one_when_it_ends() {
         let end = format!("address: {addr}, project: \"{project}\", resolver: \"{resolver}\"");
         assert_ends(line, &end);
     }
-    // Each request that was denied says so, with nginx's usual context.
+    // Each denied request is logged, with nginx's usual context.
     let denied = lines(&nginx, "info");
     for (word, path, count) in [
         ("connect_error", "/one", 5),
@@ -92,7 +93,7 @@ fn the_next_line_has_the_number_of_suppressed_ones() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let silent = SilentAddr::bind();
     let resolver = format!("http://{}", silent.addr());
-    // Each failure takes a second: some ten of them take as long as the log keeps quiet.
+    // Each failure takes a second, so that about ten fill the time between two lines.
     let settings = "max_fails 0; connect_timeout 1s;";
     let nginx = one_worker(&authgear, &backend)
         .http(project_at("p", &authgear, &resolver, settings))
@@ -122,7 +123,7 @@ fn nginx_logs_no_errors_of_its_own_about_the_resolver() {
     let resolvers = [
         format!("http://{}", refused.addr()),
         format!("https://{}", refused.addr()),
-        // No TLS there.
+        // This server has no TLS.
         format!("https://{}", authgear.addr()),
     ];
     let faults = [
@@ -133,7 +134,7 @@ fn nginx_logs_no_errors_of_its_own_about_the_resolver() {
         Fault::Status(502),
     ];
     let mut builder = one_worker(&authgear, &backend);
-    // A project of each: what a second failure of one project does is not logged anyway.
+    // One project per failure, because repeated failures of a project are not logged.
     for n in 0..resolvers.len() + faults.len() {
         let name = format!("p{n}");
         let block = match resolvers.get(n) {
@@ -190,7 +191,7 @@ fn no_secret_is_logged() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let secrets = SECRETS.join(" ");
-    // Answers that repeat what they were asked.
+    // Answers that contain the request's secrets.
     let identity = |value: &str| {
         Fault::Headers(vec![
             header("X-Authgear-Session-Valid", "true"),

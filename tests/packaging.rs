@@ -1,4 +1,4 @@
-//! Dashboard and alert rules ask for what there is.
+//! Dashboard and alert rules use only metrics that exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +23,7 @@ fn names(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Names that a scrape has, those of a histogram's parts among them.
+/// Metric names in a scrape, including the series of histograms.
 fn scraped() -> BTreeSet<String> {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = counted(&authgear, &backend, "").start();
@@ -46,7 +46,7 @@ fn metrics_in_dashboard_and_alerts_exist() {
         let unknown: Vec<_> = asked.difference(&scraped).collect();
         assert!(unknown.is_empty(), "{name} asks for {unknown:?}, there are {scraped:?}");
     }
-    // The dashboard shows all of them.
+    // The dashboard uses all metrics.
     let shown = names(&file("grafana-dashboard.json"));
     let is_shown = |name: &&String| {
         shown.contains(*name)

@@ -1,5 +1,4 @@
-//! Whatever a look-up is at, what happens to clients and workers meanwhile costs nobody else
-//! anything.
+//! In each phase of a look-up, clients that leave and workers that end disturb no other request.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -13,18 +12,18 @@ use crate::project::project_at;
 use crate::reload::open_files;
 use crate::site::{identity_of, site};
 
-/// What a look-up can wait for.
+/// What a look-up is waiting for.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     Name,
-    /// The server's part of the handshake, from so many bytes on.
+    /// The server's part of the handshake, after this many bytes.
     Handshake(u64),
     Answer,
-    /// The rest of an answer, from so many bytes on.
+    /// The rest of an answer, after this many bytes.
     Rest(u64),
-    /// One of `max_connections`, which another look-up has.
+    /// A connection below `max_connections`, while another look-up uses it.
     Connection,
-    /// What another request asks already.
+    /// The same look-up, already made by another request.
     Another,
     Keys,
 }
@@ -41,14 +40,14 @@ const PHASES: [Phase; 9] = [
     Phase::Keys,
 ];
 
-/// Requests in one phase, of which they come out when the gate opens.
+/// Requests held in one phase until the gate opens.
 struct PendingLookups {
     phase: Phase,
     nginx: Nginx,
     pending: Vec<Pending>,
     alice: Request,
     gate: Gate,
-    /// What the worker has open when it has nothing to do.
+    /// The number of open files of an idle worker.
     idle: usize,
     authgear: FakeAuthgear,
     _backend: Backend,
@@ -116,7 +115,7 @@ impl PendingLookups {
         let alice = get(&nginx, "/").bearer(&tokens[0]);
         let pending = tokens.iter().map(|token| get(&nginx, "/").bearer(token).start()).collect();
         gate.wait_for_waiters(match phase {
-            // What waits for the same is asked once.
+            // Requests waiting for the same thing make one look-up.
             Phase::Name | Phase::Connection | Phase::Another | Phase::Keys => 1,
             _ => 4,
         });
@@ -142,10 +141,10 @@ impl PendingLookups {
         assert_eq!(identity, identity_of(&User::named("alice")), "{:?}", self.phase);
     }
 
-    /// All is as ever, and nothing is left.
+    /// Asserts that requests are served and nothing leaked.
     #[track_caller]
     fn assert_serves(&self) {
-        // Of a worker that fetched the keys and was killed, the next one learns in time.
+        // After a fetching worker was killed, the next one fetches the keys eventually.
         let mut answer = self.alice.send();
         eventually(DEADLINE, || {
             let unavailable = answer.status == 503;
@@ -169,7 +168,7 @@ fn clients_that_leave_in_any_phase_leak_nothing() {
         assert_eq!(held.nginx.wait_for_access_lines(4), ["499"; 4], "{phase:?}");
         held.gate.open();
         held.assert_serves();
-        // The socket for questions about names stays.
+        // The socket for DNS queries stays open.
         let most = held.idle + usize::from(matches!(phase, Phase::Name));
         let open = || open_files(workers[0]);
         assert!(eventually(DEADLINE, || open() <= most), "{phase:?}: {} of {most}", open());

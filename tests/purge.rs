@@ -1,4 +1,4 @@
-//! What is purged is not served any more, by any worker, once the answer is there.
+//! Purges: once the answer is there, no worker serves what was purged.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -16,7 +16,7 @@ use crate::status::status;
 
 const TELLING: &str = "add_header X-Cache \"$authgear_cache_status $authgear_source\" always;";
 
-/// Verdicts are kept for long; `/purge` is for administrators, `/logout` for users.
+/// Verdicts are cached for long; `/purge` is for administrators, `/logout` for users.
 fn purged(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
     site(authgear, backend)
         .workers(4)
@@ -35,7 +35,7 @@ fn purged(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder
         )
 }
 
-/// With keys fetched: what a test has Authgear do next is not done to that.
+/// Starts nginx and waits for its key fetch, so that faults injected later do not affect it.
 fn start(authgear: &FakeAuthgear, builder: Builder) -> Nginx {
     let nginx = builder.start();
     authgear.wait_for_jwks_hits(1);
@@ -81,7 +81,7 @@ fn purging_a_user_takes_effect_in_every_worker() {
     for (_, [connection, _]) in &mut workers {
         for request in requests.iter().chain([&other]) {
             connection.send(request);
-            // In the front, too.
+            // From the worker's own copies, too.
             assert_eq!(reported(&connection.send(request)), "HIT cache");
         }
     }
@@ -111,7 +111,7 @@ fn all_verdicts_can_be_purged() {
     for status in ["MISS resolver", "HIT cache"] {
         requests.iter().for_each(|request| assert_eq!(reported(&request.send()), status));
     }
-    // As a form, too.
+    // In a form body, too.
     let form = "application/x-www-form-urlencoded";
     let answer = post(&nginx, "/purge").header("Content-Type", form).body("all=1").send();
     assert_eq!(answer.status, 204);
@@ -175,12 +175,12 @@ fn purge_self_ends_all_sessions_of_the_user_in_all_modes() {
             assert_eq!(reported(&request.send()), *miss);
             assert_eq!(reported(&request.send()), "HIT cache");
         }
-        // The two share what a token says.
+        // Both modes share what a token says.
         assert_eq!(reported(&get(&nginx, "/auto").bearer(&jwt).send()), "HIT cache");
         assert_eq!(logout.send().status, 204);
     }
     assert_eq!(reported(&of_bob.send()), "HIT cache");
-    // Who has no credentials has nothing to lose.
+    // A request without credentials has nothing to purge.
     assert_eq!(post(&nginx, "/logout").send().status, 204);
     assert_eq!(reported(&of_bob.send()), "HIT cache");
     let purges = &status(&nginx)["purges"];
@@ -200,7 +200,7 @@ fn purge_self_forgets_the_presented_credentials_of_any_kind() {
     for status in ["MISS resolver", "HIT cache", "HIT cache", "HIT cache"] {
         assert_eq!([reported(&request.send()), reported(&other.send())], [status, status]);
     }
-    // Whether the location shows them to whatever answers, or not.
+    // Whether or not the location forwards credentials.
     for path in ["/logout", "/hidden"] {
         assert_eq!(post(&nginx, path).cookie("session", &session).send().status, 204);
         assert_eq!(reported(&request.send()), "MISS resolver", "{path}");
@@ -223,7 +223,7 @@ fn a_look_up_in_flight_during_a_purge_is_repeated() {
         let request = get(&nginx, path).bearer(&token);
         let asked = authgear.hits();
         let mut workers = connections(&nginx);
-        // Authgear makes up its mind, and is slow to say so.
+        // Authgear has decided, and its answer is delayed.
         let gate = Gate::new();
         authgear.inject_next(1, Fault::Gate(gate.clone()));
         let bytes =
@@ -231,7 +231,8 @@ fn a_look_up_in_flight_during_a_purge_is_repeated() {
         let (_, [first, second]) = workers.first_mut().expect("a worker");
         first.write(bytes.as_bytes());
         gate.wait_for_waiters(1);
-        // Another one of that worker, and with a cache those of others, wait for the same answer.
+        // Another request of that worker, and with a cache those of others, wait for the same
+        // answer.
         second.write(bytes.as_bytes());
         let mut pending = Vec::new();
         let others = workers.split_off(1);
@@ -267,7 +268,7 @@ fn stale_verdicts_of_a_purged_user_are_not_served() {
     assert_eq!(request.send().status, 200);
     let gate = Gate::new();
     authgear.inject(Fault::Gate(gate.clone()));
-    // It has something to fall back on, and Authgear fails.
+    // A stale verdict exists, and Authgear fails.
     let pending = request.start();
     gate.wait_for_waiters(1);
     purge(&nginx, "user=alice");
@@ -306,8 +307,8 @@ fn a_subrequest_in_flight_during_a_purge_is_repeated() {
     assert_eq!((reported(&answer).as_str(), roles(&answer).as_str()), ("HIT cache", "editor"));
 }
 
-/// Look-ups come and go in four workers while the user changes and is purged again and again:
-/// who asks after a purge has returned gets nothing from before it.
+/// Four workers make look-ups while the user changes and is purged repeatedly. A request that
+/// follows a purge gets nothing from before it.
 #[test]
 fn concurrent_look_ups_never_serve_a_verdict_from_before_a_purge() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -346,7 +347,7 @@ fn concurrent_look_ups_never_serve_a_verdict_from_before_a_purge() {
             authgear.change_user("alice", |user| user.roles = vec![role.clone()]);
             purge(&nginx, if n % 16 == 0 { "all=1" } else { "user=alice" });
             purged_up_to.store(n, Ordering::SeqCst);
-            // So that some of them are answered from the cache.
+            // So that some requests are answered from the cache.
             let before = answered.load(Ordering::SeqCst);
             let goes_on = || answered.load(Ordering::SeqCst) >= before + 40;
             if !eventually(DEADLINE, goes_on) {
@@ -440,7 +441,7 @@ fn purge_requests_are_executed_or_rejected_with_a_status() {
         all().header("Sec-Fetch-Site", "none").header("Origin", evil),
         form("user=alice"),
         form("user=%61lice"),
-        // Larger than what nginx keeps in memory is in a file.
+        // A body that exceeds nginx's buffer is in a file.
         form(&format!("{}user=alice", "&".repeat(4000))),
     ] {
         assert_eq!(order.send().status, 204, "{order:?}");

@@ -1,4 +1,4 @@
-//! Clients that are not ours: curl over HTTP/2, and gRPC's own library.
+//! Third-party clients: curl over HTTP/2, and the gRPC library.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,7 +8,7 @@ use support::{Backend, Ca, FakeAuthgear, Fault, Nginx, User};
 use crate::project::project;
 use crate::site::site;
 
-/// Runs a client to its end.
+/// Runs a client and returns its output.
 #[track_caller]
 fn run(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| {
@@ -22,7 +22,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// HTTPS that speaks HTTP/2, and an authority to trust.
+/// HTTPS with HTTP/2, and the authority to trust.
 struct Site {
     authgear: FakeAuthgear,
     backend: Backend,
@@ -55,7 +55,7 @@ impl Site {
         Self { authgear, backend, nginx, roots }
     }
 
-    /// curl's answer: version of HTTP, status and redirect; then the body.
+    /// Runs curl. Returns HTTP version, status and redirect, and then the body.
     fn curl(&self, arguments: &[&str]) -> (String, String) {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--http2", "--max-time", "60", "--cacert"]);
@@ -110,14 +110,14 @@ fn curl_drops_a_cookie_cleared_by_a_relayed_set_cookie() {
     let jar = jar.to_str().expect("a path");
     for hits in [1, 1] {
         assert_eq!(site.curl(&["--cookie", jar, "--cookie-jar", jar]).0, "2 401");
-        // The second time there is nothing to ask about.
+        // The second request has no credentials to look up.
         assert_eq!(site.authgear.hits(), hits);
     }
     let left = std::fs::read_to_string(Path::new(jar)).expect("a jar");
     assert!(!left.contains(&session), "{left}");
 }
 
-/// Calls a method as any gRPC client does, and prints what it is told.
+/// Calls a method as any gRPC client does, and prints the result.
 const CALL: &str = "
 import sys, grpc
 target, path, token = sys.argv[1:]
@@ -154,7 +154,7 @@ fn the_grpc_library_understands_denials() {
     let call = |path: &str, token: &str| {
         let mut python = Command::new("/usr/bin/python3");
         python.args(["-c", CALL, &nginx.addr().to_string(), path, token]);
-        // A proxy of the environment's is no business of a test's.
+        // The test ignores proxies of the environment.
         python.env_remove("http_proxy").env_remove("https_proxy").env("no_proxy", "127.0.0.1");
         text(&run(&mut python)).trim().to_owned()
     };

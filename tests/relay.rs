@@ -1,4 +1,4 @@
-//! Cookies that Authgear clears with its answer: `authgear_relay_cookies`.
+//! `authgear_relay_cookies`: cookies that Authgear clears with its answer.
 
 use support::{
     get, Backend, Builder, Connection, FakeAuthgear, Fault, Gate, Nginx, Request, Response, User,
@@ -8,7 +8,7 @@ use support::{
 use crate::project::{project, verdict, TELLING};
 use crate::site::{site, PROTECTED};
 
-/// What Authgear answers with a session that has ended.
+/// The `Set-Cookie` of Authgear's answer about a session that has ended.
 const CLEARED: &str =
     "session=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax";
 
@@ -23,7 +23,7 @@ fn ended(authgear: &FakeAuthgear) -> String {
     session
 }
 
-/// What an answer with a relayed line looks like, whatever else it is.
+/// Asserts that the answer has the relayed line and cannot be cached.
 #[track_caller]
 fn assert_cleared(answer: &Response, what: &str) {
     assert_eq!(answer.all("set-cookie"), [CLEARED], "{what}: {answer:?}");
@@ -101,7 +101,7 @@ fn the_cookie_of_a_dead_session_is_cleared_with_any_answer() {
         ("a named page", ask("/named"), 200),
         ("sent elsewhere", ask("/lost"), 302),
         ("dry run", ask("/dry"), 200),
-        // Authgear is asked in the one place, and who it is comes from the other.
+        // One location makes the look-up, and another one passes the identity.
         ("asked where it is off", ask("/silent/then"), 200),
     ] {
         let answer = request.send();
@@ -188,9 +188,9 @@ fn requests_that_joined_a_look_up_get_its_cookies() {
     let dead = ended(&authgear);
     let mut pending: Vec<_> =
         (0..5).map(|_| get(&nginx, "/").cookie("session", &dead).start()).collect();
-    // A worker handles events in their order: it has read the others.
+    // A worker handles events in order: it has read the others.
     assert_eq!(get(&nginx, "/marker").send().status, 204);
-    // Who asked first takes nothing along.
+    // When the first client leaves, the look-up goes on.
     pending.remove(0).leave();
     assert_eq!(get(&nginx, "/marker").send().status, 204);
     gate.open();
@@ -274,7 +274,7 @@ fn cookies_set_by_a_resolver_location_are_relayed() {
 fn a_proxy_cache_does_not_store_relayed_cookies() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend)
-        // It has kept a page before it reads the next request.
+        // A single worker has stored a page before it reads the next request.
         .workers(1)
         .listen_extra(1)
         .http(

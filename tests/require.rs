@@ -1,11 +1,11 @@
-//! Who gets in, and what those are told who do not.
+//! `authgear_require`: which requests are admitted, and the denial of the others.
 
 use support::{get, Backend, Builder, FakeAuthgear, Fault, Nginx, Request, User};
 
 use crate::project::project;
 use crate::site::site;
 
-/// A location of each policy; the answer tells why.
+/// One location per policy; the answer has the reason.
 fn places(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
     let policies = [
         ("session", "authgear_require session;"),

@@ -1,11 +1,11 @@
-//! `satisfy` and `limit_except`: Authgear among nginx's own ways to let in, and asked last.
+//! `satisfy` and `limit_except`: Authgear is one of nginx's access modules, and asked last.
 
 use support::{get, Backend, Builder, FakeAuthgear, Fault, Request, User};
 
 use crate::project::project;
 use crate::site::site;
 
-/// A location per way, once with all and once with any of them to satisfy.
+/// One location per access module, once with `satisfy all` and once with `satisfy any`.
 fn places(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
     let ways = [
         ("allowed", "allow 127.0.0.1; deny all;"),
@@ -85,7 +85,7 @@ fn authgear_is_asked_only_if_other_access_modules_do_not_decide() {
             }
         }
     }
-    // Who may come in by either is told of both.
+    // Where either is sufficient, the denial offers both.
     let both = get(&nginx, "/any/password").send().all("www-authenticate");
     assert_eq!(both, ["Basic realm=\"site\"", "Bearer"]);
 }

@@ -1,4 +1,4 @@
-//! What is counted, over all workers, and how it is told.
+//! Counters over all workers, and their formats.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use support::{
 use crate::project::project;
 use crate::site::site;
 
-/// A project `p` with a cache, and the numbers at `/status`.
+/// A project `p` with a cache, and the counters at `/status`.
 pub(crate) fn counted(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
     site(authgear, backend)
         .workers(4)
@@ -23,7 +23,7 @@ pub(crate) fn counted(authgear: &FakeAuthgear, backend: &Backend, settings: &str
         .server("location = /status { authgear off; authgear_status; }")
 }
 
-/// The numbers, as JSON.
+/// The counters as JSON.
 #[track_caller]
 pub(crate) fn status(nginx: &Nginx) -> Value {
     let answer = get(nginx, "/status").send();
@@ -31,7 +31,7 @@ pub(crate) fn status(nginx: &Nginx) -> Value {
     answer.json()
 }
 
-/// The numbers, for Prometheus.
+/// The counters for Prometheus.
 #[track_caller]
 pub(crate) fn prometheus(nginx: &Nginx) -> String {
     let answer = get(nginx, "/status?format=prometheus").send();
@@ -177,7 +177,7 @@ fn key_fetches_and_token_verifications_are_counted() {
     ask("/jwt", &expired);
     ask("/jwt", &expired);
     ask("/jwt", "opaque");
-    // The first of these is kept already, and of the second the resolver decides.
+    // The first one is cached already, and the resolver decides about the second.
     ask("/auto", &token);
     ask("/auto", &authgear.opaque_token(&alice));
     assert_numbers(
@@ -221,7 +221,7 @@ fn counters_survive_workers_and_reloads() {
     ask(5);
     nginx.reload();
     assert_numbers(&nginx, &[(allowed, 15)]);
-    // It is the same project by name, whatever its settings.
+    // A project keeps its counters by name, whatever its settings.
     nginx.edit_conf(|conf| conf.replace("resolver_url", "cookie_prefix x_; resolver_url"));
     nginx.reload();
     ask(3);
@@ -283,7 +283,7 @@ fn connections_and_joined_requests_are_counted() {
     );
 }
 
-/// Nobody is named in it, whatever was asked.
+/// The status names no user, whatever was looked up.
 #[test]
 fn status_contains_nothing_about_users() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -360,7 +360,7 @@ fn counters_are_exact_over_100_000_concurrent_requests() {
         .start();
     let token = authgear.opaque_token(&User::named("alice"));
     assert_eq!(get(&nginx, "/users").bearer(&token).send().status, 200);
-    // Three that are let in and two that are not.
+    // Three admitted requests and two denied ones.
     let one = |path: &str, bearer: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: a\r\n{bearer}\r\n").into_bytes()
     };

@@ -1,5 +1,4 @@
-//! What a client calls itself in `x-authgear-*` headers reaches no backend, and nothing else of
-//! its headers is touched.
+//! Forged `x-authgear-*` headers of a client reach no backend, and its other headers are unchanged.
 
 use support::{get, Backend, Builder, Connection, FakeAuthgear, Recorded, Request, User, H2};
 
@@ -7,7 +6,7 @@ use crate::site::{
     assert_nothing_forged, identity_of, site, Kind, Pairs, FORGED, KINDS, LARGE_HEADERS, PROTECTED,
 };
 
-/// Names that some backend or other would take for one of Authgear's.
+/// Names that some backends fold into one of Authgear's.
 const ALIASES: [&str; 13] = [
     "X-Authgear-User-Id",
     "x-authgear-user-id",
@@ -47,7 +46,7 @@ fn with_and_without(authgear: &FakeAuthgear, backend: &Backend, kind: Kind) -> B
         ))
 }
 
-/// The n-th header of a list: a forged one, or one that is the client's to send.
+/// The n-th header of a list: a forged one, or a legitimate one.
 fn header(n: usize, forged: bool) -> (String, String) {
     match (forged, n % 10) {
         (true, _) => (ALIASES[n % ALIASES.len()].to_owned(), format!("{FORGED} {n}")),
@@ -58,7 +57,7 @@ fn header(n: usize, forged: bool) -> (String, String) {
     }
 }
 
-/// Lists of headers, by what is forged in them. nginx keeps 20 headers in each part of a list.
+/// Header lists with different forged parts. nginx keeps 20 headers in each part of a list.
 fn lists() -> Vec<(String, Pairs)> {
     const LEN: usize = 45;
     let places = [0, 1, 2, 17, 18, 19, 20, 21, 22, 37, 38, 39, 40, 41, 42];
@@ -77,14 +76,14 @@ fn lists() -> Vec<(String, Pairs)> {
     lists
 }
 
-/// A GET with a list of headers, with what is forged in it or without.
+/// A GET with a list of headers, with or without the forged ones.
 fn request(backend: &Backend, list: &Pairs, forged: bool) -> Request {
     let headers = list.iter().filter(|(_, value)| forged || !value.contains(FORGED));
     let request = get(backend, "/").header("Host", "site.test");
     headers.fold(request, |request, (name, value)| request.header(name, value))
 }
 
-/// All that the backend got, but for the ports of the two ways it came.
+/// All headers the backend got, without the ports of the two ways.
 fn seen(echo: &Recorded) -> Pairs {
     let port = |name: &str| ["REMOTE_PORT", "SERVER_PORT"].contains(&name);
     echo.headers.iter().filter(|(name, _)| !port(name)).cloned().collect()
@@ -262,7 +261,7 @@ fn servers_without_authgear_keep_all_headers() {
         .start();
     let alice = User::named("alice");
     let forged = |n| get(&nginx.addr_n(n), "/").header("X-Authgear-User-Id", FORGED);
-    // What the first server says is no forgery for the next one on the way.
+    // The identity set by the first server is not forged for the next hop.
     let next_hop = forged(1).bearer(&authgear.opaque_token(&alice)).send().echo();
     assert_eq!(next_hop.identity(), identity_of(&alice));
     for (n, seen) in [(2, Some(FORGED)), (3, None), (4, None)] {

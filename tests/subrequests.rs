@@ -1,5 +1,5 @@
-//! Subrequests have what the client's request shows when they are made, less what their own
-//! locations keep back; whatever becomes of the client's request, they keep it.
+//! Subrequests have the headers that the client's request shows when they are made, without what
+//! their own locations withhold, and keep them when the client's request changes.
 
 use support::{get, Backend, FakeAuthgear, Recorded, User};
 

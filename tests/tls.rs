@@ -1,4 +1,4 @@
-//! TLS to the resolver: who it is has to be proven before it is told any credential.
+//! TLS to the resolver: its identity is verified before any credential is sent.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,12 +16,12 @@ const NAME: &str = "myapp.test";
 const VALID: &str = "valid ok resolver";
 const NO_TLS: &str = "error tls_error resolver";
 
-/// One that proves who it is with this, if at all, and is known by `NAME`.
+/// An Authgear with this identity, known by `NAME`.
 fn authgear_with(identity: ServerIdentity) -> FakeAuthgear {
     FakeAuthgear::builder().origin(&format!("https://{NAME}")).tls(identity).start()
 }
 
-/// Asks `host` at that port; names are known to `dns`.
+/// A project whose resolver is `host` at that port; `dns` knows the names.
 fn asking(authgear: &FakeAuthgear, backend: &Backend, host: &str, settings: &str) -> Builder {
     let port = authgear.addr().port();
     let url = format!("https://{host}:{port}/_resolver/resolve");
@@ -31,7 +31,7 @@ fn asking(authgear: &FakeAuthgear, backend: &Backend, host: &str, settings: &str
         .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
 }
 
-/// The server at 127.0.0.1 has every name of these tests.
+/// Makes `dns` resolve every name of these tests to 127.0.0.1.
 fn with_dns(builder: Builder, dns: &FakeDns) -> Builder {
     for name in [NAME, "other.test", "a.wild.test"] {
         dns.set(name, &[[127, 0, 0, 1].into()], 60);
@@ -51,7 +51,7 @@ fn a_server_with_a_matching_certificate_is_asked_by_its_name() {
     for (name, host, sni) in [
         (NAME, NAME, Some(NAME)),
         ("*.wild.test", "a.wild.test", Some("a.wild.test")),
-        // Addresses are nothing to ask for by name (RFC 6066, section 3).
+        // Addresses are not sent as SNI (RFC 6066, section 3).
         ("127.0.0.1", "127.0.0.1", None),
     ] {
         let authgear = authgear_with(ca.leaf(&["first.test", name]));
@@ -70,7 +70,7 @@ fn a_server_with_a_matching_certificate_is_asked_by_its_name() {
 #[test]
 fn system_roots_are_trusted_by_default() {
     let (ca, backend, dns) = (Ca::new(), Backend::start(), FakeDns::start("127.0.0.1:0"));
-    // As a URL alone: all of it by default.
+    // Configured by URL only: every setting has its default.
     let authgear = authgear_with(ca.leaf(&[NAME]));
     let build = |roots: &Ca| {
         let url = format!("authgear https://{NAME}:{};", authgear.addr().port());
@@ -104,7 +104,7 @@ fn private_roots_are_trusted_in_addition_to_system_roots() {
     }
 }
 
-/// Identities that prove nothing about who is asked, and what the log says about each.
+/// Identities that fail verification, and the log's reason for each.
 fn impostors(ca: &Ca) -> [(&'static str, ServerIdentity, &'static str); 6] {
     [
         (NAME, ca.leaf(&["other.test"]), "hostname mismatch"),
@@ -159,7 +159,7 @@ fn servers_without_tls_get_no_credentials() {
     assert_eq!(plain.hits(), 0);
 }
 
-/// Takes one connection and does this with it, once the client's first bytes are there.
+/// Accepts one connection and runs `answer` once the client's first bytes are there.
 fn serve_one(answer: fn(TcpStream)) -> (SocketAddr, thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let addr = listener.local_addr().expect("its address");
@@ -203,7 +203,7 @@ fn a_broken_handshake_is_an_error_of_the_look_up() {
         assert!(line.contains(&format!("failed: {reason}")), "{way}: {line}");
         assert!(line.contains(&format!("address: {addr}")), "{way}: {line}");
         assert!(took < Duration::from_secs(4), "{way}: {took:?}");
-        // The connection is gone as well, not just given up.
+        // The connection is closed as well, not only abandoned.
         serving.join().expect("the server");
     }
 }
@@ -220,7 +220,7 @@ fn tls_connections_are_reused() {
     }
     assert_eq!(authgear.connections_opened(), 1);
 
-    // One that the server closed meanwhile is no failure.
+    // A connection that the server closed meanwhile is no failure.
     authgear.close_idle_connections();
     assert_eq!(verdict(&ask(&nginx, &authgear)), VALID);
     authgear.close_on_next_reuse();

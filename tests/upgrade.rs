@@ -1,11 +1,11 @@
-//! One nginx takes over from another while requests wait: a new binary, or back to the old one.
+//! Binary upgrades while requests wait: to a new binary, or back to the old one.
 
 use support::{get, Backend, Builder, FakeAuthgear, Fault, Gate, Nginx, Request, Response, User};
 
 use crate::project::{project, verdict, TELLING};
 use crate::site::{identity_of, own_ip, site};
 
-/// An nginx in the background, where requests can wait.
+/// A daemon in which requests can wait.
 struct Upgrading {
     authgear: FakeAuthgear,
     backend: Backend,
@@ -26,7 +26,7 @@ impl Upgrading {
                  location /jwt { authgear_mode jwt; proxy_pass http://%%BACKEND%%; }",
             );
         let nginx = build(builder).start();
-        // So that a request for keys is not taken for a look-up.
+        // So that a key fetch is not taken for a look-up.
         authgear.wait_for_jwks_hits(1);
         Self { authgear, backend, nginx }
     }
@@ -35,7 +35,7 @@ impl Upgrading {
         get(&self.nginx, "/").bearer(&self.authgear.opaque_token(&User::named(name)))
     }
 
-    /// A request whose look-up waits.
+    /// Starts a request whose look-up waits.
     fn waiting(&self, name: &str, gate: &Gate) -> support::Pending {
         self.authgear.inject_next(1, Fault::Gate(gate.clone()));
         let waiting = gate.waiting();
@@ -44,7 +44,7 @@ impl Upgrading {
         pending
     }
 
-    /// Waits until only the other one's workers accept.
+    /// Waits until only workers of the other master accept.
     fn wait_for_end_of(&self, workers: &[u32]) {
         for pid in workers {
             let line = format!("{pid}#{pid}: gracefully shutting down");
@@ -74,7 +74,7 @@ fn a_new_binary_takes_over_and_loses_no_pending_request() {
     assert_eq!(nginx.workers_of(old), workers);
     nginx.signal_to(old, libc::SIGQUIT);
     site.wait_for_end_of(&workers);
-    // What the old one kept is its own: the new one asks, once, and keeps that.
+    // The old binary's cache is its own: the new one makes one look-up, and caches that.
     let asked = authgear.hits();
     assert_verdict(&bob.send(), "valid ok resolver", "bob");
     for _ in 0..10 {
@@ -110,7 +110,7 @@ fn a_rollback_to_the_old_binary_loses_no_pending_request() {
     let (new, new_workers) = (nginx.pid(), nginx.workers());
     assert_verdict(&bob.send(), "valid ok resolver", "bob");
 
-    // Its workers start again, and with what they have kept.
+    // The old binary's workers start again with their cache.
     nginx.signal_to(old, libc::SIGHUP);
     nginx.wait_for_workers_of(old);
     nginx.signal_to(new, libc::SIGQUIT);

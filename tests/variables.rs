@@ -1,11 +1,11 @@
-//! Variables: wherever nginx evaluates them after the access phase they tell of the verdict,
-//! whatever looked at them before; and one client request asks once.
+//! Variables: evaluated after the access phase they show the verdict, even if read earlier, and one
+//! client request makes one look-up.
 
 use support::{get, Backend, FakeAuthgear, Fault, Nginx, Request, User};
 
 use crate::site::{site, PROTECTED};
 
-/// All of them, for a header or a log.
+/// All variables, for a header or a log.
 const ALL: &str = "valid=$x_authgear_session_valid id=$x_authgear_user_id \
     anonymous=$x_authgear_user_anonymous verified=$x_authgear_user_verified \
     roles=$x_authgear_user_roles acr=$x_authgear_session_acr amr=$x_authgear_session_amr \
@@ -23,10 +23,10 @@ fn all(values: &str, absent: &str) -> String {
 
 const NOTHING: &str = "|||||||||||||";
 
-/// What Authgear does if not what it should, a request, and the values of `ALL` that come of it.
+/// A fault of Authgear if any, a request, and the resulting values of `ALL`.
 type Row = (Option<Fault>, Request, &'static str);
 
-/// Each verdict.
+/// A row for each verdict.
 fn verdicts(authgear: &FakeAuthgear, nginx: &Nginx) -> [Row; 7] {
     let alice = User::named("alice").roles(&["editor", "billing:admin"]).amr(&["pwd", "otp"]);
     let ended = authgear.session(&alice);
@@ -250,7 +250,7 @@ fn remote_user_is_the_user_of_the_session() {
         (get(&nginx, "/off").bearer(&token), ""),
         (basic(get(&nginx, "/password")), "basil"),
         (basic(get(&nginx, "/password").cookie("session", &session)), "alice"),
-        // A name that nobody checks is no other user's.
+        // A user name without a checked password is not the remote user.
         (basic(get(&nginx, "/").cookie("session", &session)), "alice"),
     ];
     for (n, (request, user)) in rows.into_iter().enumerate() {

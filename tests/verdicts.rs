@@ -1,5 +1,5 @@
-//! What Authgear says of credentials is what the backend is told: everything it decides, compared
-//! with the documented `auth_request` set-up, and every answer that is none of its own.
+//! The backend gets the identity that Authgear answers: every case of its decision table, compared
+//! with the documented `auth_request` set-up, and every invalid answer.
 
 use std::collections::HashSet;
 
@@ -19,8 +19,8 @@ fn with_project(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> B
         .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
 }
 
-/// An nginx whose resolver answers a bearer with what the test injects. Its answers come over
-/// connections that are closed, and none of them may keep the next from being asked.
+/// An nginx whose resolver answers with what the test injects, each answer over a new connection,
+/// and without suspending the resolver.
 fn with_any_answer(authgear: &FakeAuthgear, backend: &Backend) -> Nginx {
     with_project(authgear, backend, "max_fails 0; max_response_size 256k;").start()
 }
@@ -41,7 +41,7 @@ fn alice_and(more: &[(&str, &str)]) -> Fault {
     identity(&[&session[..], more].concat())
 }
 
-/// Asks as a client that lies about itself.
+/// A request with a bearer and forged identity headers.
 fn ask(nginx: &Nginx) -> Request {
     get(nginx, "/").bearer("token").header("X-Authgear-User-Id", FORGED)
 }
@@ -56,7 +56,7 @@ fn backend_identity(answer: &Response, what: &str) -> Pairs {
 
 #[test]
 fn the_backend_learns_the_same_as_in_the_documented_setup() {
-    // Both reach it by its address, over TLS, and call it by its public name.
+    // Both connect to its address over TLS, and use its public name.
     let ca = Ca::new();
     let tls = ca.leaf(&["127.0.0.1"]);
     let authgear = FakeAuthgear::builder().origin("https://myapp.test").tls(tls).start();
@@ -78,7 +78,7 @@ fn the_backend_learns_the_same_as_in_the_documented_setup() {
         assert_eq!((&echo.method, &echo.target), (&theirs.method, &theirs.target), "{name}");
         assert_eq!(echo.all("authorization"), theirs.all("authorization"), "{name}");
         assert_eq!(echo.all("cookie"), theirs.all("cookie"), "{name}");
-        // The documentation forgets the roles.
+        // The documented list lacks the roles.
         let (roles, rest): (Pairs, Pairs) =
             echo.identity().into_iter().partition(|(name, _)| name == "x-authgear-user-roles");
         assert_eq!(rest, theirs.identity(), "{name}");
@@ -141,7 +141,7 @@ fn only_the_value_true_is_a_session() {
         let alice = [pair("x-authgear-session-valid", "true"), pair("x-authgear-user-id", "alice")];
         assert_eq!(identity, alice, "{value:?}");
     }
-    // Without the header there is no session, whatever else is there.
+    // Without the header there is no session, whatever else the answer has.
     for (fault, what) in [
         (Fault::SilentBlank, "blank"),
         (identity(&[("User-Id", "alice"), ("User-Roles", "admin")]), "a user only"),
@@ -165,7 +165,7 @@ fn new_identity_headers_of_authgear_are_passed_on() {
         ("session-ACR", "urn:acr"),
         // Empty headers go to no backend: nginx's proxy modules drop them, and so do we.
         ("Session-Amr", ""),
-        // Of another kind: it signs webhooks.
+        // Another kind of header: it signs webhooks.
         ("Body-Signature", "00"),
     ];
     authgear.inject(alice_and(&more));
@@ -179,7 +179,7 @@ fn new_identity_headers_of_authgear_are_passed_on() {
     assert_eq!(backend_identity(&answer, "more"), alice);
     assert_eq!(answer.header("x-some-day").as_deref(), Some("new \u{e9}"));
 
-    // The most that is taken: 64 headers in all, of 16 kB each, 64 kB together.
+    // The largest accepted identity: 64 headers in all, of 16 kB each, 64 kB together.
     let (name, value) = ("n".repeat(117), "v".repeat(16 * 1024));
     more = vec![(name.as_str(), value.as_str())];
     let names: Vec<String> = (0..61).map(|n| format!("N{n}")).collect();
@@ -243,7 +243,7 @@ fn only_status_200_is_an_answer_of_the_resolver() {
         assert_eq!(answer.status, 503, "{status}");
     }
     assert_eq!(backend.hits(), 0);
-    // Interim answers are none: the final one counts.
+    // Interim answers are skipped: the final one counts.
     for interim in ["100 Continue", "103 Early Hints"] {
         let forged = session.replace("alice", FORGED);
         let head = format!("HTTP/1.1 {interim}\r\n{forged}\r\nHTTP/1.1 200 OK\r\n{session}\r\n");
@@ -302,7 +302,7 @@ fn a_request_without_credentials_makes_no_look_up() {
     }
     assert_eq!(authgear.connections_opened(), 0);
 
-    // With a cookie there is something to ask about, but the password is none of it.
+    // The cookie is looked up, and the password is not sent.
     let answer = request()
         .header("Authorization", "Basic c2VjcmV0OnNlY3JldA==")
         .cookie("session", &authgear.session(&User::named("alice")))

@@ -1,4 +1,4 @@
-//! Authgear's events: who may send them, and what becomes of the users they are about.
+//! Authgear's events: which are accepted, and their effect on the users concerned.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -89,7 +89,7 @@ fn an_event_drops_cached_verdicts_of_its_user_in_every_mode() {
     }
     for kind in ["user.profile.updated", "identity.email.added", "user.reenabled"] {
         for (request, _) in &of_alice {
-            // By each of the workers, most likely.
+            // Probably by each of the workers.
             (0..8).for_each(|_| assert_eq!(reported(request), "HIT cache", "{kind}"));
         }
         tell(&nginx, &event(kind, "alice", unix_now()));
@@ -153,10 +153,11 @@ fn a_disabled_user_is_rejected_at_once() {
         assert_eq!(header(&answer, "x-cache"), "MISS jwt");
         let challenge = answer.header("www-authenticate").expect("a challenge");
         assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");
-        // In auto the resolver has the last word.
+        // In mode auto the resolver decides.
         let answer = get(&nginx, "/auto").bearer(&older).send();
         assert_eq!(header(&answer, "x-cache"), "MISS resolver", "{kind}");
-        // One that is newer was given by Authgear after all; others are not concerned.
+        // A newer token is accepted, because Authgear issued it afterwards; other users are
+        // unaffected.
         let newer = authgear.token(&alice).claim("iat", now + 1).sign();
         let newer = get(&nginx, "/jwt").bearer(&newer);
         let counts = eventually(DEADLINE, || newer.send().status == 200);
@@ -169,8 +170,8 @@ fn a_disabled_user_is_rejected_at_once() {
     }
 }
 
-/// Tokens that no worker has seen come to all of them while their users are disabled: none counts
-/// any more once the event was answered.
+/// New tokens reach all workers while their users are disabled: none is accepted once the event was
+/// answered.
 #[test]
 fn no_token_is_accepted_after_the_event_that_disabled_its_user() {
     const USERS: usize = 12;
@@ -187,7 +188,7 @@ fn no_token_is_accepted_after_the_event_that_disabled_its_user() {
             (0..TOKENS).map(|_| authgear.token(&user).claim("iat", issued).sign()).collect()
         })
         .collect();
-    // Users of a lower number are out; the next one is on the way.
+    // Users with a lower number are disabled; the next one is being disabled.
     let (ended, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let counts = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -200,7 +201,7 @@ fn no_token_is_accepted_after_the_event_that_disabled_its_user() {
                 while !over.load(Ordering::SeqCst) {
                     n += 1;
                     let ended = ended.load(Ordering::SeqCst);
-                    // The one on the way, and at times one that is out.
+                    // The user being disabled, and sometimes a disabled one.
                     let user = if n % 4 == 0 { n / 4 % USERS } else { ended.min(USERS - 1) };
                     let request = get(nginx, "/gif").bearer(&tokens[user][n % TOKENS]);
                     let answer = connection.send(&request);
@@ -238,14 +239,14 @@ fn a_revocation_expires_and_replays_do_not_extend_it() {
     let token = authgear.token(&alice).claim("iat", unix_now() - 10).sign();
     let request = get(&nginx, "/jwt").bearer(&token);
     assert_eq!(request.send().status, 200);
-    // What is long over is no news.
+    // An old event has no effect.
     tell(&nginx, &event("user.disabled", "alice", unix_now() - 10));
     assert_eq!(request.send().status, 200);
     let disabled = event("user.disabled", "alice", unix_now());
     tell(&nginx, &disabled);
     assert_eq!(request.send().status, 401);
     let ended = eventually(DEADLINE, || {
-        // Again and again, by whoever recorded it.
+        // The event is replayed repeatedly.
         tell(&nginx, &disabled);
         request.send().status == 200
     });
@@ -272,7 +273,7 @@ fn an_endpoint_can_be_limited_to_events_of_a_project() {
     let answer = posted(&nginx, "/hook-q", body.as_bytes(), SECRET).send();
     assert_eq!(answer.status, 204);
     assert_eq!(both(), [200, 401]);
-    // What another project of the same Authgear finds out anew does not count for this one.
+    // A look-up by another project of the same Authgear does not count for this one.
     assert_eq!(get(&nginx, "/anew").bearer(&token).send().status, 200);
     assert_eq!(both(), [200, 401]);
     tell(&nginx, &event("user.deleted", "alice", unix_now()));
@@ -300,7 +301,7 @@ fn events_without_a_valid_signature_are_rejected() {
         (with_signature(&signature.to_uppercase()).body(body.clone()), 401),
         (with_signature(&signature).body([&body[..], b" "].concat()), 401),
         (with_signature("").body(body.clone()), 401),
-        // Nobody's session helps.
+        // No session replaces a signature.
         (get(&nginx, "/hook").method("POST").bearer(&session).body(body.clone()), 401),
         (signed(b""), 400),
         (signed(b"{}"), 400),
@@ -313,7 +314,7 @@ fn events_without_a_valid_signature_are_rejected() {
     ] {
         assert_eq!(request.send().status, status, "{}", request.send().text());
     }
-    // In chunks nobody knows beforehand how much it will be.
+    // The length of a chunked body is not known in advance.
     let mut chunked =
         b"POST /hook HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     for _ in 0..=64 {
@@ -324,7 +325,7 @@ fn events_without_a_valid_signature_are_rejected() {
     chunked.extend_from_slice(b"0\r\n\r\n");
     assert_eq!(get(&nginx, "/hook").method("POST").raw(chunked).send().status, 413);
     assert_eq!(reported(&request), "HIT cache");
-    // The second is kept in a file.
+    // The second body is in a file.
     let padded = [&body[..], &vec![b' '; 100_000]].concat();
     for body in [&body, &padded] {
         assert_eq!(signed(body).send().status, 204);
@@ -373,7 +374,7 @@ fn a_new_secret_takes_effect_after_a_reload() {
     assert_eq!((with(SECRET), with(new)), (204, 401));
     nginx.reload();
     assert_eq!((with(SECRET), with(new)), (401, 204));
-    // As it stands in authgear.secrets.yaml.
+    // A secret as authgear.secrets.yaml has it.
     let k = "WllYV1ZVVFNSUS16eXh3dnV0c3JxLTAxMjM0NTY3ODk";
     let jwk = format!("{{\"keys\":[{{\"kty\":\"oct\",\"k\":\"{k}\"}}]}}\n");
     fs::write(nginx.dir().join("webhook.secret"), jwk).expect("the secret");
@@ -392,7 +393,7 @@ fn the_revocation_table_is_bounded() {
         let answer = connection.send(&posted(&nginx, "/hook", body.as_bytes(), SECRET));
         assert_eq!(answer.status, 204);
     };
-    // The first to end is the one that goes.
+    // The entry that expires first is replaced.
     disabled(&mut connection, "first", now - 60);
     for n in 1..4096 {
         disabled(&mut connection, &format!("user-{n}"), now);
