@@ -131,7 +131,7 @@ fn alice() -> User {
 }
 
 /// Adds forged identity headers to a request.
-fn lying(request: Request) -> Request {
+fn with_forged_identity(request: Request) -> Request {
     request.header("X-Authgear-User-Id", FORGED).header("X-Authgear-User-Roles", FORGED)
 }
 
@@ -158,8 +158,8 @@ fn the_minimal_example_replaces_auth_request() {
         listed.retain(|(name, _)| name != "x-authgear-user-roles");
         assert_eq!(ask(&before).send().echo().identity(), listed);
 
-        assert_nothing_forged(&lying(ask(&after)).send().echo(), "minimal.conf");
-        let echo = lying(ask(&before)).send().echo();
+        assert_nothing_forged(&with_forged_identity(ask(&after)).send().echo(), "minimal.conf");
+        let echo = with_forged_identity(ask(&before)).send().echo();
         assert_eq!(echo.header("x-authgear-user-roles"), Some(FORGED));
     }
 }
@@ -185,7 +185,7 @@ fn the_project_example_works() {
     let token = authgear.jwt(&alice());
     let mut lines = 0;
     let mut ask = |path: &str, logged: &str| {
-        let answer = lying(get(&nginx, path).bearer(&token)).send();
+        let answer = with_forged_identity(get(&nginx, path).bearer(&token)).send();
         lines += 1;
         let line = nginx.wait_for_access_lines(lines).remove(lines - 1);
         assert!(line.contains(logged), "{line}");
@@ -219,7 +219,7 @@ fn the_require_example_works() {
     ] {
         let token = user.as_ref().map(|user| public.authgear.jwt(user));
         for (path, status) in ["/", "/account/", "/orders/", "/admin/"].into_iter().zip(statuses) {
-            let request = lying(get(&nginx, path));
+            let request = with_forged_identity(get(&nginx, path));
             let answer = token.iter().fold(request, |request, token| request.bearer(token)).send();
             assert_eq!(answer.status, status, "{path} {user:?}");
             if status == 200 {
@@ -234,7 +234,8 @@ fn the_require_example_works() {
 fn the_login_example_works() {
     let (public, backend) = (Public::start(4), Backend::start());
     let nginx = run(|| public.example("login.conf", &backend));
-    let browser = |path: &str| lying(get(&nginx, path)).header("Accept", "text/html");
+    let browser =
+        |path: &str| with_forged_identity(get(&nginx, path)).header("Accept", "text/html");
     let sent = browser("/a?b=c").send();
     let here = nginx.addr().to_string().replace('.', "%2E").replace(':', "%3A");
     let to = format!("/login?return_to=http%3A%2F%2F{here}%2Fa%3Fb%3Dc");
@@ -248,8 +249,8 @@ fn the_login_example_works() {
     assert_eq!((ended.status, ended.all("location")), (302, vec![to]));
     let cleared = ended.header("set-cookie").expect("a cookie that is cleared");
     assert!(cleared.starts_with("session=; ") && cleared.contains(" 1970 "), "{cleared}");
-    assert_eq!(lying(get(&nginx, "/api/x")).send().status, 401);
-    let preflight = lying(get(&nginx, "/api/x"))
+    assert_eq!(with_forged_identity(get(&nginx, "/api/x")).send().status, 401);
+    let preflight = with_forged_identity(get(&nginx, "/api/x"))
         .method("OPTIONS")
         .header("Origin", "https://app.test")
         .header("Access-Control-Request-Method", "POST");
@@ -260,7 +261,8 @@ fn the_login_example_works() {
 fn the_api_example_works() {
     let (public, backend) = (Public::start(5), Backend::start());
     let nginx = run(|| public.example("api.conf", &backend));
-    let at = |path: &str| lying(get(&nginx, path)).header("Accept", "application/json");
+    let at =
+        |path: &str| with_forged_identity(get(&nginx, path)).header("Accept", "application/json");
     let token = public.authgear.jwt(&alice());
     let echo = at("/v1/things").bearer(&token).cookie("lang", "en").send().echo();
     assert_eq!(echo.identity(), identity_of(&alice()));
@@ -293,7 +295,7 @@ fn the_grpc_example_works() {
     let nginx = run(|| public.example("grpc.conf", &backend));
     let token = public.authgear.jwt(&alice());
     let call = |path: &str, token: Option<&str>| {
-        let request = lying(get(&nginx, path)).method("POST").body(vec![0; 5]);
+        let request = with_forged_identity(get(&nginx, path)).method("POST").body(vec![0; 5]);
         let request = request.header("Content-Type", "application/grpc").header("TE", "trailers");
         token.into_iter().fold(request, |request, token| request.bearer(token)).send_h2()
     };
@@ -317,7 +319,7 @@ fn the_dry_run_example_works() {
     let token = public.authgear.jwt(&alice());
     let mut lines = 0;
     let mut ask = |path: &str, token: Option<&str>, logged: &str| {
-        let request = lying(get(&nginx, path));
+        let request = with_forged_identity(get(&nginx, path));
         let answer = token.into_iter().fold(request, |r, token| r.bearer(token)).send();
         lines += 1;
         let line = nginx.wait_for_access_lines(lines).remove(lines - 1);
@@ -356,7 +358,7 @@ fn the_satisfy_example_works() {
         ("POST", "/catalogue/", [401, 200], [401, 200]),
     ] {
         for (nginx, expected) in [(&at_home, home), (&in_office, office)] {
-            let request = lying(get(nginx, path)).method(method);
+            let request = with_forged_identity(get(nginx, path)).method(method);
             let statuses = [request.send().status, request.bearer(&token).send().status];
             assert_eq!(statuses, expected, "{method} {path}");
         }
@@ -375,7 +377,7 @@ fn the_cache_example_works() {
             .into_iter()
             .enumerate()
     {
-        let echo = lying(get(&nginx, path).bearer(&token)).send().echo();
+        let echo = with_forged_identity(get(&nginx, path).bearer(&token)).send().echo();
         assert_eq!(echo.identity(), identity_of(&alice()), "{n}");
         assert_eq!(public.authgear.hits(), calls, "{n}");
         let line = nginx.wait_for_access_lines(n + 1).remove(n);
@@ -398,7 +400,7 @@ fn the_jwt_example_works() {
     let (jwt, opaque) = (authgear.jwt(&alice), authgear.opaque_token(&alice));
     let machine = authgear.machine_token("https://api.example.com").sign();
     let session = authgear.session(&alice);
-    let first = lying(get(&nginx, "/api/").bearer(&jwt)).send().echo();
+    let first = with_forged_identity(get(&nginx, "/api/").bearer(&jwt)).send().echo();
     assert_eq!(first.header("x-client-id"), Some("4b60ac4a9a2a4a3b"));
     let rows = [
         (get(&nginx, "/api/").bearer(&jwt), 200, 0, "200 valid ok cache 4b60ac4a9a2a4a3b"),
@@ -415,7 +417,7 @@ fn the_jwt_example_works() {
         (get(&nginx, "/payments/").bearer(&jwt), 200, 2, "200 valid ok resolver -"),
     ];
     for (n, (request, status, calls, logged)) in rows.into_iter().enumerate() {
-        assert_eq!(lying(request).send().status, status, "{n}");
+        assert_eq!(with_forged_identity(request).send().status, status, "{n}");
         assert_eq!(authgear.hits(), calls, "{n}");
         let line = nginx.wait_for_access_lines(n + 2).remove(n + 1);
         assert!(line.ends_with(logged), "{line}");
@@ -443,7 +445,7 @@ fn the_operating_example_works() {
     let (alice, bob) = (authgear.jwt(&alice()), authgear.jwt(&User::named("bob")));
     let mut lines = 0;
     let mut ask = |token: Option<&str>| {
-        let request = lying(get(&nginx, "/"));
+        let request = with_forged_identity(get(&nginx, "/"));
         let status = token.into_iter().fold(request, Request::bearer).send().status;
         lines += 1;
         let line = nginx.wait_for_access_lines(lines).remove(lines - 1);
@@ -498,7 +500,7 @@ fn the_internal_location_example_works() {
             ];
             example("internal-location.conf", &replace)
         });
-        let answer = lying(get(&nginx, "/").bearer(&authgear.jwt(&alice()))).send();
+        let answer = with_forged_identity(get(&nginx, "/").bearer(&authgear.jwt(&alice()))).send();
         if first == second {
             assert_eq!(answer.status, 503);
         } else {

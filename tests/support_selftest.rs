@@ -1,4 +1,4 @@
-//! The support itself: what the other tests build on has to hold.
+//! Tests of the test support.
 
 mod authgear;
 

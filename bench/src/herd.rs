@@ -1,4 +1,4 @@
-//! Many requests at once with a session that nobody knows yet.
+//! Many simultaneous requests with a session that is not cached.
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -34,8 +34,7 @@ const PEERS: [Peer; 6] = [
     Peer::LuaDict,
 ];
 
-/// Look-ups, and how long after the first answer the last one came, when the resolver takes its
-/// time.
+/// Counts look-ups, and the time between the first and the last answer, with a slow resolver.
 pub fn run(site: &Site) -> io::Result<Vec<Value>> {
     let resolver = SlowResolver::start()?;
     let mut rows = Vec::new();
@@ -74,7 +73,7 @@ pub fn run(site: &Site) -> io::Result<Vec<Value>> {
     Ok(rows)
 }
 
-/// Time of each answer since the requests were sent.
+/// The time of each answer since the requests were sent.
 fn stampede(addr: SocketAddr, count: usize, token: &str) -> io::Result<Vec<Duration>> {
     let request = Arc::new(request(token));
     let barrier = Arc::new(Barrier::new(count));

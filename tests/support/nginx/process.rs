@@ -30,7 +30,7 @@ pub struct Nginx {
     session: Option<u32>,
     addrs: Vec<SocketAddr>,
     quic: Option<SocketAddr>,
-    /// Of the sockets that accept connections, to see who has them.
+    /// Inodes of the accepting sockets, to see which processes have them.
     inodes: Vec<u64>,
     worker_count: usize,
 }
@@ -46,7 +46,7 @@ impl Nginx {
         Builder::new()
     }
 
-    /// Whether the nginx of these tests was built `--with-` that.
+    /// Whether the tested nginx was built `--with-` this feature.
     pub fn has(feature: &str) -> bool {
         static BUILT: OnceLock<String> = OnceLock::new();
         let built = BUILT.get_or_init(|| {
@@ -150,7 +150,7 @@ impl Nginx {
         self.workers_of(self.pid())
     }
 
-    /// The same of one of two masters.
+    /// The same for one of two masters.
     pub fn workers_of(&self, master: u32) -> Vec<u32> {
         let mut workers = children(master);
         workers.retain(|pid| is(*pid, "worker process"));
@@ -178,7 +178,7 @@ impl Nginx {
         old
     }
 
-    /// Has a daemon start its successor, and returns once both serve. Gives back the old master.
+    /// Makes a daemon start its successor, and returns once both serve. Returns the old master.
     #[track_caller]
     pub fn upgrade(&self) -> u32 {
         let old = self.pid();
@@ -234,7 +234,7 @@ impl Nginx {
         self.end(libc::SIGQUIT);
     }
 
-    /// As dropping it: quits, and panics if the error log tells of trouble.
+    /// Like dropping: quits, and panics if the error log has trouble.
     #[track_caller]
     pub fn stop(&self) {
         self.quit();
@@ -242,7 +242,7 @@ impl Nginx {
         assert!(troubles.is_empty(), "nginx logged:\n{}", troubles.join("\n"));
     }
 
-    /// Ends nginx, more and more firmly. What would not quit is trouble of its own.
+    /// Ends nginx, with increasingly strong signals. Failing to quit is trouble of its own.
     fn end(&self, signal: libc::c_int) {
         if self.exited() {
             return;
@@ -287,7 +287,7 @@ impl Nginx {
         eventually(deadline, || self.exited())
     }
 
-    /// Whether nothing of it runs.
+    /// Whether no process of it runs.
     pub fn exited(&self) -> bool {
         if self.session.is_some() {
             return self.in_session().is_empty();
@@ -300,7 +300,7 @@ impl Nginx {
 impl Drop for Nginx {
     fn drop(&mut self) {
         if thread::panicking() {
-            // Its requests may hang: that is no time to be graceful.
+            // Requests may hang, so it is not shut down gracefully.
             self.end(libc::SIGTERM);
             eprintln!("nginx logged, debug lines left out:\n{}", self.troubles_tail());
             if env::var_os("AUTHGEAR_TESTS_KEEP").is_some() {
@@ -313,7 +313,7 @@ impl Drop for Nginx {
     }
 }
 
-/// nginx for that site, its sockets handed over.
+/// The command that runs nginx for that site, its sockets handed over.
 pub(super) fn command(builder: &Builder, site: &Site) -> Command {
     let mut command = launcher(builder, site);
     command.arg("-p").arg(site.dir.path()).args(["-c", "nginx.conf", "-e", "logs/error.log"]);
@@ -361,7 +361,7 @@ fn launcher(builder: &Builder, site: &Site) -> Command {
     }
     command.arg("--");
     if uid != 0 {
-        // Root there only to mount: nginx is to be who the test is.
+        // Root in the namespace only to mount: nginx runs as the user of the test.
         let (user, group) = (format!("--map-user={uid}"), format!("--map-group={gid}"));
         command.args(["unshare", "--user", &user, &group, "--"]);
     }
@@ -380,7 +380,7 @@ fn nginx_path() -> PathBuf {
     })
 }
 
-/// Where programs are: users other than root often lack the folder nginx is in.
+/// The search path for programs: users other than root often lack nginx's folder.
 fn path() -> String {
     format!("{}:/usr/local/sbin:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default())
 }
