@@ -6,7 +6,7 @@ use support::{
     eventually, get, Backend, Builder, FakeAuthgear, Fault, Nginx, Request, Response, User,
 };
 
-use crate::project::project;
+use crate::project::{project, project_at};
 use crate::site::site;
 
 /// Adds the source of the verdict to each answer.
@@ -356,10 +356,7 @@ fn verdicts_of_a_resolver_location_are_cached() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http("authgear_cache_zone z:1m;")
-        .http(format!(
-            "authgear_project p {{ endpoint {}; resolver_url /_auth; }}",
-            authgear.origin()
-        ))
+        .http(project_at("p", &authgear, "/_auth", ""))
         .var("RESOLVER", authgear.resolver_url())
         .server(TELLING)
         .server("authgear p; authgear_cache z;")

@@ -8,7 +8,7 @@ use support::{get, Backend, Builder, Ca, FakeAuthgear, Nginx, RefusedAddr, Signi
 use crate::project::{project, project_at, project_site, verdict};
 use crate::site::site;
 
-/// Where the faulty line ends.
+/// The mark at the end of the faulty line.
 const HERE: &str = "# here";
 
 /// Asserts that `nginx -t` refuses this with that message, at the file and line of [`HERE`].

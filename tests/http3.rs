@@ -1,7 +1,6 @@
 //! HTTP/3 clients are treated like others, although they have no TCP connection and no Host header.
 
 use std::fs;
-use std::io::{stderr, Write as _};
 use std::sync::Once;
 
 use support::{
@@ -10,17 +9,14 @@ use support::{
 };
 
 use crate::project::{project, verdict, TELLING};
-use crate::site::{assert_nothing_forged, identity_of, site, Pairs, FORGED};
+use crate::site::{assert_nothing_forged, identity_of, report_skipped, site, Pairs, FORGED};
 
 /// Whether this nginx supports HTTP/3. If not, prints that these tests are skipped.
 fn has_http3() -> bool {
     static REPORTED: Once = Once::new();
     let has = Nginx::has("http_v3_module");
     if !has {
-        // Unlike eprintln!, this is not captured by the test harness.
-        REPORTED.call_once(|| {
-            let _ = writeln!(stderr(), "skipped: HTTP/3, which this nginx was built without");
-        });
+        report_skipped(&REPORTED, "HTTP/3, which this nginx was built without");
     }
     has
 }

@@ -6,7 +6,7 @@ use support::{
     Gate, Nginx, RefusedAddr, Request, Response, User, WebSocket, DEADLINE, H2,
 };
 
-use crate::project::{verdict, TELLING};
+use crate::project::{project_at, verdict, TELLING};
 use crate::site::{assert_nothing_forged, identity_of, site, Pairs, FORGED, LARGE_HEADERS};
 
 /// The location as nginx-conf/internal-location.conf has it.
@@ -27,10 +27,9 @@ fn public() -> FakeAuthgear {
 /// A project whose resolver is a location, which the test has to add.
 fn through_a_location(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
     site(authgear, backend)
-        .var("ORIGIN", authgear.origin())
         .var("RESOLVER", authgear.addr())
         .http(LARGE_HEADERS)
-        .http("authgear_project p { endpoint %%ORIGIN%%; resolver_url /_auth; }")
+        .http(project_at("p", authgear, "/_auth", ""))
         .server(TELLING)
         .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
 }

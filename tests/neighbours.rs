@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fs;
-use std::io::{stderr, Write as _};
 use std::sync::Once;
 
 use support::{
@@ -10,7 +9,7 @@ use support::{
 };
 
 use crate::project::{project, verdict, TELLING};
-use crate::site::{assert_nothing_forged, identity_of, site, Pairs, FORGED};
+use crate::site::{assert_nothing_forged, identity_of, report_skipped, site, Pairs, FORGED};
 
 /// Debian's Lua module works with the system's nginx only. With another nginx, prints that these
 /// tests are skipped.
@@ -18,10 +17,7 @@ fn has_lua() -> bool {
     static REPORTED: Once = Once::new();
     let has = env::var_os("AUTHGEAR_NGINX").is_none();
     if !has {
-        // Unlike eprintln!, this is not captured by the test harness.
-        REPORTED.call_once(|| {
-            let _ = writeln!(stderr(), "skipped: Lua, whose module is not for this nginx");
-        });
+        report_skipped(&REPORTED, "Lua, whose module is not for this nginx");
     }
     has
 }

@@ -12,7 +12,7 @@ use crate::project::project_at;
 use crate::reload::open_files;
 use crate::site::{identity_of, site};
 
-/// What a look-up is waiting for.
+/// The phase a look-up is waiting in.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     Name,

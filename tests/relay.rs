@@ -5,7 +5,7 @@ use support::{
     WebSocket,
 };
 
-use crate::project::{project, verdict, TELLING};
+use crate::project::{project, project_at, verdict, TELLING};
 use crate::site::{site, PROTECTED};
 
 /// The `Set-Cookie` of Authgear's answer about a session that has ended.
@@ -241,7 +241,7 @@ fn a_background_refresh_relays_no_cookie() {
 fn cookies_set_by_a_resolver_location_are_relayed() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend)
-        .http("authgear_project p { endpoint %%AUTHGEAR%%; resolver_url /_auth; }")
+        .http(project_at("p", &authgear, "/_auth", ""))
         .server(TELLING)
         .server(
             "authgear p;

@@ -1,7 +1,9 @@
 //! The usual set-up of a test: nginx with the module, between Authgear and a backend.
 
+use std::io::{stderr, Write as _};
 use std::net::Ipv4Addr;
 use std::process;
+use std::sync::Once;
 
 use support::{Backend, Builder, Case, Expect, FakeAuthgear, Nginx, Recorded, User};
 
@@ -22,6 +24,14 @@ pub(crate) fn site(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
 pub(crate) fn own_ip(n: u8) -> Ipv4Addr {
     let [.., high, low] = process::id().to_be_bytes();
     Ipv4Addr::new(127, 64 | high & 63, low, n)
+}
+
+/// Prints once that the tests of a feature are skipped.
+pub(crate) fn report_skipped(once: &Once, feature: &str) {
+    // Unlike eprintln!, this is not captured by the test harness.
+    once.call_once(|| {
+        let _ = writeln!(stderr(), "skipped: {feature}");
+    });
 }
 
 /// Names and values.

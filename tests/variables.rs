@@ -13,7 +13,7 @@ const ALL: &str = "valid=$x_authgear_session_valid id=$x_authgear_user_id \
     new=$x_authgear_new_thing session=$authgear_session reason=$authgear_reason \
     source=$authgear_source user=$remote_user";
 
-/// What `ALL` is with these values, where what is empty was not found.
+/// The text of `ALL` with these values; empty values are not found.
 fn all(values: &str, absent: &str) -> String {
     let names = ALL.split(' ').map(|pair| pair.split('=').next().expect("a name"));
     let values = values.split('|').map(|value| if value.is_empty() { absent } else { value });

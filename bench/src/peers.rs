@@ -49,7 +49,7 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// Its name in tables.
+    /// The name in tables.
     pub fn title(self) -> &'static str {
         match self {
             Self::Ceiling => "nginx, no authentication, 8 static headers",
@@ -259,7 +259,7 @@ pub struct Running {
 
 const NDK_MODULE: &str = "/usr/share/nginx/modules/ndk_http_module.so";
 const LUA_MODULE: &str = "/usr/share/nginx/modules/ngx_http_lua_module.so";
-/// Where `make bench` puts it.
+/// The program that `make bench` installs.
 const ENVOY: &str = "build/bench-venv/bin/envoy";
 
 /// nginx makes these directories, and Debian's are root's.

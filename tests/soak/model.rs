@@ -279,7 +279,7 @@ pub struct Trouble {
 pub struct Periods(Mutex<Vec<(Instant, Option<Instant>)>>);
 
 impl Periods {
-    /// One that lasts until [`end`](Self::end).
+    /// Begins a period that lasts until [`end`](Self::end).
     pub fn begin(&self) {
         self.change(|periods| periods.push((Instant::now(), None)));
     }

@@ -13,7 +13,7 @@ use crate::world::{of_user, token_of, World, PATIENCE, TIMEOUT};
 /// After this time, look-ups made in an outage have failed, and a blank answer is no longer cached.
 const SETTLED: Duration = TIMEOUT.saturating_add(Duration::from_secs(1));
 
-/// How many ended credentials are still tried.
+/// Number of ended credentials that clients still try.
 const REMEMBERED: usize = 80;
 
 /// Workers have trouble until `calm`; the rest goes on until the end.

@@ -37,7 +37,7 @@ pub struct World {
     pub over: Watched<bool>,
     pub asked: AtomicU64,
     violated: Mutex<Option<String>>,
-    /// How often each kind of request had which outcome.
+    /// Number of outcomes by kind of request.
     pub tally: Mutex<BTreeMap<&'static str, BTreeMap<String, u64>>>,
 }
 

@@ -33,7 +33,7 @@ impl Start {
         self.0[1] & 0x80 != 0
     }
 
-    /// How many bytes follow.
+    /// The number of bytes that follow.
     pub(crate) fn rest(self) -> io::Result<usize> {
         match self.0[1] & 0x7f {
             len @ 0..=125 => Ok(usize::from(len) + if self.masked() { 4 } else { 0 }),

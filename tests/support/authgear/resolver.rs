@@ -23,7 +23,7 @@ pub const PERMISSIONS_POLICY: &str = "accelerometer=(), ambient-light-sensor=(),
     serial=(), speaker-selection=(), storage-access=(), usb=(), web-share=(), \
     window-management=(), xr-spatial-tracking=()";
 
-/// How this Authgear is deployed.
+/// The deployment of this Authgear.
 #[derive(Debug)]
 pub(crate) struct Deployment {
     pub(crate) origin: String,

@@ -112,7 +112,7 @@ impl Builder {
         self
     }
 
-    /// What follows the address in the server's `listen`, such as `http2` or `ssl`.
+    /// Options after the address in the server's `listen`, such as `http2` or `ssl`.
     pub fn listen_options(mut self, options: &str) -> Self {
         self.listen_options = options.to_owned();
         self
@@ -355,7 +355,7 @@ fn module_path() -> PathBuf {
     })
 }
 
-/// What `nginx -t` says.
+/// The result of `nginx -t`.
 #[derive(Clone, Debug)]
 pub struct ConfigTest {
     pub ok: bool,

@@ -84,7 +84,8 @@ impl Nginx {
             worker_count: builder.workers,
         };
         if builder.daemon {
-            // Its parent may write its pid before it leads a session, and be gone only after that.
+            // The parent may write the pid before the master leads a session, and end only after
+            // that.
             let leads = |pid: u32| session_of(pid) == Some(pid);
             let leader = || nginx.pid_in_file().is_some_and(leads);
             let forked = eventually(DEADLINE, || nginx.exited() && leader());
@@ -322,7 +323,8 @@ pub(super) fn command(builder: &Builder, site: &Site) -> Command {
     let tcp = site.listeners.iter().map(AsRawFd::as_raw_fd);
     let fds: Vec<_> = tcp.chain(site.quic.as_ref().map(AsRawFd::as_raw_fd)).collect();
     if builder.daemon {
-        // It would not go to the background, and make may have set this for itself.
+        // nginx with this variable would not go to the background, and make may have set it for
+        // itself.
         command.env_remove("NGINX");
     } else {
         command.env("NGINX", fds.iter().map(|fd| format!("{fd};")).collect::<String>());
@@ -395,7 +397,7 @@ fn is(pid: u32, kind: &str) -> bool {
     let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let title = String::from_utf8_lossy(&title);
     let title = title.split('\0').next().and_then(|title| title.trim().strip_prefix("nginx: "));
-    // Of a master the command line follows.
+    // The title of a master continues with its command line.
     title.is_some_and(|title| title == kind || title.starts_with(&format!("{kind} /")))
 }
 
