@@ -42,7 +42,7 @@ fn wait_until_reported(request: &Request, what: &str) {
         last = reported(&request.send());
         last == what
     });
-    assert!(found, "{what:?} expected, last told {last:?}");
+    assert!(found, "{what:?} expected, last reported {last:?}");
 }
 
 #[test]

@@ -238,14 +238,14 @@ impl Table {
 
 /// Asserts that the answer is the outcome in the form for this kind of client.
 #[track_caller]
-fn assert_denial(answer: &Response, reported: DenialForm, fate: Fate, bearer: bool, what: &str) {
+fn assert_denial(answer: &Response, form: DenialForm, fate: Fate, bearer: bool, what: &str) {
     let header = |name: &str| answer.header(name);
     let (status, reason, error) = match fate {
         In(user) => {
             assert_eq!(answer.status, 200, "{what}");
             let names = ["www-authenticate", "location", "retry-after", "grpc-status"];
             assert!(names.iter().all(|name| header(name).is_none()), "{what}: {answer:?}");
-            if reported != DenialForm::ProblemHead {
+            if form != DenialForm::ProblemHead {
                 let identity = answer.echo().identity();
                 let id = identity.iter().find(|(name, _)| name == "x-authgear-user-id");
                 assert_eq!(id.map(|(_, id)| id.as_str()), user, "{what}");
@@ -266,7 +266,7 @@ fn assert_denial(answer: &Response, reported: DenialForm, fate: Fate, bearer: bo
     };
     let problem =
         format!("{{\"title\":\"{title}\",\"status\":{status},\"reason\":\"{reason}\"}}\n");
-    let (sent_status, kind, body) = match reported {
+    let (sent_status, kind, body) = match form {
         DenialForm::Grpc => (200, Some("application/grpc"), Some(String::new())),
         DenialForm::Login if status == 401 => (302, None, Some(String::new())),
         DenialForm::Page | DenialForm::Login => (status, Some("text/html"), None),
@@ -279,7 +279,7 @@ fn assert_denial(answer: &Response, reported: DenialForm, fate: Fate, bearer: bo
         Some(body) => assert_eq!(answer.text(), body, "{what}"),
         None => assert!(answer.text().contains(&format!("{status} ")), "{what}"),
     }
-    if reported == DenialForm::ProblemHead {
+    if form == DenialForm::ProblemHead {
         assert_eq!(header("content-length"), Some(problem.len().to_string()), "{what}");
     }
 
@@ -302,7 +302,7 @@ fn assert_denial(answer: &Response, reported: DenialForm, fate: Fate, bearer: bo
     let location = header("location").unwrap_or_default();
     let to_login = location.starts_with("https://login.test/?to=http%3A%2F%2F");
     assert_eq!(to_login, sent_status == 302, "{what}: {location}");
-    let grpc = match (reported, status) {
+    let grpc = match (form, status) {
         (DenialForm::Grpc, 401) => Some("16"),
         (DenialForm::Grpc, 403) => Some("7"),
         (DenialForm::Grpc, _) => Some("14"),
@@ -317,13 +317,13 @@ fn every_kind_of_http_client_gets_the_denial_in_the_table() {
     let table = Table::new();
     let (http1, http2) = (table.nginx.addr(), table.nginx.addr2());
     table.each(|place, verdict, fate| {
-        for (client, make, reported) in CLIENTS {
+        for (client, make, form) in CLIENTS {
             let what = format!("{client} at {place}, {}", VERDICTS[verdict]);
             let bearer = table.credentials[verdict].as_ref().is_some_and(|(n, _)| *n != "Cookie");
             let answer = make(table.request(http1, place, verdict)).send();
-            assert_denial(&answer, reported, fate, bearer, &what);
+            assert_denial(&answer, form, fate, bearer, &what);
             let answer = make(table.request(http2, place, verdict)).send_h2();
-            assert_denial(&answer, reported, fate, bearer, &format!("{what}, HTTP/2"));
+            assert_denial(&answer, form, fate, bearer, &format!("{what}, HTTP/2"));
         }
         2 * CLIENTS.len()
     });
@@ -356,11 +356,11 @@ fn requests_after_a_denial_on_the_same_connection_are_unaffected() {
     let table = Table::new();
     let mut connection = support::Connection::open(&table.nginx);
     table.each(|place, verdict, fate| {
-        for (client, make, reported) in CLIENTS {
+        for (client, make, form) in CLIENTS {
             let what = format!("{client} at {place}, {}", VERDICTS[verdict]);
             let bearer = table.credentials[verdict].as_ref().is_some_and(|(n, _)| *n != "Cookie");
             let answer = connection.send(&make(table.request(table.nginx.addr(), place, verdict)));
-            assert_denial(&answer, reported, fate, bearer, &what);
+            assert_denial(&answer, form, fate, bearer, &what);
         }
         CLIENTS.len()
     });

@@ -449,7 +449,7 @@ fn the_operating_example_works() {
         let status = token.into_iter().fold(request, Request::bearer).send().status;
         lines += 1;
         let line = nginx.wait_for_access_lines(lines).remove(lines - 1);
-        let reported = line.split(" session=").nth(1).expect("what is told");
+        let reported = line.split(" session=").nth(1).expect("a verdict");
         (status, reported.split(" waited=").next().expect("more").to_owned())
     };
     let reported = |status, reported: &str| (status, reported.to_owned());

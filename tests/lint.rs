@@ -30,7 +30,7 @@ fn warns(builder: Builder, expected: &[&str]) {
         let number: usize = place.rsplit(':').next().and_then(|n| n.parse().ok()).expect("a line");
         let text = conf.lines().nth(number - 1).expect("the line");
         let mark = text.rsplit_once("# ").map_or(text, |(_, mark)| mark);
-        assert!(reported.insert(format!("{mark}: {message}")), "told twice: {}", test.output);
+        assert!(reported.insert(format!("{mark}: {message}")), "repeated: {}", test.output);
     }
     let expected: BTreeSet<String> = expected.iter().map(|text| (*text).to_owned()).collect();
     assert!(test.ok, "{}", test.output);
