@@ -1,5 +1,5 @@
-//! nginx lets requests fail for which it gets no memory: whichever allocation it is that fails, no
-//! request gets through without its verdict, or with what is forged, and the worker lives on.
+//! When an allocation of nginx fails, whichever it is, the request fails too: none gets through
+//! without its verdict or with forged headers, and the worker survives.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -41,12 +41,12 @@ impl Allocations {
         self.dir.path().join(name).to_str().expect("a path").to_owned()
     }
 
-    /// So many succeed from now on, and the next one fails.
+    /// Lets `n` allocations succeed from now on, and the next one fail.
     fn fail_after(&self, n: i64) {
         self.left.write_all_at(&n.to_ne_bytes(), 0).expect("the file");
     }
 
-    /// None fails any more. Whether one did.
+    /// Stops failing allocations. Returns whether one has failed.
     fn failed(&self) -> bool {
         let mut left = [0; 8];
         self.left.read_exact_at(&mut left, 0).expect("the file");
@@ -102,7 +102,7 @@ fn start(allocations: &Allocations, authgear: &FakeAuthgear, backend: &Backend) 
 type Right<'a> = &'a dyn Fn(&Response) -> bool;
 
 #[test]
-fn no_memory_is_no_way_around() {
+fn a_failed_allocation_lets_no_request_through_without_a_verdict() {
     let allocations = Allocations::new();
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = start(&allocations, &authgear, &backend);
@@ -110,7 +110,7 @@ fn no_memory_is_no_way_around() {
 
     let alice = User::named("alice").roles(&["admin", "editor"]);
     let token = authgear.opaque_token(&alice);
-    // More of them than one part of nginx's list holds.
+    // More headers than one part of nginx's list holds.
     let forging = |request: Request| {
         (0..25).fold(request, |request, n| {
             let request = request.header(&format!("X-Other-{n}"), "other");
@@ -206,6 +206,6 @@ fn no_memory_is_no_way_around() {
         };
         assert!(whose, "{request:?}");
     }
-    // One is kept for the next request.
+    // One connection is kept for the next request.
     assert!(eventually(DEADLINE, || authgear.connections_open() <= 1));
 }

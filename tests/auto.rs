@@ -1,23 +1,21 @@
-//! Mode auto: a token that can be verified here decides, and the resolver about all else, as it
-//! would have.
+//! Mode auto: a token that can be verified here decides. Everything else is looked up at the
+//! resolver.
 
 use support::{decision_table, get, Backend, Builder, FakeAuthgear, Fault, Gate, SigningKey, User};
 
-use crate::project::{project, verdict, TELLING};
-use crate::site::{identity_of, site};
+use crate::project::{project_site, verdict};
+use crate::site::identity_of;
 
 const JWKS: &str = "/oauth2/jwks";
 
 fn deciding(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
-    site(authgear, backend)
-        .http(project("p", authgear, settings))
-        .server(TELLING)
+    project_site(authgear, backend, settings)
         .server("authgear p; authgear_mode auto; location / { proxy_pass http://%%BACKEND%%; }")
 }
 
-/// Whatever is presented, the backend learns the same as in mode resolver.
+/// For every kind of credentials the backend learns the same as in mode resolver.
 #[test]
-fn it_is_as_the_resolver_would_have_it() {
+fn auto_mode_tells_the_backend_the_same_as_resolver_mode() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = deciding(&authgear, &backend, "")
         .server("location /asked { authgear_mode resolver; proxy_pass http://%%BACKEND%%; }")
@@ -45,14 +43,14 @@ fn it_is_as_the_resolver_would_have_it() {
 }
 
 #[test]
-fn a_token_that_verifies_decides() {
+fn a_token_that_verifies_decides_without_the_resolver() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = deciding(&authgear, &backend, "").start();
     authgear.wait_for_jwks_hits(1);
     let (alice, bob) = (User::named("alice"), User::named("bob"));
     let jwt = authgear.jwt(&alice);
     let session = authgear.session(&bob);
-    // Keys may be on their way still: then the resolver is asked.
+    // Until the keys are fetched, the resolver is asked.
     support::eventually(support::DEADLINE, || {
         verdict(&get(&nginx, "/").bearer(&jwt).send()) == "valid ok jwt"
     });
@@ -66,7 +64,7 @@ fn a_token_that_verifies_decides() {
 }
 
 #[test]
-fn all_else_is_the_resolvers() {
+fn the_resolver_decides_about_everything_but_verified_tokens() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = deciding(&authgear, &backend, "").workers(1).start();
     let alice = User::named("alice");
@@ -94,7 +92,7 @@ fn all_else_is_the_resolvers() {
             "valid ok resolver",
             1,
         ),
-        // Its word is final about what fails here: it does not look at the issuer.
+        // The resolver decides about tokens that fail here: it does not check the issuer.
         ("another issuer", bearer(&foreign), "valid ok resolver", 1),
         ("a machine's", bearer(&machine), "none no_session resolver", 1),
         ("an ID token", bearer(&authgear.id_token(&alice).sign()), "none no_session resolver", 1),
@@ -124,7 +122,7 @@ fn all_else_is_the_resolvers() {
         assert_eq!(verdict(&request.send()), expected, "{what}");
         assert_eq!(authgear.hits() - before, asked, "{what}");
         if asked == 1 {
-            // Untouched.
+            // The token is sent unchanged.
             let sent = authgear.requests().pop().expect("a request");
             for name in ["authorization", "cookie"] {
                 assert_eq!(sent.header(name), request.header_value(name), "{what}");
@@ -134,7 +132,7 @@ fn all_else_is_the_resolvers() {
 }
 
 #[test]
-fn nobody_waits_for_keys() {
+fn no_request_waits_for_keys_in_auto_mode() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     authgear.inject_at(JWKS, Fault::Gate(gate.clone()));
     let nginx = deciding(&authgear, &backend, "").workers(2).start();
@@ -147,7 +145,7 @@ fn nobody_waits_for_keys() {
         verdict(&get(&nginx, "/").bearer(&jwt).send()) == "valid ok jwt"
     });
     assert!(verified);
-    // An unknown key: the resolver at once, and keys meanwhile.
+    // For an unknown key the resolver is asked at once, and the keys are fetched meanwhile.
     let gate = Gate::new();
     authgear.inject_at(JWKS, Fault::Gate(gate.clone()));
     authgear.publish_keys(&[SigningKey::nth(1), SigningKey::nth(0)]);
@@ -164,7 +162,7 @@ fn nobody_waits_for_keys() {
 }
 
 #[test]
-fn verdicts_of_both_are_kept_apart() {
+fn verdicts_of_tokens_and_of_the_resolver_are_cached_separately() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = deciding(&authgear, &backend, "")
         .http("authgear_cache_zone z:1m;")
@@ -179,9 +177,9 @@ fn verdicts_of_both_are_kept_apart() {
     let at = |path: &str| verdict(&get(&nginx, path).bearer(&jwt).send());
     assert_eq!(at("/strict"), "valid ok jwt");
     assert_eq!(at("/strict"), "valid ok cache");
-    // Both verify it in the same way.
+    // Both locations verify the token in the same way.
     assert_eq!(at("/"), "valid ok cache");
-    // The resolver knows more: that the session has ended.
+    // Only the resolver knows that the session has ended.
     authgear.expire(&jwt);
     assert_eq!(at("/asked"), "none no_session resolver");
     assert_eq!(at("/asked"), "none no_session cache");

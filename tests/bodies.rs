@@ -33,7 +33,7 @@ fn passing(authgear: &FakeAuthgear, backend: &Backend) -> Nginx {
         .start()
 }
 
-/// Bytes that repeat late.
+/// Bytes with a long period, so that misplaced pieces are noticed.
 fn bytes(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n ^ n >> 8 ^ n >> 16) as u8).collect()
 }
@@ -56,7 +56,7 @@ fn assert_whole(echo: &Recorded, body: &[u8], what: &str) {
 }
 
 #[test]
-fn bodies_of_all_sizes_arrive() {
+fn request_bodies_of_all_sizes_reach_the_backend_whole() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = passing(&authgear, &backend);
     let alice = User::named("alice");
@@ -91,10 +91,10 @@ fn bodies_of_all_sizes_arrive() {
     }
 }
 
-/// How a client sends a body while its look-up waits at the gate, and gets its answer.
+/// Sends a body while the look-up waits at the gate, and returns the answer.
 type Way = fn(&Nginx, &Request, &[u8], &Gate) -> Response;
 
-/// Before and after the verdict.
+/// Sends one half before the verdict and one after.
 fn in_two_pieces(_: &Nginx, post: &Request, body: &[u8], gate: &Gate) -> Response {
     let (first, rest) = body.split_at(16 * 1024);
     let part = post.clone().header("Content-Length", body.len().to_string()).body(first);
@@ -105,7 +105,7 @@ fn in_two_pieces(_: &Nginx, post: &Request, body: &[u8], gate: &Gate) -> Respons
     answering.wait()
 }
 
-/// As much as the sockets take before the verdict.
+/// Sends as much as the sockets accept before the verdict.
 fn at_once(_: &Nginx, post: &Request, body: &[u8], gate: &Gate) -> Response {
     let post = post.clone().body(body);
     thread::scope(|scope| {
@@ -124,7 +124,7 @@ fn over_http2(nginx: &Nginx, post: &Request, body: &[u8], gate: &Gate) -> Respon
 }
 
 #[test]
-fn a_body_may_come_while_the_look_up_is_pending() {
+fn a_body_that_arrives_during_the_look_up_reaches_the_backend() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = passing(&authgear, &backend);
     let (alice, body) = (User::named("alice"), bytes(10 * MB));
@@ -143,7 +143,7 @@ fn a_body_may_come_while_the_look_up_is_pending() {
     }
 }
 
-/// Sends a head that asks for leave to send the body, and reads as the server answers.
+/// Sends a request head with `Expect: 100-continue`, to read the server's answer from.
 fn expecting(nginx: &Nginx, token: &str) -> TcpStream {
     let mut stream = TcpStream::connect(nginx.addr()).expect("connect");
     stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
@@ -155,7 +155,7 @@ fn expecting(nginx: &Nginx, token: &str) -> TcpStream {
     stream
 }
 
-/// The next bytes, as many as the text has, are this text.
+/// Asserts that the next bytes are this text.
 #[track_caller]
 fn assert_reads(stream: &mut TcpStream, text: &str) {
     let mut bytes = vec![0; text.len()];
@@ -164,7 +164,7 @@ fn assert_reads(stream: &mut TcpStream, text: &str) {
 }
 
 #[test]
-fn a_client_may_wait_for_leave_to_send_its_body() {
+fn expect_100_continue_is_answered_after_the_verdict() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = passing(&authgear, &backend);
     let token = authgear.opaque_token(&User::named("alice"));
@@ -174,14 +174,14 @@ fn a_client_may_wait_for_leave_to_send_its_body() {
     assert_reads(&mut stream, "HTTP/1.1 200 ");
     assert_whole(&backend.requests()[0], b"hello", "expect");
 
-    // Who is denied is told so instead.
+    // A denied client gets the denial instead of 100.
     authgear.inject(Fault::Status(503));
     assert_reads(&mut expecting(&nginx, &token), "HTTP/1.1 503 ");
     assert_eq!(backend.hits(), 1);
 }
 
 #[test]
-fn websockets_open_with_the_identity() {
+fn websocket_upgrades_carry_the_identity() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let nginx = passing(&authgear, &backend);
     let alice = User::named("alice");

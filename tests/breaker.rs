@@ -1,6 +1,7 @@
-//! `max_fails` and `fail_timeout`: a resolver that is down is left alone, and found again.
+//! `max_fails` and `fail_timeout`: a failing resolver is not asked for a while, and is used again
+//! once it works.
 //!
-//! One worker each: every worker counts for itself.
+//! Each nginx has one worker, because every worker counts failures on its own.
 
 use std::time::{Duration, Instant};
 
@@ -9,34 +10,32 @@ use support::{
     User, DEADLINE,
 };
 
-use crate::project::{project, project_at, verdict, TELLING};
+use crate::project::{project, project_at, project_site, verdict, TELLING};
 use crate::site::site;
 
 const VALID: &str = "valid ok resolver";
-// Nobody was asked.
+// No resolver was asked.
 const SUSPENDED: &str = "error resolver_suspended none";
 const CLOSED: &str = "error connection_closed resolver";
 
 fn one_worker(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
-    site(authgear, backend)
+    project_site(authgear, backend, settings)
         .workers(1)
-        .http(project("p", authgear, settings))
-        .server(TELLING)
         .server("location / { authgear p; proxy_pass http://%%BACKEND%%; }")
 }
 
-/// A look-up of its own.
+/// A request with a fresh token, so that it makes its own look-up.
 fn request(nginx: &Nginx, authgear: &FakeAuthgear, path: &str) -> Request {
     get(nginx, path).bearer(&authgear.opaque_token(&User::named("alice")))
 }
 
 #[track_caller]
-fn told(nginx: &Nginx, authgear: &FakeAuthgear, path: &str) -> String {
+fn reported(nginx: &Nginx, authgear: &FakeAuthgear, path: &str) -> String {
     verdict(&request(nginx, authgear, path).send())
 }
 
 #[test]
-fn after_max_fails_nobody_is_asked() {
+fn the_resolver_is_not_asked_after_max_fails_failures() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "max_fails 3; fail_timeout 1d;")
         .server(
@@ -49,26 +48,26 @@ fn after_max_fails_nobody_is_asked() {
         .start();
     authgear.inject(Fault::CloseAtOnce);
     for _ in 0..3 {
-        assert_eq!(told(&nginx, &authgear, "/"), CLOSED);
+        assert_eq!(reported(&nginx, &authgear, "/"), CLOSED);
     }
     authgear.clear();
     for _ in 0..3 {
         let denied = request(&nginx, &authgear, "/").send();
         assert_eq!((denied.status, verdict(&denied).as_str()), (503, SUSPENDED));
-        // That long there is no use in coming back.
+        // Retry-After is the time for which the resolver stays suspended.
         let wait = denied.header("retry-after").expect("Retry-After").parse::<u32>();
         assert!((86_000..=86_400).contains(&wait.expect("seconds")));
     }
     let open = request(&nginx, &authgear, "/open").send();
     assert_eq!((open.status, verdict(&open).as_str()), (200, SUSPENDED));
     assert_eq!(open.echo().identity(), []);
-    // Without credentials there is nothing to ask.
+    // A request without credentials needs no look-up.
     assert_eq!(verdict(&get(&nginx, "/").send()), "none no_credentials none");
     assert_eq!((authgear.hits(), authgear.connections_opened()), (3, 3));
 }
 
 #[test]
-fn which_failures_count() {
+fn only_failures_of_the_resolver_count_towards_max_fails() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let refused = RefusedAddr::bind();
     let settings = "max_fails 2; fail_timeout 1d; max_response_size 8k;";
@@ -82,7 +81,7 @@ fn which_failures_count() {
         (true, Fault::Status(502)),
         (true, Fault::Status(503)),
         (true, Fault::Status(504)),
-        // Authgear's word on one session, or the fault of one client.
+        // A 500 may concern one session only, and a bad request one client only.
         (false, Fault::Status(500)),
         (false, Fault::Status(400)),
         (false, Fault::Status(401)),
@@ -110,38 +109,38 @@ fn which_failures_count() {
         let (path, what) = (format!("/{n}"), format!("row {n}"));
         authgear.inject_next(2, fault);
         for _ in 0..2 {
-            assert!(!told(&nginx, &authgear, &path).contains("suspended"), "{what}");
+            assert!(!reported(&nginx, &authgear, &path).contains("suspended"), "{what}");
         }
         let hits = authgear.hits();
         let expected = if counts { SUSPENDED } else { VALID };
-        assert_eq!(told(&nginx, &authgear, &path), expected, "{what}");
+        assert_eq!(reported(&nginx, &authgear, &path), expected, "{what}");
         assert_eq!(authgear.hits(), hits + usize::from(!counts), "{what}");
     }
     for expected in ["error connect_error resolver", "error connect_error resolver", SUSPENDED] {
-        assert_eq!(told(&nginx, &authgear, "/refused"), expected);
+        assert_eq!(reported(&nginx, &authgear, "/refused"), expected);
     }
 }
 
 #[test]
-fn only_failures_in_a_row_count() {
+fn only_consecutive_failures_count_towards_max_fails() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "max_fails 2; fail_timeout 1d;").start();
     for _ in 0..3 {
         authgear.inject_next(1, Fault::CloseAtOnce);
-        // A connection that is new: what dies when used again is asked once more.
+        // Only on a new connection is this a failure: a reused one that dies is retried.
         authgear.close_idle_connections();
-        assert_eq!(told(&nginx, &authgear, "/"), CLOSED);
-        assert_eq!(told(&nginx, &authgear, "/"), VALID);
+        assert_eq!(reported(&nginx, &authgear, "/"), CLOSED);
+        assert_eq!(reported(&nginx, &authgear, "/"), VALID);
     }
     let never = one_worker(&authgear, &backend, "max_fails 0;").start();
     authgear.inject(Fault::CloseAtOnce);
     for _ in 0..10 {
-        assert_eq!(told(&never, &authgear, "/"), CLOSED);
+        assert_eq!(reported(&never, &authgear, "/"), CLOSED);
     }
 }
 
 #[test]
-fn one_probe_finds_out() {
+fn after_fail_timeout_one_request_probes_the_resolver() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let settings = "max_fails 2; fail_timeout 300ms; timeout 10s;";
     let nginx = one_worker(&authgear, &backend, settings).start();
@@ -149,9 +148,9 @@ fn one_probe_finds_out() {
     authgear.inject_next(2, Fault::CloseAtOnce);
     authgear.inject(Fault::Gate(gate.clone()));
     for _ in 0..2 {
-        assert_eq!(told(&nginx, &authgear, "/"), CLOSED);
+        assert_eq!(reported(&nginx, &authgear, "/"), CLOSED);
     }
-    // When the time is over, one of these is asked about.
+    // Once fail_timeout is over, one of these requests makes a look-up.
     let mut pending = Vec::new();
     let probed = eventually(DEADLINE, || {
         pending.push(request(&nginx, &authgear, "/").start());
@@ -159,47 +158,48 @@ fn one_probe_finds_out() {
     });
     assert!(probed);
     for _ in 0..3 {
-        assert_eq!(told(&nginx, &authgear, "/"), SUSPENDED);
+        assert_eq!(reported(&nginx, &authgear, "/"), SUSPENDED);
     }
     assert_eq!((gate.waiting(), authgear.hits()), (1, 3));
     gate.open();
-    let told_all: Vec<_> = pending.into_iter().map(|pending| verdict(&pending.wait())).collect();
-    let valid = told_all.iter().filter(|told| *told == VALID).count();
-    let suspended = told_all.iter().filter(|told| *told == SUSPENDED).count();
-    assert_eq!((valid, suspended), (1, told_all.len() - 1), "{told_all:?}");
+    let reported_all: Vec<_> =
+        pending.into_iter().map(|pending| verdict(&pending.wait())).collect();
+    let valid = reported_all.iter().filter(|reported| *reported == VALID).count();
+    let suspended = reported_all.iter().filter(|reported| *reported == SUSPENDED).count();
+    assert_eq!((valid, suspended), (1, reported_all.len() - 1), "{reported_all:?}");
     for _ in 0..3 {
-        assert_eq!(told(&nginx, &authgear, "/"), VALID);
+        assert_eq!(reported(&nginx, &authgear, "/"), VALID);
     }
     assert_eq!(authgear.hits(), 6);
 }
 
 #[test]
-fn a_probe_that_fails_suspends_again() {
+fn a_failed_probe_suspends_the_resolver_again() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "max_fails 1; fail_timeout 200ms;").start();
     authgear.inject(Fault::CloseAtOnce);
     let start = Instant::now();
-    // The first, and three probes.
+    // The first look-up and three probes.
     let probed = eventually(DEADLINE, || {
-        let told = told(&nginx, &authgear, "/");
-        assert!(told == CLOSED || told == SUSPENDED, "{told}");
+        let reported = reported(&nginx, &authgear, "/");
+        assert!(reported == CLOSED || reported == SUSPENDED, "{reported}");
         authgear.hits() == 4
     });
     assert!(probed);
     // nginx's clock ticks once per turn of its loop, so allow it some milliseconds.
     assert!(start.elapsed() >= Duration::from_millis(3 * 200 - 50), "{:?}", start.elapsed());
     authgear.clear();
-    assert!(eventually(DEADLINE, || told(&nginx, &authgear, "/") == VALID));
-    assert_eq!(told(&nginx, &authgear, "/"), VALID);
+    assert!(eventually(DEADLINE, || reported(&nginx, &authgear, "/") == VALID));
+    assert_eq!(reported(&nginx, &authgear, "/"), VALID);
 }
 
 #[test]
-fn who_waits_for_a_connection_says_nothing_about_the_resolver() {
+fn a_timeout_while_waiting_for_a_connection_is_not_counted_as_a_failure() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let settings = "max_connections 1; max_fails 2; fail_timeout 1d; timeout 2s;";
     let nginx = one_worker(&authgear, &backend, settings).start();
     authgear.inject(Fault::Hang);
-    // One has the connection for all its time; the others get it when theirs is over.
+    // One look-up has the connection for its whole time; the others get it after their deadline.
     let pending: Vec<_> = (0..4).map(|_| request(&nginx, &authgear, "/").start()).collect();
     for pending in pending {
         assert_eq!(verdict(&pending.wait()), "error timeout resolver");

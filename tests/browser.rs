@@ -15,7 +15,7 @@ use crate::site::site;
 /// A browser may be slow to start where much else runs.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// A browser of the test's own. It ends when dropped.
+/// A browser for one test. It ends when dropped.
 struct Browser {
     driver: Child,
     agent: ureq::Agent,
@@ -34,7 +34,8 @@ impl Browser {
             .unwrap_or_else(|error| panic!("chromedriver: {error} (\"make test\" installs it)"));
         let output = BufReader::new(driver.stdout.take().expect("its output"));
         let (send, port) = mpsc::channel();
-        // It says which port it chose, and is read to its end, so that it is never held up.
+        // chromedriver prints the port it chose. Its output is read to the end, so that it never
+        // blocks.
         thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
                 let words = line.strip_prefix("ChromeDriver was started successfully on port ");
@@ -102,39 +103,39 @@ impl Browser {
         value["value"].take()
     }
 
-    /// Goes to a page, and to wherever that leads.
+    /// Opens a page and follows redirects.
     #[track_caller]
     fn go(&self, url: &str) {
         self.post("/url", &json!({ "url": url }));
     }
 
-    /// Where it is.
+    /// The current URL.
     #[track_caller]
     fn url(&self) -> String {
         self.get("/url").as_str().expect("a URL").to_owned()
     }
 
-    /// The text that it shows.
+    /// The text of the page.
     #[track_caller]
     fn text(&self) -> String {
         let text = self.run("return document.body ? document.body.innerText : ''");
         text.as_str().expect("text").to_owned()
     }
 
-    /// What a script returns; a promise is waited for.
+    /// Runs a script and returns its result; a promise is awaited.
     #[track_caller]
     fn run(&self, script: &str) -> Value {
         self.post("/execute/sync", &json!({ "script": script, "args": [] }))
     }
 
-    /// Waits until it is at a page whose URL has this in it.
+    /// Waits until the current URL contains this.
     #[track_caller]
     fn wait_for_url(&self, part: &str) {
         let there = support::eventually(DEADLINE, || self.url().contains(part));
         assert!(there, "{part} expected, it is at {}: {}", self.url(), self.text());
     }
 
-    /// Names of the cookies it would send to where it is.
+    /// Names of the cookies for the current page.
     #[track_caller]
     fn cookies(&self) -> Vec<String> {
         let cookies = self.get("/cookie");
@@ -181,19 +182,19 @@ fn application(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
 }
 
 #[test]
-fn a_browser_logs_in_and_comes_back_and_is_logged_out() {
+fn a_browser_logs_in_returns_to_its_page_and_drops_the_cleared_cookie() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx: Nginx = application(&authgear, &backend).start();
     let at = |path: &str| format!("http://{}{path}", nginx.addr());
     let browser = Browser::start();
 
-    // What a page asks for in the background is told, and not sent to log in.
+    // A background request of a page gets a status, no redirect to log in.
     browser.go(&at("/public"));
-    let told = browser.run(
+    let reported = browser.run(
         "const answer = await fetch('/data', { headers: { Accept: 'application/json' } });
          return [answer.status, answer.redirected, (await answer.json()).reason];",
     );
-    assert_eq!(told, json!([401, false, "no_credentials"]));
+    assert_eq!(reported, json!([401, false, "no_credentials"]));
     let image = "return await new Promise(done => {
         const image = new Image();
         image.onload = () => done('shown');
@@ -204,7 +205,7 @@ fn a_browser_logs_in_and_comes_back_and_is_logged_out() {
     assert_eq!(browser.run(image), json!("not shown"));
     assert_eq!((browser.cookies().len(), backend.hits()), (0, 0));
 
-    // A page is: to log in, and back to where it was.
+    // A page request is redirected to log in, and back to its URL.
     let page = "/a%20b/?c=d&e=http://evil.test/";
     browser.go(&at(page));
     browser.wait_for_url("/a%20b/");
@@ -213,17 +214,17 @@ fn a_browser_logs_in_and_comes_back_and_is_logged_out() {
     let shown = support::eventually(DEADLINE, || browser.text().contains(alice));
     assert!(shown, "{}", browser.text());
     assert_eq!(browser.cookies(), ["session"]);
-    let told = browser.run("return (await fetch('/data')).status");
-    assert_eq!(told, json!(200));
+    let reported = browser.run("return (await fetch('/data')).status");
+    assert_eq!(reported, json!(200));
 
-    // The session ends: the page is told, and the browser forgets its cookie.
+    // The session ends: the request is denied, and the browser drops its cookie.
     let session = browser.get("/cookie/session")["value"].as_str().expect("a value").to_owned();
     authgear.expire(&session);
     let asked = authgear.hits();
-    let told = browser.run("return (await fetch('/data')).status");
-    assert_eq!(told, json!(401));
+    let reported = browser.run("return (await fetch('/data')).status");
+    assert_eq!(reported, json!(401));
     assert_eq!(browser.cookies().len(), 0);
-    let told = browser.run("return (await fetch('/data')).status");
-    assert_eq!(told, json!(401));
+    let reported = browser.run("return (await fetch('/data')).status");
+    assert_eq!(reported, json!(401));
     assert_eq!(authgear.hits(), asked + 1);
 }

@@ -1,4 +1,4 @@
-//! Verdicts are kept, for as long as they may be, and for nobody else.
+//! Caching of verdicts: for how long they are kept, and for which requests they are used.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use support::{
     eventually, get, Backend, Builder, FakeAuthgear, Fault, Nginx, Request, Response, User,
 };
 
-use crate::project::project;
+use crate::project::{project, project_at};
 use crate::site::site;
 
-/// Makes each answer tell where its verdict came from.
+/// Adds the source of the verdict to each answer.
 const TELLING: &str =
     "add_header X-Cache \"$authgear_cache_status $authgear_source $authgear_session\" always;";
 
@@ -25,7 +25,7 @@ fn cached(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder
 
 /// `$authgear_cache_status`, `$authgear_source` and `$authgear_session`.
 #[track_caller]
-fn told(answer: &Response) -> String {
+fn reported(answer: &Response) -> String {
     answer.header("x-cache").unwrap_or_else(|| panic!("{} tells nothing", answer.status))
 }
 
@@ -34,51 +34,51 @@ fn user(answer: &Response) -> Option<String> {
     answer.echo().header("x-authgear-user-id").map(str::to_owned)
 }
 
-/// Waits until the request is told this: time has to pass for it.
+/// Repeats the request until its answer reports this; for verdicts that expire or are refreshed.
 #[track_caller]
-fn until_told(request: &Request, what: &str) {
+fn wait_until_reported(request: &Request, what: &str) {
     let mut last = String::new();
     let found = eventually(Duration::from_secs(10), || {
-        last = told(&request.send());
+        last = reported(&request.send());
         last == what
     });
-    assert!(found, "{what:?} expected, last told {last:?}");
+    assert!(found, "{what:?} expected, last reported {last:?}");
 }
 
 #[test]
-fn a_verdict_is_kept_for_all_workers() {
+fn a_cached_verdict_serves_all_workers() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "").workers(4).start();
     let alice = User::named("alice").roles(&["editor", "billing:admin"]).amr(&["pwd", "otp"]);
     let token = authgear.opaque_token(&alice);
     let first = get(&nginx, "/").bearer(&token).send();
-    assert_eq!(told(&first), "MISS resolver valid");
+    assert_eq!(reported(&first), "MISS resolver valid");
     for _ in 0..40 {
         let answer = get(&nginx, "/").bearer(&token).send();
-        assert_eq!(told(&answer), "HIT cache valid");
+        assert_eq!(reported(&answer), "HIT cache valid");
         assert_eq!(answer.echo().identity(), first.echo().identity());
     }
     assert_eq!(authgear.hits(), 1);
 }
 
 #[test]
-fn without_a_cache_each_request_is_asked_about() {
+fn without_a_cache_each_request_makes_a_look_up() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "")
         .server("location /fresh { authgear_cache off; proxy_pass http://%%BACKEND%%; }")
         .start();
     let token = authgear.opaque_token(&User::named("alice"));
-    assert_eq!(told(&get(&nginx, "/").bearer(&token).send()), "MISS resolver valid");
+    assert_eq!(reported(&get(&nginx, "/").bearer(&token).send()), "MISS resolver valid");
     for _ in 0..3 {
         let answer = get(&nginx, "/fresh").bearer(&token).send();
-        assert_eq!(told(&answer), "BYPASS resolver valid");
+        assert_eq!(reported(&answer), "BYPASS resolver valid");
     }
-    assert_eq!(told(&get(&nginx, "/").send()), "none none");
+    assert_eq!(reported(&get(&nginx, "/").send()), "none none");
     assert_eq!(authgear.hits(), 4);
 }
 
 #[test]
-fn no_identity_is_anybody_elses() {
+fn cached_verdicts_are_never_served_for_other_credentials() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "")
         .http(project("prefixed", &authgear, "cookie_prefix dev_;"))
@@ -126,13 +126,13 @@ fn no_identity_is_anybody_elses() {
             assert_eq!(user(&request.send()).as_deref(), *expected, "{round}: {request:?}");
         }
     }
-    // Once each: but not about who has no credentials, and twice about the session cookie that
-    // the resolver says nothing about under its other name.
+    // One look-up each. None for requests without credentials, and two for the session cookie under
+    // its other name, whose answer has no session headers.
     assert_eq!(authgear.hits() + other.hits(), rows.len());
 }
 
 #[test]
-fn places_share_verdicts_whatever_their_times() {
+fn locations_with_different_validity_times_share_cached_verdicts() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "")
         .server(
@@ -141,17 +141,17 @@ fn places_share_verdicts_whatever_their_times() {
         )
         .start();
     let token = authgear.opaque_token(&User::named("alice"));
-    assert_eq!(told(&get(&nginx, "/").bearer(&token).send()), "MISS resolver valid");
-    until_told(&get(&nginx, "/short").bearer(&token), "MISS resolver valid");
-    assert_eq!(told(&get(&nginx, "/none").bearer(&token).send()), "HIT cache valid");
+    assert_eq!(reported(&get(&nginx, "/").bearer(&token).send()), "MISS resolver valid");
+    wait_until_reported(&get(&nginx, "/short").bearer(&token), "MISS resolver valid");
+    assert_eq!(reported(&get(&nginx, "/none").bearer(&token).send()), "HIT cache valid");
     for _ in 0..3 {
         let answer = get(&nginx, "/none").bearer("dead").send();
-        assert_eq!(told(&answer), "MISS resolver none");
+        assert_eq!(reported(&answer), "MISS resolver none");
     }
 }
 
 #[test]
-fn times_end() {
+fn verdicts_expire_after_their_configured_time() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let times = "authgear_cache_valid valid=400ms invalid=200ms none=100ms;";
     let nginx = cached(&authgear, &backend, times).start();
@@ -164,14 +164,14 @@ fn times_end() {
         (get(&nginx, "/").bearer("dead"), "none"),
     ];
     for (request, session) in &rows {
-        assert_eq!(told(&request.send()), format!("MISS resolver {session}"));
-        assert_eq!(told(&request.send()), format!("HIT cache {session}"));
-        until_told(request, &format!("MISS resolver {session}"));
+        assert_eq!(reported(&request.send()), format!("MISS resolver {session}"));
+        assert_eq!(reported(&request.send()), format!("HIT cache {session}"));
+        wait_until_reported(request, &format!("MISS resolver {session}"));
     }
 }
 
 #[test]
-fn a_token_is_not_kept_beyond_its_expiry() {
+fn a_verdict_expires_no_later_than_its_token() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "").start();
     let alice = User::named("alice");
@@ -181,21 +181,21 @@ fn a_token_is_not_kept_beyond_its_expiry() {
         [get(&nginx, "/").bearer(&bearer), get(&nginx, "/").cookie("app_access_token", &cookie)];
     for request in &requests {
         assert_eq!(user(&request.send()).as_deref(), Some("alice"));
-        assert_eq!(told(&request.send()), "HIT cache valid");
+        assert_eq!(reported(&request.send()), "HIT cache valid");
     }
     for request in &requests {
-        until_told(request, "MISS resolver none");
+        wait_until_reported(request, "MISS resolver none");
     }
-    // One that had expired before did not decide, and caps nothing.
+    // A token that had already expired did not decide, and limits nothing.
     let expired = authgear.token(&alice).expires_in(-5).sign();
     let session = authgear.session(&alice);
     let request = get(&nginx, "/").bearer(&expired).cookie("session", &session);
-    assert_eq!(told(&request.send()), "MISS resolver valid");
-    assert_eq!(told(&request.send()), "HIT cache valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "HIT cache valid");
 }
 
 #[test]
-fn an_answer_that_takes_long_makes_no_token_last_longer() {
+fn a_slow_answer_does_not_extend_the_life_of_a_token() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "")
         .http(project("slow", &authgear, "timeout 20s;"))
@@ -208,15 +208,15 @@ fn an_answer_that_takes_long_makes_no_token_last_longer() {
     authgear.inject_next(1, Fault::Gate(gate.clone()));
     let pending = request.start();
     gate.wait_for_waiters(1);
-    // Authgear made up its mind before, and is heard after.
+    // Authgear decided before the token expired, and its answer arrives after.
     assert!(eventually(Duration::from_secs(10), || support::unix_now() > expired));
     gate.open();
-    assert_eq!(told(&pending.wait()), "MISS resolver valid");
-    assert_eq!(told(&request.send()), "MISS resolver none");
+    assert_eq!(reported(&pending.wait()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver none");
 }
 
 #[test]
-fn failures_are_not_kept() {
+fn failed_look_ups_are_not_cached() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "").start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -224,14 +224,14 @@ fn failures_are_not_kept() {
     for fault in [Fault::Status(500), Fault::Status(204), Fault::CloseAtOnce] {
         authgear.inject(fault);
         let answer = request.send();
-        assert_eq!((answer.status, told(&answer).as_str()), (503, "MISS resolver error"));
+        assert_eq!((answer.status, reported(&answer).as_str()), (503, "MISS resolver error"));
     }
     authgear.clear();
-    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
 }
 
 #[test]
-fn silence_about_a_session_is_not_kept() {
+fn an_answer_without_session_headers_is_not_cached_for_a_session_cookie() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "authgear_cache_valid valid=200ms;")
         .server(
@@ -242,59 +242,60 @@ fn silence_about_a_session_is_not_kept() {
     let request = get(&nginx, "/").cookie("session", &session);
     authgear.inject(Fault::SilentBlank);
     for _ in 0..2 {
-        assert_eq!(told(&request.send()), "MISS resolver none");
+        assert_eq!(reported(&request.send()), "MISS resolver none");
     }
     nginx.wait_for_error_log("cookie_prefix");
-    // It does not replace what is kept, and counts as a failure where one may be bridged.
+    // Such an answer does not replace a cached verdict, and counts as a failure where a stale
+    // verdict may be used.
     authgear.clear();
-    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
     authgear.inject(Fault::SilentBlank);
     let stale = get(&nginx, "/stale").cookie("session", &session);
-    until_told(&stale, "STALE cache valid");
+    wait_until_reported(&stale, "STALE cache valid");
     assert_eq!(user(&stale.send()).as_deref(), Some("alice"));
-    // Of a bearer token it is an answer as any other.
+    // For a bearer token it is a normal answer.
     let bearer = get(&nginx, "/").bearer("token");
-    assert_eq!(told(&bearer.send()), "MISS resolver none");
-    assert_eq!(told(&bearer.send()), "HIT cache none");
+    assert_eq!(reported(&bearer.send()), "MISS resolver none");
+    assert_eq!(reported(&bearer.send()), "HIT cache none");
 }
 
 #[test]
-fn stale_while_authgear_fails() {
+fn stale_verdicts_are_served_while_authgear_fails() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let settings = "authgear_cache_valid valid=100ms; authgear_cache_use_stale error=3s;";
     let nginx = cached(&authgear, &backend, settings).start();
     let (alice, bob) = (User::named("alice"), User::named("bob"));
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&alice));
-    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
     authgear.inject(Fault::Status(500));
-    until_told(&request, "STALE cache valid");
+    wait_until_reported(&request, "STALE cache valid");
     assert_eq!(user(&request.send()).as_deref(), Some("alice"));
-    // Nothing to fall back on.
+    // No stale verdict exists.
     let other = get(&nginx, "/").bearer(&authgear.opaque_token(&bob)).send();
-    assert_eq!((other.status, told(&other).as_str()), (503, "MISS resolver error"));
-    // It ends.
+    assert_eq!((other.status, reported(&other).as_str()), (503, "MISS resolver error"));
+    // The stale verdict expires as well.
     let ended = eventually(Duration::from_secs(10), || request.send().status == 503);
     assert!(ended, "stale for ever");
     authgear.clear();
-    until_told(&request, "MISS resolver valid");
+    wait_until_reported(&request, "MISS resolver valid");
 }
 
 #[test]
-fn stale_while_it_is_refreshed() {
+fn a_stale_verdict_is_served_while_it_is_refreshed() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let settings = "authgear_cache_valid valid=100ms; authgear_cache_use_stale updating=1h;";
     let nginx = cached(&authgear, &backend, settings).workers(1).start();
     let alice = authgear.add_user(User::named("alice"));
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&alice));
-    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
     let gate = support::Gate::new();
     authgear.inject(Fault::Gate(gate.clone()));
-    until_told(&request, "STALE cache valid");
+    wait_until_reported(&request, "STALE cache valid");
     gate.wait_for_waiters(1);
     for _ in 0..5 {
         let answer = request.send();
         assert_eq!(
-            (told(&answer).as_str(), user(&answer).as_deref()),
+            (reported(&answer).as_str(), user(&answer).as_deref()),
             ("UPDATING cache valid", Some("alice"))
         );
     }
@@ -302,31 +303,31 @@ fn stale_while_it_is_refreshed() {
     authgear.clear();
     authgear.disable("alice");
     gate.open();
-    // What was refreshed then is stale in turn, and the next refresh tells that she is disabled.
-    until_told(&request, "HIT cache invalid");
+    // The refreshed verdict becomes stale in turn, and the next refresh finds her disabled.
+    wait_until_reported(&request, "HIT cache invalid");
 }
 
 #[test]
-fn a_zone_outlives_a_reload() {
+fn cached_verdicts_survive_a_reload() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = cached(&authgear, &backend, "").start();
     let token = authgear.opaque_token(&User::named("alice"));
     let request = get(&nginx, "/").bearer(&token);
-    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
     nginx.reload();
-    assert_eq!(told(&request.send()), "HIT cache valid");
+    assert_eq!(reported(&request.send()), "HIT cache valid");
     // Another size is another zone.
     nginx.edit_conf(|conf| conf.replace("z:1m", "z:2m"));
     nginx.reload();
-    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
     // Other settings are another project.
     nginx.edit_conf(|conf| conf.replace("timeout 2s;", "timeout 2s; cookie_prefix x_;"));
     nginx.reload();
-    assert_eq!(told(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
 }
 
 #[test]
-fn a_full_zone_forgets_what_was_not_used() {
+fn a_full_zone_evicts_the_least_recently_used_verdicts() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http("authgear_cache_zone z:64k front=1;")
@@ -336,29 +337,26 @@ fn a_full_zone_forgets_what_was_not_used() {
         .server("location / { proxy_pass http://%%BACKEND%%; }")
         .start();
     let alice = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
-    assert_eq!(told(&alice.send()), "MISS resolver valid");
+    assert_eq!(reported(&alice.send()), "MISS resolver valid");
     for n in 0..1000 {
         let answer = get(&nginx, "/").bearer(&format!("token {n}")).send();
-        assert_eq!(told(&answer), "MISS resolver none");
+        assert_eq!(reported(&answer), "MISS resolver none");
         if n % 20 == 0 {
-            assert_eq!(told(&alice.send()), "HIT cache valid", "after {n} others");
+            assert_eq!(reported(&alice.send()), "HIT cache valid", "after {n} others");
         }
     }
     let forgotten = get(&nginx, "/").bearer("token 0").send();
-    assert_eq!(told(&forgotten), "MISS resolver none");
+    assert_eq!(reported(&forgotten), "MISS resolver none");
     let recent = get(&nginx, "/").bearer("token 999").send();
-    assert_eq!(told(&recent), "HIT cache none");
+    assert_eq!(reported(&recent), "HIT cache none");
 }
 
 #[test]
-fn cached_verdicts_reach_other_kinds_of_lookup() {
+fn verdicts_of_a_resolver_location_are_cached() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http("authgear_cache_zone z:1m;")
-        .http(format!(
-            "authgear_project p {{ endpoint {}; resolver_url /_auth; }}",
-            authgear.origin()
-        ))
+        .http(project_at("p", &authgear, "/_auth", ""))
         .var("RESOLVER", authgear.resolver_url())
         .server(TELLING)
         .server("authgear p; authgear_cache z;")
@@ -374,14 +372,14 @@ fn cached_verdicts_reach_other_kinds_of_lookup() {
         .start();
     let token = authgear.opaque_token(&User::named("alice"));
     let request = get(&nginx, "/").bearer(&token);
-    assert_eq!(told(&request.send()), "MISS resolver valid");
-    assert_eq!(told(&request.send()), "HIT cache valid");
+    assert_eq!(reported(&request.send()), "MISS resolver valid");
+    assert_eq!(reported(&request.send()), "HIT cache valid");
     assert_eq!(user(&request.send()).as_deref(), Some("alice"));
     assert_eq!(authgear.hits(), 1);
 }
 
 #[test]
-fn bad_settings_are_refused() {
+fn invalid_cache_settings_are_refused() {
     for (line, says) in [
         ("authgear_cache_zone z;", "it must be NAME:SIZE"),
         ("authgear_cache_zone off:1m;", "it must be NAME:SIZE"),

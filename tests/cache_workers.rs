@@ -1,4 +1,4 @@
-//! One look-up for all workers, whoever dies meanwhile.
+//! Look-ups shared by all workers, also when workers die meanwhile.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -28,13 +28,13 @@ fn shared(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder
         .server("location = /worker { authgear off; return 200 $pid; }")
 }
 
-/// Two connections to each of four workers, which tell their pids at `/worker`.
+/// Two connections to each of four workers. `/worker` returns a worker's pid.
 pub(crate) fn connections(nginx: &Nginx) -> Vec<(u32, [Connection; 2])> {
     let mut found: HashMap<u32, Vec<Connection>> = HashMap::new();
     let all = eventually(Duration::from_secs(20), || {
         let mut connection = Connection::open(nginx);
         let worker = connection.send(&get(nginx, "/worker")).text().parse().expect("a pid");
-        // What is kept open makes a worker busier, and the others likelier to accept.
+        // Open connections make a worker busier, so that the others are more likely to accept.
         found.entry(worker).or_default().push(connection);
         found.len() == 4 && found.values().all(|connections| connections.len() > 1)
     });
@@ -51,13 +51,13 @@ pub(crate) fn await_worker(nginx: &Nginx, connection: &mut Connection) {
     assert_eq!(connection.send(&get(nginx, "/worker")).status, 200);
 }
 
-/// A request, to be written to a connection of one's choice.
+/// The bytes of a request, to be written to a chosen connection.
 fn asking(token: &str) -> Vec<u8> {
     format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n").into_bytes()
 }
 
 #[test]
-fn many_cold_requests_over_all_workers_are_one_lookup() {
+fn many_cold_requests_over_all_workers_make_one_look_up() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = shared(&authgear, &backend, "").error_level("info").start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -70,27 +70,27 @@ fn many_cold_requests_over_all_workers_are_one_lookup() {
     }
     gate.open();
     let landed = Instant::now();
-    let mut told: HashMap<String, usize> = HashMap::new();
+    let mut reported: HashMap<String, usize> = HashMap::new();
     for pending in pending {
         let answer = pending.wait();
         assert_eq!(answer.echo().header("x-authgear-user-id"), Some("alice"));
-        *told.entry(answer.header("x-cache").expect("a status")).or_default() += 1;
+        *reported.entry(answer.header("x-cache").expect("a status")).or_default() += 1;
     }
     assert_eq!(authgear.hits(), 1);
-    assert_eq!((told.get("MISS"), told.len()), (Some(&1), 2), "{told:?}");
+    assert_eq!((reported.get("MISS"), reported.len()), (Some(&1), 2), "{reported:?}");
     // Far from any polling interval, even on a busy machine.
     assert!(landed.elapsed() < Duration::from_secs(2), "{:?}", landed.elapsed());
 }
 
 #[test]
-fn a_follower_is_told_at_once() {
+fn a_waiting_worker_gets_the_verdict_at_once() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = shared(&authgear, &backend, "").start();
     let alice = User::named("alice");
     let mut workers = connections(&nginx).into_iter();
     let (_, [mut leader, _]) = workers.next().expect("a worker");
     let (_, [mut follower, mut marker]) = workers.next().expect("another worker");
-    // The fastest of some: one that waits for a timer never is.
+    // The fastest of several rounds: a wait that polls with a timer is never that fast.
     let mut fastest = Duration::MAX;
     for _ in 0..10 {
         let token = authgear.opaque_token(&alice);
@@ -112,7 +112,7 @@ fn a_follower_is_told_at_once() {
 }
 
 #[test]
-fn only_the_worker_that_asked_relays_cookies() {
+fn only_the_worker_that_made_the_look_up_relays_cookies() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = shared(&authgear, &backend, "").server("authgear_relay_cookies on;").start();
     let dead = authgear.session(&User::named("alice"));
@@ -135,7 +135,7 @@ fn only_the_worker_that_asked_relays_cookies() {
 }
 
 #[test]
-fn a_failing_lookup_fails_for_all_workers() {
+fn a_failed_look_up_fails_for_all_workers() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = shared(&authgear, &backend, "max_fails 0; timeout 2s;").start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -151,7 +151,7 @@ fn a_failing_lookup_fails_for_all_workers() {
 }
 
 #[test]
-fn who_follows_a_killed_worker_takes_over() {
+fn a_waiting_worker_takes_over_the_look_up_of_a_killed_worker() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = shared(&authgear, &backend, "timeout 8s;").start();
     nginx.allow_log("exited on signal 9");
@@ -172,8 +172,8 @@ fn who_follows_a_killed_worker_takes_over() {
     assert_eq!(authgear.hits(), 2);
 }
 
-/// Workers are killed again and again while they have all hands full: what the others answer is
-/// right, and in the end so is everything.
+/// Workers are killed repeatedly under full load. The others answer correctly meanwhile, and all
+/// works afterwards.
 #[test]
 fn killed_workers_leave_the_zone_usable() {
     const USERS: usize = 40;
@@ -183,7 +183,7 @@ fn killed_workers_leave_the_zone_usable() {
     let nginx = site(&authgear, &backend)
         .workers(4)
         .error_level("notice")
-        // Small, so that entries come and go all the time.
+        // A small zone, so that entries are evicted all the time.
         .http("authgear_cache_zone z:64k front=2;")
         .http(project("p", &authgear, ""))
         .server("authgear p; authgear_cache z; authgear_cache_valid valid=20ms none=10ms;")
@@ -210,7 +210,7 @@ fn killed_workers_leave_the_zone_usable() {
                 while !over.load(Ordering::Relaxed) {
                     n += 7;
                     let (id, token) = &users[n % USERS];
-                    // A connection may die with its worker; an answer is right.
+                    // A connection may end with its worker, but an answer has to be right.
                     let Ok(answer) = get(nginx, "/").bearer(token).start().try_wait() else {
                         continue;
                     };
@@ -236,8 +236,7 @@ fn killed_workers_leave_the_zone_usable() {
     }
 }
 
-/// Neither tokens nor cookies are anywhere in the shared memory, nor in what a worker keeps
-/// of them.
+/// Neither the shared memory nor a worker's own copies contain a token or cookie.
 #[test]
 fn no_credential_is_in_the_zone() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -256,7 +255,7 @@ fn no_credential_is_in_the_zone() {
     assert!(!has(id) && !has(secret), "the cookie is in the zone");
 }
 
-/// All anonymous shared memory of a process: nginx's zones.
+/// Returns all anonymous shared memory of a process: nginx's zones.
 fn shared_memory(pid: u32) -> Vec<u8> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
     let memory = File::open(format!("/proc/{pid}/mem")).expect("mem");

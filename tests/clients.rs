@@ -1,5 +1,5 @@
-//! Many clients at once, and clients that leave: each gets its own identity, and who is gone costs
-//! nothing.
+//! Many simultaneous clients, and clients that disconnect: each gets its own identity, and a
+//! disconnected one leaks nothing.
 
 use std::fs;
 use std::thread;
@@ -12,7 +12,7 @@ use support::{
 use crate::project::project;
 use crate::site::{identity_of, site, Pairs, PROTECTED};
 
-/// A request and the identity that has to come of it.
+/// A request and its expected identity.
 type Known = (Request, Pairs);
 
 fn user(n: usize) -> User {
@@ -42,10 +42,10 @@ fn serving(authgear: &FakeAuthgear, backend: &Backend) -> Nginx {
 }
 
 #[test]
-fn clients_that_leave_take_nothing_and_leave_nothing() {
+fn clients_that_disconnect_disturb_no_other_request_and_leak_nothing() {
     const CLIENTS: usize = 50;
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
-    // One worker, whose open files tell of everything; and none that are kept for later.
+    // One worker, whose open files show leaks, and no connections kept for later.
     let nginx = site(&authgear, &backend)
         .workers(1)
         .log_format("$status")
@@ -73,21 +73,21 @@ fn clients_that_leave_take_nothing_and_leave_nothing() {
     gate.wait_for_waiters(2 * CLIENTS);
     leaving.into_iter().for_each(|pending| pending.leave());
     drop(h2);
-    // They are gone while their look-ups still go on.
+    // The clients disconnect while their look-ups are in flight.
     let logged = nginx.wait_for_access_lines(1 + 2 * CLIENTS);
     assert!(logged[1..].iter().all(|status| status == "499"), "{logged:?}");
     assert_eq!(gate.waiting(), 2 * CLIENTS);
 
     gate.open();
     authgear.wait_for_no_connections();
-    // Some of before may have been closing.
+    // Some earlier connections may have been closing still.
     assert!(eventually(DEADLINE, || open_files() <= before), "{} of {before}", open_files());
     assert_identity(&request.send(), &identity);
     assert_eq!((backend.hits(), nginx.workers()), (2, vec![worker]));
 }
 
 #[test]
-fn a_stream_that_is_reset_leaves_the_others_alone() {
+fn a_reset_stream_does_not_disturb_the_other_streams() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let nginx = serving(&authgear, &backend);
     authgear.inject(Fault::Gate(gate.clone()));
@@ -105,7 +105,7 @@ fn a_stream_that_is_reset_leaves_the_others_alone() {
 }
 
 #[test]
-fn clients_with_tls_wait_and_leave_as_others_do() {
+fn tls_clients_can_wait_and_disconnect_like_plain_ones() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let ca = Ca::new();
     let certificate = ca.leaf(&["site.test"]);
@@ -136,7 +136,7 @@ fn clients_with_tls_wait_and_leave_as_others_do() {
 fn a_worker_without_free_connections_recovers() {
     const CLIENTS: usize = 16;
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
-    // One worker, for it is its connections that run out.
+    // One worker, because connections are limited per worker.
     let nginx = site(&authgear, &backend)
         .workers(1)
         .events("worker_connections 24;")
@@ -145,7 +145,7 @@ fn a_worker_without_free_connections_recovers() {
         .allow_log("worker_connections are not enough")
         .start();
     authgear.inject(Fault::Gate(gate.clone()));
-    // Each takes two connections while it waits, so that the last ones find none.
+    // Each request takes two connections while it waits, so that none is left for the last ones.
     let begun: Vec<_> = (0..CLIENTS)
         .map(|n| {
             let (request, identity) = with_token(&nginx, &authgear, n);
@@ -174,7 +174,7 @@ fn a_worker_without_free_connections_recovers() {
 }
 
 #[test]
-fn a_client_may_leave_requests_behind_that_were_not_begun() {
+fn pipelined_requests_of_a_disconnected_client_are_dropped() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let nginx = serving(&authgear, &backend);
     authgear.inject(Fault::Gate(gate.clone()));
@@ -225,7 +225,7 @@ fn pipelined_requests_are_answered_in_order_with_their_own_identity() {
 }
 
 #[test]
-fn one_connection_may_be_many_users() {
+fn requests_of_different_users_on_one_connection_keep_their_identities() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = serving(&authgear, &backend);
     let ended = authgear.session(&user(0));
@@ -244,7 +244,7 @@ fn one_connection_may_be_many_users() {
         ] {
             assert_identity(&kept.send(&request), &identity);
         }
-        // One who is denied, and whose body nobody reads, may go on as well.
+        // After a denial whose body is not read, the next request is answered too.
         authgear.inject_next(1, Fault::Status(500));
         let (request, _) = with_token(&nginx, &authgear, n);
         assert_eq!(kept.send(&request.method("POST").body("body")).status, 503);
@@ -252,7 +252,7 @@ fn one_connection_may_be_many_users() {
 }
 
 #[test]
-fn a_crowd_that_comes_and_goes() {
+fn more_requests_than_connections_are_answered_whether_or_not_clients_leave() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = serving(&authgear, &backend);
     let known: Vec<Known> = (0..10).map(|n| with_token(&nginx, &authgear, n)).collect();
@@ -275,13 +275,13 @@ fn a_crowd_that_comes_and_goes() {
 }
 
 #[test]
-fn streams_of_one_connection_are_users_of_their_own() {
+fn streams_of_one_connection_carry_their_own_identities() {
     const STREAMS: usize = 100;
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let nginx = serving(&authgear, &backend);
     authgear.inject(Fault::Gate(gate.clone()));
     let h2 = H2::open(&nginx.addr2());
-    // As many at a time as the pool has connections by default, and more that wait for one.
+    // As many simultaneous look-ups as connections by default, and more that wait for one.
     let begun: Vec<_> = (0..STREAMS)
         .map(|n| {
             let (request, identity) = with_token(&nginx, &authgear, n);
@@ -297,10 +297,10 @@ fn streams_of_one_connection_are_users_of_their_own() {
 }
 
 #[test]
-fn a_thousand_requests_of_fifty_users() {
+fn a_thousand_requests_of_fifty_users_get_their_own_identities() {
     const USERS: usize = 50;
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    // Little is logged, so that there is a crowd.
+    // Log little, so that many requests are in flight.
     let nginx = site(&authgear, &backend).error_level("info").server(PROTECTED).start();
     let known: Vec<Known> = (0..USERS).map(|n| with_token(&nginx, &authgear, n)).collect();
     thread::scope(|scope| {
@@ -308,7 +308,7 @@ fn a_thousand_requests_of_fifty_users() {
             let (known, nginx) = (&known, &nginx);
             scope.spawn(move || {
                 let mut kept = Connection::open(nginx);
-                // Each in an order of its own: 7 and 50 have no common divisor.
+                // Each thread uses another order: 7 and 50 have no common divisor.
                 for n in 0..64 {
                     let (request, identity) = &known[(thread * 3 + n * 7) % USERS];
                     assert_identity(&kept.send(request), identity);

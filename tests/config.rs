@@ -1,17 +1,17 @@
-//! Directives: what `nginx -t` refuses and with which words, and which level has the last word.
+//! Directives: which configurations `nginx -t` refuses, with which message, and how levels inherit.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use support::{get, Backend, Builder, Ca, FakeAuthgear, Nginx, RefusedAddr, SigningKey, User};
 
-use crate::project::{project, project_at, verdict, TELLING};
+use crate::project::{project, project_at, project_site, verdict};
 use crate::site::site;
 
-/// Where the faulty line ends.
+/// The mark at the end of the faulty line.
 const HERE: &str = "# here";
 
-/// Panics unless `nginx -t` refuses this with those words and the file and line of [`HERE`].
+/// Asserts that `nginx -t` refuses this with that message, at the file and line of [`HERE`].
 #[track_caller]
 fn refused(builder: Builder, says: &str) {
     let here = Arc::new(Mutex::new(0));
@@ -26,9 +26,9 @@ fn refused(builder: Builder, says: &str) {
     let line = *here.lock().expect("a line");
     let errors: Vec<_> = test.output.lines().filter(|line| line.contains("[emerg]")).collect();
     let place = format!("/nginx.conf:{line}");
-    let told =
+    let reported =
         matches!(errors[..], [e] if e.contains(&format!("{says} in /")) && e.ends_with(&place));
-    assert!(!test.ok && told, "{says} ...{place}\n{}", test.output);
+    assert!(!test.ok && reported, "{says} ...{place}\n{}", test.output);
 }
 
 fn http(text: impl AsRef<str>) -> Builder {
@@ -45,7 +45,7 @@ fn setting(line: &str) -> Builder {
     http(format!("authgear_project p {{\n{endpoint}\n{line} {HERE}\n}}"))
 }
 
-/// A value as an error shows it.
+/// A value as error messages show it.
 fn shown(value: &str) -> String {
     match value.get(..100) {
         Some(start) if value.len() > 100 => format!("{start}..."),
@@ -54,7 +54,7 @@ fn shown(value: &str) -> String {
 }
 
 #[test]
-fn endpoints_and_resolver_urls() {
+fn invalid_endpoints_and_resolver_urls_are_refused() {
     let long = format!("https://{}", "a".repeat(2048));
     let rows = [
         ("a.test", "it must begin with \"http://\" or \"https://\""),
@@ -86,7 +86,7 @@ fn endpoints_and_resolver_urls() {
     }
     let path = "invalid \"endpoint\" \"https://a.test/x\": it must not have a path";
     refused(setting("endpoint https://a.test/x;"), path);
-    // No subrequest could go there.
+    // A subrequest cannot go there.
     for (uri, says) in [
         ("'/a b'", "it has an invalid character"),
         ("/a\u{e9}", "it has an invalid character"),
@@ -99,7 +99,7 @@ fn endpoints_and_resolver_urls() {
 }
 
 #[test]
-fn values_of_settings() {
+fn invalid_values_of_settings_are_refused() {
     let time = "it must be a time above 0 and up to 1d, such as 500ms or 5s";
     let mut rows = vec![
         ("max_connections", "0", "it must be a number from 1 to 65535"),
@@ -167,7 +167,7 @@ fn values_of_settings() {
         let says = format!("invalid \"cookie_prefix\" \"{quoted}\": {says}");
         refused(setting(&format!("cookie_prefix {prefix};")), &says);
     }
-    // The line that can say which file is the end of the block, where TLS is set up.
+    // The error names the line of the block's end, where TLS is set up.
     let missing = "authgear_project p {\nendpoint https://a.test;\n\
                    ssl_trusted_certificate no/such.pem;\n} # here";
     refused(http(missing), "no/such.pem\"");
@@ -176,7 +176,7 @@ fn values_of_settings() {
 }
 
 #[test]
-fn key_files() {
+fn unusable_key_files_are_refused() {
     let with = |contents: &str| setting("jwks_file keys.json;").file("keys.json", contents);
     let rows = [
         ("", "the key set is not JSON"),
@@ -195,7 +195,7 @@ fn key_files() {
     let test = setting("jwks_file keys.json; jwks_url https://a.test/jwks;").check();
     let both = "authgear_project \"p\" has both \"jwks_url\" and \"jwks_file\"";
     assert!(!test.ok && test.output.contains(both), "{}", test.output);
-    // What cannot be used of it is no error, but said.
+    // An unusable key is a warning, not an error.
     let mut keys = serde_json::json!({"keys": [SigningKey::nth(0).jwk()]});
     keys["keys"].as_array_mut().expect("keys").push(serde_json::json!({"kty": "oct", "k": "AAAA"}));
     let test = with(&keys.to_string()).check();
@@ -203,7 +203,7 @@ fn key_files() {
 }
 
 #[test]
-fn arguments_and_places_of_authgear_mode() {
+fn misuse_of_authgear_mode_is_refused() {
     let right = "it must be \"resolver\", \"jwt\" or \"auto\"";
     refused(
         server("authgear_mode off; # here"),
@@ -220,7 +220,7 @@ fn arguments_and_places_of_authgear_mode() {
 }
 
 #[test]
-fn shape_of_project_blocks() {
+fn malformed_project_blocks_are_refused() {
     refused(setting("nonsense 1;"), "unknown directive \"nonsense\"");
     refused(setting("Timeout 1s;"), "unknown directive \"Timeout\"");
     for line in [
@@ -294,7 +294,7 @@ fn shape_of_project_blocks() {
 }
 
 #[test]
-fn arguments_and_places_of_authgear() {
+fn misuse_of_authgear_is_refused() {
     for value in ["1a", "a/b", "\"\"", "$host", "a.test:80", "https:/a.test", "OFF!"] {
         let quoted = value.trim_matches('"');
         let says = format!(
@@ -323,7 +323,7 @@ fn arguments_and_places_of_authgear() {
     refused(Nginx::builder().main("authgear off; # here"), misplaced);
     refused(server("location / { if ($arg_a) {\nauthgear off; # here\n} }"), misplaced);
 
-    // The place is that of `authgear`, wherever the error shows itself.
+    // The error names the line of `authgear`, wherever it is found.
     let unknown = "unknown authgear_project \"nope\"";
     for text in ["authgear nope; # here\nreturn 204;", "location / {\nauthgear nope; # here\n}\n"] {
         refused(server(text), unknown);
@@ -333,14 +333,14 @@ fn arguments_and_places_of_authgear() {
 }
 
 #[test]
-fn names_at_http_level_must_exist() {
+fn project_names_at_http_level_must_exist() {
     // nginx merges this level into servers only, and this one does not inherit it.
     let overridden = http("authgear nope; # here").server("authgear off;");
     refused(overridden, "unknown authgear_project \"nope\"");
 }
 
 #[test]
-fn arguments_and_places_of_authgear_on_error() {
+fn misuse_of_authgear_on_error_is_refused() {
     for value in ["allow", "\"\"", "Deny", "off"] {
         let quoted = value.trim_matches('"');
         let says = format!(
@@ -363,7 +363,7 @@ fn arguments_and_places_of_authgear_on_error() {
 }
 
 #[test]
-fn good_configurations() {
+fn valid_configurations_are_accepted() {
     let all = "authgear_project A_b-c.9 {
         endpoint HTTPS://192.0.2.1:443/;
         resolver_url http://10.0.0.2:3001/resolve;
@@ -402,7 +402,7 @@ fn good_configurations() {
     ];
     for (n, builder) in rows.into_iter().enumerate() {
         let test = builder.file("ca.pem", Ca::new().pem()).check();
-        // Some projects are declared for their own sake: see lint.rs.
+        // Unused projects are warned about: see lint.rs.
         let mut warnings = test.output.lines().filter(|line| line.contains("[warn]"));
         let silent = warnings.all(|line| line.contains("is never used"));
         assert!(test.ok && silent, "row {n}: {}", test.output);
@@ -410,7 +410,7 @@ fn good_configurations() {
 }
 
 #[test]
-fn each_level_inherits_and_replaces() {
+fn authgear_is_inherited_and_can_be_replaced_at_each_level() {
     let (one, two, backend) = (FakeAuthgear::start(), FakeAuthgear::start(), Backend::start());
     let nginx = site(&one, &backend)
         .var("TWO", two.url())
@@ -475,7 +475,7 @@ fn each_level_inherits_and_replaces() {
 }
 
 #[test]
-fn on_error_inherits_and_replaces() {
+fn authgear_on_error_is_inherited_and_can_be_replaced() {
     let (authgear, refused) = (FakeAuthgear::start(), RefusedAddr::bind());
     let resolver = format!("http://{}", refused.addr());
     let nginx = Nginx::builder()
@@ -497,13 +497,11 @@ fn on_error_inherits_and_replaces() {
 }
 
 #[test]
-fn a_url_is_one_project_and_a_name_another() {
+fn equal_urls_share_a_project_and_a_name_is_a_separate_one() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     // One worker: connections are kept per worker, and tell projects apart.
-    let nginx = site(&authgear, &backend)
+    let nginx = project_site(&authgear, &backend, "")
         .workers(1)
-        .http(project("p", &authgear, ""))
-        .server(TELLING)
         .server(
             "location /one { authgear %%AUTHGEAR%%; proxy_pass http://%%BACKEND%%; }
              location /two { authgear %%AUTHGEAR%%/; proxy_pass http://%%BACKEND%%; }

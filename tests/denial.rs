@@ -10,15 +10,12 @@ use support::{
     User, WebSocket,
 };
 
+use crate::project::project;
 use crate::site::site;
 
 fn places(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
-    site(authgear, backend)
-        .listen_extra(1)
-        .http("authgear_project p { endpoint http://%%AUTHGEAR_ADDR%%; max_fails 0; }")
-        .var("AUTHGEAR_ADDR", authgear.addr())
-        .server(
-            "listen %%ADDR2%% http2;
+    site(authgear, backend).listen_extra(1).http(project("p", authgear, "max_fails 0;")).server(
+        "listen %%ADDR2%% http2;
              authgear p;
              authgear_require session;
              authgear_login_redirect https://login.test/?to=$authgear_return_to;
@@ -32,7 +29,7 @@ fn places(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
                authgear_login_redirect off;
                return 200 sorry;
              }",
-        )
+    )
 }
 
 type Make = fn(Request) -> Request;
@@ -60,7 +57,7 @@ const CURL: Make = |request| request.header("Accept", "*/*");
 const FORM: Make = |request| BROWSER(request).method("POST").body("a=b");
 const HEAD: Make = |request| FETCH(request).method("HEAD");
 
-/// What an answer is: its status, and its kind.
+/// Status and kind of an answer.
 fn kind(answer: &Response) -> (u16, &'static str) {
     let kind = match answer.header("content-type").as_deref() {
         Some("application/problem+json") => "problem",
@@ -73,7 +70,7 @@ fn kind(answer: &Response) -> (u16, &'static str) {
 }
 
 #[test]
-fn every_client_gets_an_answer_of_its_own() {
+fn each_kind_of_client_gets_its_kind_of_denial() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend).start();
     let user = User { authenticated_at: 1, ..User::named("alice") };
@@ -132,7 +129,7 @@ fn every_client_gets_an_answer_of_its_own() {
 }
 
 #[test]
-fn a_browser_is_sent_to_log_in_and_told_where_it_was() {
+fn a_browser_is_redirected_to_log_in_with_its_return_url() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend)
         .server(
@@ -151,22 +148,23 @@ fn a_browser_is_sent_to_log_in_and_told_where_it_was() {
     assert_eq!(answer.all("location"), [to]);
     assert_eq!(answer.all("cache-control"), ["no-store"]);
     assert_eq!((answer.body.len(), answer.all("www-authenticate").len()), (0, 0));
-    // The login page itself does not send to the login page.
+    // No redirect from the login page to the login page.
     assert_eq!(browser("/login").status, 401);
     assert_eq!(browser("/inner").status, 302);
-    // What a client puts there does not become another header, and nothing is no URL.
+    // Client data in a login URL cannot add a header, and an empty value is no URL.
     assert_eq!(browser("/odd").status, 401);
     assert_eq!(browser("/odd?to=/x").all("location"), ["/x"]);
-    // A page of the user's own goes first.
+    // An `error_page` of the configuration takes precedence.
     let page = browser("/page");
     assert_eq!((page.status, page.text().as_str()), (302, ""));
     let fetched = FETCH(get(&nginx, "/page")).send();
     assert_eq!((fetched.status, fetched.text().as_str()), (401, "sorry"));
 }
 
-/// HTTP/1.0 need not name a host, and HTTP/3 never does in a header: the path must not pass for it.
+/// HTTP/1.0 can omit the Host header, and HTTP/3 always does: the path must not be taken for the
+/// host.
 #[test]
-fn who_names_no_host_comes_back_to_this_server() {
+fn a_request_without_a_host_header_returns_to_the_server_name() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend)
         .server("location /self { authgear_login_redirect http://localhost/self; return 200; }")
@@ -181,9 +179,9 @@ fn who_names_no_host_comes_back_to_this_server() {
 }
 
 #[test]
-fn the_login_page_does_not_send_to_itself() {
+fn the_login_page_does_not_redirect_to_itself() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    // Each of these forgot to lift the requirement: 401 tells so, and a loop would not.
+    // Each of these login locations still has the requirement: it answers 401 instead of looping.
     let nginx = site(&authgear, &backend)
         .listen_extra(1)
         .file("html/login/index.html", "login")
@@ -242,7 +240,7 @@ fn the_login_page_does_not_send_to_itself() {
 }
 
 #[test]
-fn a_problem_is_told_in_json() {
+fn api_clients_get_problem_details_in_json() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend).start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -262,12 +260,12 @@ fn a_problem_is_told_in_json() {
 }
 
 #[test]
-fn grpc_clients_get_trailers_only() {
+fn grpc_clients_get_a_trailers_only_response() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::grpc());
     let nginx = Nginx::builder()
         .listen_options("http2")
         .var("BACKEND", backend.addr())
-        .http(format!("authgear_project p {{ endpoint {}; max_fails 0; }}", authgear.origin()))
+        .http(project("p", &authgear, "max_fails 0;"))
         .server(
             "authgear p;
              authgear_require session;
@@ -306,7 +304,7 @@ fn grpc_clients_get_trailers_only() {
 }
 
 #[test]
-fn websockets_and_preflights() {
+fn websockets_get_a_status_and_preflights_pass() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend)
         .server(
@@ -335,12 +333,12 @@ fn websockets_and_preflights() {
     assert_eq!((passed.status, passed.echo().identity().len()), (200, 0));
     assert_eq!(authgear.hits(), hits);
     assert_eq!(preflight("/").send().status, 401);
-    // It is none without its headers.
+    // Without its headers it is no preflight.
     assert_eq!(get(&nginx, "/cors").method("OPTIONS").send().status, 401);
 }
 
 #[test]
-fn answers_stay_whole_among_other_things_of_nginx() {
+fn denials_stay_intact_beside_other_nginx_features() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend)
         .log_format("$status $uri")
@@ -352,21 +350,21 @@ fn answers_stay_whole_among_other_things_of_nginx() {
              }",
         )
         .start();
-    // nginx chooses chunks for trailers: there is an end to them.
+    // nginx uses chunked encoding for trailers: the answer has to end.
     let mut connection = Connection::open(&nginx);
     for _ in 0..2 {
         let answer = connection.send(&BROWSER(get(&nginx, "/trailing")));
         assert_eq!((answer.status, answer.body.len()), (302, 0));
     }
     assert_eq!(kind(&FETCH(get(&nginx, "/rewritten/x")).send()), (401, "problem"));
-    // Logs show what was sent.
+    // The access log has the status that was sent.
     let mut logged = nginx.wait_for_access_lines(3);
     logged.sort();
     assert_eq!(logged, ["302 /trailing", "302 /trailing", "401 /x"]);
 }
 
 #[test]
-fn answers_stay_whole_when_the_client_reads_slowly() {
+fn denials_stay_intact_when_the_client_reads_slowly() {
     const REQUESTS: usize = 4000;
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let long = "x".repeat(3800);
@@ -382,7 +380,7 @@ fn answers_stay_whole_when_the_client_reads_slowly() {
     let request = "GET /long HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n\r\n";
     thread::scope(|scope| {
         scope.spawn(move || writer.write_all(request.repeat(REQUESTS).as_bytes()).expect("sent"));
-        // By the time the logs tell that nginx cannot go on, it has tried to.
+        // When the log shows that nginx cannot send more, nginx has tried to.
         let mut last = 0;
         eventually(Duration::from_secs(10), || {
             let now = nginx.access_log().lines().count();

@@ -1,6 +1,7 @@
-//! What every kind of client gets, for every verdict, under every policy.
+//! The denial that each kind of client gets, for every verdict and policy.
 //!
-//! One table says what a place makes of a verdict, another how a kind of client is told.
+//! One table has the outcome of a verdict per location, another the form of a denial per kind of
+//! client.
 
 use std::net::SocketAddr;
 
@@ -8,20 +9,21 @@ use support::{
     get, unix_now, Backend, FakeAuthgear, Fault, Nginx, Request, Response, User, WebSocket,
 };
 
+use crate::project::project;
 use crate::site::{site, Pairs};
 
-/// What a place makes of a verdict.
+/// Outcome of a verdict in a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// The backend gets the request, with this user or none.
     In(Option<&'static str>),
-    /// Denied, with this status, reason, and error of the challenge to who presents a bearer.
+    /// Denied, with this status, reason, and challenge error for bearers.
     Out(u16, &'static str, Option<&'static str>),
 }
 
 use Fate::{In, Out};
 
-/// What a request presents, or the trouble there is when it does.
+/// The credentials of a request, or the failure of its look-up.
 const VERDICTS: [&str; 6] = ["none", "dead", "ended", "poor", "good", "down"];
 
 const ANYBODY: [Fate; 3] = [In(None); 3];
@@ -32,7 +34,7 @@ const NO_SESSION: [Fate; 3] = [
 ];
 const DOWN: Fate = Out(503, "bad_status", None);
 
-/// Places, what their verdicts come to in the order of [`VERDICTS`], and whether they ask.
+/// Locations, the outcome of each of [`VERDICTS`], and whether they make a look-up.
 fn policies() -> Vec<(&'static str, &'static str, [Fate; 6])> {
     let row = |start: [Fate; 3], poor, good, down| {
         let [none, dead, ended] = start;
@@ -80,14 +82,14 @@ fn policies() -> Vec<(&'static str, &'static str, [Fate; 6])> {
     ]
 }
 
-/// How an answer tells that access is denied.
+/// The form of a denial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum DenialForm {
     /// nginx's page.
     Page,
     /// A problem in JSON.
     Problem,
-    /// The head of one.
+    /// The head of a problem, without a body.
     ProblemHead,
     /// A redirect to the login page for 401, and nginx's page otherwise.
     Login,
@@ -97,21 +99,25 @@ enum Told {
 
 type Make = fn(Request) -> Request;
 
-/// Kinds of client, how they ask, and how they are told.
-const CLIENTS: [(&str, Make, Told); 12] = [
-    ("program", |r| r.header("Accept", "*/*"), Told::Page),
-    ("program without Accept", |r| r, Told::Page),
-    ("api", |r| r.header("Accept", "application/json"), Told::Problem),
+/// Kinds of client: a name, how to make the request, and the expected form of a denial.
+const CLIENTS: [(&str, Make, DenialForm); 12] = [
+    ("program", |r| r.header("Accept", "*/*"), DenialForm::Page),
+    ("program without Accept", |r| r, DenialForm::Page),
+    ("api", |r| r.header("Accept", "application/json"), DenialForm::Problem),
     (
         "api, post",
         |r| r.header("Accept", "application/json").method("POST").body("{}"),
-        Told::Problem,
+        DenialForm::Problem,
     ),
-    ("api, head", |r| r.header("Accept", "application/json").method("HEAD"), Told::ProblemHead),
+    (
+        "api, head",
+        |r| r.header("Accept", "application/json").method("HEAD"),
+        DenialForm::ProblemHead,
+    ),
     (
         "fetch()",
         |r| r.header("Accept", "application/json, */*").header("Sec-Fetch-Mode", "cors"),
-        Told::Problem,
+        DenialForm::Problem,
     ),
     (
         "browser",
@@ -120,9 +126,9 @@ const CLIENTS: [(&str, Make, Told); 12] = [
                 .header("Sec-Fetch-Mode", "navigate")
                 .header("Sec-Fetch-Dest", "document")
         },
-        Told::Login,
+        DenialForm::Login,
     ),
-    ("old browser", |r| r.header("Accept", "text/html,*/*;q=0.8"), Told::Login),
+    ("old browser", |r| r.header("Accept", "text/html,*/*;q=0.8"), DenialForm::Login),
     (
         "frame",
         |r| {
@@ -130,14 +136,18 @@ const CLIENTS: [(&str, Make, Told); 12] = [
                 .header("Sec-Fetch-Mode", "navigate")
                 .header("Sec-Fetch-Dest", "iframe")
         },
-        Told::Page,
+        DenialForm::Page,
     ),
     (
         "image",
         |r| r.header("Accept", "image/webp,*/*").header("Sec-Fetch-Mode", "no-cors"),
-        Told::Page,
+        DenialForm::Page,
     ),
-    ("form", |r| r.header("Accept", "text/html,*/*;q=0.8").method("POST").body("a=b"), Told::Page),
+    (
+        "form",
+        |r| r.header("Accept", "text/html,*/*;q=0.8").method("POST").body("a=b"),
+        DenialForm::Page,
+    ),
     (
         "grpc",
         |r| {
@@ -146,11 +156,11 @@ const CLIENTS: [(&str, Make, Told); 12] = [
                 .method("POST")
                 .body(vec![0; 5])
         },
-        Told::Grpc,
+        DenialForm::Grpc,
     ),
 ];
 
-/// Authgear, a backend, and an nginx with all places between them.
+/// Authgear, a backend, and an nginx with all locations.
 struct Table {
     authgear: FakeAuthgear,
     backend: Backend,
@@ -166,8 +176,7 @@ impl Table {
         };
         let nginx = site(&authgear, &backend)
             .listen_extra(1)
-            .var("AUTHGEAR_ADDR", authgear.addr())
-            .http("authgear_project p { endpoint http://%%AUTHGEAR_ADDR%%; max_fails 0; }")
+            .http(project("p", &authgear, "max_fails 0;"))
             .http("map $http_upgrade $connection_upgrade { default upgrade; '' ''; }")
             .server(
                 "listen %%ADDR2%% http2;
@@ -197,7 +206,7 @@ impl Table {
         Self { authgear, backend, nginx, credentials }
     }
 
-    /// A request for a place, with the credentials of a verdict.
+    /// A request to a location, with the credentials of a verdict.
     fn request(&self, to: SocketAddr, place: &str, verdict: usize) -> Request {
         let request = get(&to, &format!("/{place}/x?y"));
         match &self.credentials[verdict] {
@@ -206,8 +215,8 @@ impl Table {
         }
     }
 
-    /// Runs `check` for each place and verdict, with the trouble there is; then Authgear must have
-    /// been asked as often as it said, and the backend have got what it was to get.
+    /// Runs `check` for each location and verdict, with its failure injected. `check` returns the
+    /// number of requests it sent; the look-ups and the requests to the backend have to match.
     fn each(&self, mut check: impl FnMut(&str, usize, Fate) -> usize) {
         for (place, _, fates) in policies() {
             for (verdict, fate) in fates.into_iter().enumerate() {
@@ -227,16 +236,16 @@ impl Table {
     }
 }
 
-/// Panics unless this is how a client of that kind is told of its fate.
+/// Asserts that the answer is the outcome in the form for this kind of client.
 #[track_caller]
-fn assert_told(answer: &Response, told: Told, fate: Fate, bearer: bool, what: &str) {
+fn assert_denial(answer: &Response, form: DenialForm, fate: Fate, bearer: bool, what: &str) {
     let header = |name: &str| answer.header(name);
     let (status, reason, error) = match fate {
         In(user) => {
             assert_eq!(answer.status, 200, "{what}");
             let names = ["www-authenticate", "location", "retry-after", "grpc-status"];
             assert!(names.iter().all(|name| header(name).is_none()), "{what}: {answer:?}");
-            if told != Told::ProblemHead {
+            if form != DenialForm::ProblemHead {
                 let identity = answer.echo().identity();
                 let id = identity.iter().find(|(name, _)| name == "x-authgear-user-id");
                 assert_eq!(id.map(|(_, id)| id.as_str()), user, "{what}");
@@ -257,12 +266,12 @@ fn assert_told(answer: &Response, told: Told, fate: Fate, bearer: bool, what: &s
     };
     let problem =
         format!("{{\"title\":\"{title}\",\"status\":{status},\"reason\":\"{reason}\"}}\n");
-    let (sent_status, kind, body) = match told {
-        Told::Grpc => (200, Some("application/grpc"), Some(String::new())),
-        Told::Login if status == 401 => (302, None, Some(String::new())),
-        Told::Page | Told::Login => (status, Some("text/html"), None),
-        Told::Problem => (status, Some("application/problem+json"), Some(problem.clone())),
-        Told::ProblemHead => (status, Some("application/problem+json"), Some(String::new())),
+    let (sent_status, kind, body) = match form {
+        DenialForm::Grpc => (200, Some("application/grpc"), Some(String::new())),
+        DenialForm::Login if status == 401 => (302, None, Some(String::new())),
+        DenialForm::Page | DenialForm::Login => (status, Some("text/html"), None),
+        DenialForm::Problem => (status, Some("application/problem+json"), Some(problem.clone())),
+        DenialForm::ProblemHead => (status, Some("application/problem+json"), Some(String::new())),
     };
     assert_eq!(answer.status, sent_status, "{what}");
     assert_eq!(header("content-type").as_deref(), kind, "{what}");
@@ -270,7 +279,7 @@ fn assert_told(answer: &Response, told: Told, fate: Fate, bearer: bool, what: &s
         Some(body) => assert_eq!(answer.text(), body, "{what}"),
         None => assert!(answer.text().contains(&format!("{status} ")), "{what}"),
     }
-    if told == Told::ProblemHead {
+    if form == DenialForm::ProblemHead {
         assert_eq!(header("content-length"), Some(problem.len().to_string()), "{what}");
     }
 
@@ -293,10 +302,10 @@ fn assert_told(answer: &Response, told: Told, fate: Fate, bearer: bool, what: &s
     let location = header("location").unwrap_or_default();
     let to_login = location.starts_with("https://login.test/?to=http%3A%2F%2F");
     assert_eq!(to_login, sent_status == 302, "{what}: {location}");
-    let grpc = match (told, status) {
-        (Told::Grpc, 401) => Some("16"),
-        (Told::Grpc, 403) => Some("7"),
-        (Told::Grpc, _) => Some("14"),
+    let grpc = match (form, status) {
+        (DenialForm::Grpc, 401) => Some("16"),
+        (DenialForm::Grpc, 403) => Some("7"),
+        (DenialForm::Grpc, _) => Some("14"),
         _ => None,
     };
     assert_eq!(header("grpc-status").as_deref(), grpc, "{what}");
@@ -304,24 +313,24 @@ fn assert_told(answer: &Response, told: Told, fate: Fate, bearer: bool, what: &s
 }
 
 #[test]
-fn http_clients() {
+fn every_kind_of_http_client_gets_the_denial_in_the_table() {
     let table = Table::new();
     let (http1, http2) = (table.nginx.addr(), table.nginx.addr2());
     table.each(|place, verdict, fate| {
-        for (client, make, told) in CLIENTS {
+        for (client, make, form) in CLIENTS {
             let what = format!("{client} at {place}, {}", VERDICTS[verdict]);
             let bearer = table.credentials[verdict].as_ref().is_some_and(|(n, _)| *n != "Cookie");
             let answer = make(table.request(http1, place, verdict)).send();
-            assert_told(&answer, told, fate, bearer, &what);
+            assert_denial(&answer, form, fate, bearer, &what);
             let answer = make(table.request(http2, place, verdict)).send_h2();
-            assert_told(&answer, told, fate, bearer, &format!("{what}, HTTP/2"));
+            assert_denial(&answer, form, fate, bearer, &format!("{what}, HTTP/2"));
         }
         2 * CLIENTS.len()
     });
 }
 
 #[test]
-fn websockets() {
+fn websocket_clients_get_the_denial_in_the_table() {
     let table = Table::new();
     table.each(|place, verdict, fate| {
         let what = format!("{place}, {}", VERDICTS[verdict]);
@@ -333,7 +342,7 @@ fn websockets() {
             }
             (Err(answer), Out(..)) => {
                 let bearer = VERDICTS[verdict] == "poor";
-                assert_told(&answer, Told::Page, fate, bearer, &what);
+                assert_denial(&answer, DenialForm::Page, fate, bearer, &what);
             }
             (socket, fate) => panic!("{what}: {fate:?} and yet {socket:?}"),
         }
@@ -342,16 +351,16 @@ fn websockets() {
 }
 
 #[test]
-fn one_connection_serves_all() {
-    // What is denied leaves nothing behind for what comes next over the same connection.
+fn requests_after_a_denial_on_the_same_connection_are_unaffected() {
+    // A denial does not affect the next request on the same connection.
     let table = Table::new();
     let mut connection = support::Connection::open(&table.nginx);
     table.each(|place, verdict, fate| {
-        for (client, make, told) in CLIENTS {
+        for (client, make, form) in CLIENTS {
             let what = format!("{client} at {place}, {}", VERDICTS[verdict]);
             let bearer = table.credentials[verdict].as_ref().is_some_and(|(n, _)| *n != "Cookie");
             let answer = connection.send(&make(table.request(table.nginx.addr(), place, verdict)));
-            assert_told(&answer, told, fate, bearer, &what);
+            assert_denial(&answer, form, fate, bearer, &what);
         }
         CLIENTS.len()
     });

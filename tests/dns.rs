@@ -15,14 +15,14 @@ const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LOCAL6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 /// A loopback address where no fake of these tests listens.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 99));
-/// Each request finds the addresses anew, and what fails is tried again.
+/// Resolves the name for each request, and never suspends the resolver.
 const ANEW: &str = "keepalive 0; max_fails 0;";
 
 const VALID: &str = "valid ok resolver";
 const NO_ADDRESS: &str = "error dns_error resolver";
 const REFUSED: &str = "error connect_error resolver";
 
-/// Asks this Authgear by `NAME`.
+/// A project that names this Authgear `NAME`.
 fn by_name(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
     let url = format!("http://{NAME}:{}/_resolver/resolve", authgear.addr().port());
     site(authgear, backend)
@@ -35,7 +35,7 @@ fn asking(builder: Builder, dns: &FakeDns) -> Builder {
     builder.var("DNS", dns.addr()).http("resolver %%DNS%%;")
 }
 
-/// The same, with a `resolver` directive.
+/// The same with a `resolver` directive.
 fn with_resolver(authgear: &FakeAuthgear, backend: &Backend, dns: &FakeDns) -> Builder {
     asking(by_name(authgear, backend, ANEW), dns)
 }
@@ -60,7 +60,7 @@ fn ask(nginx: &Nginx, authgear: &FakeAuthgear) -> Response {
 }
 
 #[test]
-fn the_resolver_directive_finds_it() {
+fn the_resolver_directive_resolves_the_name() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let dns = FakeDns::start("127.0.0.1:0");
     dns.set(NAME, &[LOCAL], 60);
@@ -71,12 +71,12 @@ fn the_resolver_directive_finds_it() {
         assert_eq!(verdict(&ask(&nginx, &authgear)), VALID);
     }
     assert_eq!(authgear.connections_opened(), 5);
-    // One for each family: they are kept for their time to live.
+    // One query per address family; the answers are kept for their time to live.
     assert_eq!(dns.queries_for(NAME), 2);
 }
 
 #[test]
-fn a_changed_address_takes_effect() {
+fn a_changed_address_takes_effect_after_its_ttl() {
     let (first, backend) = (FakeAuthgear::start(), Backend::start());
     let elsewhere = format!("127.0.0.2:{}", first.addr().port());
     let second = FakeAuthgear::builder().listen(&elsewhere).database(false).start();
@@ -93,7 +93,7 @@ fn a_changed_address_takes_effect() {
 }
 
 #[test]
-fn a_name_without_an_address_is_an_error_in_time() {
+fn a_name_without_an_address_fails_within_the_deadline() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let dns = FakeDns::start("127.0.0.1:0");
     let rows: [(&dyn Fn(), &str); 4] = [
@@ -102,23 +102,23 @@ fn a_name_without_an_address_is_an_error_in_time() {
         (&|| dns.swallow(NAME), "could not be resolved (Operation timed out)"),
         (&|| dns.set(NAME, &[], 60), "could not be resolved (Host not found)"),
     ];
-    for (prepare, told) in rows {
+    for (prepare, reported) in rows {
         prepare();
         let short = by_name(&authgear, &backend, "connect_timeout 300ms; timeout 1h;");
         let nginx = asking(short, &dns).start();
         let begin = Instant::now();
         let answer = ask(&nginx, &authgear);
         let took = begin.elapsed();
-        assert_eq!((answer.status, verdict(&answer).as_str()), (503, NO_ADDRESS), "{told}");
-        assert!(took < Duration::from_secs(3), "{told}: {took:?}");
+        assert_eq!((answer.status, verdict(&answer).as_str()), (503, NO_ADDRESS), "{reported}");
+        assert!(took < Duration::from_secs(3), "{reported}: {took:?}");
         let line = nginx.wait_for_error_log("authgear resolver failed");
-        assert!(line.contains(&format!("dns_error, \"{NAME}\" {told}")), "{told}: {line}");
+        assert!(line.contains(&format!("dns_error, \"{NAME}\" {reported}")), "{reported}: {line}");
     }
     assert_eq!((authgear.connections_opened(), backend.hits()), (0, 0));
 }
 
 #[test]
-fn a_name_comes_back() {
+fn a_name_that_resolves_again_is_used_again() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let dns = FakeDns::start("127.0.0.1:0");
     let nginx = with_resolver(&authgear, &backend, &dns).start();
@@ -128,7 +128,7 @@ fn a_name_comes_back() {
 }
 
 #[test]
-fn every_address_is_tried() {
+fn every_address_of_a_name_is_tried() {
     let backend = Backend::start();
     let dns = FakeDns::start("127.0.0.1:0");
     for (listen, addresses) in [
@@ -140,7 +140,7 @@ fn every_address_is_tried() {
         let authgear = FakeAuthgear::builder().listen(listen).start();
         dns.set(NAME, addresses, 60);
         let nginx = with_resolver(&authgear, &backend, &dns).start();
-        // nginx begins with any of them, as it likes.
+        // nginx starts with a random address.
         for _ in 0..10 {
             assert_eq!(verdict(&ask(&nginx, &authgear)), VALID, "{addresses:?}");
         }
@@ -155,7 +155,7 @@ fn every_address_is_tried() {
 }
 
 #[test]
-fn an_ipv6_address_may_stand_for_a_name() {
+fn a_name_can_resolve_to_an_ipv6_address() {
     let (authgear, backend) = (FakeAuthgear::builder().listen("[::1]:0").start(), Backend::start());
     assert!(authgear.url().starts_with("http://[::1]:"));
     let nginx = site(&authgear, &backend).server(crate::site::PROTECTED).server(TELLING).start();
@@ -165,7 +165,7 @@ fn an_ipv6_address_may_stand_for_a_name() {
 }
 
 #[test]
-fn the_system_s_name_servers_are_asked_where_there_is_no_resolver() {
+fn without_a_resolver_directive_the_system_name_servers_are_used() {
     let (first, backend) = (FakeAuthgear::start(), Backend::start());
     let elsewhere = format!("127.0.0.2:{}", first.addr().port());
     let second = FakeAuthgear::builder().listen(&elsewhere).database(false).start();
@@ -175,20 +175,20 @@ fn the_system_s_name_servers_are_asked_where_there_is_no_resolver() {
     assert_eq!(verdict(&ask(&nginx, &first)), VALID);
     assert!(!nginx.error_log().contains("name servers of /etc/resolv.conf"));
 
-    // Asked again and again, not only when the configuration was read.
+    // The name is queried again, not only while the configuration is read.
     dns.set(NAME, &[second.addr().ip()], 0);
     first.stop();
     assert!(eventually(DEADLINE, || verdict(&ask(&nginx, &second)) == VALID));
     second.stop();
     first.restart_on(first.addr());
 
-    // What was known then is better than nothing.
+    // The addresses from start-up stay in use when queries fail.
     dns.servfail(NAME);
     assert!(eventually(DEADLINE, || verdict(&ask(&nginx, &first)) == VALID));
 }
 
 #[test]
-fn a_name_that_does_not_exist_yet_is_a_warning() {
+fn a_name_that_does_not_resolve_yet_is_a_warning() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let (dns, resolv_conf) = name_server(2);
     let build = || with_system(by_name(&authgear, &backend, ANEW), &resolv_conf, "");
@@ -207,7 +207,7 @@ fn a_name_that_does_not_exist_yet_is_a_warning() {
 }
 
 #[test]
-fn the_system_s_hosts_are_known() {
+fn names_in_etc_hosts_resolve() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let (dns, resolv_conf) = name_server(3);
     let hosts = format!("127.0.0.1 {NAME}\n");
@@ -215,14 +215,14 @@ fn the_system_s_hosts_are_known() {
         let nginx = with_system(by_name(&authgear, &backend, ANEW), resolv_conf, &hosts).start();
         assert_eq!(verdict(&ask(&nginx, &authgear)), VALID, "{resolv_conf}");
     }
-    // Where a name server knows the name it has the last word.
+    // A name server's answer takes precedence over the one from start-up.
     dns.set(NAME, &[NOBODY], 60);
     let nginx = with_system(by_name(&authgear, &backend, ANEW), &resolv_conf, &hosts).start();
     assert_eq!(verdict(&ask(&nginx, &authgear)), REFUSED);
 }
 
 #[test]
-fn a_name_that_nobody_can_be_asked_about_is_refused() {
+fn a_name_without_any_name_server_is_refused() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let test = with_system(by_name(&authgear, &backend, ANEW), "", "").check();
     let error = format!(
@@ -232,7 +232,7 @@ fn a_name_that_nobody_can_be_asked_about_is_refused() {
     );
     assert!(!test.ok && test.output.contains(&error), "{}", test.output);
 
-    // A project that nobody uses is no reason to refuse anything.
+    // An unused project is never an error.
     let unused = with_system(by_name(&authgear, &backend, ANEW), "", "");
     let unused = unused.raw_conf(|conf| conf.replace("authgear p;", ""));
     assert!(unused.check().ok);

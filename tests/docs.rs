@@ -1,4 +1,4 @@
-//! The documentation tells of what is there, and of all of it.
+//! The documentation describes everything that exists, and only that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_of_the_documentation_have_targets() {
     for page in pages() {
         for link in read(&page).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if link.contains("://") {
@@ -42,21 +42,21 @@ fn links_lead_somewhere() {
                 "" => page.clone(),
                 file => page.parent().expect("a folder").join(file),
             };
-            let told = format!("{link} in {}", page.display());
-            assert!(target.exists(), "{told}");
+            let link_in_page = format!("{link} in {}", page.display());
+            assert!(target.exists(), "{link_in_page}");
             if !fragment.is_empty() {
                 let headings = read(&target);
                 let headings = headings.lines().filter(|line| line.starts_with('#'));
                 let mut headings = headings.map(|line| anchor(line.trim_start_matches('#')));
-                assert!(headings.any(|heading| heading == fragment), "{told}");
+                assert!(headings.any(|heading| heading == fragment), "{link_in_page}");
             }
         }
     }
 }
 
-/// What a promise is held by is there.
+/// Tests that SECURITY.md names as evidence exist.
 #[test]
-fn tests_that_are_named_exist() {
+fn tests_named_in_security_md_exist() {
     let text = read(&root().join("SECURITY.md"));
     let names = text.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::"));
     let names: Vec<_> = names.filter(|(file, _)| *file != "token").collect();

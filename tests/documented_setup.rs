@@ -1,5 +1,5 @@
-//! Authgear's documented set-up: plain nginx with `auth_request`. What it does with Authgear's
-//! decision table is what the module is compared with.
+//! Authgear's documented set-up: plain nginx with `auth_request`. The module is compared with its
+//! results for Authgear's decision table.
 
 use support::{decision_table, get, Backend, Builder, Ca, Case, FakeAuthgear, Fault, Nginx, User};
 
@@ -52,22 +52,22 @@ pub(crate) fn documented_conf(authgear: &FakeAuthgear, backend: &Backend) -> Bui
         .var("AUTHGEAR_HOST", host)
 }
 
-/// What of the resolver's answer the documented set-up hands to the backend: the roles are not on
-/// its list, and nginx drops headers whose value is empty.
+/// The headers that the documented set-up passes to the backend: its list lacks the roles, and
+/// nginx drops empty headers.
 pub(crate) fn documented_identity(case: &Case) -> Vec<(String, String)> {
     let mut identity = case.identity();
     identity.retain(|(name, value)| name != "x-authgear-user-roles" && !value.is_empty());
     identity
 }
 
-/// An Authgear on HTTPS under a public name, as the documentation takes it to be.
+/// An Authgear on HTTPS under a public name, as the documentation assumes.
 pub(crate) fn public_authgear() -> FakeAuthgear {
     let identity = Ca::new().leaf(&["myapp.test"]);
     FakeAuthgear::builder().origin("https://myapp.test").tls(identity).start()
 }
 
 #[test]
-fn every_row_of_the_decision_table() {
+fn the_documented_setup_passes_the_identity_of_every_row_of_the_decision_table() {
     let (authgear, backend) = (public_authgear(), Backend::start());
     let nginx = documented_conf(&authgear, &backend).start();
     for case in decision_table(&authgear) {
@@ -84,7 +84,7 @@ fn every_row_of_the_decision_table() {
 }
 
 #[test]
-fn only_the_headers_on_the_list_are_safe_from_forgery() {
+fn the_documented_setup_protects_only_the_headers_it_lists() {
     let (authgear, backend) = (public_authgear(), Backend::start());
     let nginx = documented_conf(&authgear, &backend).start();
     let bearer = authgear.opaque_token(&User::named("alice"));
@@ -98,7 +98,7 @@ fn only_the_headers_on_the_list_are_safe_from_forgery() {
 }
 
 #[test]
-fn an_authgear_in_trouble_is_an_error_of_nginx() {
+fn the_documented_setup_answers_500_when_authgear_fails() {
     let (authgear, backend) = (public_authgear(), Backend::start());
     let nginx = documented_conf(&authgear, &backend).start();
     for fault in [Fault::Status(500), Fault::Status(404), Fault::CloseAtOnce] {

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::site::{assert_nothing_forged, identity_of, own_ip, Pairs, FORGED};
 
-/// Each is run by a test below.
+/// Each has a test below.
 const EXAMPLES: [&str; 13] = [
     "api.conf",
     "auth_request.conf",
@@ -37,13 +37,13 @@ fn folder() -> PathBuf {
 }
 
 #[test]
-fn every_example_is_run() {
+fn every_example_has_a_test() {
     let files = fs::read_dir(folder()).expect("the examples");
     let names = files.map(|file| file.expect("a file").file_name().into_string().expect("a name"));
     assert_eq!(names.collect::<BTreeSet<_>>(), EXAMPLES.map(str::to_owned).into());
 }
 
-/// An example, this and that replaced: all of it has to be there.
+/// An example with these replacements, each of which has to match.
 fn example(name: &str, replace: &[(&str, &str)]) -> Builder {
     let text = fs::read_to_string(folder().join(name)).expect("the example");
     let replace: Vec<(String, String)> = [("listen 8080", "listen %%ADDR%%")]
@@ -56,7 +56,7 @@ fn example(name: &str, replace: &[(&str, &str)]) -> Builder {
         // The example loads it itself.
         .without_module()
         .main("# %%ADDR%%\n# %%DIR%%\n# %%MODULE%%")
-        // Its host is where the test says, and nobody else is asked about it.
+        // The test defines the address of the host; no name server is asked.
         .file("resolv.conf", "")
         .mount("/etc/resolv.conf", "resolv.conf");
     builder.raw_conf(move |conf| {
@@ -92,7 +92,7 @@ struct Public {
 }
 
 impl Public {
-    /// At an address of its own: see [`own_ip`].
+    /// Starts it at its own address: see [`own_ip`].
     fn start(n: u8) -> Self {
         let ip = own_ip(n);
         let (ca, roots) = (Ca::new(), tempfile::tempdir().expect("a directory"));
@@ -105,7 +105,7 @@ impl Public {
         Self { authgear, hosts: format!("{ip} {HOST}\n"), roots }
     }
 
-    /// An example that finds it there.
+    /// An example whose host resolves to this Authgear.
     fn example(&self, name: &str, backend: &Backend) -> Builder {
         let roots = self.roots.path().join("ca.pem");
         example(name, &[("127.0.0.1:8000", &backend.addr().to_string())])
@@ -115,7 +115,7 @@ impl Public {
     }
 }
 
-/// `nginx -t` has nothing to say against it, and it runs.
+/// Asserts that `nginx -t` prints no warning, and starts nginx.
 #[track_caller]
 fn run(builder: impl Fn() -> Builder) -> Nginx {
     let test = builder().check();
@@ -130,13 +130,13 @@ fn alice() -> User {
     User::named("alice").roles(&["editor"])
 }
 
-/// A client that calls itself something else.
-fn lying(request: Request) -> Request {
+/// Adds forged identity headers to a request.
+fn with_forged_identity(request: Request) -> Request {
     request.header("X-Authgear-User-Id", FORGED).header("X-Authgear-User-Roles", FORGED)
 }
 
 #[test]
-fn minimal_replaces_auth_request() {
+fn the_minimal_example_replaces_auth_request() {
     let (public, backend) = (Public::start(1), Backend::start());
     let before = run(|| public.example("auth_request.conf", &backend));
     let after = run(|| public.example("minimal.conf", &backend));
@@ -153,19 +153,19 @@ fn minimal_replaces_auth_request() {
     ] {
         let ask = |nginx| get(nginx, "/").header(name, &value);
         assert_eq!(ask(&after).send().echo().identity(), identity);
-        // Roles are not on the list that had to be copied by hand.
+        // The replaced configuration's list lacks the roles.
         let mut listed = identity;
         listed.retain(|(name, _)| name != "x-authgear-user-roles");
         assert_eq!(ask(&before).send().echo().identity(), listed);
 
-        assert_nothing_forged(&lying(ask(&after)).send().echo(), "minimal.conf");
-        let echo = lying(ask(&before)).send().echo();
+        assert_nothing_forged(&with_forged_identity(ask(&after)).send().echo(), "minimal.conf");
+        let echo = with_forged_identity(ask(&before)).send().echo();
         assert_eq!(echo.header("x-authgear-user-roles"), Some(FORGED));
     }
 }
 
 #[test]
-fn project() {
+fn the_project_example_works() {
     let (ca, backend) = (Ca::new(), Backend::start());
     let authgear = FakeAuthgear::builder()
         .origin(&format!("https://{HOST}"))
@@ -185,7 +185,7 @@ fn project() {
     let token = authgear.jwt(&alice());
     let mut lines = 0;
     let mut ask = |path: &str, logged: &str| {
-        let answer = lying(get(&nginx, path).bearer(&token)).send();
+        let answer = with_forged_identity(get(&nginx, path).bearer(&token)).send();
         lines += 1;
         let line = nginx.wait_for_access_lines(lines).remove(lines - 1);
         assert!(line.contains(logged), "{line}");
@@ -205,7 +205,7 @@ fn project() {
 }
 
 #[test]
-fn require() {
+fn the_require_example_works() {
     let (public, backend) = (Public::start(3), Backend::start());
     let nginx = run(|| public.example("require.conf", &backend));
     let of_late = |user: User| User { authenticated_at: unix_now() - 60, ..user };
@@ -219,7 +219,7 @@ fn require() {
     ] {
         let token = user.as_ref().map(|user| public.authgear.jwt(user));
         for (path, status) in ["/", "/account/", "/orders/", "/admin/"].into_iter().zip(statuses) {
-            let request = lying(get(&nginx, path));
+            let request = with_forged_identity(get(&nginx, path));
             let answer = token.iter().fold(request, |request, token| request.bearer(token)).send();
             assert_eq!(answer.status, status, "{path} {user:?}");
             if status == 200 {
@@ -231,10 +231,11 @@ fn require() {
 }
 
 #[test]
-fn login() {
+fn the_login_example_works() {
     let (public, backend) = (Public::start(4), Backend::start());
     let nginx = run(|| public.example("login.conf", &backend));
-    let browser = |path: &str| lying(get(&nginx, path)).header("Accept", "text/html");
+    let browser =
+        |path: &str| with_forged_identity(get(&nginx, path)).header("Accept", "text/html");
     let sent = browser("/a?b=c").send();
     let here = nginx.addr().to_string().replace('.', "%2E").replace(':', "%3A");
     let to = format!("/login?return_to=http%3A%2F%2F{here}%2Fa%3Fb%3Dc");
@@ -248,8 +249,8 @@ fn login() {
     assert_eq!((ended.status, ended.all("location")), (302, vec![to]));
     let cleared = ended.header("set-cookie").expect("a cookie that is cleared");
     assert!(cleared.starts_with("session=; ") && cleared.contains(" 1970 "), "{cleared}");
-    assert_eq!(lying(get(&nginx, "/api/x")).send().status, 401);
-    let preflight = lying(get(&nginx, "/api/x"))
+    assert_eq!(with_forged_identity(get(&nginx, "/api/x")).send().status, 401);
+    let preflight = with_forged_identity(get(&nginx, "/api/x"))
         .method("OPTIONS")
         .header("Origin", "https://app.test")
         .header("Access-Control-Request-Method", "POST");
@@ -257,10 +258,11 @@ fn login() {
 }
 
 #[test]
-fn api() {
+fn the_api_example_works() {
     let (public, backend) = (Public::start(5), Backend::start());
     let nginx = run(|| public.example("api.conf", &backend));
-    let at = |path: &str| lying(get(&nginx, path)).header("Accept", "application/json");
+    let at =
+        |path: &str| with_forged_identity(get(&nginx, path)).header("Accept", "application/json");
     let token = public.authgear.jwt(&alice());
     let echo = at("/v1/things").bearer(&token).cookie("lang", "en").send().echo();
     assert_eq!(echo.identity(), identity_of(&alice()));
@@ -288,12 +290,12 @@ fn api() {
 }
 
 #[test]
-fn grpc() {
+fn the_grpc_example_works() {
     let (public, backend) = (Public::start(6), Backend::grpc());
     let nginx = run(|| public.example("grpc.conf", &backend));
     let token = public.authgear.jwt(&alice());
     let call = |path: &str, token: Option<&str>| {
-        let request = lying(get(&nginx, path)).method("POST").body(vec![0; 5]);
+        let request = with_forged_identity(get(&nginx, path)).method("POST").body(vec![0; 5]);
         let request = request.header("Content-Type", "application/grpc").header("TE", "trailers");
         token.into_iter().fold(request, |request, token| request.bearer(token)).send_h2()
     };
@@ -311,13 +313,13 @@ fn grpc() {
 }
 
 #[test]
-fn dry_run() {
+fn the_dry_run_example_works() {
     let (public, backend) = (Public::start(7), Backend::start());
     let nginx = run(|| public.example("dry-run.conf", &backend));
     let token = public.authgear.jwt(&alice());
     let mut lines = 0;
     let mut ask = |path: &str, token: Option<&str>, logged: &str| {
-        let request = lying(get(&nginx, path));
+        let request = with_forged_identity(get(&nginx, path));
         let answer = token.into_iter().fold(request, |r, token| r.bearer(token)).send();
         lines += 1;
         let line = nginx.wait_for_access_lines(lines).remove(lines - 1);
@@ -340,7 +342,7 @@ fn dry_run() {
 }
 
 #[test]
-fn satisfy() {
+fn the_satisfy_example_works() {
     let (public, backend) = (Public::start(8), Backend::start());
     let token = public.authgear.jwt(&alice());
     let at_home = run(|| public.example("satisfy.conf", &backend));
@@ -348,7 +350,7 @@ fn satisfy() {
         let builder = public.example("satisfy.conf", &backend);
         builder.raw_conf(|conf| conf.replace("192.168.1.0/24", "127.0.0.0/8"))
     });
-    // Without a session and with one; at home and in the office.
+    // Statuses without a session and with one, at home and in the office.
     for (method, path, home, office) in [
         ("GET", "/", [401, 200], [200, 200]),
         ("GET", "/internal/", [403, 403], [401, 200]),
@@ -356,17 +358,17 @@ fn satisfy() {
         ("POST", "/catalogue/", [401, 200], [401, 200]),
     ] {
         for (nginx, expected) in [(&at_home, home), (&in_office, office)] {
-            let request = lying(get(nginx, path)).method(method);
+            let request = with_forged_identity(get(nginx, path)).method(method);
             let statuses = [request.send().status, request.bearer(&token).send().status];
             assert_eq!(statuses, expected, "{method} {path}");
         }
     }
-    // Whom nginx turned away or let in by address cost nothing.
+    // Requests that nginx decided by address made no look-up.
     assert_eq!(public.authgear.hits(), 6);
 }
 
 #[test]
-fn cache() {
+fn the_cache_example_works() {
     let (public, backend) = (Public::start(2), Backend::start());
     let nginx = run(|| public.example("cache.conf", &backend));
     let token = public.authgear.jwt(&alice());
@@ -375,7 +377,7 @@ fn cache() {
             .into_iter()
             .enumerate()
     {
-        let echo = lying(get(&nginx, path).bearer(&token)).send().echo();
+        let echo = with_forged_identity(get(&nginx, path).bearer(&token)).send().echo();
         assert_eq!(echo.identity(), identity_of(&alice()), "{n}");
         assert_eq!(public.authgear.hits(), calls, "{n}");
         let line = nginx.wait_for_access_lines(n + 1).remove(n);
@@ -384,21 +386,21 @@ fn cache() {
             "{line}"
         );
     }
-    // Nobody who is logged in notices.
+    // Logged-in users do not notice the outage.
     public.authgear.stop();
     assert_eq!(get(&nginx, "/").bearer(&token).send().status, 200);
     assert_eq!(get(&nginx, "/payments/").bearer(&token).send().status, 503);
 }
 
 #[test]
-fn jwt() {
+fn the_jwt_example_works() {
     let (public, backend) = (Public::start(2), Backend::start());
     let nginx = run(|| public.example("jwt.conf", &backend));
     let (authgear, alice) = (&public.authgear, alice());
     let (jwt, opaque) = (authgear.jwt(&alice), authgear.opaque_token(&alice));
     let machine = authgear.machine_token("https://api.example.com").sign();
     let session = authgear.session(&alice);
-    let first = lying(get(&nginx, "/api/").bearer(&jwt)).send().echo();
+    let first = with_forged_identity(get(&nginx, "/api/").bearer(&jwt)).send().echo();
     assert_eq!(first.header("x-client-id"), Some("4b60ac4a9a2a4a3b"));
     let rows = [
         (get(&nginx, "/api/").bearer(&jwt), 200, 0, "200 valid ok cache 4b60ac4a9a2a4a3b"),
@@ -415,7 +417,7 @@ fn jwt() {
         (get(&nginx, "/payments/").bearer(&jwt), 200, 2, "200 valid ok resolver -"),
     ];
     for (n, (request, status, calls, logged)) in rows.into_iter().enumerate() {
-        assert_eq!(lying(request).send().status, status, "{n}");
+        assert_eq!(with_forged_identity(request).send().status, status, "{n}");
         assert_eq!(authgear.hits(), calls, "{n}");
         let line = nginx.wait_for_access_lines(n + 2).remove(n + 1);
         assert!(line.ends_with(logged), "{line}");
@@ -423,7 +425,7 @@ fn jwt() {
 }
 
 #[test]
-fn operating() {
+fn the_operating_example_works() {
     const SECRET: &str = "0123456789abcdefghijABCDEFGHIJ_Z";
     let (public, backend) = (Public::start(5), Backend::start());
     let nginx = run(|| {
@@ -443,18 +445,18 @@ fn operating() {
     let (alice, bob) = (authgear.jwt(&alice()), authgear.jwt(&User::named("bob")));
     let mut lines = 0;
     let mut ask = |token: Option<&str>| {
-        let request = lying(get(&nginx, "/"));
+        let request = with_forged_identity(get(&nginx, "/"));
         let status = token.into_iter().fold(request, Request::bearer).send().status;
         lines += 1;
         let line = nginx.wait_for_access_lines(lines).remove(lines - 1);
-        let told = line.split(" session=").nth(1).expect("what is told");
-        (status, told.split(" waited=").next().expect("more").to_owned())
+        let reported = line.split(" session=").nth(1).expect("a verdict");
+        (status, reported.split(" waited=").next().expect("more").to_owned())
     };
-    let told = |status, told: &str| (status, told.to_owned());
-    assert_eq!(ask(Some(&alice)), told(200, "valid reason=ok source=resolver cache=MISS"));
-    assert_eq!(ask(Some(&alice)), told(200, "valid reason=ok source=cache cache=HIT"));
-    assert_eq!(ask(Some(&bob)), told(200, "valid reason=ok source=resolver cache=MISS"));
-    assert_eq!(ask(None), told(401, "none reason=no_credentials source=none cache=-"));
+    let reported = |status, reported: &str| (status, reported.to_owned());
+    assert_eq!(ask(Some(&alice)), reported(200, "valid reason=ok source=resolver cache=MISS"));
+    assert_eq!(ask(Some(&alice)), reported(200, "valid reason=ok source=cache cache=HIT"));
+    assert_eq!(ask(Some(&bob)), reported(200, "valid reason=ok source=resolver cache=MISS"));
+    assert_eq!(ask(None), reported(401, "none reason=no_credentials source=none cache=-"));
     let post = |target: &str| get(&nginx, target).method("POST");
     let event = "{\"type\":\"user.profile.updated\",\"payload\":{\"user\":{\"id\":\"bob\"}}}";
     let signature = webhook_signature(SECRET.as_bytes(), event.as_bytes());
@@ -483,7 +485,7 @@ fn operating() {
 }
 
 #[test]
-fn internal_location() {
+fn the_internal_location_example_works() {
     let (backend, refused) = (Backend::start(), RefusedAddr::bind());
     let authgear = FakeAuthgear::builder().origin(&format!("https://{HOST}")).start();
     // Either server of the upstream may be the one that is there.
@@ -498,7 +500,7 @@ fn internal_location() {
             ];
             example("internal-location.conf", &replace)
         });
-        let answer = lying(get(&nginx, "/").bearer(&authgear.jwt(&alice()))).send();
+        let answer = with_forged_identity(get(&nginx, "/").bearer(&authgear.jwt(&alice()))).send();
         if first == second {
             assert_eq!(answer.status, 503);
         } else {

@@ -1,5 +1,5 @@
-//! Connections to Authgear that break off anywhere: an error or the right answer, and nothing is
-//! left behind.
+//! Connections to Authgear that break off anywhere give an error or the right verdict, and leak
+//! nothing.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -10,18 +10,16 @@ use std::time::{Duration, Instant};
 
 use support::{eventually, get, Backend, FakeAuthgear, Fault, User, DEADLINE};
 
-use crate::project::{project, project_at, verdict, TELLING};
+use crate::project::{project, project_at, project_site, verdict, TELLING};
 use crate::site::{identity_of, site};
 
-/// The resolver's answer, cut off after each of its bytes.
+/// Cuts the resolver's answer after each of its bytes.
 #[test]
-fn answers_may_end_anywhere() {
+fn a_truncated_answer_is_an_error_or_the_right_verdict() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    let nginx = site(&authgear, &backend)
+    let nginx = project_site(&authgear, &backend, "max_fails 0; keepalive 0;")
         .workers(1)
         .error_level("info")
-        .http(project("p", &authgear, "max_fails 0; keepalive 0;"))
-        .server(TELLING)
         .server("authgear p; authgear_on_error anonymous;")
         .server("location / { proxy_pass http://%%BACKEND%%; }")
         .start();
@@ -37,7 +35,7 @@ fn answers_may_end_anywhere() {
         authgear.inject_next(1, Fault::CloseAfter(n));
         let answer = request.send();
         match verdict(&answer).as_str() {
-            // Its head is complete, and it has no body.
+            // The head is complete, and there is no body.
             "valid ok resolver" => {
                 assert_eq!(answer.echo().identity(), identity_of(&alice), "{n}");
                 whole += 1;
@@ -53,20 +51,20 @@ fn answers_may_end_anywhere() {
             break;
         }
     }
-    // The Permissions-Policy alone is as long.
+    // The cut was beyond the Permissions-Policy.
     assert!(cut > 673, "{cut}");
     authgear.wait_for_no_connections();
     assert!(eventually(Duration::from_secs(5), || open_files() <= before));
 }
 
-/// The key set, cut off in many places: at once for as many projects as there are places.
+/// Cuts the key set in many places, with one project per place.
 #[test]
-fn key_sets_may_end_anywhere() {
+fn a_truncated_key_set_is_an_error_or_the_right_verdict() {
     const PLACES: usize = 40;
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let mut builder = site(&authgear, &backend).workers(2).server(TELLING);
     for n in 0..PLACES {
-        // Of one Authgear, but with settings of their own: each has keys of its own.
+        // Projects of one Authgear with different settings, so that each has its own keys.
         let audience =
             format!("audience {} https://{n}.test; jwks_cooldown 1s;", authgear.origin());
         authgear.inject_next(1, Fault::CloseAfter(n * 40));
@@ -78,24 +76,24 @@ fn key_sets_may_end_anywhere() {
     nginx.allow_log("authgear keys not fetched");
     let token = authgear.jwt(&User::named("alice"));
     for n in 0..PLACES {
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         let verified = eventually(Duration::from_secs(20), || {
             let verdict = verdict(&get(&nginx, &format!("/{n}/")).bearer(&token).send());
             let last = verdict == "valid ok jwt";
-            told.push(verdict);
+            reported.push(verdict);
             last
         });
-        assert!(verified, "{n}: {told:?}");
-        told.pop();
+        assert!(verified, "{n}: {reported:?}");
+        reported.pop();
         assert!(
-            told.iter().all(|verdict| verdict == "error keys_unavailable jwt"),
-            "{n}: {told:?}"
+            reported.iter().all(|verdict| verdict == "error keys_unavailable jwt"),
+            "{n}: {reported:?}"
         );
     }
     assert_eq!(authgear.hits(), 0);
 }
 
-/// A connection whose request was read: what comes before one is no answer to it.
+/// Accepts a connection and reads its request: bytes sent earlier would be no answer to it.
 fn asked(listener: &TcpListener) -> TcpStream {
     let (mut stream, _) = listener.accept().expect("a connection");
     stream.set_nodelay(true).expect("TCP_NODELAY");
@@ -108,9 +106,9 @@ fn asked(listener: &TcpListener) -> TcpStream {
     stream
 }
 
-/// An answer that comes byte by byte is an answer.
+/// Sends an answer byte by byte.
 #[test]
-fn answers_may_come_in_crumbs() {
+fn an_answer_that_arrives_byte_by_byte_is_accepted() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let resolver = format!("http://{}/", listener.local_addr().expect("an address"));
@@ -134,9 +132,9 @@ fn answers_may_come_in_crumbs() {
     crumbs.join().expect("the resolver");
 }
 
-/// A server that always sends a little more, and never all, is given up at the deadline.
+/// Sends a little more of an answer again and again: the look-up ends at the deadline.
 #[test]
-fn answers_that_never_end_are_not_waited_for() {
+fn an_endless_answer_is_abandoned_at_the_deadline() {
     const BEGUN: &str = "HTTP/1.1 200 OK\r\nX-Authgear-Session-Valid: true\r\n";
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     for (what, begun, crumb) in [
@@ -158,7 +156,7 @@ fn answers_that_never_end_are_not_waited_for() {
         let server = thread::spawn(move || {
             let mut stream = asked(&listener);
             let mut sent = stream.write_all(begun.as_bytes());
-            // A crumb now and then, until nginx has closed the connection.
+            // Sends a byte now and then, until nginx has closed the connection.
             while sent.is_ok() && pace.recv_timeout(Duration::from_millis(20)).is_err() {
                 sent = stream.write_all(crumb.as_bytes());
             }

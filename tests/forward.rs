@@ -1,9 +1,10 @@
-//! Which backends see the credentials: `authgear_forward_credentials`.
+//! `authgear_forward_credentials`: which backends get the credentials.
 
 use std::net::SocketAddr;
 
 use support::{get, Backend, Builder, FakeAuthgear, Fault, Nginx, Recorded, Request, User};
 
+use crate::project::project;
 use crate::site::{identity_of, site, KINDS};
 
 /// Values of a header, whatever kind of backend recorded it.
@@ -22,7 +23,7 @@ fn nothing() -> (String, String) {
 }
 
 #[test]
-fn no_kind_of_backend_sees_what_is_not_forwarded() {
+fn no_kind_of_backend_gets_credentials_that_are_not_forwarded() {
     let authgear = FakeAuthgear::start();
     let alice = User::named("alice");
     for kind in KINDS {
@@ -76,7 +77,7 @@ fn no_kind_of_backend_sees_what_is_not_forwarded() {
 }
 
 #[test]
-fn several_cookie_lines_keep_what_is_others() {
+fn cookies_of_others_on_several_lines_are_kept() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .listen_extra(1)
@@ -97,7 +98,7 @@ fn several_cookie_lines_keep_what_is_others() {
     };
     let echo = lines(nginx.addr()).send().echo();
     assert_eq!(echo.all("cookie"), ["lang=en", "theme=dark"]);
-    // nginx makes one line of those of HTTP/2.
+    // nginx joins the cookie lines of HTTP/2.
     let h2 = lines(nginx.addr2()).send_h2().echo();
     assert_eq!(h2.all("cookie"), ["lang=en; theme=dark"]);
     for echo in [echo, h2] {
@@ -105,10 +106,10 @@ fn several_cookie_lines_keep_what_is_others() {
     }
 }
 
-/// nginx decides by what the client sent: by variables, which name it to a backend only where the
-/// configuration says so.
+/// Variables show what the client sent. A backend gets that only where the configuration passes the
+/// variable on.
 #[test]
-fn variables_show_what_the_client_sent() {
+fn variables_show_the_credentials_that_the_client_sent() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .log_format("<$http_authorization> <$http_cookie> <$cookie_session>")
@@ -125,16 +126,16 @@ fn variables_show_what_the_client_sent() {
     assert_eq!((credentials(&echo), echo.all("x-session")), (nothing(), vec!["x"]));
     let line = "<Bearer token> <session=x> <x>";
     assert_eq!(nginx.wait_for_access_lines(2), [line, line]);
-    // As ever for who has none, and where nothing is hidden.
+    // Unchanged for requests without credentials, and where nothing is withheld.
     assert_eq!(get(&nginx, "/").send().status, 200);
     get(&nginx, "/").header("Authorization", "Basic YTpi").send();
     let lines = nginx.wait_for_access_lines(4);
     assert_eq!(lines[2..], ["<-> <-> <->", "<Basic YTpi> <-> <->"]);
 }
 
-/// Who is told not to keep what is of one user does not, whatever the backend sees.
+/// Caching rules of nginx that depend on credentials work, whether or not the backend gets them.
 #[test]
-fn a_cache_can_tell_users_apart() {
+fn a_proxy_cache_keyed_by_credentials_separates_users() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     for forward in ["on", "off"] {
         let nginx = site(&authgear, &backend)
@@ -166,10 +167,10 @@ fn a_cache_can_tell_users_apart() {
     }
 }
 
-/// Two projects, of which each knows one of the request's credentials.
+/// Two projects, each of which knows one of the request's credentials.
 fn two_projects(one: &FakeAuthgear, other: &FakeAuthgear, backend: &Backend) -> Builder {
     site(one, backend)
-        .http(crate::project::project("other", other, "cookie_prefix my_;"))
+        .http(project("other", other, "cookie_prefix my_;"))
         .file("html/dir/index.html", "")
         .server(
             "recursive_error_pages on;
@@ -204,7 +205,7 @@ fn two_projects(one: &FakeAuthgear, other: &FakeAuthgear, backend: &Backend) -> 
 }
 
 #[test]
-fn each_pass_decides_anew() {
+fn each_location_on_the_way_decides_anew_what_is_forwarded() {
     let one = FakeAuthgear::start();
     let other = FakeAuthgear::builder().cookie_prefix("my_").start();
     let backend = Backend::start();
@@ -225,7 +226,8 @@ fn each_pass_decides_anew() {
         ("/off/try-named", &all, alice),
         ("/off/same", &first, alice),
         ("/off/via", &all, alice),
-        // The other project's cookies go, and the bearer; the first one's are a stranger's.
+        // The bearer and the cookies of the other project are removed; for it, those of the first
+        // are application cookies.
         ("/off/other", &without("a=1; session=x; b=2"), bob),
         ("/dir/", &all, bob),
     ] {
@@ -238,7 +240,7 @@ fn each_pass_decides_anew() {
         let pads = echo.headers.iter().filter(|(name, _)| name.starts_with("X-Pad-"));
         assert_eq!(pads.count(), 45, "{path}");
     }
-    // The order of what is left is that of what was sent.
+    // The remaining headers keep their order.
     let request = get(&nginx, "/off/page").header("X-A", "1").bearer(&bearer);
     let names = request.header("X-B", "1").header("Cookie", &cookies).header("X-C", "1");
     let echo = names.send().echo();
@@ -249,7 +251,7 @@ fn each_pass_decides_anew() {
 }
 
 #[test]
-fn a_request_of_nothing_but_credentials() {
+fn a_request_with_only_credentials_reaches_the_backend_without_them() {
     let one = FakeAuthgear::start();
     let other = FakeAuthgear::builder().cookie_prefix("my_").start();
     let backend = Backend::start();
@@ -265,11 +267,10 @@ fn a_request_of_nothing_but_credentials() {
 }
 
 #[test]
-fn whatever_the_verdict_and_whoever_lets_the_request_in() {
+fn credentials_are_withheld_whatever_the_verdict_and_whichever_module_grants_access() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
-        .http("authgear_project p { endpoint http://%%AUTHGEAR_ADDR%%; max_fails 0; }")
-        .var("AUTHGEAR_ADDR", authgear.addr())
+        .http(project("p", &authgear, "max_fails 0;"))
         .server(
             "authgear p;
              authgear_forward_credentials off;
@@ -309,7 +310,7 @@ fn whatever_the_verdict_and_whoever_lets_the_request_in() {
     for path in ["/", "/dry", "/local", "/asks"] {
         assert_eq!(credentials(&request(path).send().echo()), nothing(), "{path}");
     }
-    // A module that decides before is asked with what the client sent.
+    // A module that decides earlier gets what the client sent.
     let asked = backend.requests().into_iter().find(|asked| asked.target == "/asked");
     assert_eq!(credentials(&asked.expect("a question")), sent);
     let preflight = request("/cors")
@@ -324,7 +325,7 @@ fn whatever_the_verdict_and_whoever_lets_the_request_in() {
 }
 
 #[test]
-fn the_module_knows_them_all_the_same() {
+fn withheld_credentials_still_authenticate_the_request() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .server(
@@ -344,7 +345,7 @@ fn the_module_knows_them_all_the_same() {
 }
 
 #[test]
-fn a_mirror_sees_what_the_location_forwards() {
+fn a_mirror_gets_the_credentials_its_location_forwards() {
     let (authgear, backend, mirror) = (FakeAuthgear::start(), Backend::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .var("MIRROR", mirror.addr())
@@ -373,7 +374,8 @@ fn a_mirror_sees_what_the_location_forwards() {
     };
     let without = (String::new(), "a=1".to_owned());
     assert_eq!(send("/"), without);
-    // Its location gives the credentials back to the request, and not to the mirror's.
+    // The location of the redirect restores the credentials for the request, but not for the
+    // mirror's.
     assert_eq!(send("/moved").0, format!("Bearer {token}"));
     mirror.wait_for_hits(2);
     for asked in mirror.requests() {
@@ -383,7 +385,7 @@ fn a_mirror_sees_what_the_location_forwards() {
 }
 
 #[test]
-fn levels_and_values() {
+fn forward_credentials_is_inherited_and_refuses_invalid_values() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http("authgear_forward_credentials off;")

@@ -1,4 +1,4 @@
-//! nginx is run in many ways: each hands the verified identity on.
+//! Ways to run nginx: the verified identity is passed in each.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -7,20 +7,16 @@ use support::{
     eventually, get, Backend, Builder, FakeAuthgear, Fault, Gate, Nginx, Recorded, User, DEADLINE,
 };
 
-use crate::project::{project, verdict, TELLING};
-use crate::site::{identity_of, own_ip, site};
+use crate::project::{project_site, verdict};
+use crate::site::{identity_of, own_ip};
 
-/// Everything of the module at work: a cache, tokens, the resolver.
+/// A configuration with a cache, token verification and the resolver.
 fn serving(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
-    site(authgear, backend)
-        .http("authgear_cache_zone z:1m;")
-        .http(project("p", authgear, ""))
-        .server(TELLING)
-        .server(
-            "authgear p; authgear_cache z;
+    project_site(authgear, backend, "").http("authgear_cache_zone z:1m;").server(
+        "authgear p; authgear_cache z;
              location / { proxy_pass http://%%BACKEND%%; }
              location /jwt { authgear_mode jwt; proxy_pass http://%%BACKEND%%; }",
-        )
+    )
 }
 
 #[track_caller]
@@ -45,7 +41,7 @@ fn bytes(path: &str, token: &str) -> String {
     )
 }
 
-/// Sends that over nginx's socket of this name; the answer is for later.
+/// Sends that over nginx's Unix socket of this name. The answer is read later.
 fn over_unix(nginx: &Nginx, name: &str, path: &str, token: &str) -> UnixStream {
     let (mut socket, path_of) = (None, nginx.dir().join(name));
     let connected = eventually(DEADLINE, || {
@@ -67,18 +63,18 @@ fn assert_tells(mut answer: UnixStream, verdict: &str, user: &str) {
     assert!(text.contains(&format!("\"x-authgear-user-id\",\"{user}\"")), "{text}");
 }
 
-/// What Authgear was asked, among requests for its keys.
+/// The look-up that Authgear got, among requests for its keys.
 fn asked(authgear: &FakeAuthgear) -> Recorded {
     let mut requests = authgear.requests().into_iter();
     requests.find(|request| request.target.contains("resolve")).expect("a look-up")
 }
 
 #[test]
-fn in_one_process() {
+fn the_module_works_with_master_process_off() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = serving(&authgear, &backend)
-        // There is no worker to wait for. And a single process of nginx 1.22 crashes, with or
-        // without modules, on sockets that are handed over to it.
+        // No worker to wait for. Besides, nginx 1.22 as a single process crashes, with or without
+        // modules, on inherited sockets.
         .workers(0)
         .raw_conf(|conf| {
             let (before, rest) = conf.split_once("listen 127").expect("listen");
@@ -96,14 +92,14 @@ fn in_one_process() {
     assert_tells(ask("/", &token), "valid ok resolver", "alice");
     assert_tells(ask("/", &token), "valid ok cache", "alice");
     assert_tells(ask("/jwt", &authgear.jwt(&alice)), "valid ok jwt", "alice");
-    // Look-ups are joined, and clients leave, as ever.
+    // Joining and disconnecting work as usual.
     let gate = Gate::new();
     authgear.inject(Fault::Gate(gate.clone()));
     let bob = authgear.opaque_token(&User::named("bob"));
     let waiting: Vec<_> = (0..5).map(|_| ask("/", &bob)).collect();
     gate.wait_for_waiters(1);
     drop(ask("/", &bob));
-    // Once one that came later is answered, all of them wait.
+    // When a later request is answered, all of them are waiting.
     assert_tells(ask("/jwt", &authgear.jwt(&alice)), "valid ok jwt", "alice");
     gate.open();
     for answer in waiting {
@@ -113,7 +109,7 @@ fn in_one_process() {
 }
 
 #[test]
-fn in_the_background() {
+fn the_module_works_in_a_daemon() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = serving(&authgear, &backend).daemon(own_ip(200)).start();
     assert_serves(&nginx, &authgear);
@@ -127,7 +123,7 @@ fn in_the_background() {
 }
 
 #[test]
-fn with_as_many_workers_as_processors() {
+fn the_module_works_with_worker_processes_auto() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let processors = std::thread::available_parallelism().expect("processors").get();
     let nginx = serving(&authgear, &backend)
@@ -142,17 +138,17 @@ fn with_as_many_workers_as_processors() {
 }
 
 #[test]
-fn behind_a_unix_socket() {
+fn the_module_works_behind_a_unix_socket() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = serving(&authgear, &backend).server("listen unix:%%DIR%%/listening.sock;").start();
     let token = authgear.opaque_token(&User::named("alice"));
     assert_tells(over_unix(&nginx, "listening.sock", "/", &token), "valid ok resolver", "alice");
-    // Such a client has no address that could be told.
+    // Clients of a Unix socket have no address to pass on.
     assert_eq!(asked(&authgear).header("x-forwarded-for"), None);
 }
 
 #[test]
-fn behind_a_proxy_that_speaks_the_proxy_protocol() {
+fn the_module_works_behind_the_proxy_protocol() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = serving(&authgear, &backend)
         .listen_options("proxy_protocol")
@@ -168,9 +164,9 @@ fn behind_a_proxy_that_speaks_the_proxy_protocol() {
     assert_eq!(asked(&authgear).header("x-forwarded-for"), Some("192.0.2.9"));
 }
 
-/// Filters that change what is sent, beside ours.
+/// Uses response filters together with the module.
 #[test]
-fn with_filters_of_answers() {
+fn the_module_works_with_response_filters() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = serving(&authgear, &backend)
         .server(

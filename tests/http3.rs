@@ -1,8 +1,6 @@
-//! Clients that speak HTTP/3: nothing is different for them, although they have no connection of
-//! TCP, and no Host header.
+//! HTTP/3 clients are treated like others, although they have no TCP connection and no Host header.
 
 use std::fs;
-use std::io::{stderr, Write as _};
 use std::sync::Once;
 
 use support::{
@@ -11,17 +9,14 @@ use support::{
 };
 
 use crate::project::{project, verdict, TELLING};
-use crate::site::{assert_nothing_forged, identity_of, site, Pairs, FORGED};
+use crate::site::{assert_nothing_forged, identity_of, report_skipped, site, Pairs, FORGED};
 
-/// Whether this nginx speaks HTTP/3; if not, the tests' output says what is not tested.
+/// Whether this nginx supports HTTP/3. If not, prints that these tests are skipped.
 fn has_http3() -> bool {
-    static TOLD: Once = Once::new();
+    static REPORTED: Once = Once::new();
     let has = Nginx::has("http_v3_module");
     if !has {
-        // Not as eprintln! does, which the tests' harness keeps to itself.
-        TOLD.call_once(|| {
-            let _ = writeln!(stderr(), "skipped: HTTP/3, which this nginx was built without");
-        });
+        report_skipped(&REPORTED, "HTTP/3, which this nginx was built without");
     }
     has
 }
@@ -53,7 +48,7 @@ impl Site {
         Self { authgear, backend, ca, nginx }
     }
 
-    /// All of it protected.
+    /// Starts nginx with every location protected.
     fn protected() -> Self {
         Self::start(|builder, _| {
             builder.server("authgear %%AUTHGEAR%%; location / { proxy_pass http://%%BACKEND%%; }")
@@ -77,7 +72,7 @@ fn assert_identity(answer: &Response, identity: &Pairs) {
 }
 
 #[test]
-fn the_backend_learns_who_the_user_is_from_nginx_only() {
+fn the_backend_gets_the_identity_from_nginx_only() {
     if !has_http3() {
         return;
     }
@@ -106,7 +101,7 @@ fn the_backend_learns_who_the_user_is_from_nginx_only() {
 }
 
 #[test]
-fn who_has_no_session_is_denied_or_sent_to_log_in() {
+fn clients_without_a_session_are_denied_or_redirected_to_log_in() {
     if !has_http3() {
         return;
     }
@@ -147,7 +142,7 @@ fn who_has_no_session_is_denied_or_sent_to_log_in() {
 }
 
 #[test]
-fn tokens_are_verified_and_verdicts_kept() {
+fn tokens_are_verified_and_verdicts_are_cached() {
     if !has_http3() {
         return;
     }
@@ -176,7 +171,7 @@ fn tokens_are_verified_and_verdicts_kept() {
 }
 
 #[test]
-fn bodies_that_come_while_authgear_is_asked_arrive_whole() {
+fn bodies_that_arrive_during_the_look_up_reach_the_backend_whole() {
     if !has_http3() {
         return;
     }
@@ -217,7 +212,7 @@ fn bodies_that_come_while_authgear_is_asked_arrive_whole() {
 }
 
 #[test]
-fn streams_of_one_connection_are_users_of_their_own() {
+fn streams_of_one_connection_carry_their_own_identities() {
     const STREAMS: usize = 100;
     if !has_http3() {
         return;
@@ -231,7 +226,7 @@ fn streams_of_one_connection_are_users_of_their_own() {
             (connection.start(&request), identity)
         })
         .collect();
-    // As many at a time as the pool has connections by default.
+    // As many simultaneous look-ups as connections by default.
     gate.wait_for_waiters(64);
     gate.open();
     for (pending, identity) in begun {
@@ -241,7 +236,7 @@ fn streams_of_one_connection_are_users_of_their_own() {
 }
 
 #[test]
-fn clients_that_leave_take_nothing_and_leave_nothing() {
+fn clients_that_disconnect_disturb_no_other_request_and_leak_nothing() {
     const CLIENTS: usize = 20;
     if !has_http3() {
         return;
@@ -274,7 +269,7 @@ fn clients_that_leave_take_nothing_and_leave_nothing() {
     gate.wait_for_waiters(CLIENTS);
     drop(leaving);
     let logged = site.nginx.wait_for_access_lines(1 + CLIENTS);
-    // nginx's word for requests whose connection of QUIC is closed.
+    // nginx logs this status for requests whose QUIC connection is closed.
     assert!(logged[1..].iter().all(|status| status == "000"), "{logged:?}");
     assert_eq!(gate.waiting(), CLIENTS);
 
@@ -286,7 +281,7 @@ fn clients_that_leave_take_nothing_and_leave_nothing() {
 }
 
 #[test]
-fn a_stream_that_is_reset_leaves_the_others_alone() {
+fn a_reset_stream_does_not_disturb_the_other_streams() {
     if !has_http3() {
         return;
     }
@@ -300,7 +295,7 @@ fn a_stream_that_is_reset_leaves_the_others_alone() {
     let finished = connection.start(&site.of_user(3).0);
     gate.wait_for_waiters(3);
     drop((unfinished, finished));
-    // Who has sent all, and only wants no answer any more, may be noticed when there is one.
+    // nginx may notice only with the answer that a client with a complete request is gone.
     let log = || site.nginx.access_log();
     let is_told = |line: &str| line.contains("\"POST ") && line.ends_with("499 0");
     assert!(eventually(DEADLINE, || log().lines().any(is_told)), "{}", log());
@@ -317,8 +312,8 @@ fn a_reload_loses_no_pending_request() {
     }
     let gate = Gate::new();
     let site = Site::start(|builder, _| {
-        // The new worker may get the packets that end a connection of the old one, which then
-        // waits for its time to be over, with or without modules.
+        // The new worker may get the packets that close a connection of the old one, which then
+        // waits for its timeout, with or without modules.
         builder.server(
             "keepalive_timeout 4s;
              location / { authgear %%AUTHGEAR%%; proxy_pass http://%%BACKEND%%; }",

@@ -1,5 +1,5 @@
-//! Whom Authgear knows is told to backends in request headers: those of the location that passes
-//! the request on, once, and of no other.
+//! Identity headers to backends: those of the location that passes the request on, once, and of no
+//! other.
 
 use support::{get, Backend, FakeAuthgear, Fault, Nginx, Request, User};
 
@@ -14,7 +14,7 @@ fn ended_session() -> Pairs {
 }
 
 #[test]
-fn every_kind_of_backend_gets_the_exact_values() {
+fn every_kind_of_backend_gets_the_exact_identity_values() {
     let authgear = FakeAuthgear::start();
     let roles: Vec<String> = (0..50).map(|n| format!("{n}:{}", "r".repeat(36))).collect();
     let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
@@ -61,7 +61,7 @@ fn every_kind_of_backend_gets_the_exact_values() {
 }
 
 #[test]
-fn headers_that_authgear_may_send_one_day_are_passed_on() {
+fn unknown_authgear_headers_are_passed_on() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend).server(crate::site::PROTECTED).start();
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -83,7 +83,7 @@ fn headers_that_authgear_may_send_one_day_are_passed_on() {
 }
 
 #[test]
-fn lines_of_the_user_s_own_go_first() {
+fn headers_set_in_the_configuration_take_precedence() {
     let authgear = FakeAuthgear::start();
     let alice = User::named("alice").roles(&["editor"]);
     let token = authgear.opaque_token(&alice);
@@ -117,10 +117,10 @@ fn lines_of_the_user_s_own_go_first() {
     }
 }
 
-/// nginx finds by their hashes which headers the configuration replaces: those of injected ones are
-/// made by the module, whatever the length of the name.
+/// nginx finds replaced headers by hash. The module computes the hashes of injected headers, for
+/// names of any length.
 #[test]
-fn each_header_can_be_replaced() {
+fn each_identity_header_can_be_replaced_by_the_configuration() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let mut headers: Pairs = identity_of(&User::named("alice").roles(&["editor"]));
     headers.extend(
@@ -142,7 +142,7 @@ fn each_header_can_be_replaced() {
     }
 }
 
-/// Two projects: a request that [`Both`] makes is alice's for the one, bob's for the other.
+/// Two projects: a request made by [`Both`] is alice's for one and bob's for the other.
 struct Both {
     one: FakeAuthgear,
     other: FakeAuthgear,
@@ -160,17 +160,17 @@ impl Both {
         Self { one, other, alice, bob, token, session }
     }
 
-    /// The second project does not know the bearer, and the first one has no use for the cookie.
+    /// The second project does not know the bearer, and the first ignores the cookie.
     fn request(&self, nginx: &Nginx, path: &str) -> Request {
         let request = get(nginx, path).bearer(&self.token).cookie("session", &self.session);
         let request = request.header("X-Authgear-User-Id", FORGED);
-        // Enough of them for several parts of nginx's list.
+        // Enough headers for several parts of nginx's list.
         (0..45).fold(request, |r, n| r.header(&format!("X-Pad-{n}"), n.to_string()))
     }
 }
 
 #[test]
-fn redirects_hand_over_the_last_location_s_identity_only() {
+fn after_internal_redirects_the_backend_gets_the_identity_of_the_last_location_only() {
     let (both, backend) = (Both::new(), Backend::start());
     let nginx = site(&both.one, &backend)
         .http(LARGE_HEADERS)
@@ -240,7 +240,7 @@ fn redirects_hand_over_the_last_location_s_identity_only() {
 }
 
 #[test]
-fn conditional_and_nested_locations_hand_over_the_identity() {
+fn conditional_and_nested_locations_pass_the_identity() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .server(
@@ -280,7 +280,7 @@ fn conditional_and_nested_locations_hand_over_the_identity() {
 }
 
 #[test]
-fn another_project_that_knows_nobody_hands_over_nobody() {
+fn a_redirect_to_another_project_does_not_keep_the_first_identity() {
     let (both, backend) = (Both::new(), Backend::start());
     let nginx = site(&both.one, &backend)
         .var("OTHER", both.other.url())
@@ -297,14 +297,14 @@ fn another_project_that_knows_nobody_hands_over_nobody() {
     let echo = both.request(&nginx, "/x").send().echo();
     assert_eq!(echo.identity(), ended_session());
 
-    // What another project said is no answer where this one gives none.
+    // The verdict of one project does not stand in for a missing one of another.
     both.other.inject(Fault::Status(500));
     assert_eq!(both.request(&nginx, "/x").send().status, 503);
     assert_eq!(backend.hits(), 2);
 }
 
 #[test]
-fn who_is_let_in_otherwise_is_nobody_to_the_backend() {
+fn access_granted_without_authgear_passes_no_identity() {
     let (both, backend) = (Both::new(), Backend::start());
     let nginx = site(&both.one, &backend)
         .file("htpasswd", "basil:{PLAIN}secret\n")
@@ -330,18 +330,18 @@ fn who_is_let_in_otherwise_is_nobody_to_the_backend() {
     assert_eq!(password.send().echo().identity(), Pairs::new());
     assert_eq!(both.one.hits(), 0);
 
-    // A location that asked does not change that for the one that follows.
+    // A look-up in the first location does not change that for the next.
     assert_eq!(cookie("/asked").send().echo().identity(), Pairs::new());
     assert_eq!(both.one.hits(), 1);
 
-    // A session alone lets nobody in: it is not the module that decides.
+    // A session alone grants no access: another module decides.
     assert_eq!(cookie("/address").from_addr("127.0.0.2").send().status, 403);
     assert_eq!(cookie("/password").send().status, 401);
     assert_eq!(backend.hits(), 3);
 }
 
 #[test]
-fn who_is_turned_away_otherwise_costs_no_call() {
+fn a_request_denied_by_another_module_makes_no_look_up() {
     let (both, backend, guard) = (Both::new(), Backend::start(), Backend::start());
     let nginx = site(&both.one, &backend)
         .var("GUARD", guard.addr())

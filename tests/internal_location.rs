@@ -1,12 +1,12 @@
-//! `resolver_url /_auth`: the resolver asked by a subrequest to a location of the user's. It
-//! decides as the module's own client does, and nothing that nginx makes of a failure opens.
+//! `resolver_url /_auth`: the look-up is a subrequest to a location of the configuration. It has
+//! the same verdicts as the module's own client, and no failure grants access.
 
 use support::{
     decision_table, eventually, get, sha256, Backend, Builder, Connection, FakeAuthgear, Fault,
     Gate, Nginx, RefusedAddr, Request, Response, User, WebSocket, DEADLINE, H2,
 };
 
-use crate::project::{verdict, TELLING};
+use crate::project::{project_at, verdict, TELLING};
 use crate::site::{assert_nothing_forged, identity_of, site, Pairs, FORGED, LARGE_HEADERS};
 
 /// The location as nginx-conf/internal-location.conf has it.
@@ -19,23 +19,22 @@ const LOCATION: &str = "location = /_auth {
     proxy_set_header X-Forwarded-Proto $authgear_scheme;
   }";
 
-/// As on the other side of a load balancer: plain HTTP behind a public name.
+/// As behind a load balancer: plain HTTP under a public name.
 fn public() -> FakeAuthgear {
     FakeAuthgear::builder().origin("https://myapp.test").start()
 }
 
-/// A project that is asked through a location which the test has to add.
+/// A project whose resolver is a location, which the test has to add.
 fn through_a_location(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
     site(authgear, backend)
-        .var("ORIGIN", authgear.origin())
         .var("RESOLVER", authgear.addr())
         .http(LARGE_HEADERS)
-        .http("authgear_project p { endpoint %%ORIGIN%%; resolver_url /_auth; }")
+        .http(project_at("p", authgear, "/_auth", ""))
         .server(TELLING)
         .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
 }
 
-/// The same, with the location of the example.
+/// The same with the location of the example.
 fn as_in_the_example(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
     through_a_location(authgear, backend)
         .http("upstream resolvers { server %%RESOLVER%%; keepalive 16; }")
@@ -53,7 +52,7 @@ fn assert_alice(answer: &Response) {
 }
 
 #[test]
-fn every_row_of_the_decision_table() {
+fn a_resolver_location_decides_every_row_of_the_decision_table() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = as_in_the_example(&authgear, &backend).start();
     for case in decision_table(&authgear) {
@@ -67,13 +66,13 @@ fn every_row_of_the_decision_table() {
         assert_eq!(echo.target, "/path?query", "{}", case.name);
         assert_nothing_forged(&echo, case.name);
     }
-    // The client's lines are as many as its requests.
+    // The access log has one line per client request.
     assert_eq!(nginx.access_log().lines().filter(|line| line.contains("_auth")).count(), 0);
     assert_eq!(get(&nginx, "/_auth").send().status, 404);
 }
 
 #[test]
-fn the_resolver_gets_nothing_else_of_the_client() {
+fn the_subrequest_carries_nothing_but_the_credentials_of_the_client() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = as_in_the_example(&authgear, &backend).start();
     let token = authgear.jwt(&User::named("alice"));
@@ -119,8 +118,9 @@ fn the_resolver_gets_nothing_else_of_the_client() {
 }
 
 #[test]
-fn headers_and_variables_of_the_request_are_its_own_again() {
-    // What the location inherits is evaluated for the subrequest first, where they are not there.
+fn the_subrequest_does_not_change_headers_or_variables_of_the_request() {
+    // Directives that the location inherits are evaluated for the subrequest first, where the
+    // headers are not there.
     let (authgear, backend) = (public(), Backend::start());
     let nginx = through_a_location(&authgear, &backend)
         .log_format("$http_referer $cookie_theme $content_length")
@@ -154,7 +154,7 @@ fn headers_and_variables_of_the_request_are_its_own_again() {
     assert_eq!(socket.receive(), "hello");
 }
 
-/// What nginx is told to make of errors, in the server and in the location that is asked.
+/// `error_page` settings for the server and for the resolver location.
 fn error_pages() -> Vec<(String, String)> {
     let codes = "400 401 403 404 405 429 500 502 503 504";
     let page = format!("error_page {codes} =200 /open;");
@@ -172,7 +172,7 @@ fn error_pages() -> Vec<(String, String)> {
 }
 
 #[test]
-fn no_error_page_opens() {
+fn no_error_page_turns_a_failed_subrequest_into_access() {
     let (authgear, backend) = (public(), Backend::start());
     let faults = [
         Fault::Status(400),
@@ -189,7 +189,7 @@ fn no_error_page_opens() {
         Fault::Raw(b"nonsense\r\n\r\n".to_vec()),
         Fault::Oversized { header: 100_000, body: 0 },
     ];
-    // What they would make of a failure has the headers of a session.
+    // The error pages answer failures with the headers of a session.
     let open = format!(
         "{{ authgear off; {TELLING}
            add_header X-Authgear-Session-Valid true always;
@@ -225,7 +225,7 @@ fn no_error_page_opens() {
 }
 
 #[test]
-fn a_resolver_that_is_down_is_an_outage() {
+fn a_resolver_location_that_is_down_is_an_outage() {
     let (authgear, backend, refused) = (public(), Backend::start(), RefusedAddr::bind());
     let with_upstream = |servers: &str| {
         through_a_location(&authgear, &backend)
@@ -246,13 +246,13 @@ fn a_resolver_that_is_down_is_an_outage() {
     authgear.stop();
     assert_eq!(alice(&nginx, &authgear).send().status, 503);
     authgear.restart_on(authgear.addr());
-    // The servers are left alone for a while once all have failed.
+    // nginx does not use the servers for a while once all have failed.
     let answers = || alice(&nginx, &authgear).send().status == 200;
     assert!(eventually(DEADLINE, answers));
 }
 
 #[test]
-fn the_timeouts_are_those_of_the_location() {
+fn the_proxy_timeouts_of_the_location_apply() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = through_a_location(&authgear, &backend)
         .http("upstream resolvers { server %%RESOLVER%%; }")
@@ -265,7 +265,7 @@ fn the_timeouts_are_those_of_the_location() {
 }
 
 #[test]
-fn answers_with_bodies_and_of_any_framing_count() {
+fn answers_with_bodies_and_of_any_framing_are_accepted() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = as_in_the_example(&authgear, &backend).start();
     let long = vec![b'x'; 20_000];
@@ -283,7 +283,7 @@ fn answers_with_bodies_and_of_any_framing_count() {
 }
 
 #[test]
-fn connections_are_those_of_the_upstream() {
+fn connections_are_kept_by_the_upstream_block() {
     let (authgear, backend) = (public(), Backend::start());
     // Each worker has connections of its own.
     let nginx = as_in_the_example(&authgear, &backend).workers(1).start();
@@ -294,7 +294,7 @@ fn connections_are_those_of_the_upstream() {
 }
 
 #[test]
-fn bodies_arrive_whole() {
+fn request_bodies_reach_the_backend_after_the_subrequest() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = as_in_the_example(&authgear, &backend)
         .listen_extra(1)
@@ -331,7 +331,7 @@ fn bodies_arrive_whole() {
 }
 
 #[test]
-fn a_client_request_asks_once() {
+fn one_client_request_makes_one_subrequest() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = as_in_the_example(&authgear, &backend)
         .file("html/dir/index.html", "index")
@@ -359,7 +359,7 @@ fn a_client_request_asks_once() {
 }
 
 #[test]
-fn clients_may_leave_and_workers_may_go() {
+fn a_pending_subrequest_survives_clients_that_leave_and_reloads() {
     let (authgear, backend, gate) = (public(), Backend::start(), Gate::new());
     let nginx = as_in_the_example(&authgear, &backend).log_format("$status").start();
     authgear.inject(Fault::Gate(gate.clone()));
@@ -367,7 +367,7 @@ fn clients_may_leave_and_workers_may_go() {
     gate.wait_for_waiters(1);
     leaving.leave();
     assert_eq!(nginx.wait_for_access_lines(1), ["499"]);
-    // nginx gives up a subrequest with its request.
+    // nginx cancels a subrequest with its request.
     gate.wait_for_no_waiters();
 
     let pending = alice(&nginx, &authgear).start();
@@ -379,7 +379,7 @@ fn clients_may_leave_and_workers_may_go() {
 }
 
 #[test]
-fn host_and_scheme_are_those_of_the_project_that_asks() {
+fn authgear_host_and_scheme_are_those_of_the_project_in_use() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = as_in_the_example(&authgear, &backend)
         .http("authgear_project other { endpoint http://other.test:8080; resolver_url /_auth; }")

@@ -1,33 +1,31 @@
-//! Identical look-ups that are in flight at the same time are one: Authgear serialises those of a
-//! session, and fails what waits too long.
+//! Identical look-ups in flight at the same time are joined: Authgear serialises look-ups of a
+//! session, and fails those that wait too long.
 //!
-//! One worker each: look-ups are joined within a worker.
+//! One worker each, because this joins look-ups within a worker.
 
 use support::{
     get, Backend, Builder, FakeAuthgear, Fault, Gate, Nginx, Pending, Request, ToAddr, User, H2,
 };
 
-use crate::project::{project, project_at, verdict, TELLING};
-use crate::site::site;
+use crate::project::{project, project_at, project_site, verdict};
 
 /// Everything goes to the backend, with the verdict of project `p`.
 fn one_worker(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
-    site(authgear, backend)
+    project_site(authgear, backend, settings)
         .workers(1)
-        .http(project("p", authgear, settings))
-        .server(TELLING)
         .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
         .server("location = /marker { return 204; }")
 }
 
-/// Holds back what is asked from now on.
+/// Holds back all answers from now on.
 fn hold(authgear: &FakeAuthgear) -> Gate {
     let gate = Gate::new();
     authgear.inject(Fault::Gate(gate.clone()));
     gate
 }
 
-/// Sends these, and returns when the worker has read them and found out what to ask.
+/// Sends these requests, and returns when the worker has read them and decided which look-ups to
+/// make.
 #[track_caller]
 fn start_all(nginx: &Nginx, requests: impl IntoIterator<Item = Request>) -> Vec<Pending> {
     let pending = requests.into_iter().map(|request| request.start()).collect();
@@ -35,14 +33,14 @@ fn start_all(nginx: &Nginx, requests: impl IntoIterator<Item = Request>) -> Vec<
     pending
 }
 
-/// A worker accepts connections, and handles events, in their order: when this is answered,
-/// whatever was sent before has been read.
+/// A worker handles connections and events in order: when this is answered, everything sent before
+/// has been read.
 #[track_caller]
 pub(crate) fn await_marker(to: &impl ToAddr) {
     assert_eq!(get(to, "/marker").send().status, 204);
 }
 
-/// What the client and the backend are told: status, verdict, and the user the backend sees.
+/// The status, the verdict, and the user that the backend gets.
 #[track_caller]
 fn outcome(pending: Pending) -> (u16, String, Option<String>) {
     let answer = pending.wait();
@@ -59,12 +57,12 @@ fn error(reason: &str) -> (u16, String, Option<String>) {
 }
 
 #[test]
-fn identical_lookups_are_one() {
+fn identical_look_ups_are_joined() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "").start();
     let token = authgear.opaque_token(&User::named("alice"));
     let gate = hold(&authgear);
-    // Alike in their credentials, and in nothing else.
+    // Requests with the same credentials that differ in everything else.
     let request = |n: usize| {
         let request = get(&nginx, &format!("/{n}")).bearer(&token).cookie("n", &n.to_string());
         match n % 4 {
@@ -82,13 +80,13 @@ fn identical_lookups_are_one() {
         assert_eq!(outcome(pending), valid("alice"));
     }
     assert_eq!((authgear.hits(), backend.hits()), (1, 20));
-    // What is known is not kept.
+    // The verdict is not cached.
     assert_eq!(outcome(request(20).start()), valid("alice"));
     assert_eq!(authgear.hits(), 2);
 }
 
 #[test]
-fn different_lookups_are_not_joined() {
+fn different_look_ups_are_not_joined() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "")
         .http(project("prefixed", &authgear, "cookie_prefix dev_;"))
@@ -117,7 +115,7 @@ fn different_lookups_are_not_joined() {
         (cookies(format!("app_access_token={access_b}")), Some("bob")),
         (cookies(format!("app_access_token={app_a}")), None),
         (cookies(format!("app_session={app_a}")), Some("alice")),
-        // The same credentials, asked of another project.
+        // The same credentials for another project.
         (at("/prefixed").bearer(&a), Some("alice")),
         (at("/prefixed").header("Cookie", format!("session={session_a}; dev_session=x")), None),
     ];
@@ -133,12 +131,12 @@ fn different_lookups_are_not_joined() {
 }
 
 #[test]
-fn whoever_leaves_takes_nothing_along() {
+fn a_client_that_leaves_does_not_cancel_the_joined_look_up() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "").start();
     let token = authgear.opaque_token(&User::named("alice"));
     let request = || get(&nginx, "/").bearer(&token);
-    // nginx logs who left with 499.
+    // nginx logs disconnected clients with 499.
     let left = |n: usize| {
         let log = nginx.wait_for_access_lines(n);
         assert_eq!(log.iter().filter(|line| line.contains(" 499 ")).count(), n - 1, "{log:?}");
@@ -160,7 +158,7 @@ fn whoever_leaves_takes_nothing_along() {
 }
 
 #[test]
-fn a_lookup_outlives_all_who_asked() {
+fn a_look_up_completes_after_all_its_clients_have_left() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "").start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -175,7 +173,7 @@ fn a_lookup_outlives_all_who_asked() {
         assert_eq!(outcome(pending), valid("alice"));
     }
     assert_eq!((authgear.hits(), backend.hits()), (1, 1));
-    // Nobody waits for this one when its answer comes.
+    // No request waits for this look-up when its answer comes.
     let gate = hold(&authgear);
     get(&nginx, "/left").bearer(&token).send_and_leave();
     gate.wait_for_waiters(1);
@@ -187,7 +185,7 @@ fn a_lookup_outlives_all_who_asked() {
 }
 
 #[test]
-fn a_failing_lookup_fails_all_who_joined() {
+fn a_failed_look_up_fails_all_joined_requests() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     // An unknown host is a 404.
     let stranger = FakeAuthgear::builder().origin("http://stranger.test").start();
@@ -217,7 +215,7 @@ fn a_failing_lookup_fails_all_who_joined() {
 }
 
 #[test]
-fn a_page_of_thirty_images_works() {
+fn thirty_simultaneous_requests_of_one_session_succeed() {
     // Authgear answers 500 to a look-up of a session that is being looked up.
     let authgear = FakeAuthgear::builder().session_mutex(true).start();
     let backend = Backend::start();
@@ -234,7 +232,7 @@ fn a_page_of_thirty_images_works() {
     }
     assert_eq!(authgear.hits(), 1);
 
-    // The same over one connection; nothing tells when the last of them was sent.
+    // The same over one connection, where nothing shows when the last request was sent.
     let nginx = one_worker(&authgear, &backend, "").listen_options("http2").start();
     let browser = H2::open(&nginx);
     let image = |n: usize| get(&nginx, &format!("/{n}.png")).cookie("session", &session);
@@ -246,7 +244,7 @@ fn a_page_of_thirty_images_works() {
 }
 
 #[test]
-fn no_more_wait_for_a_lookup_than_there_is_room_for() {
+fn the_number_of_requests_joined_to_a_look_up_is_limited() {
     const ROOM: usize = 4096;
     const BEYOND: usize = 4;
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -261,20 +259,20 @@ fn no_more_wait_for_a_lookup_than_there_is_room_for() {
     let client = H2::open(&nginx);
     let request = get(&nginx, "/many").bearer(&authgear.opaque_token(&User::named("alice")));
     let pending: Vec<_> = (0..ROOM + BEYOND).map(|_| client.start(&request)).collect();
-    // Those that are beyond are answered at once.
+    // Requests above the limit are answered at once.
     let answered = nginx.wait_for_access_lines(BEYOND);
     assert!(answered.iter().all(|line| line.contains(" 503 ")), "{answered:?}");
     assert_eq!((gate.waiting(), authgear.hits()), (1, 1));
     gate.open();
-    let mut told: Vec<_> = pending
+    let mut reported: Vec<_> = pending
         .into_iter()
         .map(|pending| pending.wait())
         .map(|answer| (answer.status, verdict(&answer), answer.header("retry-after")))
         .collect();
-    told.sort();
-    let (valid, beyond) = told.split_at(ROOM);
-    assert!(valid.iter().all(|told| *told == (204, "valid ok resolver".to_owned(), None)));
+    reported.sort();
+    let (valid, beyond) = reported.split_at(ROOM);
+    assert!(valid.iter().all(|reported| *reported == (204, "valid ok resolver".to_owned(), None)));
     let full = (503, "error too_many_waiting none".to_owned(), Some("1".to_owned()));
-    assert!(beyond.iter().all(|told| *told == full), "{beyond:?}");
+    assert!(beyond.iter().all(|reported| *reported == full), "{beyond:?}");
     assert_eq!(authgear.hits(), 1);
 }

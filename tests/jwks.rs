@@ -1,5 +1,5 @@
-//! The keys of tokens: fetched in the background by one worker, for all, and never twice for
-//! nothing.
+//! The key set: one worker fetches it in the background for all workers, and never more often than
+//! needed.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,15 +9,13 @@ use support::{
     SigningKey, User,
 };
 
-use crate::project::{project, verdict, TELLING};
+use crate::project::{project_site, verdict, TELLING};
 use crate::site::site;
 
 const JWKS: &str = "/oauth2/jwks";
 
 fn verifying(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
-    site(authgear, backend)
-        .http(project("p", authgear, settings))
-        .server(TELLING)
+    project_site(authgear, backend, settings)
         .server("authgear p; authgear_mode jwt; location / { proxy_pass http://%%BACKEND%%; }")
 }
 
@@ -37,7 +35,7 @@ fn until(request: &Request, expected: &str) {
 }
 
 #[test]
-fn one_worker_fetches_them_before_they_are_needed() {
+fn one_worker_fetches_the_keys_before_the_first_token() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = verifying(&authgear, &backend, "").workers(4).start();
     authgear.wait_for_jwks_hits(1);
@@ -62,7 +60,7 @@ fn one_worker_fetches_them_before_they_are_needed() {
 }
 
 #[test]
-fn where_they_are_not_needed_nobody_asks() {
+fn keys_are_not_fetched_where_no_location_needs_them() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let check = verifying(&authgear, &backend, "").check();
     assert!(check.ok, "{}", check.output);
@@ -75,7 +73,7 @@ fn where_they_are_not_needed_nobody_asks() {
 }
 
 #[test]
-fn they_are_fetched_anew_each_refresh() {
+fn keys_are_fetched_again_at_each_refresh() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = verifying(&authgear, &backend, "jwks_refresh 1s;").workers(3).start();
     let before = with_key(&authgear, &nginx, 0);
@@ -87,7 +85,7 @@ fn they_are_fetched_anew_each_refresh() {
 }
 
 #[test]
-fn rotation_under_load_turns_nobody_away() {
+fn key_rotation_under_load_rejects_no_valid_token() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = verifying(&authgear, &backend, "jwks_cooldown 10s;").workers(4).start();
     assert_eq!(verdict(&with_key(&authgear, &nginx, 0).send()), "valid ok jwt");
@@ -107,7 +105,7 @@ fn rotation_under_load_turns_nobody_away() {
 }
 
 #[test]
-fn a_thousand_unknown_keys_are_one_fetch() {
+fn a_thousand_unknown_key_ids_cause_one_fetch() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let nginx = verifying(&authgear, &backend, "").workers(4).start();
     assert_eq!(verdict(&with_key(&authgear, &nginx, 0).send()), "valid ok jwt");
@@ -118,7 +116,7 @@ fn a_thousand_unknown_keys_are_one_fetch() {
     authgear.inject_at(JWKS, Fault::Gate(gate.clone()));
     let waiting: Vec<_> = (0..100).map(|n| unknown(n).start()).collect();
     gate.wait_for_waiters(1);
-    // Who needs no other keys does not wait for them.
+    // Tokens with known keys do not wait for the fetch.
     assert_eq!(verdict(&with_key(&authgear, &nginx, 0).send()), "valid ok jwt");
     gate.open();
     for pending in waiting {
@@ -132,7 +130,7 @@ fn a_thousand_unknown_keys_are_one_fetch() {
 }
 
 #[test]
-fn the_last_good_ones_are_kept() {
+fn failed_fetches_keep_the_last_good_keys() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let settings = "jwks_refresh 1s; jwks_cooldown 1s; timeout 1s;";
     let nginx = verifying(&authgear, &backend, settings).workers(2).start();
@@ -164,7 +162,7 @@ fn the_last_good_ones_are_kept() {
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].contains("authgear keys not fetched, the last ones are kept: bad_status"));
     assert!(errors[0].ends_with("project: \"p\""), "{}", errors[0]);
-    // Neither does a worker that is new need Authgear for them.
+    // A new worker does not need Authgear either.
     authgear.stop();
     for worker in nginx.workers() {
         nginx.kill_worker(worker);
@@ -173,7 +171,7 @@ fn the_last_good_ones_are_kept() {
 }
 
 #[test]
-fn without_keys_it_is_an_outage_until_there_are_some() {
+fn without_keys_tokens_fail_as_an_outage_until_keys_arrive() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let addr = authgear.addr();
     let nginx = verifying(&authgear, &backend, "jwks_cooldown 2s;").server(
@@ -192,7 +190,7 @@ fn without_keys_it_is_an_outage_until_there_are_some() {
     let answer = get(&nginx, "/open").bearer(&token).send();
     assert_eq!((answer.status, verdict(&answer)), (200, "error keys_unavailable jwt".into()));
     assert_eq!(answer.echo().header("x-authgear-session-valid"), None);
-    // Who presents no token is nobody, whatever the keys.
+    // A request without a token has no session, with or without keys.
     assert_eq!(verdict(&get(&nginx, "/").send()), "none no_credentials none");
     authgear.restart_on(addr);
     until(&get(&nginx, "/").bearer(&token), "valid ok jwt");
@@ -200,7 +198,7 @@ fn without_keys_it_is_an_outage_until_there_are_some() {
 }
 
 #[test]
-fn who_needs_the_first_keys_waits_for_them() {
+fn a_token_waits_for_the_first_keys() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     authgear.inject_at(JWKS, Fault::Gate(gate.clone()));
     let nginx = verifying(&authgear, &backend, "").workers(2).start();
@@ -216,7 +214,7 @@ fn who_needs_the_first_keys_waits_for_them() {
 }
 
 #[test]
-fn nobody_waits_longer_than_the_deadline() {
+fn waiting_for_keys_ends_at_the_deadline() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     authgear.inject_at(JWKS, Fault::Hang);
     let nginx = verifying(&authgear, &backend, "timeout 500ms;").workers(1).start();
@@ -227,9 +225,9 @@ fn nobody_waits_longer_than_the_deadline() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
-/// A fetch that was sent before a key was published says nothing about a token of that key.
+/// A fetch sent before a key was published proves nothing about a token with that key.
 #[test]
-fn a_fetch_that_was_going_on_is_not_the_last_word() {
+fn an_unknown_key_causes_another_fetch_after_the_one_in_progress() {
     for fails in [false, true] {
         let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
         let nginx = verifying(&authgear, &backend, "jwks_refresh 1s;").workers(1).start();
@@ -242,7 +240,7 @@ fn a_fetch_that_was_going_on_is_not_the_last_word() {
             authgear.inject_next(1, Fault::Status(500));
         }
         let pending = with_key(&authgear, &nginx, 1).start();
-        // Another request is read after that one: both wait then.
+        // When a later request is answered, both are waiting.
         let other = with_key(&authgear, &nginx, 0).send();
         assert_eq!(verdict(&other), "valid ok jwt");
         gate.open();
@@ -253,7 +251,7 @@ fn a_fetch_that_was_going_on_is_not_the_last_word() {
 }
 
 #[test]
-fn a_worker_that_dies_while_it_fetches_is_replaced() {
+fn another_worker_fetches_the_keys_when_the_fetching_worker_dies() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     authgear.inject_next(1, Fault::Gate(gate.clone()));
     let nginx = verifying(&authgear, &backend, "timeout 30s;").workers(2).start();
@@ -267,7 +265,7 @@ fn a_worker_that_dies_while_it_fetches_is_replaced() {
 }
 
 #[test]
-fn a_token_is_forgotten_with_its_key() {
+fn cached_verdicts_of_a_token_end_when_its_key_is_withdrawn() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = verifying(&authgear, &backend, "jwks_refresh 1s; jwks_cooldown 1h;")
         .workers(2)
@@ -282,7 +280,7 @@ fn a_token_is_forgotten_with_its_key() {
 }
 
 #[test]
-fn keys_come_from_a_file() {
+fn keys_can_be_read_from_a_file() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let set = |n: usize| serde_json::json!({"keys": [SigningKey::nth(n).jwk()]}).to_string();
     let nginx = verifying(&authgear, &backend, "jwks_file keys.json;")
@@ -301,7 +299,7 @@ fn keys_come_from_a_file() {
 }
 
 #[test]
-fn keys_come_from_another_address() {
+fn keys_can_be_fetched_from_another_url() {
     let authgear = FakeAuthgear::builder().origin("https://myapp.test").start();
     let backend = Backend::start();
     let refused = RefusedAddr::bind();

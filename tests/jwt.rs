@@ -1,25 +1,21 @@
-//! Mode jwt: only a token that Authgear signed for this project counts, and the worker itself says
-//! so.
+//! Mode jwt: only tokens that Authgear signed for this project count, and the worker verifies them
+//! itself.
 
 use support::{
     get, unix_now, Backend, Builder, FakeAuthgear, Nginx, Request, Response, SigningKey, Token,
     User,
 };
 
-use crate::project::{project, verdict, TELLING};
+use crate::project::{project, project_site, verdict, TELLING};
 use crate::site::{identity_of, site};
 
-/// Tokens are verified, for whoever asks; `/must` needs a session.
+/// All locations verify tokens; `/must` requires a session.
 fn verifying(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
-    site(authgear, backend)
-        .http("large_client_header_buffers 8 64k;")
-        .http(project("p", authgear, settings))
-        .server(TELLING)
-        .server(
-            "authgear p; authgear_mode jwt;
+    project_site(authgear, backend, settings).http("large_client_header_buffers 8 64k;").server(
+        "authgear p; authgear_mode jwt;
              location / { proxy_pass http://%%BACKEND%%; }
              location /must { authgear_require session; proxy_pass http://%%BACKEND%%; }",
-        )
+    )
 }
 
 fn started(settings: &str) -> (FakeAuthgear, Backend, Nginx) {
@@ -33,7 +29,7 @@ fn alice() -> User {
 }
 
 #[test]
-fn a_token_is_what_the_resolver_would_say_of_it() {
+fn a_verified_token_has_the_verdict_of_the_resolver() {
     let (authgear, _backend, nginx) = started("");
     let users = [
         alice(),
@@ -51,7 +47,7 @@ fn a_token_is_what_the_resolver_would_say_of_it() {
 }
 
 #[test]
-fn nothing_else_counts() {
+fn credentials_other_than_bearer_jwts_are_ignored() {
     let (authgear, _backend, nginx) = started("");
     let user = alice();
     let jwt = authgear.jwt(&user);
@@ -77,7 +73,7 @@ fn nothing_else_counts() {
             "none token_malformed jwt",
         ),
         (get(&nginx, "/").header("Authorization", format!("bEARER {jwt}")), "valid ok jwt"),
-        // Who somebody else's cookie belongs to does not matter.
+        // Cookies are ignored, whoever they belong to.
         (
             get(&nginx, "/").bearer(&jwt).cookie("session", &authgear.session(&User::named("bob"))),
             "valid ok jwt",
@@ -92,14 +88,18 @@ fn nothing_else_counts() {
     assert_eq!(authgear.hits(), 0);
 }
 
-/// What of an answer tells why a token was refused, where a session is needed.
+/// The parts of an answer that show why a token was rejected, where a session is required.
 #[track_caller]
 fn refused(answer: &Response) -> String {
     assert_eq!(answer.status, 401);
     let challenge = answer.header("www-authenticate").unwrap_or_default();
     assert_eq!(challenge, "Bearer error=\"invalid_token\"");
-    let told = verdict(answer);
-    told.strip_prefix("none ").and_then(|told| told.strip_suffix(" jwt")).expect(&told).to_owned()
+    let reported = verdict(answer);
+    reported
+        .strip_prefix("none ")
+        .and_then(|reported| reported.strip_suffix(" jwt"))
+        .expect(&reported)
+        .to_owned()
 }
 
 fn mangle(token: &str, at: impl Fn(usize) -> usize, by: char) -> String {
@@ -109,11 +109,11 @@ fn mangle(token: &str, at: impl Fn(usize) -> usize, by: char) -> String {
     chars.into_iter().collect()
 }
 
-/// The main rows of the attack list; the core has all of them.
+/// The main rows of the attack list; the core's tests have all of them.
 #[test]
-fn each_denial_says_why() {
+fn each_rejected_token_is_denied_with_its_reason() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    // Debug lines of nginx's own hold all headers.
+    // nginx's own debug lines contain all headers.
     let nginx = verifying(&authgear, &backend, "").error_level("info").start();
     let good = || authgear.token(&alice());
     let other_key = SigningKey::nth(1);
@@ -203,7 +203,7 @@ fn each_denial_says_why() {
 }
 
 #[test]
-fn a_key_must_be_named_where_there_are_several() {
+fn a_token_must_name_its_key_where_there_are_several() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nameless = authgear.token(&alice()).without_header("kid").sign();
     let nginx = verifying(&authgear, &backend, "").start();
@@ -214,7 +214,7 @@ fn a_key_must_be_named_where_there_are_several() {
 }
 
 #[test]
-fn the_project_says_what_a_token_must_be() {
+fn settings_of_the_project_restrict_the_accepted_tokens() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http(project(
@@ -246,7 +246,7 @@ fn the_project_says_what_a_token_must_be() {
         ("/late", authgear.token(&alice()).claim("iat", unix_now() + 30), "valid ok jwt"),
         ("/late", authgear.token(&alice()).expires_in(-90), "none token_expired jwt"),
         ("/late", authgear.machine_token(authgear.origin()), "none token_machine jwt"),
-        // RS256 is not among those, and the set has no key for others.
+        // RS256 is not allowed, and the set has no key for other algorithms.
         ("/strict", authgear.token(&alice()), "error keys_unavailable jwt"),
     ];
     for (path, token, expected) in rows {
@@ -260,7 +260,7 @@ fn the_project_says_what_a_token_must_be() {
 }
 
 #[test]
-fn claims_are_variables() {
+fn claims_of_verified_tokens_are_variables() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = verifying(&authgear, &backend, "")
         .http("authgear_cache_zone z:1m;")
@@ -289,23 +289,23 @@ fn claims_are_variables() {
         authgear.origin()
     );
     let good = token.clone().sign();
-    let told = |request: Request| request.send().header("x-claims").unwrap_or_default();
+    let reported = |request: Request| request.send().header("x-claims").unwrap_or_default();
     for path in ["/", "/must", "/kept", "/kept", "/away"] {
-        assert_eq!(told(get(&nginx, path).bearer(&good)), claims, "{path}");
+        assert_eq!(reported(get(&nginx, path).bearer(&good)), claims, "{path}");
     }
-    // Of what was not verified here nothing is believed.
+    // Claims of tokens that were not verified here are not used.
     for request in [
         get(&nginx, "/resolver").bearer(&good),
         get(&nginx, "/").bearer(&token.clone().expires_in(-5).sign()),
         get(&nginx, "/").bearer(&token.key(&SigningKey::nth(1)).sign()),
         get(&nginx, "/"),
     ] {
-        assert_eq!(told(request), "|||||||");
+        assert_eq!(reported(request), "|||||||");
     }
 }
 
 #[test]
-fn a_token_is_kept_until_it_expires() {
+fn a_verified_token_is_cached_until_it_expires() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = verifying(&authgear, &backend, "")
         .workers(2)
@@ -321,10 +321,10 @@ fn a_token_is_kept_until_it_expires() {
         assert_eq!((verdict(&answer), cache(&answer)), ("valid ok cache".into(), "HIT".into()));
         assert_eq!(answer.echo().identity(), identity_of(&alice()));
     }
-    // Cookies have no part in it.
+    // Cookies are ignored.
     let answer = get(&nginx, "/").bearer(&token).cookie("session", "x").send();
     assert_eq!(cache(&answer), "HIT");
-    // What was refused is judged anew each time.
+    // Rejected tokens are verified anew each time.
     for _ in 0..2 {
         let answer = get(&nginx, "/").bearer(&mangle(&token, |len| len - 9, 'A')).send();
         assert_eq!(
@@ -335,16 +335,19 @@ fn a_token_is_kept_until_it_expires() {
     let short = authgear.token(&alice()).expires_in(2).sign();
     let expired = support::eventually(std::time::Duration::from_secs(10), || {
         let answer = get(&nginx, "/").bearer(&short).send();
-        let told = verdict(&answer);
-        assert!(told.starts_with("valid ok") || told == "none token_expired jwt", "{told}");
-        told.starts_with("none")
+        let reported = verdict(&answer);
+        assert!(
+            reported.starts_with("valid ok") || reported == "none token_expired jwt",
+            "{reported}"
+        );
+        reported.starts_with("none")
     });
     assert!(expired);
     assert_eq!(authgear.hits(), 0);
 }
 
 #[test]
-fn each_mode_has_its_own_verdict_on_a_client_request() {
+fn each_mode_makes_its_own_verdict_within_one_request() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = verifying(&authgear, &backend, "")
         .server(
@@ -357,7 +360,7 @@ fn each_mode_has_its_own_verdict_on_a_client_request() {
     let token = authgear.jwt(&alice());
     authgear.expire(&token);
     let answer = get(&nginx, "/start").bearer(&token).send();
-    // Asked about a session that has ended, in a location that turns nobody away.
+    // The look-up finds an ended session, in a location that denies no one.
     assert_eq!(verdict(&answer), "none role_missing resolver");
     assert_eq!(answer.echo().header("x-authgear-session-valid"), None);
     assert_eq!(authgear.hits(), 1);

@@ -1,6 +1,6 @@
-//! Connections to the resolver: which are used again, which are closed, and how many there are.
+//! Connections to the resolver: reuse, closing, and limits.
 //!
-//! One worker each: every worker has connections of its own.
+//! One worker each, because every worker has its own connections.
 
 use std::time::{Duration, Instant};
 
@@ -8,21 +8,18 @@ use support::{
     eventually, get, Backend, Builder, FakeAuthgear, Fault, Gate, Nginx, Response, User, DEADLINE,
 };
 
-use crate::project::{project, verdict, TELLING};
-use crate::site::site;
+use crate::project::{project_site, verdict};
 
 const VALID: &str = "valid ok resolver";
 
-/// Everything goes to the backend, with the verdict of a project with these settings.
+/// Passes everything to the backend, with a project of these settings.
 fn one_worker(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
-    site(authgear, backend)
+    project_site(authgear, backend, settings)
         .workers(1)
-        .http(project("p", authgear, settings))
-        .server(TELLING)
         .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
 }
 
-/// A token of a user of that name, for look-ups that are not joined.
+/// A token for a user of that name, for look-ups that must not be joined.
 fn token(authgear: &FakeAuthgear, user: &str) -> String {
     authgear.opaque_token(&User::named(user))
 }
@@ -33,19 +30,19 @@ fn assert_user(answer: &Response, user: &str) {
     assert_eq!(answer.echo().header("x-authgear-user-id"), Some(user));
 }
 
-/// A look-up of a fresh token: the resolver answers what it answers then.
+/// A look-up with a fresh token, so that the resolver is asked.
 #[track_caller]
 fn ask(nginx: &Nginx, authgear: &FakeAuthgear) -> Response {
     let token = token(authgear, "alice");
     get(nginx, "/").bearer(&token).send()
 }
 
-/// Over which connections the requests came.
+/// The connection number of each request.
 fn connections(authgear: &FakeAuthgear) -> Vec<u64> {
     authgear.requests().iter().map(|asked| asked.connection).collect()
 }
 
-/// So many look-ups side by side, each over a connection of its own.
+/// Makes `n` simultaneous look-ups, each over its own connection.
 #[track_caller]
 fn ask_at_once(nginx: &Nginx, authgear: &FakeAuthgear, n: usize) {
     let gate = Gate::new();
@@ -65,7 +62,7 @@ fn wait_for_open(authgear: &FakeAuthgear, n: usize) {
 }
 
 #[test]
-fn connections_are_used_again() {
+fn connections_to_the_resolver_are_reused() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "").start();
     for _ in 0..10 {
@@ -79,7 +76,7 @@ fn connections_are_used_again() {
 }
 
 #[test]
-fn keepalive_is_the_most_that_are_kept() {
+fn keepalive_limits_the_idle_connections() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "keepalive 2;").start();
     ask_at_once(&nginx, &authgear, 5);
@@ -98,7 +95,7 @@ fn keepalive_is_the_most_that_are_kept() {
 }
 
 #[test]
-fn idle_connections_are_closed_in_time() {
+fn idle_connections_are_closed_after_keepalive_timeout() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "keepalive_timeout 200ms;").start();
     for opened in 1..=2 {
@@ -110,7 +107,7 @@ fn idle_connections_are_closed_in_time() {
     }
     ask_at_once(&nginx, &authgear, 3);
     authgear.wait_for_no_connections();
-    // A worker that quits closes what is idle, whatever its time.
+    // A worker that quits closes idle connections before their timeout.
     let lasting = one_worker(&authgear, &backend, "keepalive_timeout 1d;").start();
     ask_at_once(&lasting, &authgear, 2);
     assert_eq!(authgear.connections_open(), 2);
@@ -119,7 +116,7 @@ fn idle_connections_are_closed_in_time() {
 }
 
 #[test]
-fn a_connection_that_died_idle_is_no_failure() {
+fn a_connection_closed_while_idle_is_retried_and_not_a_failure() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "").error_level("info").start();
     let mut hits = 0;
@@ -138,7 +135,7 @@ fn a_connection_that_died_idle_is_no_failure() {
         hits += 2 + lost;
         assert_eq!((authgear.hits(), authgear.connections_opened()), (hits, opened + 1), "{what}");
     }
-    // Of several that died, none gets in the way: the second attempt is over a new one.
+    // If several connections died, the second attempt uses a new one.
     ask_at_once(&nginx, &authgear, 4);
     let addr = authgear.addr();
     authgear.stop();
@@ -150,7 +147,7 @@ fn a_connection_that_died_idle_is_no_failure() {
 }
 
 #[test]
-fn nothing_else_is_asked_twice() {
+fn only_reused_connections_are_retried() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "max_fails 0; timeout 2s;").start();
     let mut hits = 0;
@@ -161,7 +158,7 @@ fn nothing_else_is_asked_twice() {
         assert_eq!(verdict(&answer), "error connection_closed resolver", "{what}");
         assert_eq!((answer.status, authgear.hits()), (503, hits), "{what}");
     };
-    // The first connection is a new one, and so is what follows a failure.
+    // The first connection is new, and so is one that follows a failure.
     fails("a new one that closes", &[Fault::CloseAtOnce], 1);
     fails("a new one that resets", &[Fault::Reset], 1);
     fails("a new one that breaks off", &[Fault::CloseAfter(20)], 1);
@@ -175,7 +172,7 @@ fn nothing_else_is_asked_twice() {
             1,
         ),
     ] {
-        // This one leaves an idle connection.
+        // This answer leaves an idle connection.
         authgear.inject_next(1, Fault::SilentBlank);
         ask(&nginx, &authgear);
         fails(what, faults, 1 + asked);
@@ -183,13 +180,13 @@ fn nothing_else_is_asked_twice() {
     assert_eq!(backend.hits(), 4);
 }
 
-/// An answer that names its user, with these header lines and body after it.
+/// An answer with this user, and then these header lines and body.
 fn raw(user: &str, rest: &str) -> String {
     format!("X-Authgear-Session-Valid: true\r\nX-Authgear-User-Id: {user}\r\n{rest}")
 }
 
 #[test]
-fn bodies_are_read_to_their_end() {
+fn answer_bodies_are_read_before_the_connection_is_reused() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "max_fails 0;").start();
     let large = vec![b'x'; 50_000];
@@ -211,7 +208,7 @@ fn bodies_are_read_to_their_end() {
         ("no end", Fault::CloseDelimited(b"body".into()), VALID, false),
         ("HTTP/1.0", Fault::Raw(old.into()), VALID, false),
         ("a connection said to close", Fault::Headers(close), VALID, false),
-        // Its body is more than there may be.
+        // A body exceeds what this status allows.
         ("one of a 204", Fault::Status(204), "error bad_status resolver", false),
     ] {
         ask(&nginx, &authgear);
@@ -226,10 +223,10 @@ fn bodies_are_read_to_their_end() {
 }
 
 #[test]
-fn what_follows_an_answer_is_nobodys() {
+fn bytes_after_an_answer_are_never_used_for_another_request() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "").start();
-    // A second answer rides on the first, over a connection that stays open.
+    // A second answer follows the first in the same write, over a connection that stays open.
     let second = format!("HTTP/1.1 200 OK\r\n{}", raw("mallory", "Content-Length: 0"));
     let smuggled = vec![
         ("X-Authgear-Session-Valid".to_owned(), "true".to_owned()),
@@ -245,7 +242,7 @@ fn what_follows_an_answer_is_nobodys() {
 }
 
 #[test]
-fn answers_have_a_largest_size() {
+fn answers_above_the_size_limit_fail() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let endless = "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n".to_owned();
     for (settings, least, most) in [
@@ -276,7 +273,7 @@ fn answers_have_a_largest_size() {
 }
 
 #[test]
-fn who_is_beyond_max_connections_waits() {
+fn look_ups_beyond_max_connections_wait() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend, "max_connections 2;").start();
     let gates = [Gate::new(), Gate::new()];
@@ -290,7 +287,7 @@ fn who_is_beyond_max_connections_waits() {
     let [gate, other_gate] = gates;
     gate.open();
     bobs.into_iter().for_each(|pending| assert_user(&pending.wait(), "bob"));
-    // They had to wait for the first connection: there never was a third.
+    // They waited for the first connection: there never was a third.
     let used = connections(&authgear);
     assert_eq!((used.len(), authgear.connections_opened()), (4, 2));
     assert_eq!((used[2], used[3]), (used[0], used[0]));
@@ -312,7 +309,7 @@ fn waiting_for_a_connection_is_part_of_the_deadline() {
         let answer = pending.wait();
         assert_eq!((answer.status, verdict(&answer).as_str()), (503, "error timeout resolver"));
     }
-    // Were it not, the second would have begun to count when the first was done.
+    // Otherwise the second deadline would have started when the first look-up ended.
     assert!(started.elapsed() < Duration::from_millis(1700), "{:?}", started.elapsed());
     authgear.clear();
     assert_user(&ask(&nginx, &authgear), "alice");

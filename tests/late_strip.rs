@@ -1,11 +1,11 @@
-//! Requests that nginx refuses before any phase runs, and that reach a location by `error_page`
-//! nevertheless: they are as clean as others, and their credentials count as ever.
+//! Requests that nginx rejects before any phase, and that reach a location by `error_page`: forged
+//! headers are stripped, and credentials work as usual.
 
 use support::{get, Backend, Builder, Ca, FakeAuthgear, Nginx, Recorded, Request, Response, User};
 
 use crate::site::{assert_nothing_forged, identity_of, site, Pairs, FORGED};
 
-/// Where the error pages are.
+/// The targets of the error pages.
 const TARGETS: [&str; 4] = ["/uri", "@named", "/off", "@off"];
 
 /// Plain HTTP on `%%ADDR%%`, TLS on `%%ADDR2%%`, TLS with certificates of clients on `%%ADDR3%%`,
@@ -37,14 +37,14 @@ fn refusing(builder: Builder, ca: &Ca, authgear: &str, off: &str, target: &str) 
         .start()
 }
 
-/// A way to be refused: with which status, and how a client gets there.
+/// A reason for rejection: its status, and how to send such a request.
 struct Row {
     name: &'static str,
     status: u16,
     send: fn(&Nginx, &Ca, &str) -> Response,
 }
 
-/// A request with these lines, after them the one for which nginx refuses it.
+/// A request with these lines, and then the one for which nginx rejects it.
 fn raw(request: Request, lines: &str, offence: &str) -> Response {
     request.raw(format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}{offence}\r\n")).send()
 }
@@ -112,7 +112,7 @@ const ROWS: [Row; 10] = [
     },
 ];
 
-/// What a client says of itself, and who it is.
+/// Headers with a forged identity, and credentials.
 fn lines(token: Option<&str>) -> String {
     let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
     format!(
@@ -126,7 +126,7 @@ fn forged(echo: &Recorded) -> usize {
 }
 
 #[test]
-fn refused_requests_are_clean_and_their_credentials_count() {
+fn refused_requests_are_stripped_and_their_credentials_count() {
     let (authgear, backend, ca) = (FakeAuthgear::start(), Backend::start(), Ca::new());
     let alice = User::named("alice");
     let token = authgear.opaque_token(&alice);
@@ -155,8 +155,8 @@ fn refused_requests_are_clean_and_their_credentials_count() {
 }
 
 #[test]
-fn without_the_module_each_of_them_arrives() {
-    // What the test above has to fear: error pages do hand these requests to the backend.
+fn without_the_module_each_forged_header_arrives() {
+    // The premise of the test above: error pages do pass these requests to the backend.
     let (authgear, backend, ca) = (FakeAuthgear::start(), Backend::start(), Ca::new());
     for target in TARGETS {
         let nginx = refusing(site(&authgear, &backend).without_module(), &ca, "", "", target);
@@ -168,7 +168,7 @@ fn without_the_module_each_of_them_arrives() {
 }
 
 #[test]
-fn a_request_line_that_cannot_be_read_has_no_headers_at_all() {
+fn a_malformed_request_line_has_no_headers() {
     let (authgear, backend, ca) = (FakeAuthgear::start(), Backend::start(), Ca::new());
     let lines = lines(Some(&authgear.opaque_token(&User::named("alice"))));
     let long = "x".repeat(3000);
@@ -186,7 +186,7 @@ fn a_request_line_that_cannot_be_read_has_no_headers_at_all() {
                 assert_eq!(echo.identity(), Pairs::new(), "{what}");
                 assert_nothing_forged(echo, &what);
             }
-            // A URI is reached, a named location only by a request that has one of its own.
+            // A URI is reached; a named location only by a request with a URI of its own.
             assert!(target.starts_with('@') || backend.hits() == hits + 1, "{what}");
         }
     }
@@ -194,7 +194,7 @@ fn a_request_line_that_cannot_be_read_has_no_headers_at_all() {
 }
 
 #[test]
-fn servers_without_authgear_are_left_alone() {
+fn servers_without_authgear_are_unaffected() {
     let (authgear, backend, ca) = (FakeAuthgear::start(), Backend::start(), Ca::new());
     let nginx = refusing(site(&authgear, &backend), &ca, "authgear off;", "", "/uri");
     for row in &ROWS {

@@ -1,11 +1,11 @@
-//! What `nginx -t` warns of, and where.
+//! Warnings of `nginx -t`, and the lines they name.
 
 use std::collections::BTreeSet;
 
 use support::{Builder, Nginx};
 
-/// Panics unless `nginx -t` accepts this and warns so, at the lines that end with `# N`, and of
-/// nothing else.
+/// Asserts that `nginx -t` accepts this, with exactly these warnings, at the lines that end with `#
+/// N`.
 #[track_caller]
 fn warns(builder: Builder, expected: &[&str]) {
     let (send, conf) = std::sync::mpsc::channel();
@@ -16,7 +16,7 @@ fn warns(builder: Builder, expected: &[&str]) {
         })
         .check();
     let conf = conf.recv().expect("the text");
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     for line in test.output.lines().filter(|line| line.contains("[warn]")) {
         let (_, warning) = line.split_once("[warn] ").expect("a warning");
         let warning = warning.split_once(": ").map_or(warning, |(pid, rest)| {
@@ -30,11 +30,11 @@ fn warns(builder: Builder, expected: &[&str]) {
         let number: usize = place.rsplit(':').next().and_then(|n| n.parse().ok()).expect("a line");
         let text = conf.lines().nth(number - 1).expect("the line");
         let mark = text.rsplit_once("# ").map_or(text, |(_, mark)| mark);
-        assert!(told.insert(format!("{mark}: {message}")), "told twice: {}", test.output);
+        assert!(reported.insert(format!("{mark}: {message}")), "repeated: {}", test.output);
     }
     let expected: BTreeSet<String> = expected.iter().map(|text| (*text).to_owned()).collect();
     assert!(test.ok, "{}", test.output);
-    assert_eq!(told, expected, "{}", test.output);
+    assert_eq!(reported, expected, "{}", test.output);
 }
 
 fn http(text: &str) -> Builder {
@@ -46,7 +46,7 @@ fn server(text: &str) -> Builder {
 }
 
 #[test]
-fn credentials_in_clear() {
+fn credentials_sent_in_clear_text_are_warned_about() {
     let clear = |line: &str, url: &str| {
         format!("{line}: credentials are sent to \"{url}\" in clear: use https")
     };
@@ -65,12 +65,12 @@ fn credentials_in_clear() {
         project("resolver_url http://192.0.2.1:3001/resolve; # 1\nendpoint https://a.test;"),
         &[&clear("1", "http://192.0.2.1:3001/resolve")],
     );
-    // Who can change keys on their way can make anybody's token.
+    // An attacker who can change keys in transit can forge any token.
     warns(
         project("endpoint https://192.0.2.1;\njwks_url http://192.0.2.1/jwks; # 1"),
         &["1: keys are fetched from \"http://192.0.2.1/jwks\" in clear: use https"],
     );
-    // The endpoint is only what is told; it is not asked.
+    // The endpoint is only a name here; no connection is made to it.
     for safe in [
         "endpoint http://192.0.2.1; resolver_url https://192.0.2.2/resolve;",
         "endpoint http://192.0.2.1; resolver_url http://10.0.0.7:3001/resolve;",
@@ -93,7 +93,7 @@ fn credentials_in_clear() {
 }
 
 #[test]
-fn what_is_never_used() {
+fn settings_without_effect_are_warned_about() {
     let declared = http(
         "authgear_project p { # 1
            endpoint https://192.0.2.1;
@@ -111,7 +111,7 @@ fn what_is_never_used() {
 }
 
 #[test]
-fn headers_that_backends_may_confuse() {
+fn settings_that_admit_header_aliases_are_warned_about() {
     let says = |directive: &str| {
         format!(
             "server {{: \"{directive}\" in a server with \"authgear\": names that backends take \
@@ -132,7 +132,7 @@ fn headers_that_backends_may_confuse() {
     );
 }
 
-/// The message about a page that needs a session itself.
+/// The warning about a page that needs a session itself.
 fn page(line: &str, target: &str, directive: &str) -> String {
     format!(
         "{line}: \"{target}\", to which \"{directive}\" leads, needs a session itself: \
@@ -141,7 +141,7 @@ fn page(line: &str, target: &str, directive: &str) -> String {
 }
 
 #[test]
-fn pages_for_401_that_need_a_session() {
+fn error_pages_for_401_that_need_a_session_are_warned_about() {
     const PAGE: &str = "error_page 401";
     let protected = |rest: &str| {
         server(&format!(
@@ -182,7 +182,7 @@ fn pages_for_401_that_need_a_session() {
         "error_page 401 /login.html; location ~ html$ { authgear_require off; }",
         "error_page 401 /login.html; location ^~ /login { authgear_require off; } location ~ html$ { }",
         "error_page 401 @login; location @login { authgear_require off; }",
-        // Only variables are asked: they may hold without a session.
+        // Only variables are required: they may hold without a session.
         "error_page 401 /login.html; location /login.html { authgear_require $is_args; }",
         "error_page 401 https://login.test/;",
         "error_page 401 /$is_args;",
@@ -191,12 +191,12 @@ fn pages_for_401_that_need_a_session() {
     ] {
         warns(protected(fine), &[]);
     }
-    // Nobody is turned away here.
+    // No request is denied here.
     warns(server("authgear https://192.0.2.1; error_page 401 /login.html;"), &[]);
 }
 
 #[test]
-fn login_pages_that_need_a_session() {
+fn login_pages_that_need_a_session_are_warned_about() {
     const LOGIN: &str = "authgear_login_redirect";
     let protected = |rest: &str| {
         server(&format!(

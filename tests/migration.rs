@@ -1,7 +1,7 @@
-//! What the documented set-up suffers from, and the module does not: docs/migration.md names each
-//! of these tests.
+//! Problems of the documented set-up that the module does not have: docs/migration.md names each of
+//! these tests.
 //!
-//! Both stand in front of the same backend, and ask the same Authgear.
+//! Both use the same backend and the same Authgear.
 
 use std::fs;
 use std::path::Path;
@@ -60,7 +60,7 @@ impl Sites {
         self.after().http("authgear_cache_zone z:1m; authgear_cache z;")
     }
 
-    /// How often Authgear is asked meanwhile.
+    /// The number of calls to Authgear during `act`.
     fn calls(&self, act: impl FnOnce()) -> usize {
         let before = self.authgear.hits();
         act();
@@ -68,9 +68,9 @@ impl Sites {
     }
 }
 
-/// The first step of the way: both at once, the module on trial.
+/// The first migration step: both at once, the module in a dry run.
 #[test]
-fn both_may_stand_side_by_side() {
+fn the_module_can_run_beside_the_documented_setup() {
     let sites = Sites::new();
     let alice = User::named("alice").roles(&["editor"]);
     let nginx = sites
@@ -99,7 +99,7 @@ fn user(answer: &Response) -> Option<String> {
 }
 
 #[test]
-fn a_cache_with_a_key_of_ones_own_hands_out_others_identities() {
+fn the_documented_cache_key_serves_identities_of_other_users() {
     let sites = Sites::new();
     let cookie =
         |name: &str| format!("app_session={}", sites.authgear.app_session(&User::named(name)));
@@ -115,7 +115,7 @@ fn a_cache_with_a_key_of_ones_own_hands_out_others_identities() {
 }
 
 #[test]
-fn a_dead_session_is_asked_about_again_and_again() {
+fn the_documented_setup_looks_up_a_dead_session_on_every_request() {
     let sites = Sites::new();
     let session = sites.authgear.session(&User::named("alice"));
     sites.authgear.expire(&session);
@@ -132,7 +132,7 @@ fn a_dead_session_is_asked_about_again_and_again() {
 }
 
 #[test]
-fn a_header_set_in_a_location_loses_those_of_the_server() {
+fn a_proxy_set_header_in_a_location_drops_the_documented_headers() {
     let sites = Sites::new();
     let alice = User::named("alice");
     let token = sites.authgear.opaque_token(&alice);
@@ -140,7 +140,7 @@ fn a_header_set_in_a_location_loses_those_of_the_server() {
         proxy_set_header X-Own 1;
         proxy_pass %%BACKEND%%;
       }";
-    // As who keeps the lines in one place would write them.
+    // As an administrator would write it to keep the lines in one place.
     let before = sites
         .before()
         .server("auth_request /_auth;")
@@ -158,7 +158,7 @@ fn a_header_set_in_a_location_loses_those_of_the_server() {
 }
 
 #[test]
-fn what_is_not_on_the_list_can_be_forged() {
+fn headers_the_documented_setup_does_not_list_can_be_forged() {
     let sites = Sites::new();
     let token = sites.authgear.opaque_token(&User::named("alice"));
     let roles = |nginx: &Nginx| {
@@ -170,7 +170,7 @@ fn what_is_not_on_the_list_can_be_forged() {
 }
 
 #[test]
-fn each_request_opens_a_connection() {
+fn the_documented_setup_opens_a_connection_per_request() {
     let sites = Sites::new();
     let token = sites.authgear.opaque_token(&User::named("alice"));
     let connections = |nginx: &Nginx| {
@@ -188,7 +188,7 @@ fn each_request_opens_a_connection() {
 }
 
 #[test]
-fn a_page_of_thirty_images_asks_thirty_times_and_some_fail() {
+fn the_documented_setup_fails_some_simultaneous_requests_of_a_session() {
     let authgear = FakeAuthgear::builder().session_mutex(true).start();
     let sites = Sites::with(authgear);
     let session = sites.authgear.session(&User::named("alice"));
@@ -198,7 +198,7 @@ fn a_page_of_thirty_images_asks_thirty_times_and_some_fail() {
         sites.authgear.inject(Fault::Gate(gate.clone()));
         let one = || get(nginx, "/").cookie("session", &session).start();
         let pending: Vec<_> = (0..30).map(|_| one()).collect();
-        // The one worker has read all of them: it handles events in their order.
+        // The single worker has read all of them, because it handles events in order.
         assert_eq!(get(nginx, "/marker").send().status, 204);
         gate.wait_for_waiters(calls);
         gate.open();
@@ -208,7 +208,7 @@ fn a_page_of_thirty_images_asks_thirty_times_and_some_fail() {
     let mut good = 0;
     let before = sites.before().workers(1).server(marker).start();
     assert_eq!(sites.calls(|| good = statuses(&before, 30)), 30);
-    // Authgear locks the session for each, and fails those that do not get the lock.
+    // Authgear locks the session for each look-up, and fails those that do not get the lock.
     assert_eq!(good, 1);
     let after = sites.after().workers(1).server(marker.replace("auth_request off;", "")).start();
     assert_eq!(sites.calls(|| good = statuses(&after, 1)), 1);
@@ -216,7 +216,7 @@ fn a_page_of_thirty_images_asks_thirty_times_and_some_fail() {
 }
 
 #[test]
-fn tokens_lie_on_the_disk() {
+fn the_documented_cache_writes_tokens_to_disk() {
     let sites = Sites::new();
     let token = sites.authgear.opaque_token(&User::named("alice"));
     let on_disk = |nginx: &Nginx| {
@@ -241,7 +241,7 @@ fn holds(folder: &Path, bytes: &[u8]) -> bool {
 }
 
 #[test]
-fn aliases_of_headers_reach_the_backend() {
+fn the_documented_setup_passes_aliases_of_identity_headers() {
     let sites = Sites::new();
     let odd = "underscores_in_headers on; ignore_invalid_headers off;";
     let aliases = |nginx: &Nginx| {
@@ -257,7 +257,7 @@ fn aliases_of_headers_reach_the_backend() {
 }
 
 #[test]
-fn a_page_of_an_index_asks_twice() {
+fn the_documented_setup_asks_twice_for_an_index_page() {
     let sites = Sites::new();
     let token = sites.authgear.opaque_token(&User::named("alice"));
     let ask = |nginx: &Nginx, path: &str| {
@@ -282,7 +282,7 @@ fn a_page_of_an_index_asks_twice() {
 }
 
 #[test]
-fn an_error_page_for_backends_opens_the_door() {
+fn an_error_page_lets_requests_through_the_documented_setup_during_an_outage() {
     let sites = Sites::new();
     let page = "error_page 502 =200 /sorry.html;
         location = /sorry.html { auth_request off; root html; }";
@@ -291,22 +291,22 @@ fn an_error_page_for_backends_opens_the_door() {
     let after = start(sites.after().server(page.replace("auth_request off;", "authgear off;")));
     sites.authgear.stop();
     let ask = |nginx: &Nginx| get(nginx, "/").bearer("token").send().status;
-    // Nobody could say who this is, and the backend gets it as if Authgear had been asked.
+    // The user is unknown, and the backend gets the request as if Authgear had accepted it.
     assert_eq!((ask(&before), sites.backend.hits()), (200, 1));
     assert_eq!((ask(&after), sites.backend.hits()), (503, 1));
 }
 
 #[test]
-fn who_has_no_credentials_costs_a_call() {
+fn the_documented_setup_looks_up_requests_without_credentials() {
     let sites = Sites::new();
     let ask = |nginx: &Nginx| sites.calls(|| assert_eq!(get(nginx, "/").send().status, 200));
     assert_eq!(ask(&sites.before().start()), 1);
     assert_eq!(ask(&sites.after().start()), 0);
 }
 
-/// What `nginx -t` does not see, and the documentation asks people to look at.
+/// Checks that `nginx -t` cannot make, and that the documentation asks the reader to make.
 #[test]
-fn what_is_left_to_check_is_as_the_documentation_says() {
+fn the_manual_checks_of_the_migration_guide_are_needed() {
     let sites = Sites::new();
     let nginx = sites
         .after()
@@ -344,7 +344,7 @@ fn what_is_left_to_check_is_as_the_documentation_says() {
 }
 
 #[test]
-fn the_documentation_names_tests_and_files_that_are_there() {
+fn tests_and_files_named_in_the_migration_guide_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let text = fs::read_to_string(root.join("docs/migration.md")).expect("the documentation");
     let tests: String = fs::read_dir(root.join("tests"))

@@ -1,8 +1,7 @@
-//! Other modules of nginx at work on the same request.
+//! Other nginx modules that handle the same request.
 
 use std::env;
 use std::fs;
-use std::io::{stderr, Write as _};
 use std::sync::Once;
 
 use support::{
@@ -10,24 +9,21 @@ use support::{
 };
 
 use crate::project::{project, verdict, TELLING};
-use crate::site::{assert_nothing_forged, identity_of, site, Pairs, FORGED};
+use crate::site::{assert_nothing_forged, identity_of, report_skipped, site, Pairs, FORGED};
 
-/// Debian's Lua module is for the nginx of the system only; where that is not the one under test,
-/// the tests' output says what is not tested.
+/// Debian's Lua module works with the system's nginx only. With another nginx, prints that these
+/// tests are skipped.
 fn has_lua() -> bool {
-    static TOLD: Once = Once::new();
+    static REPORTED: Once = Once::new();
     let has = env::var_os("AUTHGEAR_NGINX").is_none();
     if !has {
-        // Not as eprintln! does, which the tests' harness keeps to itself.
-        TOLD.call_once(|| {
-            let _ = writeln!(stderr(), "skipped: Lua, whose module is not for this nginx");
-        });
+        report_skipped(&REPORTED, "Lua, whose module is not for this nginx");
     }
     has
 }
 
-/// Lua in nginx, loaded after our module and before it. By itself Lua decides on access after all
-/// other modules; with `access_by_lua_no_postpone` before.
+/// nginx with Lua, loaded after the module and before it. By default Lua decides on access after
+/// all other modules; with `access_by_lua_no_postpone`, in its place in the order.
 fn with_lua(builder: impl Fn() -> Builder) -> [(&'static str, Builder); 4] {
     const NDK: &str = "load_module /usr/lib/nginx/modules/ndk_http_module.so;";
     const LUA: &str = "load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;";
@@ -92,8 +88,8 @@ fn lua_reads_the_identity_in_every_phase() {
         let in_access = if order.ends_with("deciding first") { "nil" } else { "alice" };
         for answer in [proxied, content] {
             for (name, value) in [("early", "nil"), ("access", in_access), ("filter", "alice")] {
-                let told = answer.header(&format!("X-{name}"));
-                assert_eq!(told.as_deref(), Some(value), "{order}, {name}");
+                let reported = answer.header(&format!("X-{name}"));
+                assert_eq!(reported.as_deref(), Some(value), "{order}, {name}");
             }
         }
         nginx.wait_for_error_log("logging alice valid resolver");
@@ -102,7 +98,7 @@ fn lua_reads_the_identity_in_every_phase() {
 }
 
 #[test]
-fn lua_may_wait_for_something_else_while_access_is_decided() {
+fn lua_can_wait_in_the_access_phase_beside_the_module() {
     if !has_lua() {
         return;
     }
@@ -164,10 +160,10 @@ fn lua_may_wait_for_something_else_while_access_is_decided() {
     }
 }
 
-/// Who is let in by another module, after ours has denied, and is then told by the application
-/// itself that it may not: nothing of that is ours.
+/// Another module grants access after ours has denied, and the application then denies itself: our
+/// denial does not change that answer.
 #[test]
-fn a_denial_does_not_outlive_being_let_in() {
+fn a_denial_overridden_by_satisfy_any_leaves_no_trace() {
     if !has_lua() {
         return;
     }
@@ -216,7 +212,7 @@ fn a_denial_does_not_outlive_being_let_in() {
                 }
             }
         }
-        // Who is let in by neither is denied by both.
+        // A request that neither module accepts is denied by both.
         let browser = CLIENTS[0].1(get(&nginx, "/?status=200"));
         let answer = browser.send();
         assert_eq!(answer.status, 302, "{order}");
@@ -224,7 +220,7 @@ fn a_denial_does_not_outlive_being_let_in() {
 }
 
 #[test]
-fn lua_leads_requests_elsewhere() {
+fn redirects_and_subrequests_by_lua_are_judged_by_their_target_location() {
     if !has_lua() {
         return;
     }
@@ -265,11 +261,11 @@ fn lua_leads_requests_elsewhere() {
             ("/content?to=@off", &nobody, 1),
             ("/capture?to=/", &alice, 1),
             ("/capture?to=/bare", &nobody, 1),
-            // Only the client's request is asked who it is.
+            // Only the client's request is looked up.
             ("/capture?to=/off", &alice, 1),
             ("/capture?to=/admin", &alice, 1),
         ] {
-            // Who goes on before anything is decided is judged where it arrives.
+            // A request redirected before any decision is authorized in its target location.
             let off = path.starts_with("/exec") && path.ends_with("off");
             let calls = if off && order.ends_with("deciding first") { 0 } else { calls };
             let asked = authgear.hits();
@@ -288,7 +284,7 @@ fn lua_leads_requests_elsewhere() {
 }
 
 #[test]
-fn what_lua_makes_of_headers_counts() {
+fn headers_changed_by_lua_take_effect() {
     if !has_lua() {
         return;
     }
@@ -332,7 +328,7 @@ fn what_lua_makes_of_headers_counts() {
         if order.ends_with("deciding first") {
             continue;
         }
-        // After our module it has the last word, until the request goes elsewhere.
+        // After our module, Lua overrides it until the request is redirected.
         let mut renamed = identity_of(&alice);
         renamed.retain(|(name, _)| name != "x-authgear-user-verified");
         let id = renamed.iter_mut().find(|(name, _)| name == "x-authgear-user-id").expect("an id");
@@ -349,7 +345,7 @@ fn what_lua_makes_of_headers_counts() {
 }
 
 #[test]
-fn who_is_limited_costs_no_look_up_and_limits_can_be_by_user() {
+fn rate_limited_requests_make_no_look_up_and_limits_can_be_keyed_by_user() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let nginx = site(&authgear, &backend)
         .http(
@@ -383,12 +379,13 @@ fn who_is_limited_costs_no_look_up_and_limits_can_be_by_user() {
     };
     assert_eq!([served("/requests"), served("/requests")], [200, 503]);
     assert_eq!(authgear.hits(), 1);
-    // Who is delayed is asked about afterwards.
+    // Delayed requests are looked up afterwards.
     let pending = [(); 4].map(|()| request("/delayed").start());
     for pending in pending {
         assert_eq!(pending.wait().echo().identity(), identity_of(&alice));
     }
-    // Limits are kept before anybody is asked who the user is; but the verdict survives a redirect.
+    // The limits apply before the look-up, so the user is unknown; but the verdict survives a
+    // redirect.
     assert_eq!([served("/early"), served("/early")], [200, 200]);
     assert_eq!([served("/users"), served("/users")], [200, 503]);
     let bob = authgear.opaque_token(&User::named("bob"));
@@ -405,12 +402,12 @@ fn who_is_limited_costs_no_look_up_and_limits_can_be_by_user() {
 }
 
 #[test]
-fn every_slice_is_of_the_same_user() {
+fn every_slice_subrequest_has_the_identity_of_its_user() {
     const SLICE: usize = 1024;
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let file: Vec<u8> = (0..5 * SLICE + 100).map(|n| (n ^ n >> 8) as u8).collect();
     let nginx = site(&authgear, &backend)
-        // It has kept a slice before it reads the next request.
+        // A single worker has stored a slice before it reads the next request.
         .workers(1)
         .listen_extra(1)
         .file("html/file", file.clone())
@@ -458,7 +455,7 @@ fn every_slice_is_of_the_same_user() {
 }
 
 #[test]
-fn files_that_the_application_names_are_guarded_by_their_location() {
+fn x_accel_redirect_targets_are_protected_by_their_location() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .listen_extra(1)
@@ -500,7 +497,7 @@ fn files_that_the_application_names_are_guarded_by_their_location() {
 }
 
 #[test]
-fn only_who_is_let_in_stores_files() {
+fn only_authorized_clients_can_store_files() {
     let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
     let nginx = site(&authgear, &backend)
         .file("html/store/kept", "kept")

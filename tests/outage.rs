@@ -1,15 +1,15 @@
-//! When Authgear cannot be asked, the request is denied, or goes on without a session if the
-//! configuration says so. It never goes on with one, and no `error_page` makes a way around.
+//! When Authgear cannot be reached, the request is denied, or continues without a session if so
+//! configured. It never gets one, and no `error_page` bypasses this.
 
 use support::{
     get, Backend, Builder, FakeAuthgear, Fault, Nginx, RefusedAddr, Request, Response, SilentAddr,
     User,
 };
 
-use crate::project::{project, project_at, verdict, TELLING};
+use crate::project::{project, project_at, project_site, verdict, TELLING};
 use crate::site::{assert_nothing_forged, site, FORGED};
 
-/// A client with a session, which lies about itself all the same.
+/// A request with a valid session and forged identity headers.
 fn client(nginx: &Nginx, authgear: &FakeAuthgear, path: &str) -> Request {
     let alice = User::named("alice").roles(&["editor"]);
     get(nginx, path)
@@ -26,7 +26,7 @@ fn assert_denied(answer: &Response, what: &str) {
     assert_eq!(answer.all("retry-after"), ["1"], "{what}");
 }
 
-/// Two locations of each of these projects: `/deny/NAME` and `/open/NAME`.
+/// Two locations for each of these projects: `/deny/NAME` and `/open/NAME`.
 fn locations(mut builder: Builder, names: &[&str]) -> Builder {
     for name in names {
         let pass = "proxy_pass http://%%BACKEND%%;";
@@ -39,7 +39,7 @@ fn locations(mut builder: Builder, names: &[&str]) -> Builder {
 }
 
 #[test]
-fn every_kind_of_trouble() {
+fn every_kind_of_failure_is_denied_or_continues_without_a_session() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let (refused, silent) = (RefusedAddr::bind(), SilentAddr::bind());
     let at = |name, addr: String, settings| {
@@ -103,14 +103,14 @@ fn every_kind_of_trouble() {
     }
     for (n, (what, project, reason, fault)) in rows.into_iter().enumerate() {
         fault.into_iter().for_each(|fault| authgear.inject(fault));
-        let told = format!("error {reason} resolver");
+        let reported = format!("error {reason} resolver");
         let denied = client(&nginx, &authgear, &format!("/deny/{project}")).send();
-        assert_eq!(verdict(&denied), told, "{what}");
+        assert_eq!(verdict(&denied), reported, "{what}");
         assert_denied(&denied, &what);
         assert_eq!(backend.hits(), n, "{what}");
 
         let open = client(&nginx, &authgear, &format!("/open/{project}")).send();
-        assert_eq!((open.status, verdict(&open)), (200, told), "{what}");
+        assert_eq!((open.status, verdict(&open)), (200, reported), "{what}");
         let echo = open.echo();
         assert_eq!(echo.identity(), [], "{what}");
         assert_nothing_forged(&echo, &what);
@@ -118,8 +118,8 @@ fn every_kind_of_trouble() {
     }
 }
 
-/// Sends the client's request to `/` of such a server, over each of some kinds of trouble.
-/// The backend is the one behind `authgear`, and must not be reached.
+/// Sends the client's request to `/` of this server during each of several failures. Asserts that
+/// the backend of `authgear` gets no request.
 #[track_caller]
 fn never_open(what: &str, server: &str, check: impl Fn(&Response, &str)) {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -151,7 +151,7 @@ fn never_open(what: &str, server: &str, check: impl Fn(&Response, &str)) {
 }
 
 #[test]
-fn error_pages_are_no_way_around() {
+fn error_pages_do_not_bypass_authentication() {
     const ALL: &str = "401 403 404 500 502 503 504";
     let off = "authgear off; return 200 maintenance;";
     let maintenance = |answer: &Response, what: &str| {
@@ -185,7 +185,7 @@ fn error_pages_are_no_way_around() {
             assert_eq!(answer.text(), "maintenance", "{what}");
         },
     );
-    // These are protected themselves.
+    // These pages are protected themselves.
     never_open("a page", &format!("error_page {ALL} =200 /page;"), assert_denied);
     never_open("the page itself", &format!("error_page {ALL} =200 /;"), assert_denied);
     never_open("the page's own code", &format!("error_page {ALL} = /;"), assert_denied);
@@ -226,7 +226,7 @@ fn error_pages_are_no_way_around() {
 }
 
 #[test]
-fn an_error_page_is_judged_by_its_own_location() {
+fn an_error_page_is_authorized_by_its_own_location() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let other = FakeAuthgear::start();
     let nginx = site(&authgear, &backend)
@@ -265,15 +265,13 @@ fn an_error_page_is_judged_by_its_own_location() {
 }
 
 #[test]
-fn a_resolver_that_swallows_requests_holds_up_nobody_else() {
+fn a_hanging_resolver_does_not_delay_other_requests() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let other = FakeAuthgear::start();
-    // One worker: it is the one with the requests that wait.
-    let nginx = site(&authgear, &backend)
+    // One worker, which has the waiting requests.
+    let nginx = project_site(&authgear, &backend, "timeout 3s; max_fails 0;")
         .workers(1)
         .var("OTHER", other.url())
-        .http(project("p", &authgear, "timeout 3s; max_fails 0;"))
-        .server(TELLING)
         .server(
             "location / { authgear p; proxy_pass http://%%BACKEND%%; }
              location /other { authgear %%OTHER%%; proxy_pass http://%%BACKEND%%; }
@@ -284,7 +282,7 @@ fn a_resolver_that_swallows_requests_holds_up_nobody_else() {
     authgear.inject(Fault::Hang);
     let request = |n: usize| get(&nginx, "/").bearer(&format!("token {n}"));
     let pending: Vec<_> = (0..100).map(|n| request(n).start()).collect();
-    // Those that `max_connections` lets through.
+    // As many look-ups as `max_connections` allows.
     authgear.wait_for_hits(64);
     let bob = other.opaque_token(&User::named("bob"));
     for (path, user) in

@@ -1,6 +1,7 @@
-//! What the error log tells of an outage: enough to mend it, no more than a line, and no secret.
+//! Error log lines about an outage: enough to repair it, one line only, and no secret.
 //!
-//! One worker each, for every worker logs for itself; level `info`, for debug lines hold anything.
+//! One worker each, because every worker logs on its own. Level `info`, because debug lines contain
+//! everything.
 
 use support::{get, Backend, Builder, FakeAuthgear, Fault, Nginx, RefusedAddr, SilentAddr, User};
 
@@ -21,7 +22,7 @@ fn lines(nginx: &Nginx, level: &str) -> Vec<String> {
     nginx.error_log().lines().filter(|line| line.contains(&level)).map(str::to_owned).collect()
 }
 
-/// Asks about a token of its own.
+/// Makes a request with a fresh token.
 #[track_caller]
 fn ask(nginx: &Nginx, authgear: &FakeAuthgear, path: &str) -> String {
     let token = authgear.opaque_token(&User::named("alice"));
@@ -34,7 +35,7 @@ fn assert_ends(line: &str, end: &str) {
 }
 
 #[test]
-fn one_line_of_each_outage_and_one_of_its_end() {
+fn an_outage_logs_one_line_when_it_begins_and_one_when_it_ends() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend)
         .http(project("one", &authgear, "max_fails 0;"))
@@ -59,18 +60,18 @@ fn one_line_of_each_outage_and_one_of_its_end() {
         let end = format!("address: {addr}, project: \"{project}\", resolver: \"{resolver}\"");
         assert_ends(line, &end);
     }
-    // Each request that was denied says so, with nginx's usual context.
+    // Each denied request is logged, with nginx's usual context.
     let denied = lines(&nginx, "info");
     for (word, path, count) in [
         ("connect_error", "/one", 5),
         ("connect_error", "/two", 2),
         ("resolver_suspended", "/two", 3),
     ] {
-        let told = |line: &&String| {
+        let reported = |line: &&String| {
             line.contains(&format!("authgear denied access: {word}, client: 127.0.0.1, server: "))
                 && line.contains(&format!("request: \"GET {path} HTTP/1.1\""))
         };
-        assert_eq!(denied.iter().filter(told).count(), count, "{word} {path}: {denied:?}");
+        assert_eq!(denied.iter().filter(reported).count(), count, "{word} {path}: {denied:?}");
     }
     let again = "authgear resolver answers again";
     assert!(!nginx.error_log().contains(again));
@@ -88,11 +89,11 @@ fn one_line_of_each_outage_and_one_of_its_end() {
 }
 
 #[test]
-fn the_next_line_tells_how_many_were_left_out() {
+fn the_next_line_has_the_number_of_suppressed_ones() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let silent = SilentAddr::bind();
     let resolver = format!("http://{}", silent.addr());
-    // Each failure takes a second: some ten of them take as long as the log keeps quiet.
+    // Each failure takes a second, so that about ten fill the time between two lines.
     let settings = "max_fails 0; connect_timeout 1s;";
     let nginx = one_worker(&authgear, &backend)
         .http(project_at("p", &authgear, &resolver, settings))
@@ -116,13 +117,13 @@ fn the_next_line_tells_how_many_were_left_out() {
 }
 
 #[test]
-fn nginx_itself_says_nothing() {
+fn nginx_logs_no_errors_of_its_own_about_the_resolver() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let refused = RefusedAddr::bind();
     let resolvers = [
         format!("http://{}", refused.addr()),
         format!("https://{}", refused.addr()),
-        // No TLS there.
+        // This server has no TLS.
         format!("https://{}", authgear.addr()),
     ];
     let faults = [
@@ -133,7 +134,7 @@ fn nginx_itself_says_nothing() {
         Fault::Status(502),
     ];
     let mut builder = one_worker(&authgear, &backend);
-    // A project of each: what a second failure of one project does is not logged anyway.
+    // One project per failure, because repeated failures of a project are not logged.
     for n in 0..resolvers.len() + faults.len() {
         let name = format!("p{n}");
         let block = match resolvers.get(n) {
@@ -162,7 +163,7 @@ fn nginx_itself_says_nothing() {
 }
 
 #[test]
-fn who_goes_on_was_not_denied() {
+fn requests_that_continue_without_a_session_are_not_logged_as_denied() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend)
         .server("authgear_on_error anonymous;")
@@ -190,7 +191,7 @@ fn no_secret_is_logged() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let secrets = SECRETS.join(" ");
-    // Answers that repeat what they were asked.
+    // Answers that contain the request's secrets.
     let identity = |value: &str| {
         Fault::Headers(vec![
             header("X-Authgear-Session-Valid", "true"),
@@ -233,6 +234,6 @@ fn no_secret_is_logged() {
     assert!(failed >= 18, "only {failed} failed");
     let log = nginx.error_log();
     assert!(log.contains("authgear resolver failed: ") && log.contains("authgear denied access: "));
-    let told: Vec<_> = log.lines().filter(|line| line.contains("s3cret")).collect();
-    assert!(told.is_empty(), "{told:?}");
+    let reported: Vec<_> = log.lines().filter(|line| line.contains("s3cret")).collect();
+    assert!(reported.is_empty(), "{reported:?}");
 }

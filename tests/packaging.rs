@@ -1,4 +1,4 @@
-//! Dashboard and alert rules ask for what there is.
+//! Dashboard and alert rules use only metrics that exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +23,7 @@ fn names(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Names that a scrape has, those of a histogram's parts among them.
+/// Metric names in a scrape, including the series of histograms.
 fn scraped() -> BTreeSet<String> {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = counted(&authgear, &backend, "").start();
@@ -38,7 +38,7 @@ fn scraped() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_metric_that_is_asked_for_exists() {
+fn metrics_in_dashboard_and_alerts_exist() {
     let scraped = scraped();
     for name in ["grafana-dashboard.json", "prometheus-alerts.yml"] {
         let asked = names(&file(name));
@@ -46,7 +46,7 @@ fn every_metric_that_is_asked_for_exists() {
         let unknown: Vec<_> = asked.difference(&scraped).collect();
         assert!(unknown.is_empty(), "{name} asks for {unknown:?}, there are {scraped:?}");
     }
-    // The dashboard shows all of them.
+    // The dashboard uses all metrics.
     let shown = names(&file("grafana-dashboard.json"));
     let is_shown = |name: &&String| {
         shown.contains(*name)
@@ -64,18 +64,18 @@ fn every_metric_is_documented() {
     let text = fs::read_to_string(folder.join("operating.md")).expect("operating.md");
     let documented = names(&text);
     let parts = ["_bucket", "_sum", "_count"];
-    let told: BTreeSet<_> = scraped()
+    let reported: BTreeSet<_> = scraped()
         .into_iter()
         .map(|name| {
             let part = parts.iter().find_map(|part| name.strip_suffix(part)).map(str::to_owned);
             part.unwrap_or(name)
         })
         .collect();
-    assert_eq!(documented, told);
+    assert_eq!(documented, reported);
 }
 
 #[test]
-fn the_dashboard_is_whole() {
+fn the_dashboard_is_well_formed() {
     let dashboard: Value = serde_json::from_str(&file("grafana-dashboard.json")).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
     let ids: BTreeSet<_> = panels.iter().filter_map(|panel| panel["id"].as_u64()).collect();
@@ -95,7 +95,7 @@ fn the_dashboard_is_whole() {
 }
 
 #[test]
-fn every_alert_says_what_it_means() {
+fn every_alert_has_a_description() {
     let rules = file("prometheus-alerts.yml");
     let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
     let names: BTreeSet<_> = alerts.iter().filter_map(|alert| alert.lines().next()).collect();

@@ -1,5 +1,4 @@
-//! Whatever a look-up is at, what happens to clients and workers meanwhile costs nobody else
-//! anything.
+//! In each phase of a look-up, clients that leave and workers that end disturb no other request.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -13,18 +12,18 @@ use crate::project::project_at;
 use crate::reload::open_files;
 use crate::site::{identity_of, site};
 
-/// What a look-up can wait for.
+/// The phase a look-up is waiting in.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     Name,
-    /// The server's part of the handshake, from so many bytes on.
+    /// The server's part of the handshake, after this many bytes.
     Handshake(u64),
     Answer,
-    /// The rest of an answer, from so many bytes on.
+    /// The rest of an answer, after this many bytes.
     Rest(u64),
-    /// One of `max_connections`, which another look-up has.
+    /// A connection below `max_connections`, while another look-up uses it.
     Connection,
-    /// What another request asks already.
+    /// The same look-up, already made by another request.
     Another,
     Keys,
 }
@@ -41,14 +40,14 @@ const PHASES: [Phase; 9] = [
     Phase::Keys,
 ];
 
-/// Requests in one phase, of which they come out when the gate opens.
-struct Held {
+/// Requests held in one phase until the gate opens.
+struct PendingLookups {
     phase: Phase,
     nginx: Nginx,
     pending: Vec<Pending>,
     alice: Request,
     gate: Gate,
-    /// What the worker has open when it has nothing to do.
+    /// The number of open files of an idle worker.
     idle: usize,
     authgear: FakeAuthgear,
     _backend: Backend,
@@ -56,7 +55,7 @@ struct Held {
     _sluice: Option<Sluice>,
 }
 
-impl Held {
+impl PendingLookups {
     fn in_phase(phase: Phase, main: &str) -> Self {
         let (ca, backend) = (Ca::new(), Backend::start());
         let authgear = match phase {
@@ -116,7 +115,7 @@ impl Held {
         let alice = get(&nginx, "/").bearer(&tokens[0]);
         let pending = tokens.iter().map(|token| get(&nginx, "/").bearer(token).start()).collect();
         gate.wait_for_waiters(match phase {
-            // What waits for the same is asked once.
+            // Requests waiting for the same thing make one look-up.
             Phase::Name | Phase::Connection | Phase::Another | Phase::Keys => 1,
             _ => 4,
         });
@@ -142,10 +141,10 @@ impl Held {
         assert_eq!(identity, identity_of(&User::named("alice")), "{:?}", self.phase);
     }
 
-    /// All is as ever, and nothing is left.
+    /// Asserts that requests are served and nothing leaked.
     #[track_caller]
     fn assert_serves(&self) {
-        // Of a worker that fetched the keys and was killed, the next one learns in time.
+        // After a fetching worker was killed, the next one fetches the keys eventually.
         let mut answer = self.alice.send();
         eventually(DEADLINE, || {
             let unavailable = answer.status == 503;
@@ -160,16 +159,16 @@ impl Held {
 }
 
 #[test]
-fn clients_may_leave() {
+fn clients_that_leave_in_any_phase_leak_nothing() {
     for phase in PHASES {
-        let mut held = Held::in_phase(phase, "");
+        let mut held = PendingLookups::in_phase(phase, "");
         let pending = std::mem::take(&mut held.pending);
         let workers = held.nginx.workers();
         pending.into_iter().for_each(Pending::leave);
         assert_eq!(held.nginx.wait_for_access_lines(4), ["499"; 4], "{phase:?}");
         held.gate.open();
         held.assert_serves();
-        // The socket for questions about names stays.
+        // The socket for DNS queries stays open.
         let most = held.idle + usize::from(matches!(phase, Phase::Name));
         let open = || open_files(workers[0]);
         assert!(eventually(DEADLINE, || open() <= most), "{phase:?}: {} of {most}", open());
@@ -178,9 +177,9 @@ fn clients_may_leave() {
 }
 
 #[test]
-fn a_reload_keeps_who_waits() {
+fn a_reload_completes_requests_waiting_in_any_phase() {
     for phase in PHASES {
-        let mut held = Held::in_phase(phase, "");
+        let mut held = PendingLookups::in_phase(phase, "");
         let old = held.nginx.reload();
         held.gate.open();
         for pending in std::mem::take(&mut held.pending) {
@@ -192,9 +191,9 @@ fn a_reload_keeps_who_waits() {
 }
 
 #[test]
-fn a_shutdown_timeout_ends_those_who_wait_and_nothing_else() {
+fn worker_shutdown_timeout_ends_waiting_requests_only() {
     for phase in PHASES {
-        let mut held = Held::in_phase(phase, "worker_shutdown_timeout 100ms;");
+        let mut held = PendingLookups::in_phase(phase, "worker_shutdown_timeout 100ms;");
         for pid in held.nginx.reload() {
             held.nginx.wait_gone(pid);
         }
@@ -207,9 +206,9 @@ fn a_shutdown_timeout_ends_those_who_wait_and_nothing_else() {
 }
 
 #[test]
-fn a_worker_that_is_killed_takes_those_with_it_who_wait_there() {
+fn a_killed_worker_loses_only_its_own_waiting_requests() {
     for phase in PHASES {
-        let mut held = Held::in_phase(phase, "");
+        let mut held = PendingLookups::in_phase(phase, "");
         for pid in held.nginx.workers() {
             held.nginx.kill_worker(pid);
         }

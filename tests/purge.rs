@@ -1,4 +1,4 @@
-//! What is purged is not served any more, by any worker, once the answer is there.
+//! Purges: once the answer is there, no worker serves what was purged.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -16,7 +16,7 @@ use crate::status::status;
 
 const TELLING: &str = "add_header X-Cache \"$authgear_cache_status $authgear_source\" always;";
 
-/// Verdicts are kept for long; `/purge` is for administrators, `/logout` for users.
+/// Verdicts are cached for long; `/purge` is for administrators, `/logout` for users.
 fn purged(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
     site(authgear, backend)
         .workers(4)
@@ -35,7 +35,7 @@ fn purged(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder
         )
 }
 
-/// With keys fetched: what a test has Authgear do next is not done to that.
+/// Starts nginx and waits for its key fetch, so that faults injected later do not affect it.
 fn start(authgear: &FakeAuthgear, builder: Builder) -> Nginx {
     let nginx = builder.start();
     authgear.wait_for_jwks_hits(1);
@@ -54,7 +54,7 @@ fn purge(nginx: &Nginx, query: &str) {
 
 /// `$authgear_cache_status` and `$authgear_source`.
 #[track_caller]
-fn told(answer: &Response) -> String {
+fn reported(answer: &Response) -> String {
     answer.header("x-cache").unwrap_or_else(|| panic!("{} tells nothing", answer.status))
 }
 
@@ -66,7 +66,7 @@ fn roles(answer: &Response) -> String {
 const WORKER: &str = "location = /worker { authgear off; return 200 $pid; }";
 
 #[test]
-fn a_user_is_purged_in_every_worker() {
+fn purging_a_user_takes_effect_in_every_worker() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").server(WORKER).start();
     let alice = authgear.add_user(User::named("alice").roles(&["admin"]));
@@ -81,8 +81,8 @@ fn a_user_is_purged_in_every_worker() {
     for (_, [connection, _]) in &mut workers {
         for request in requests.iter().chain([&other]) {
             connection.send(request);
-            // In the front, too.
-            assert_eq!(told(&connection.send(request)), "HIT cache");
+            // From the worker's own copies, too.
+            assert_eq!(reported(&connection.send(request)), "HIT cache");
         }
     }
     assert_eq!(authgear.hits(), 4);
@@ -92,15 +92,15 @@ fn a_user_is_purged_in_every_worker() {
         for request in &requests {
             let answer = connection.send(request);
             let expected = if n == 0 { "MISS resolver" } else { "HIT cache" };
-            assert_eq!((told(&answer).as_str(), roles(&answer).as_str()), (expected, "editor"));
+            assert_eq!((reported(&answer).as_str(), roles(&answer).as_str()), (expected, "editor"));
         }
-        assert_eq!(told(&connection.send(&other)), "HIT cache");
+        assert_eq!(reported(&connection.send(&other)), "HIT cache");
     }
     assert_eq!(authgear.hits(), 7);
 }
 
 #[test]
-fn everything_is_purged() {
+fn all_verdicts_can_be_purged() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").start();
     let requests: Vec<_> = ["alice", "bob"]
@@ -109,20 +109,20 @@ fn everything_is_purged() {
         .chain([get(&nginx, "/").bearer("dead")])
         .collect();
     for status in ["MISS resolver", "HIT cache"] {
-        requests.iter().for_each(|request| assert_eq!(told(&request.send()), status));
+        requests.iter().for_each(|request| assert_eq!(reported(&request.send()), status));
     }
-    // As a form, too.
+    // In a form body, too.
     let form = "application/x-www-form-urlencoded";
     let answer = post(&nginx, "/purge").header("Content-Type", form).body("all=1").send();
     assert_eq!(answer.status, 204);
     for status in ["MISS resolver", "HIT cache"] {
-        requests.iter().for_each(|request| assert_eq!(told(&request.send()), status));
+        requests.iter().for_each(|request| assert_eq!(reported(&request.send()), status));
     }
     assert_eq!(status(&nginx)["purges"]["all"], 1);
 }
 
 #[test]
-fn a_project_limits_a_purge() {
+fn a_purge_can_be_limited_to_a_project() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "")
         .http(project("q", &authgear, "cookie_prefix q_;"))
@@ -134,7 +134,7 @@ fn a_project_limits_a_purge() {
     let token = authgear.opaque_token(&User::named("alice"));
     let (p, q) = (get(&nginx, "/").bearer(&token), get(&nginx, "/q").bearer(&token));
     let both = |expected: [&str; 2]| {
-        assert_eq!([told(&p.send()), told(&q.send())], expected);
+        assert_eq!([reported(&p.send()), reported(&q.send())], expected);
     };
     both(["MISS resolver", "MISS resolver"]);
     both(["HIT cache", "HIT cache"]);
@@ -150,7 +150,7 @@ fn a_project_limits_a_purge() {
 }
 
 #[test]
-fn who_logs_out_is_purged_with_all_sessions_and_in_all_modes() {
+fn purge_self_ends_all_sessions_of_the_user_in_all_modes() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").start();
     let (alice, bob) = (User::named("alice"), User::named("bob"));
@@ -164,7 +164,7 @@ fn who_logs_out_is_purged_with_all_sessions_and_in_all_modes() {
         (get(&nginx, "/jwt").bearer(&jwt), "MISS jwt"),
     ];
     let of_bob = get(&nginx, "/").bearer(&authgear.opaque_token(&bob));
-    assert_eq!(told(&of_bob.send()), "MISS resolver");
+    assert_eq!(reported(&of_bob.send()), "MISS resolver");
     let logouts = [
         post(&nginx, "/logout").bearer(&opaque),
         post(&nginx, "/logout").cookie("session", &session).body("csrf=whatever"),
@@ -172,23 +172,23 @@ fn who_logs_out_is_purged_with_all_sessions_and_in_all_modes() {
     ];
     for logout in &logouts {
         for (request, miss) in &of_alice {
-            assert_eq!(told(&request.send()), *miss);
-            assert_eq!(told(&request.send()), "HIT cache");
+            assert_eq!(reported(&request.send()), *miss);
+            assert_eq!(reported(&request.send()), "HIT cache");
         }
-        // The two share what a token says.
-        assert_eq!(told(&get(&nginx, "/auto").bearer(&jwt).send()), "HIT cache");
+        // Both modes share what a token says.
+        assert_eq!(reported(&get(&nginx, "/auto").bearer(&jwt).send()), "HIT cache");
         assert_eq!(logout.send().status, 204);
     }
-    assert_eq!(told(&of_bob.send()), "HIT cache");
-    // Who has no credentials has nothing to lose.
+    assert_eq!(reported(&of_bob.send()), "HIT cache");
+    // A request without credentials has nothing to purge.
     assert_eq!(post(&nginx, "/logout").send().status, 204);
-    assert_eq!(told(&of_bob.send()), "HIT cache");
+    assert_eq!(reported(&of_bob.send()), "HIT cache");
     let purges = &status(&nginx)["purges"];
     assert_eq!((&purges["self"], &purges["user"]), (&4.into(), &0.into()));
 }
 
 #[test]
-fn exact_credentials_are_forgotten_whatever_they_are() {
+fn purge_self_forgets_the_presented_credentials_of_any_kind() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let hidden = "location = /hidden { authgear_forward_credentials off; authgear_purge self; }";
     let nginx = purged(&authgear, &backend, "").workers(2).server(hidden).start();
@@ -198,18 +198,18 @@ fn exact_credentials_are_forgotten_whatever_they_are() {
     let request = get(&nginx, "/").cookie("session", &session);
     let other = get(&nginx, "/").bearer("dead");
     for status in ["MISS resolver", "HIT cache", "HIT cache", "HIT cache"] {
-        assert_eq!([told(&request.send()), told(&other.send())], [status, status]);
+        assert_eq!([reported(&request.send()), reported(&other.send())], [status, status]);
     }
-    // Whether the location shows them to whatever answers, or not.
+    // Whether or not the location forwards credentials.
     for path in ["/logout", "/hidden"] {
         assert_eq!(post(&nginx, path).cookie("session", &session).send().status, 204);
-        assert_eq!(told(&request.send()), "MISS resolver", "{path}");
-        assert_eq!(told(&other.send()), "HIT cache");
+        assert_eq!(reported(&request.send()), "MISS resolver", "{path}");
+        assert_eq!(reported(&other.send()), "HIT cache");
     }
 }
 
 #[test]
-fn what_is_asked_when_its_user_is_purged_is_asked_once_more() {
+fn a_look_up_in_flight_during_a_purge_is_repeated() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let builder = purged(&authgear, &backend, "")
         .server(WORKER)
@@ -223,7 +223,7 @@ fn what_is_asked_when_its_user_is_purged_is_asked_once_more() {
         let request = get(&nginx, path).bearer(&token);
         let asked = authgear.hits();
         let mut workers = connections(&nginx);
-        // Authgear makes up its mind, and is slow to say so.
+        // Authgear has decided, and its answer is delayed.
         let gate = Gate::new();
         authgear.inject_next(1, Fault::Gate(gate.clone()));
         let bytes =
@@ -231,7 +231,8 @@ fn what_is_asked_when_its_user_is_purged_is_asked_once_more() {
         let (_, [first, second]) = workers.first_mut().expect("a worker");
         first.write(bytes.as_bytes());
         gate.wait_for_waiters(1);
-        // Another one of that worker, and with a cache those of others, wait for the same answer.
+        // Another request of that worker, and with a cache those of others, wait for the same
+        // answer.
         second.write(bytes.as_bytes());
         let mut pending = Vec::new();
         let others = workers.split_off(1);
@@ -255,7 +256,7 @@ fn what_is_asked_when_its_user_is_purged_is_asked_once_more() {
 }
 
 #[test]
-fn the_past_is_not_served_of_who_was_purged() {
+fn stale_verdicts_of_a_purged_user_are_not_served() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let settings = "authgear_cache_use_stale error=1h;";
     let builder = purged(&authgear, &backend, settings).server(
@@ -267,7 +268,7 @@ fn the_past_is_not_served_of_who_was_purged() {
     assert_eq!(request.send().status, 200);
     let gate = Gate::new();
     authgear.inject(Fault::Gate(gate.clone()));
-    // It has something to fall back on, and Authgear fails.
+    // A stale verdict exists, and Authgear fails.
     let pending = request.start();
     gate.wait_for_waiters(1);
     purge(&nginx, "user=alice");
@@ -277,7 +278,7 @@ fn the_past_is_not_served_of_who_was_purged() {
 }
 
 #[test]
-fn a_location_as_resolver_is_asked_once_more() {
+fn a_subrequest_in_flight_during_a_purge_is_repeated() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let origin = authgear.origin().to_owned();
     let builder = purged(&authgear, &backend, "")
@@ -300,16 +301,16 @@ fn a_location_as_resolver_is_asked_once_more() {
     purge(&nginx, "user=alice");
     gate.open();
     let answer = pending.wait();
-    assert_eq!((told(&answer).as_str(), roles(&answer).as_str()), ("MISS resolver", "editor"));
+    assert_eq!((reported(&answer).as_str(), roles(&answer).as_str()), ("MISS resolver", "editor"));
     assert_eq!(authgear.hits(), 2);
     let answer = request.send();
-    assert_eq!((told(&answer).as_str(), roles(&answer).as_str()), ("HIT cache", "editor"));
+    assert_eq!((reported(&answer).as_str(), roles(&answer).as_str()), ("HIT cache", "editor"));
 }
 
-/// Look-ups come and go in four workers while the user changes and is purged again and again:
-/// who asks after a purge has returned gets nothing from before it.
+/// Four workers make look-ups while the user changes and is purged repeatedly. A request that
+/// follows a purge gets nothing from before it.
 #[test]
-fn no_purge_is_outrun_by_a_thousand_look_ups() {
+fn concurrent_look_ups_never_serve_a_verdict_from_before_a_purge() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "")
         .error_level("error")
@@ -334,7 +335,7 @@ fn no_purge_is_outrun_by_a_thousand_look_ups() {
                     let least = version(purged_up_to.load(Ordering::SeqCst));
                     let answer = connection.send(&request);
                     let roles = roles(&answer);
-                    assert!(roles >= least, "{roles} after {least}: {}", told(&answer));
+                    assert!(roles >= least, "{roles} after {least}: {}", reported(&answer));
                     answered.fetch_add(1, Ordering::SeqCst);
                 }
             });
@@ -346,7 +347,7 @@ fn no_purge_is_outrun_by_a_thousand_look_ups() {
             authgear.change_user("alice", |user| user.roles = vec![role.clone()]);
             purge(&nginx, if n % 16 == 0 { "all=1" } else { "user=alice" });
             purged_up_to.store(n, Ordering::SeqCst);
-            // So that some of them are answered from the cache.
+            // So that some requests are answered from the cache.
             let before = answered.load(Ordering::SeqCst);
             let goes_on = || answered.load(Ordering::SeqCst) >= before + 40;
             if !eventually(DEADLINE, goes_on) {
@@ -362,24 +363,24 @@ fn no_purge_is_outrun_by_a_thousand_look_ups() {
 }
 
 #[test]
-fn a_purge_outlives_a_reload() {
+fn purges_survive_a_reload() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
-    assert_eq!(told(&request.send()), "MISS resolver");
+    assert_eq!(reported(&request.send()), "MISS resolver");
     purge(&nginx, "user=alice");
     nginx.reload();
-    assert_eq!(told(&request.send()), "MISS resolver");
+    assert_eq!(reported(&request.send()), "MISS resolver");
     nginx.reload();
-    assert_eq!(told(&request.send()), "HIT cache");
+    assert_eq!(reported(&request.send()), "HIT cache");
 }
 
 #[test]
-fn more_purges_than_there_is_room_for_purge_everything() {
+fn overflowing_the_purge_log_purges_everything() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").workers(2).error_level("notice").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
-    assert_eq!(told(&request.send()), "MISS resolver");
+    assert_eq!(reported(&request.send()), "MISS resolver");
     let mut connection = Connection::open(&nginx);
     for n in 0..MARKS {
         let order = post(&nginx, &format!("/purge?user=somebody-{n}"));
@@ -388,18 +389,18 @@ fn more_purges_than_there_is_room_for_purge_everything() {
             connection = Connection::open(&nginx);
         }
     }
-    assert_eq!(told(&request.send()), "HIT cache");
+    assert_eq!(reported(&request.send()), "HIT cache");
     purge(&nginx, "user=one-more");
     nginx.wait_for_error_log("too many authgear purges to keep apart");
-    assert_eq!(told(&request.send()), "MISS resolver");
+    assert_eq!(reported(&request.send()), "MISS resolver");
 }
 
 #[test]
-fn orders_are_understood_or_refused() {
+fn purge_requests_are_executed_or_rejected_with_a_status() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
-    assert_eq!(told(&request.send()), "MISS resolver");
+    assert_eq!(reported(&request.send()), "MISS resolver");
     let form = |body: &str| {
         let order = post(&nginx, "/purge");
         order.header("Content-Type", "application/x-www-form-urlencoded").body(body)
@@ -432,7 +433,7 @@ fn orders_are_understood_or_refused() {
         if status == 405 {
             assert_eq!(answer.header("allow").as_deref(), Some("POST"));
         }
-        assert_eq!(told(&request.send()), "HIT cache", "{order:?}");
+        assert_eq!(reported(&request.send()), "HIT cache", "{order:?}");
     }
     for order in [
         all().header("Sec-Fetch-Site", "same-origin"),
@@ -440,16 +441,16 @@ fn orders_are_understood_or_refused() {
         all().header("Sec-Fetch-Site", "none").header("Origin", evil),
         form("user=alice"),
         form("user=%61lice"),
-        // Larger than what nginx keeps in memory is in a file.
+        // A body that exceeds nginx's buffer is in a file.
         form(&format!("{}user=alice", "&".repeat(4000))),
     ] {
         assert_eq!(order.send().status, 204, "{order:?}");
-        assert_eq!(told(&request.send()), "MISS resolver", "{order:?}");
+        assert_eq!(reported(&request.send()), "MISS resolver", "{order:?}");
     }
 }
 
 #[test]
-fn who_cannot_be_told_is_not_purged() {
+fn purge_self_fails_without_a_verdict() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let builder = purged(&authgear, &backend, "").server(
         "location = /bridged { authgear_on_error anonymous; authgear_purge self; }
@@ -466,7 +467,7 @@ fn who_cannot_be_told_is_not_purged() {
 }
 
 #[test]
-fn policy_decides_who_may_give_orders() {
+fn access_control_decides_who_can_purge() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "")
         .server(
@@ -484,7 +485,7 @@ fn policy_decides_who_may_give_orders() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_its_place() {
+fn misconfigured_purge_endpoints_are_refused() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let zone = "authgear_cache_zone z:1m;";
     for (zone, location, error) in [

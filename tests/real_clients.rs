@@ -1,13 +1,14 @@
-//! Clients that are not ours: curl over HTTP/2, and gRPC's own library.
+//! Third-party clients: curl over HTTP/2, and the gRPC library.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 use support::{Backend, Ca, FakeAuthgear, Fault, Nginx, User};
 
+use crate::project::project;
 use crate::site::site;
 
-/// Runs a client to its end.
+/// Runs a client and returns its output.
 #[track_caller]
 fn run(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| {
@@ -21,7 +22,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// HTTPS that speaks HTTP/2, and an authority to trust.
+/// HTTPS with HTTP/2, and the authority to trust.
 struct Site {
     authgear: FakeAuthgear,
     backend: Backend,
@@ -39,8 +40,7 @@ impl Site {
             .listen_options("ssl http2")
             .file("cert.pem", identity.cert_pem)
             .file("key.pem", identity.key_pem)
-            .http("authgear_project p { endpoint http://%%AUTHGEAR_ADDR%%; max_fails 0; }")
-            .var("AUTHGEAR_ADDR", authgear.addr())
+            .http(project("p", &authgear, "max_fails 0;"))
             .server(
                 "ssl_certificate %%DIR%%/cert.pem;
                  ssl_certificate_key %%DIR%%/key.pem;
@@ -55,7 +55,7 @@ impl Site {
         Self { authgear, backend, nginx, roots }
     }
 
-    /// curl's answer: version of HTTP, status and redirect; then the body.
+    /// Runs curl. Returns HTTP version, status and redirect, and then the body.
     fn curl(&self, arguments: &[&str]) -> (String, String) {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--http2", "--max-time", "60", "--cacert"]);
@@ -63,18 +63,18 @@ impl Site {
         curl.args(["--write-out", "\n%{http_version} %{http_code} %{redirect_url}"]);
         curl.args(arguments).arg(format!("https://{}/a?b=c", self.nginx.addr()));
         let output = text(&run(&mut curl));
-        let (body, told) = output.rsplit_once('\n').expect("what was asked to be written");
-        (told.trim().to_owned(), body.to_owned())
+        let (body, reported) = output.rsplit_once('\n').expect("what was asked to be written");
+        (reported.trim().to_owned(), body.to_owned())
     }
 }
 
 #[test]
-fn curl_over_http2() {
+fn curl_works_over_http2() {
     let site = Site::start();
     let bearer = |token: &str| format!("Authorization: Bearer {token}");
     let good = bearer(&site.authgear.opaque_token(&User::named("alice")));
-    let (told, body) = site.curl(&["--header", &good, "--cookie", "session=x; lang=en"]);
-    assert_eq!(told, "2 200");
+    let (reported, body) = site.curl(&["--header", &good, "--cookie", "session=x; lang=en"]);
+    assert_eq!(reported, "2 200");
     for (expected, text) in
         [(true, "alice"), (true, "lang=en"), (false, "session=x"), (false, "Bearer")]
     {
@@ -83,19 +83,22 @@ fn curl_over_http2() {
     let html = "Accept: text/html";
     assert_eq!(site.curl(&["--header", html]).0, "2 302 https://login.test/");
     assert_eq!(site.curl(&["--header", html, "--data", "a=b"]).0, "2 401");
-    let (told, body) = site.curl(&["--header", &bearer("dead"), "--json", "{}"]);
-    assert_eq!(told, "2 401");
+    let (reported, body) = site.curl(&["--header", &bearer("dead"), "--json", "{}"]);
+    assert_eq!(reported, "2 401");
     assert_eq!(body, "{\"title\":\"Unauthorized\",\"status\":401,\"reason\":\"no_session\"}\n");
-    let (told, head) = site.curl(&["--head"]);
-    assert!(told == "2 401" && head.contains("www-authenticate: Bearer\r\n"), "{told} {head}");
+    let (reported, head) = site.curl(&["--head"]);
+    assert!(
+        reported == "2 401" && head.contains("www-authenticate: Bearer\r\n"),
+        "{reported} {head}"
+    );
     site.authgear.inject(Fault::Status(500));
-    let (told, body) = site.curl(&["--header", &good, "--include"]);
-    assert!(told == "2 503" && body.contains("retry-after: 1"), "{told} {body}");
+    let (reported, body) = site.curl(&["--header", &good, "--include"]);
+    assert!(reported == "2 503" && body.contains("retry-after: 1"), "{reported} {body}");
     assert_eq!(site.backend.hits(), 1);
 }
 
 #[test]
-fn curl_forgets_a_cookie_that_is_relayed() {
+fn curl_drops_a_cookie_cleared_by_a_relayed_set_cookie() {
     let site = Site::start();
     let session = site.authgear.session(&User::named("alice"));
     site.authgear.expire(&session);
@@ -107,14 +110,14 @@ fn curl_forgets_a_cookie_that_is_relayed() {
     let jar = jar.to_str().expect("a path");
     for hits in [1, 1] {
         assert_eq!(site.curl(&["--cookie", jar, "--cookie-jar", jar]).0, "2 401");
-        // The second time there is nothing to ask about.
+        // The second request has no credentials to look up.
         assert_eq!(site.authgear.hits(), hits);
     }
     let left = std::fs::read_to_string(Path::new(jar)).expect("a jar");
     assert!(!left.contains(&session), "{left}");
 }
 
-/// Calls a method as any gRPC client does, and prints what it is told.
+/// Calls a method as any gRPC client does, and prints the result.
 const CALL: &str = "
 import sys, grpc
 target, path, token = sys.argv[1:]
@@ -129,12 +132,12 @@ with grpc.insecure_channel(target) as channel:
 ";
 
 #[test]
-fn grpc_s_own_library() {
+fn the_grpc_library_understands_denials() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::grpc());
     let nginx = Nginx::builder()
         .listen_options("http2")
         .var("BACKEND", backend.addr())
-        .http(format!("authgear_project p {{ endpoint {}; max_fails 0; }}", authgear.origin()))
+        .http(project("p", &authgear, "max_fails 0;"))
         .server(
             "authgear p;
              authgear_require session;
@@ -151,7 +154,7 @@ fn grpc_s_own_library() {
     let call = |path: &str, token: &str| {
         let mut python = Command::new("/usr/bin/python3");
         python.args(["-c", CALL, &nginx.addr().to_string(), path, token]);
-        // A proxy of the environment's is no business of a test's.
+        // The test ignores proxies of the environment.
         python.env_remove("http_proxy").env_remove("https_proxy").env("no_proxy", "127.0.0.1");
         text(&run(&mut python)).trim().to_owned()
     };

@@ -1,14 +1,14 @@
-//! Cookies that Authgear clears with its answer: `authgear_relay_cookies`.
+//! `authgear_relay_cookies`: cookies that Authgear clears with its answer.
 
 use support::{
     get, Backend, Builder, Connection, FakeAuthgear, Fault, Gate, Nginx, Request, Response, User,
     WebSocket,
 };
 
-use crate::project::{project, verdict, TELLING};
+use crate::project::{project, project_at, verdict, TELLING};
 use crate::site::{site, PROTECTED};
 
-/// What Authgear answers with a session that has ended.
+/// The `Set-Cookie` of Authgear's answer about a session that has ended.
 const CLEARED: &str =
     "session=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly; SameSite=Lax";
 
@@ -23,7 +23,7 @@ fn ended(authgear: &FakeAuthgear) -> String {
     session
 }
 
-/// What an answer with a relayed line looks like, whatever else it is.
+/// Asserts that the answer has the relayed line and cannot be cached.
 #[track_caller]
 fn assert_cleared(answer: &Response, what: &str) {
     assert_eq!(answer.all("set-cookie"), [CLEARED], "{what}: {answer:?}");
@@ -37,7 +37,7 @@ fn assert_untouched(answer: &Response, what: &str) {
 }
 
 #[test]
-fn whoever_has_a_dead_session_is_told_whatever_the_answer() {
+fn the_cookie_of_a_dead_session_is_cleared_with_any_answer() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend)
         .listen_extra(1)
@@ -101,7 +101,7 @@ fn whoever_has_a_dead_session_is_told_whatever_the_answer() {
         ("a named page", ask("/named"), 200),
         ("sent elsewhere", ask("/lost"), 302),
         ("dry run", ask("/dry"), 200),
-        // Authgear is asked in the one place, and who it is comes from the other.
+        // One location makes the look-up, and another one passes the identity.
         ("asked where it is off", ask("/silent/then"), 200),
     ] {
         let answer = request.send();
@@ -125,7 +125,7 @@ fn whoever_has_a_dead_session_is_told_whatever_the_answer() {
 }
 
 #[test]
-fn all_lines_of_the_project_s_own_names_and_no_others() {
+fn only_cookies_of_the_project_are_relayed() {
     let authgear = FakeAuthgear::builder().cookie_prefix("my_").start();
     let backend = Backend::start();
     let nginx = relaying(&authgear, &backend)
@@ -156,7 +156,7 @@ fn all_lines_of_the_project_s_own_names_and_no_others() {
 }
 
 #[test]
-fn it_is_told_once_and_never_kept() {
+fn a_relayed_cookie_is_sent_once_and_never_cached() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend)
         .http("authgear_cache_zone z:1m;")
@@ -176,7 +176,7 @@ fn it_is_told_once_and_never_kept() {
 }
 
 #[test]
-fn who_joined_is_told_too() {
+fn requests_that_joined_a_look_up_get_its_cookies() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend)
         .workers(1)
@@ -188,9 +188,9 @@ fn who_joined_is_told_too() {
     let dead = ended(&authgear);
     let mut pending: Vec<_> =
         (0..5).map(|_| get(&nginx, "/").cookie("session", &dead).start()).collect();
-    // A worker handles events in their order: it has read the others.
+    // A worker handles events in order: it has read the others.
     assert_eq!(get(&nginx, "/marker").send().status, 204);
-    // Who asked first takes nothing along.
+    // When the first client leaves, the look-up goes on.
     pending.remove(0).leave();
     assert_eq!(get(&nginx, "/marker").send().status, 204);
     gate.open();
@@ -201,7 +201,7 @@ fn who_joined_is_told_too() {
 }
 
 #[test]
-fn who_comes_next_over_the_same_connection_is_not_told() {
+fn the_next_request_on_the_connection_gets_no_relayed_cookie() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend).server(PROTECTED).start();
     let dead = ended(&authgear);
@@ -213,7 +213,7 @@ fn who_comes_next_over_the_same_connection_is_not_told() {
 }
 
 #[test]
-fn a_refresh_in_the_background_tells_nobody() {
+fn a_background_refresh_relays_no_cookie() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend)
         .workers(1)
@@ -238,10 +238,10 @@ fn a_refresh_in_the_background_tells_nobody() {
 }
 
 #[test]
-fn what_a_location_as_resolver_url_sets() {
+fn cookies_set_by_a_resolver_location_are_relayed() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend)
-        .http("authgear_project p { endpoint %%AUTHGEAR%%; resolver_url /_auth; }")
+        .http(project_at("p", &authgear, "/_auth", ""))
         .server(TELLING)
         .server(
             "authgear p;
@@ -271,10 +271,10 @@ fn what_a_location_as_resolver_url_sets() {
 }
 
 #[test]
-fn caches_do_not_keep_it() {
+fn a_proxy_cache_does_not_store_relayed_cookies() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = relaying(&authgear, &backend)
-        // It has kept a page before it reads the next request.
+        // A single worker has stored a page before it reads the next request.
         .workers(1)
         .listen_extra(1)
         .http(
@@ -307,7 +307,7 @@ fn caches_do_not_keep_it() {
 }
 
 #[test]
-fn levels_and_values() {
+fn relay_cookies_is_inherited_and_refuses_invalid_values() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http("authgear_relay_cookies on;")

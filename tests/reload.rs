@@ -1,4 +1,4 @@
-//! Reloads, exits and deaths of workers: nothing that was begun is lost, nothing is held back.
+//! Reloads, exits and deaths of workers: no started request is lost, and no exit is delayed.
 
 use std::cell::RefCell;
 use std::fs;
@@ -46,7 +46,7 @@ impl Waiting {
         Self { authgear, backend, gate, nginx }
     }
 
-    /// Does this once both wait, opens the gate, and wants both to be answered.
+    /// Runs `meanwhile` once both wait, opens the gate, and asserts that both are answered.
     fn answered_after(&self, meanwhile: impl FnOnce(&Nginx)) {
         let bearer = |user: &User| self.authgear.opaque_token(user);
         let h1 = get(&self.nginx, "/").bearer(&bearer(&User::named("alice"))).start();
@@ -81,7 +81,7 @@ fn quitting_loses_no_pending_request() {
 }
 
 #[test]
-fn a_stop_or_a_shutdown_timeout_cuts_pending_requests_cleanly() {
+fn a_fast_stop_or_shutdown_timeout_ends_pending_requests_cleanly() {
     for (settings, signal) in
         [("", libc::SIGTERM), ("worker_shutdown_timeout 100ms;", libc::SIGQUIT)]
     {
@@ -97,8 +97,8 @@ fn a_stop_or_a_shutdown_timeout_cuts_pending_requests_cleanly() {
     }
 }
 
-/// Requests one after the other over a connection that is kept, until told to stop. A connection
-/// that was used before may be closed when the next request comes, as ever with HTTP.
+/// Sends requests in sequence over one connection until told to stop. A reused connection may be
+/// closed when the next request comes, as usual in HTTP.
 fn client(request: &Request, identity: &[(String, String)], stop: &AtomicBool, n: &AtomicUsize) {
     let mut kept: Option<Connection> = None;
     while !stop.load(Ordering::Relaxed) {
@@ -124,9 +124,9 @@ fn client(request: &Request, identity: &[(String, String)], stop: &AtomicBool, n
 }
 
 #[test]
-fn reloads_under_load_lose_nothing() {
+fn reloads_under_load_lose_no_request() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    // Little is logged, so that much can be asked.
+    // Log little, so that more requests are made.
     let nginx = site(&authgear, &backend).error_level("info").server(PROTECTED).start();
     let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -143,7 +143,7 @@ fn reloads_under_load_lose_nothing() {
             for pid in nginx.reload() {
                 nginx.wait_gone(pid);
             }
-            // Each configuration gets its share of requests, unless a client failed.
+            // Each configuration serves its share of requests, unless a client failed.
             let served = || answered.load(Ordering::Relaxed) > begun + 40;
             eventually(DEADLINE, || served() || clients.iter().any(|c| c.is_finished()));
         }
@@ -156,8 +156,8 @@ fn reloads_under_load_lose_nothing() {
 }
 
 #[test]
-fn idle_workers_go_at_once() {
-    // Connections to the resolver are kept much longer than anybody waits here.
+fn idle_workers_exit_at_once_on_reload() {
+    // The keepalive time of connections to the resolver exceeds every deadline of this test.
     let ca = Ca::new();
     let tls = FakeAuthgear::builder().tls(ca.leaf(&["127.0.0.1"])).start();
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -190,7 +190,7 @@ fn idle_workers_go_at_once() {
 }
 
 #[test]
-fn a_look_up_that_nobody_waits_for_holds_nothing_back() {
+fn an_abandoned_look_up_does_not_delay_worker_exit() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let (dns, silent) = (FakeDns::start("127.0.0.1:0"), SilentAddr::bind());
     let mute = TcpListener::bind("127.0.0.1:0").expect("a listener");
@@ -206,7 +206,7 @@ fn a_look_up_that_nobody_waits_for_holds_nothing_back() {
     };
     dns.swallow("authgear.test");
     authgear.inject(Fault::Hang);
-    // Where a look-up can hang, and how to tell that it is there.
+    // Phases in which a look-up can hang, and how to detect each.
     type WaitThere<'a> = &'a dyn Fn(&Nginx);
     let places: [(&str, &str, WaitThere); 4] = [
         ("name", "http://authgear.test:80/", &|_| dns.wait_for_queries(1)),
@@ -234,7 +234,7 @@ fn a_look_up_that_nobody_waits_for_holds_nothing_back() {
     authgear.wait_for_no_connections();
 }
 
-/// The worker that has connected to this Authgear last.
+/// The worker that connected to this Authgear last.
 fn asking_worker(nginx: &Nginx, authgear: &FakeAuthgear) -> u32 {
     let log = nginx.error_log();
     let connect = format!("connect to {}", authgear.addr());
@@ -244,7 +244,7 @@ fn asking_worker(nginx: &Nginx, authgear: &FakeAuthgear) -> u32 {
 }
 
 #[test]
-fn a_worker_that_dies_takes_its_own_requests_only() {
+fn a_dying_worker_loses_only_its_own_requests() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http(project("p", &authgear, "keepalive 0;"))
@@ -272,7 +272,7 @@ fn a_worker_that_dies_takes_its_own_requests_only() {
 }
 
 #[test]
-fn a_reload_brings_new_settings() {
+fn a_reload_applies_new_settings() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let other = FakeAuthgear::start();
     let nginx = site(&authgear, &backend).server(PROTECTED).start();
@@ -288,7 +288,7 @@ fn a_reload_brings_new_settings() {
     assert_eq!((authgear.hits(), other.hits()), (1, 1));
 }
 
-/// What a process has of memory, in kB.
+/// Resident memory of a process, in kB.
 fn memory(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
@@ -318,13 +318,13 @@ fn reload_after_reload_leaves_nothing_behind() {
     let (files, memory) = (open_files(nginx.pid()), memory(nginx.pid()));
     (0..20).for_each(|_| reload());
     assert_eq!(open_files(nginx.pid()), files);
-    // The certificates that one configuration trusts take about a megabyte.
+    // The trusted certificates of one configuration take about a megabyte.
     let grown = self::memory(nginx.pid()).saturating_sub(memory);
     assert!(grown < 4096, "{grown} kB");
 }
 
 #[test]
-fn look_ups_that_wait_for_a_connection_do_not_hold_up_the_end() {
+fn look_ups_waiting_for_a_connection_do_not_delay_worker_exit() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = Nginx::builder()
         .workers(1)
@@ -348,7 +348,7 @@ fn look_ups_that_wait_for_a_connection_do_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_request_that_goes_on_without_its_client_is_handled_once() {
+fn a_request_that_continues_without_its_client_is_handled_once() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = Nginx::builder()
         .workers(1)

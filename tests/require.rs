@@ -1,10 +1,11 @@
-//! Who gets in, and what those are told who do not.
+//! `authgear_require`: which requests are admitted, and the denial of the others.
 
 use support::{get, Backend, Builder, FakeAuthgear, Fault, Nginx, Request, User};
 
+use crate::project::project;
 use crate::site::site;
 
-/// A location of each policy; the answer tells why.
+/// One location per policy; the answer has the reason.
 fn places(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
     let policies = [
         ("session", "authgear_require session;"),
@@ -39,7 +40,7 @@ struct Row<'a> {
 }
 
 #[test]
-fn each_place_lets_in_whom_it_should() {
+fn each_location_admits_only_users_that_meet_its_conditions() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend).start();
     let now = support::unix_now() as i64;
@@ -110,15 +111,15 @@ fn each_place_lets_in_whom_it_should() {
     }
     for Row { request, place, status, reason, challenge } in rows {
         let answer = request.send();
-        let told = (answer.status, answer.header("x-reason"));
-        assert_eq!(told, (status, Some(reason.to_owned())), "{place}: {request:?}");
+        let reported = (answer.status, answer.header("x-reason"));
+        assert_eq!(reported, (status, Some(reason.to_owned())), "{place}: {request:?}");
         let challenges = answer.all("www-authenticate");
         assert_eq!(challenges, challenge.as_slice(), "{place}: {request:?}");
     }
 }
 
 #[test]
-fn a_childs_lines_replace_its_parents() {
+fn require_lines_of_a_location_replace_inherited_ones() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http("authgear_require role=nobody;")
@@ -148,7 +149,7 @@ fn a_childs_lines_replace_its_parents() {
 }
 
 #[test]
-fn satisfy_and_error_pages_go_with_it() {
+fn require_works_with_satisfy_and_error_page() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .server(
@@ -195,11 +196,10 @@ fn satisfy_and_error_pages_go_with_it() {
 }
 
 #[test]
-fn without_authgear_nobody_gets_in() {
+fn require_without_authgear_denies_everyone() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
-        .http("authgear_project p { endpoint http://%%AUTHGEAR_ADDR%%; max_fails 0; }")
-        .var("AUTHGEAR_ADDR", authgear.addr())
+        .http(project("p", &authgear, "max_fails 0;"))
         .server(
             "authgear p;
              authgear_require session;
@@ -220,7 +220,7 @@ fn without_authgear_nobody_gets_in() {
 }
 
 #[test]
-fn a_variable_that_was_looked_at_before_is_looked_at_again() {
+fn a_required_variable_is_evaluated_after_the_verdict_even_if_read_before() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http("map $x_authgear_user_id $not_banned { alice 0; default 1; }")
@@ -240,7 +240,7 @@ fn a_variable_that_was_looked_at_before_is_looked_at_again() {
 }
 
 #[test]
-fn headers_may_be_left_out() {
+fn identity_headers_can_be_turned_off() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .server(
@@ -261,7 +261,7 @@ fn headers_may_be_left_out() {
 }
 
 #[test]
-fn bad_settings_are_refused() {
+fn invalid_conditions_are_refused() {
     for (line, says) in [
         ("authgear_require sesion;", "invalid value \"sesion\" in \"authgear_require\""),
         ("authgear_require role=;", "invalid value \"role=\""),
@@ -298,7 +298,7 @@ fn bad_settings_are_refused() {
 }
 
 #[test]
-fn a_variable_that_was_set_stays_set() {
+fn a_required_variable_set_by_the_configuration_keeps_its_value() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .server(

@@ -1,5 +1,5 @@
-//! What the resolver is sent: its own origin, the client's address and user agent, and Authgear's
-//! credentials. Nothing else of a client gets there, whatever it sends.
+//! Requests to the resolver: its own origin, the client's address and user agent, Authgear's
+//! credentials, and nothing else of the client.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use crate::site::{site, Pairs, LARGE_HEADERS};
 
 const ORIGIN: &str = "https://myapp.test:8443";
 
-/// An Authgear that knows itself by its public name.
+/// An Authgear with a public name.
 fn public() -> FakeAuthgear {
     FakeAuthgear::builder().origin(ORIGIN).start()
 }
@@ -20,14 +20,14 @@ fn protected(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
     site(authgear, backend)
         .http(project("p", authgear, ""))
         .http(LARGE_HEADERS)
-        // Whatever a client sends shall reach the module.
+        // Let every header of a client reach the module.
         .http("underscores_in_headers on; ignore_invalid_headers off; keepalive_requests 10000;")
         .server(TELLING)
         .server("authgear p; location / { proxy_pass http://%%BACKEND%%; proxy_http_version 1.1; }")
 }
 
-/// What came, names in lower case and sorted, besides what every request has, an id of nginx's own
-/// among it.
+/// The headers of the request to the resolver, names in lower case and sorted, without those that
+/// every request has and nginx's request id.
 #[track_caller]
 fn beyond_the_usual(asked: &Recorded, what: &str) -> Pairs {
     let line = (asked.method.as_str(), asked.target.as_str(), asked.version.as_str());
@@ -56,7 +56,7 @@ fn pairs(pairs: &[(&str, &str)]) -> Pairs {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Sends each request; the resolver must be sent these headers besides the usual.
+/// Sends each request. Asserts that the resolver gets these headers besides the usual ones.
 fn assert_asked<'a>(
     nginx: &Nginx,
     authgear: &FakeAuthgear,
@@ -74,9 +74,9 @@ fn assert_asked<'a>(
     assert!(authgear.connections_opened() <= nginx_workers as u64, "connections are not reused");
 }
 
-/// A trace goes on at Authgear.
+/// Passes trace context to Authgear.
 #[test]
-fn traces_go_with_it() {
+fn trace_context_is_passed_to_the_resolver() {
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).start();
@@ -119,9 +119,9 @@ fn traces_go_with_it() {
     );
 }
 
-/// Where nothing else tells it, nginx need not make one: that is the other tests.
+/// The request id is sent only where the configuration uses it: see the other tests.
 #[test]
-fn an_id_that_is_logged_goes_with_it() {
+fn a_logged_request_id_is_passed_to_the_resolver() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).log_format("id=$request_id").start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -137,7 +137,7 @@ fn an_id_that_is_logged_goes_with_it() {
 }
 
 #[test]
-fn nothing_else_of_a_client_is_sent() {
+fn nothing_but_credentials_and_trace_context_of_a_client_is_sent() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -217,7 +217,7 @@ fn nothing_else_of_a_client_is_sent() {
     let rows = hostile.iter().map(|(what, headers)| (*what, client(headers), only_bearer.clone()));
     assert_asked(&nginx, &authgear, rows);
 
-    // Neither the target nor the version of the client's request line.
+    // Neither target nor version of the client's request line is passed on.
     let lines = ["GET http://evil.test/evil HTTP/1.1\r\nHost: evil.test", "GET //evil HTTP/1.0"];
     let rows = lines.map(|line| {
         let raw = format!("{line}\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n");
@@ -231,7 +231,7 @@ fn nothing_else_of_a_client_is_sent() {
 }
 
 #[test]
-fn bodies_stay_with_the_backend() {
+fn request_bodies_are_not_sent_to_the_resolver() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).start();
     let only_bearer = pairs(&[("authorization", "Bearer token")]);
@@ -256,7 +256,7 @@ fn bodies_stay_with_the_backend() {
 }
 
 #[test]
-fn exactly_authgears_credentials_are_sent() {
+fn only_authgear_credentials_are_sent() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).start();
     let client = |headers: &[(&str, &str)]| {
@@ -339,7 +339,7 @@ fn exactly_authgears_credentials_are_sent() {
 }
 
 #[test]
-fn of_two_authorizations_the_first_counts() {
+fn only_the_first_authorization_header_counts() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).start();
     for (first, second, sent) in [
@@ -350,7 +350,7 @@ fn of_two_authorizations_the_first_counts() {
         let before = authgear.hits();
         let request = get(&nginx, "/").cookie("session", "a");
         let two = request.header("Authorization", first).header("Authorization", second);
-        // It depends on nginx's version whether it refuses such a request itself.
+        // Some versions of nginx reject such a request themselves.
         if two.send().status == 400 {
             assert_eq!(authgear.hits(), before);
         } else {
@@ -360,7 +360,7 @@ fn of_two_authorizations_the_first_counts() {
 }
 
 #[test]
-fn user_agents_are_sent_as_they_are() {
+fn user_agents_are_sent_unchanged() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).start();
     let long = "u".repeat(2000);
@@ -380,12 +380,12 @@ fn user_agents_are_sent_as_they_are() {
 }
 
 #[test]
-fn over_http2_it_is_the_same() {
+fn http2_requests_are_looked_up_like_http1_requests() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend).listen_options("http2").start();
     let request = get(&nginx, "/")
         .bearer("token")
-        // As browsers send them over HTTP/2: one by one.
+        // As browsers send cookies over HTTP/2: one per header.
         .header("Cookie", "theme=dark")
         .header("Cookie", "session=a")
         .header("Cookie", "app_session=b")
@@ -405,8 +405,8 @@ fn over_http2_it_is_the_same() {
 }
 
 #[test]
-fn the_endpoint_says_who_is_asked() {
-    // Any Host will do.
+fn the_endpoint_decides_host_scheme_and_path() {
+    // This Authgear accepts any Host.
     let authgear = FakeAuthgear::builder().database(false).start();
     let (url, addr) = (authgear.url(), authgear.addr());
     let own = format!("127.0.0.1:{}", addr.port());
@@ -449,7 +449,7 @@ fn the_endpoint_says_who_is_asked() {
 }
 
 #[test]
-fn the_address_is_that_of_the_client() {
+fn x_forwarded_for_is_the_client_address() {
     let (authgear, backend) = (public(), Backend::start());
     let nginx = protected(&authgear, &backend)
         .server("listen %%ADDR2%%; listen unix:%%DIR%%/socket;")
@@ -479,7 +479,7 @@ fn the_address_is_that_of_the_client() {
         assert_eq!(asked.all("x-forwarded-for"), [address], "{what}");
     }
 
-    // Who comes over a Unix socket has none.
+    // Clients of a Unix socket have no address.
     let mut socket = UnixStream::connect(nginx.dir().join("socket")).expect("nginx's socket");
     let request = b"GET / HTTP/1.0\r\nHost: a\r\nAuthorization: Bearer token\r\n\r\n";
     socket.write_all(request).expect("a request");

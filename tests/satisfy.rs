@@ -1,10 +1,11 @@
-//! `satisfy` and `limit_except`: Authgear among nginx's own ways to let in, and asked last.
+//! `satisfy` and `limit_except`: Authgear is one of nginx's access modules, and asked last.
 
 use support::{get, Backend, Builder, FakeAuthgear, Fault, Request, User};
 
+use crate::project::project;
 use crate::site::site;
 
-/// A location per way, once with all and once with any of them to satisfy.
+/// One location per access module, once with `satisfy all` and once with `satisfy any`.
 fn places(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
     let ways = [
         ("allowed", "allow 127.0.0.1; deny all;"),
@@ -26,8 +27,7 @@ fn places(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
     };
     site(authgear, backend)
         .file("htpasswd", "basil:{PLAIN}secret\n")
-        .http("authgear_project p { endpoint http://%%AUTHGEAR_ADDR%%; max_fails 0; }")
-        .var("AUTHGEAR_ADDR", authgear.addr())
+        .http(project("p", authgear, "max_fails 0;"))
         .server("authgear p; authgear_require session;")
         .server(place("all") + &place("any"))
         .server(
@@ -38,7 +38,7 @@ fn places(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
 }
 
 #[test]
-fn nginx_decides_first_and_authgear_is_asked_if_that_does_not_decide() {
+fn authgear_is_asked_only_if_other_access_modules_do_not_decide() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend).start();
     let session = authgear.session(&User::named("alice"));
@@ -85,13 +85,13 @@ fn nginx_decides_first_and_authgear_is_asked_if_that_does_not_decide() {
             }
         }
     }
-    // Who may come in by either is told of both.
+    // Where either is sufficient, the denial offers both.
     let both = get(&nginx, "/any/password").send().all("www-authenticate");
     assert_eq!(both, ["Basic realm=\"site\"", "Bearer"]);
 }
 
 #[test]
-fn an_outage_lets_nobody_in_and_keeps_nobody_out_who_needs_no_authgear() {
+fn an_outage_affects_only_requests_that_need_authgear() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = places(&authgear, &backend).start();
     authgear.inject(Fault::Status(500));
@@ -108,7 +108,7 @@ fn an_outage_lets_nobody_in_and_keeps_nobody_out_who_needs_no_authgear() {
 }
 
 #[test]
-fn methods_may_have_other_policies() {
+fn limit_except_can_set_another_policy_for_methods() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .server(

@@ -1,15 +1,17 @@
 //! The usual set-up of a test: nginx with the module, between Authgear and a backend.
 
+use std::io::{stderr, Write as _};
 use std::net::Ipv4Addr;
 use std::process;
+use std::sync::Once;
 
 use support::{Backend, Builder, Case, Expect, FakeAuthgear, Nginx, Recorded, User};
 
-/// All is authenticated, and handed to the backend.
+/// One location with authentication that passes everything to the backend.
 pub(crate) const PROTECTED: &str =
     "location / { authgear %%AUTHGEAR%%; proxy_pass http://%%BACKEND%%; }";
 
-/// The most that the header lists of a test ask for.
+/// Room for the largest header lists of the tests.
 pub(crate) const LARGE_HEADERS: &str = "large_client_header_buffers 8 64k;";
 
 /// `%%AUTHGEAR%%` is the project's endpoint, `%%BACKEND%%` the backend's address.
@@ -17,18 +19,26 @@ pub(crate) fn site(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
     Nginx::builder().var("AUTHGEAR", authgear.url()).var("BACKEND", backend.addr())
 }
 
-/// A loopback address that no other run of these tests uses, for ports that cannot be chosen
-/// freely. `n` is the caller's own.
+/// A loopback address unique to this test run, for ports that cannot be chosen freely. `n`
+/// distinguishes the callers.
 pub(crate) fn own_ip(n: u8) -> Ipv4Addr {
     let [.., high, low] = process::id().to_be_bytes();
     Ipv4Addr::new(127, 64 | high & 63, low, n)
 }
 
+/// Prints once that the tests of a feature are skipped.
+pub(crate) fn report_skipped(once: &Once, feature: &str) {
+    // Unlike eprintln!, this is not captured by the test harness.
+    once.call_once(|| {
+        let _ = writeln!(stderr(), "skipped: {feature}");
+    });
+}
+
 /// Names and values.
 pub(crate) type Pairs = Vec<(String, String)>;
 
-/// The identity headers a backend gets of this user: nginx sends none that are empty, and neither
-/// does the module. Compare with [`Recorded::identity`].
+/// The identity headers a backend gets for this user: neither nginx nor the module sends empty
+/// ones. Compare with [`Recorded::identity`].
 pub(crate) fn identity_of(user: &User) -> Pairs {
     let case = Case { name: "", headers: Vec::new(), expect: Expect::Valid(user.clone()) };
     let mut identity = case.identity();
@@ -36,10 +46,10 @@ pub(crate) fn identity_of(user: &User) -> Pairs {
     identity
 }
 
-/// What a client calls itself in the tests; no backend may see it, whatever its name was.
+/// The value of forged headers; no backend may get it, whatever the header's name.
 pub(crate) const FORGED: &str = "forged";
 
-/// Panics if anything of what was [`FORGED`] came through.
+/// Asserts that the backend got no [`FORGED`] value.
 #[track_caller]
 pub(crate) fn assert_nothing_forged(request: &Recorded, what: &str) {
     let forged: Vec<_> = request.headers.iter().filter(|(_, v)| v.contains(FORGED)).collect();

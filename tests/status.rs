@@ -1,4 +1,4 @@
-//! What is counted, over all workers, and how it is told.
+//! Counters over all workers, and their formats.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use support::{
 use crate::project::project;
 use crate::site::site;
 
-/// A project `p` with a cache, and the numbers at `/status`.
+/// A project `p` with a cache, and the counters at `/status`.
 pub(crate) fn counted(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
     site(authgear, backend)
         .workers(4)
@@ -23,7 +23,7 @@ pub(crate) fn counted(authgear: &FakeAuthgear, backend: &Backend, settings: &str
         .server("location = /status { authgear off; authgear_status; }")
 }
 
-/// The numbers, as JSON.
+/// The counters as JSON.
 #[track_caller]
 pub(crate) fn status(nginx: &Nginx) -> Value {
     let answer = get(nginx, "/status").send();
@@ -31,7 +31,7 @@ pub(crate) fn status(nginx: &Nginx) -> Value {
     answer.json()
 }
 
-/// The numbers, for Prometheus.
+/// The counters for Prometheus.
 #[track_caller]
 pub(crate) fn prometheus(nginx: &Nginx) -> String {
     let answer = get(nginx, "/status?format=prometheus").send();
@@ -48,7 +48,7 @@ fn assert_numbers(nginx: &Nginx, expected: &[(&str, u64)]) {
 }
 
 #[test]
-fn each_form_has_its_type_and_nobody_keeps_it() {
+fn each_status_format_has_its_type_and_is_not_cached() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = counted(&authgear, &backend, "").start();
     let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
@@ -91,7 +91,7 @@ fn each_form_has_its_type_and_nobody_keeps_it() {
 }
 
 #[test]
-fn requests_count_by_what_became_of_them() {
+fn requests_are_counted_by_outcome() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = counted(&authgear, &backend, "max_fails 0;")
         .server(
@@ -159,7 +159,7 @@ fn requests_count_by_what_became_of_them() {
 }
 
 #[test]
-fn keys_and_tokens_count() {
+fn key_fetches_and_token_verifications_are_counted() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = counted(&authgear, &backend, "")
         .server(
@@ -177,7 +177,7 @@ fn keys_and_tokens_count() {
     ask("/jwt", &expired);
     ask("/jwt", &expired);
     ask("/jwt", "opaque");
-    // The first of these is kept already, and of the second the resolver decides.
+    // The first one is cached already, and the resolver decides about the second.
     ask("/auto", &token);
     ask("/auto", &authgear.opaque_token(&alice));
     assert_numbers(
@@ -205,7 +205,7 @@ fn keys_and_tokens_count() {
 }
 
 #[test]
-fn numbers_outlive_workers_and_reloads() {
+fn counters_survive_workers_and_reloads() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = counted(&authgear, &backend, "").start();
     let token = authgear.opaque_token(&User::named("alice"));
@@ -221,7 +221,7 @@ fn numbers_outlive_workers_and_reloads() {
     ask(5);
     nginx.reload();
     assert_numbers(&nginx, &[(allowed, 15)]);
-    // It is the same project by name, whatever its settings.
+    // A project keeps its counters by name, whatever its settings.
     nginx.edit_conf(|conf| conf.replace("resolver_url", "cookie_prefix x_; resolver_url"));
     nginx.reload();
     ask(3);
@@ -229,7 +229,7 @@ fn numbers_outlive_workers_and_reloads() {
 }
 
 #[test]
-fn look_ups_under_way_are_seen_and_die_with_their_worker() {
+fn the_in_flight_gauge_counts_look_ups_and_drops_those_of_a_dead_worker() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = counted(&authgear, &backend, "max_connections 8;").workers(2).start();
     let gate = Gate::new();
@@ -253,7 +253,7 @@ fn look_ups_under_way_are_seen_and_die_with_their_worker() {
 }
 
 #[test]
-fn connections_and_joined_waits_count() {
+fn connections_and_joined_requests_are_counted() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = counted(&authgear, &backend, "").workers(1).start();
     let alice = User::named("alice");
@@ -283,9 +283,9 @@ fn connections_and_joined_waits_count() {
     );
 }
 
-/// Nobody is named in it, whatever was asked.
+/// The status names no user, whatever was looked up.
 #[test]
-fn nothing_is_about_a_user() {
+fn status_contains_nothing_about_users() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = counted(&authgear, &backend, "").start();
     let alice = User::named("alice-who-is-known").roles(&["role-of-hers"]);
@@ -302,7 +302,7 @@ fn nothing_is_about_a_user() {
 }
 
 #[test]
-fn prometheus_client_understands_it() {
+fn prometheus_client_parses_the_metrics() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = counted(&authgear, &backend, "")
         .server("location /url { authgear %%AUTHGEAR%%; proxy_pass http://%%BACKEND%%; }")
@@ -347,7 +347,7 @@ for family in text_string_to_metric_families(sys.stdin.read()):
 
 /// Four connections to four workers, all of them busy.
 #[test]
-fn not_one_of_100_000_requests_is_miscounted() {
+fn counters_are_exact_over_100_000_concurrent_requests() {
     const CLIENTS: usize = 4;
     const BATCHES: usize = 500;
     const BATCH: usize = 50;
@@ -360,7 +360,7 @@ fn not_one_of_100_000_requests_is_miscounted() {
         .start();
     let token = authgear.opaque_token(&User::named("alice"));
     assert_eq!(get(&nginx, "/users").bearer(&token).send().status, 200);
-    // Three that are let in and two that are not.
+    // Three admitted requests and two denied ones.
     let one = |path: &str, bearer: &str| {
         format!("GET {path} HTTP/1.1\r\nHost: a\r\n{bearer}\r\n").into_bytes()
     };

@@ -18,7 +18,7 @@ impl Browser {
         Self { profile: TempDir::with_prefix("authgear-chromium-").expect("a directory") }
     }
 
-    /// Opens a URL, with these options besides, and lets its time run for some seconds.
+    /// Opens a URL with these options, and lets its virtual time run for some seconds.
     #[track_caller]
     fn open(&self, url: &str, options: &[String]) -> Output {
         let output = Command::new("/usr/bin/chromium")
@@ -35,7 +35,7 @@ impl Browser {
         output
     }
 
-    /// The document, as its script left it, and what the browser said to its console.
+    /// The document after its script ran, and the browser's console messages.
     #[track_caller]
     fn dump(&self, url: &str) -> (String, String) {
         let Output { stdout, stderr, .. } = self.open(url, &["--dump-dom".to_owned()]);
@@ -56,7 +56,7 @@ impl Browser {
     }
 }
 
-/// Some traffic of all kinds: two projects, one of which fails.
+/// Traffic of all kinds: two projects, one of which fails.
 fn busy(authgear: &FakeAuthgear, other: &FakeAuthgear, backend: &Backend) -> Nginx {
     let nginx = counted(authgear, backend, "")
         .http(project("shop", other, "max_fails 0;"))
@@ -106,14 +106,14 @@ fn busy(authgear: &FakeAuthgear, other: &FakeAuthgear, backend: &Backend) -> Ngi
 }
 
 #[test]
-fn the_page_shows_live_numbers_in_dark_and_light() {
+fn the_page_shows_live_numbers_in_dark_and_light_mode() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let other = FakeAuthgear::start();
     let nginx = busy(&authgear, &other, &backend);
     let url = format!("http://{}/status?format=html", nginx.addr());
     let browser = Browser::new();
     let (document, console) = browser.dump(&url);
-    // The policy forbids nothing that the page does, and its script does nothing wrong.
+    // The page violates no policy and its script has no error.
     assert_eq!(console, "", "{document}");
     let now = status(&nginx);
     for project in now["projects"].as_array().expect("projects") {
@@ -134,7 +134,7 @@ fn the_page_shows_live_numbers_in_dark_and_light() {
     ] {
         assert!(document.contains(shown), "{shown} is not in {document}");
     }
-    // It has fetched the numbers again since it was loaded.
+    // The page has fetched the counters again since it was loaded.
     let asked = nginx.access_log();
     let fetched = asked.lines().filter(|line| line.contains("/status?format=json")).count();
     assert!(fetched >= 2, "{fetched} times:\n{asked}");
@@ -148,7 +148,7 @@ fn the_page_shows_live_numbers_in_dark_and_light() {
     }
 }
 
-/// Where they can be looked at.
+/// The directory for the screenshots.
 fn screenshots() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/screenshots");
     std::fs::create_dir_all(&folder).expect("a folder");
@@ -156,7 +156,7 @@ fn screenshots() -> PathBuf {
 }
 
 #[test]
-fn the_page_takes_nothing_from_elsewhere() {
+fn the_page_loads_nothing_from_other_origins() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = counted(&authgear, &backend, "").start();
     let answer = get(&nginx, "/status?format=html").send();

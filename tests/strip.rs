@@ -1,5 +1,4 @@
-//! What a client calls itself in `x-authgear-*` headers reaches no backend, and nothing else of
-//! its headers is touched.
+//! Forged `x-authgear-*` headers of a client reach no backend, and its other headers are unchanged.
 
 use support::{get, Backend, Builder, Connection, FakeAuthgear, Recorded, Request, User, H2};
 
@@ -7,7 +6,7 @@ use crate::site::{
     assert_nothing_forged, identity_of, site, Kind, Pairs, FORGED, KINDS, LARGE_HEADERS, PROTECTED,
 };
 
-/// Names that some backend or other would take for one of Authgear's.
+/// Names that some backends fold into one of Authgear's.
 const ALIASES: [&str; 13] = [
     "X-Authgear-User-Id",
     "x-authgear-user-id",
@@ -47,7 +46,7 @@ fn with_and_without(authgear: &FakeAuthgear, backend: &Backend, kind: Kind) -> B
         ))
 }
 
-/// The n-th header of a list: a forged one, or one that is the client's to send.
+/// The n-th header of a list: a forged one, or a legitimate one.
 fn header(n: usize, forged: bool) -> (String, String) {
     match (forged, n % 10) {
         (true, _) => (ALIASES[n % ALIASES.len()].to_owned(), format!("{FORGED} {n}")),
@@ -58,7 +57,7 @@ fn header(n: usize, forged: bool) -> (String, String) {
     }
 }
 
-/// Lists of headers, by what is forged in them. nginx keeps 20 headers in each part of a list.
+/// Header lists with different forged parts. nginx keeps 20 headers in each part of a list.
 fn lists() -> Vec<(String, Pairs)> {
     const LEN: usize = 45;
     let places = [0, 1, 2, 17, 18, 19, 20, 21, 22, 37, 38, 39, 40, 41, 42];
@@ -77,21 +76,21 @@ fn lists() -> Vec<(String, Pairs)> {
     lists
 }
 
-/// A GET with a list of headers, with what is forged in it or without.
+/// A GET with a list of headers, with or without the forged ones.
 fn request(backend: &Backend, list: &Pairs, forged: bool) -> Request {
     let headers = list.iter().filter(|(_, value)| forged || !value.contains(FORGED));
     let request = get(backend, "/").header("Host", "site.test");
     headers.fold(request, |request, (name, value)| request.header(name, value))
 }
 
-/// All that the backend got, but for the ports of the two ways it came.
+/// All headers the backend got, without the ports of the two ways.
 fn seen(echo: &Recorded) -> Pairs {
     let port = |name: &str| ["REMOTE_PORT", "SERVER_PORT"].contains(&name);
     echo.headers.iter().filter(|(name, _)| !port(name)).cloned().collect()
 }
 
 #[test]
-fn backends_get_everything_but_what_is_forged() {
+fn backends_get_all_headers_except_forged_ones() {
     let authgear = FakeAuthgear::start();
     for kind in KINDS {
         let backend = (kind.start)();
@@ -113,7 +112,7 @@ fn backends_get_everything_but_what_is_forged() {
 }
 
 #[test]
-fn the_comparison_notices_what_is_forged() {
+fn without_the_module_forged_headers_reach_the_backend() {
     // Without the module everything comes through: what the test above compares does differ.
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = with_and_without(&authgear, &backend, KINDS[0]).start();
@@ -128,7 +127,7 @@ fn the_comparison_notices_what_is_forged() {
 }
 
 #[test]
-fn a_request_of_nothing_else_is_left_with_nothing() {
+fn a_request_with_only_forged_headers_arrives_without_them() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = with_and_without(&authgear, &backend, KINDS[0]).start();
     for len in [1, 2, 19, 20, 21, 40, 41] {
@@ -148,7 +147,7 @@ fn a_request_of_nothing_else_is_left_with_nothing() {
 }
 
 #[test]
-fn identity_takes_the_place_of_what_is_forged() {
+fn the_identity_replaces_forged_headers() {
     let authgear = FakeAuthgear::start();
     let alice = User::named("alice").roles(&["editor"]);
     let token = authgear.opaque_token(&alice);
@@ -170,7 +169,7 @@ fn identity_takes_the_place_of_what_is_forged() {
 }
 
 #[test]
-fn nothing_in_the_configuration_sees_what_is_forged() {
+fn forged_headers_are_invisible_to_the_configuration() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http(ALIASES_ALLOWED)
@@ -200,7 +199,7 @@ fn nothing_in_the_configuration_sees_what_is_forged() {
 }
 
 #[test]
-fn every_location_of_the_server_is_clean() {
+fn forged_headers_are_stripped_in_every_location_of_the_server() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http(ALIASES_ALLOWED)
@@ -242,7 +241,7 @@ fn every_location_of_the_server_is_clean() {
 }
 
 #[test]
-fn servers_without_authgear_are_left_alone() {
+fn servers_without_authgear_keep_all_headers() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let pass = "location / { proxy_pass http://%%BACKEND%%; }";
     let nginx = site(&authgear, &backend)
@@ -262,7 +261,7 @@ fn servers_without_authgear_are_left_alone() {
         .start();
     let alice = User::named("alice");
     let forged = |n| get(&nginx.addr_n(n), "/").header("X-Authgear-User-Id", FORGED);
-    // What the first server says is no forgery for the next one on the way.
+    // The identity set by the first server is not forged for the next hop.
     let next_hop = forged(1).bearer(&authgear.opaque_token(&alice)).send().echo();
     assert_eq!(next_hop.identity(), identity_of(&alice));
     for (n, seen) in [(2, Some(FORGED)), (3, None), (4, None)] {
@@ -272,7 +271,7 @@ fn servers_without_authgear_are_left_alone() {
 }
 
 #[test]
-fn the_signature_of_webhooks_passes() {
+fn the_webhook_signature_header_passes() {
     let authgear = FakeAuthgear::start();
     for kind in KINDS {
         let backend = (kind.start)();
@@ -316,7 +315,7 @@ fn neither_trailers_nor_connection_tokens_forge_or_hide() {
 }
 
 #[test]
-fn mirrors_are_clean_and_get_the_identity() {
+fn mirrors_get_the_identity_and_no_forged_headers() {
     let (authgear, backend, mirror) = (FakeAuthgear::start(), Backend::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .var("MIRROR", mirror.addr())

@@ -1,5 +1,5 @@
-//! Subrequests have what the client's request shows when they are made, less what their own
-//! locations keep back; whatever becomes of the client's request, they keep it.
+//! Subrequests have the headers that the client's request shows when they are made, without what
+//! their own locations withhold, and keep them when the client's request changes.
 
 use support::{get, Backend, FakeAuthgear, Recorded, User};
 
@@ -50,7 +50,7 @@ fn a_mirror_keeps_the_identity_it_was_made_with() {
 }
 
 #[test]
-fn their_own_locations_keep_things_back() {
+fn subrequests_withhold_what_their_own_locations_withhold() {
     let (authgear, backend, other) = (FakeAuthgear::start(), Backend::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .var("OTHER", other.addr())

@@ -1,4 +1,4 @@
-//! The support itself: what the other tests build on has to hold.
+//! Tests of the test support.
 
 mod authgear;
 
@@ -60,7 +60,7 @@ fn nginx_hands_requests_to_the_backend_and_reloads() {
 }
 
 #[test]
-fn nginx_has_all_the_sockets_it_was_promised() {
+fn nginx_has_all_requested_sockets() {
     let nginx = plain("return 200 one;")
         .http("server { listen %%ADDR2%%; return 200 two; }")
         .http("server { listen %%ADDR3%%; return 200 $remote_addr; }")
@@ -82,7 +82,7 @@ fn nginx_tests_configurations() {
 }
 
 #[test]
-fn nginx_trouble_fails_the_test_unless_allowed() {
+fn log_lines_of_trouble_fail_the_test_unless_allowed() {
     let log_alert = |nginx: &Nginx| {
         let log = std::fs::OpenOptions::new().append(true).open(nginx.dir().join("logs/error.log"));
         std::io::Write::write_all(&mut log.expect("the log"), b"[alert] made up\n")
@@ -179,7 +179,7 @@ fn websockets_go_through_nginx() {
 }
 
 #[test]
-fn requests_go_as_written() {
+fn requests_are_sent_as_written() {
     let backend = Backend::start();
     let nginx = proxy_to(&backend).start();
     let raw = get(&nginx, "/").raw("GET /raw HTTP/1.0\r\nhOsT:  a.test\r\n\r\n").send();
@@ -196,7 +196,7 @@ fn requests_go_as_written() {
 }
 
 #[test]
-fn dns_says_what_it_was_told() {
+fn dns_answers_as_configured() {
     let dns = FakeDns::start("127.0.0.1:0");
     let backend = Backend::start();
     let nginx = plain("location / { proxy_pass http://$arg_host:%%PORT2%%; }")
@@ -221,7 +221,7 @@ fn dns_says_what_it_was_told() {
 }
 
 #[test]
-fn addresses_refuse_or_swallow() {
+fn refused_addresses_refuse_and_silent_ones_time_out() {
     let timeout = Duration::from_millis(100);
     let connect = |addr: SocketAddr| {
         let error = std::net::TcpStream::connect_timeout(&addr, timeout).expect_err("a connection");

@@ -1,4 +1,4 @@
-//! TLS to the resolver: who it is has to be proven before it is told any credential.
+//! TLS to the resolver: its identity is verified before any credential is sent.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,12 +16,12 @@ const NAME: &str = "myapp.test";
 const VALID: &str = "valid ok resolver";
 const NO_TLS: &str = "error tls_error resolver";
 
-/// One that proves who it is with this, if at all, and is known by `NAME`.
+/// An Authgear with this identity, known by `NAME`.
 fn authgear_with(identity: ServerIdentity) -> FakeAuthgear {
     FakeAuthgear::builder().origin(&format!("https://{NAME}")).tls(identity).start()
 }
 
-/// Asks `host` at that port; names are known to `dns`.
+/// A project whose resolver is `host` at that port; `dns` knows the names.
 fn asking(authgear: &FakeAuthgear, backend: &Backend, host: &str, settings: &str) -> Builder {
     let port = authgear.addr().port();
     let url = format!("https://{host}:{port}/_resolver/resolve");
@@ -31,7 +31,7 @@ fn asking(authgear: &FakeAuthgear, backend: &Backend, host: &str, settings: &str
         .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
 }
 
-/// The server at 127.0.0.1 has every name of these tests.
+/// Makes `dns` resolve every name of these tests to 127.0.0.1.
 fn with_dns(builder: Builder, dns: &FakeDns) -> Builder {
     for name in [NAME, "other.test", "a.wild.test"] {
         dns.set(name, &[[127, 0, 0, 1].into()], 60);
@@ -46,12 +46,12 @@ fn ask(nginx: &Nginx, authgear: &FakeAuthgear) -> Response {
 const TRUSTED: &str = "ssl_trusted_certificate ca.pem;";
 
 #[test]
-fn a_server_that_proves_its_name_is_asked_by_it() {
+fn a_server_with_a_matching_certificate_is_asked_by_its_name() {
     let (ca, backend, dns) = (Ca::new(), Backend::start(), FakeDns::start("127.0.0.1:0"));
     for (name, host, sni) in [
         (NAME, NAME, Some(NAME)),
         ("*.wild.test", "a.wild.test", Some("a.wild.test")),
-        // Addresses are nothing to ask for by name (RFC 6066, section 3).
+        // Addresses are not sent as SNI (RFC 6066, section 3).
         ("127.0.0.1", "127.0.0.1", None),
     ] {
         let authgear = authgear_with(ca.leaf(&["first.test", name]));
@@ -68,9 +68,9 @@ fn a_server_that_proves_its_name_is_asked_by_it() {
 }
 
 #[test]
-fn the_system_s_roots_are_trusted() {
+fn system_roots_are_trusted_by_default() {
     let (ca, backend, dns) = (Ca::new(), Backend::start(), FakeDns::start("127.0.0.1:0"));
-    // As a URL alone: all of it by default.
+    // Configured by URL only: every setting has its default.
     let authgear = authgear_with(ca.leaf(&[NAME]));
     let build = |roots: &Ca| {
         let url = format!("authgear https://{NAME}:{};", authgear.addr().port());
@@ -90,7 +90,7 @@ fn the_system_s_roots_are_trusted() {
 }
 
 #[test]
-fn private_roots_are_trusted_besides_the_system_s() {
+fn private_roots_are_trusted_in_addition_to_system_roots() {
     let (system, private, backend) = (Ca::new(), Ca::new(), Backend::start());
     let dir = tempfile::tempdir().expect("a directory");
     let roots = system.pem_path(dir.path());
@@ -104,7 +104,7 @@ fn private_roots_are_trusted_besides_the_system_s() {
     }
 }
 
-/// Identities that prove nothing about who is asked, and what the log says about each.
+/// Identities that fail verification, and the log's reason for each.
 fn impostors(ca: &Ca) -> [(&'static str, ServerIdentity, &'static str); 6] {
     [
         (NAME, ca.leaf(&["other.test"]), "hostname mismatch"),
@@ -117,7 +117,7 @@ fn impostors(ca: &Ca) -> [(&'static str, ServerIdentity, &'static str); 6] {
 }
 
 #[test]
-fn who_does_not_is_told_no_credential() {
+fn servers_that_fail_verification_get_no_credentials() {
     let (ca, backend, dns) = (Ca::new(), Backend::start(), FakeDns::start("127.0.0.1:0"));
     for (host, identity, reason) in impostors(&ca) {
         let authgear = authgear_with(identity);
@@ -127,8 +127,9 @@ fn who_does_not_is_told_no_credential() {
         assert_eq!((answer.status, verdict(&answer)), (503, NO_TLS.to_owned()), "{reason}");
         assert!(answer.header("retry-after").is_some(), "{reason}");
         let line = nginx.wait_for_error_log("authgear resolver failed");
-        let told = ["[error]", "tls_error", "certificate verify error", reason, "project: \"p\""];
-        assert!(told.iter().all(|text| line.contains(text)), "{reason}: {line}");
+        let reported =
+            ["[error]", "tls_error", "certificate verify error", reason, "project: \"p\""];
+        assert!(reported.iter().all(|text| line.contains(text)), "{reason}: {line}");
         authgear.wait_for_no_connections();
         assert_eq!(authgear.hits(), 0, "{reason}");
         assert!(!nginx.error_log().contains("[crit]"), "{reason}");
@@ -149,7 +150,7 @@ fn verification_can_be_turned_off() {
 }
 
 #[test]
-fn what_speaks_no_tls_is_told_no_credential() {
+fn servers_without_tls_get_no_credentials() {
     let backend = Backend::start();
     let plain = FakeAuthgear::start();
     let nginx = asking(&plain, &backend, "127.0.0.1", "ssl_verify off;").start();
@@ -158,7 +159,7 @@ fn what_speaks_no_tls_is_told_no_credential() {
     assert_eq!(plain.hits(), 0);
 }
 
-/// Takes one connection and does this with it, once the client's first bytes are there.
+/// Accepts one connection and runs `answer` once the client's first bytes are there.
 fn serve_one(answer: fn(TcpStream)) -> (SocketAddr, thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let addr = listener.local_addr().expect("its address");
@@ -171,7 +172,7 @@ fn serve_one(answer: fn(TcpStream)) -> (SocketAddr, thread::JoinHandle<()>) {
 }
 
 #[test]
-fn a_handshake_may_break_off() {
+fn a_broken_handshake_is_an_error_of_the_look_up() {
     // As a server without TLS answers; a handshake message announced and not sent; an alert;
     // nothing; nothing, ever.
     let http: fn(TcpStream) = |mut stream| drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n"));
@@ -202,13 +203,13 @@ fn a_handshake_may_break_off() {
         assert!(line.contains(&format!("failed: {reason}")), "{way}: {line}");
         assert!(line.contains(&format!("address: {addr}")), "{way}: {line}");
         assert!(took < Duration::from_secs(4), "{way}: {took:?}");
-        // The connection is gone as well, not just given up.
+        // The connection is closed as well, not only abandoned.
         serving.join().expect("the server");
     }
 }
 
 #[test]
-fn connections_are_kept() {
+fn tls_connections_are_reused() {
     let (ca, backend) = (Ca::new(), Backend::start());
     let authgear = authgear_with(ca.leaf(&["127.0.0.1"]));
     // Each worker has connections of its own.
@@ -219,7 +220,7 @@ fn connections_are_kept() {
     }
     assert_eq!(authgear.connections_opened(), 1);
 
-    // One that the server closed meanwhile is no failure.
+    // A connection that the server closed meanwhile is no failure.
     authgear.close_idle_connections();
     assert_eq!(verdict(&ask(&nginx, &authgear)), VALID);
     authgear.close_on_next_reuse();
@@ -229,7 +230,7 @@ fn connections_are_kept() {
 }
 
 #[test]
-fn answers_are_whole_or_errors() {
+fn truncated_tls_answers_are_errors() {
     let (ca, backend) = (Ca::new(), Backend::start());
     let authgear = authgear_with(ca.leaf(&["127.0.0.1"]));
     let nginx = asking(&authgear, &backend, "127.0.0.1", "ssl_verify off; max_fails 0;").start();

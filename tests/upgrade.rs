@@ -1,11 +1,11 @@
-//! One nginx takes over from another while requests wait: a new binary, or back to the old one.
+//! Binary upgrades while requests wait: to a new binary, or back to the old one.
 
 use support::{get, Backend, Builder, FakeAuthgear, Fault, Gate, Nginx, Request, Response, User};
 
 use crate::project::{project, verdict, TELLING};
 use crate::site::{identity_of, own_ip, site};
 
-/// An nginx in the background, where requests can wait.
+/// A daemon in which requests can wait.
 struct Upgrading {
     authgear: FakeAuthgear,
     backend: Backend,
@@ -26,7 +26,7 @@ impl Upgrading {
                  location /jwt { authgear_mode jwt; proxy_pass http://%%BACKEND%%; }",
             );
         let nginx = build(builder).start();
-        // So that a request for keys is not taken for a look-up.
+        // So that a key fetch is not taken for a look-up.
         authgear.wait_for_jwks_hits(1);
         Self { authgear, backend, nginx }
     }
@@ -35,7 +35,7 @@ impl Upgrading {
         get(&self.nginx, "/").bearer(&self.authgear.opaque_token(&User::named(name)))
     }
 
-    /// A request whose look-up waits.
+    /// Starts a request whose look-up waits.
     fn waiting(&self, name: &str, gate: &Gate) -> support::Pending {
         self.authgear.inject_next(1, Fault::Gate(gate.clone()));
         let waiting = gate.waiting();
@@ -44,7 +44,7 @@ impl Upgrading {
         pending
     }
 
-    /// Waits until only the other one's workers accept.
+    /// Waits until only workers of the other master accept.
     fn wait_for_end_of(&self, workers: &[u32]) {
         for pid in workers {
             let line = format!("{pid}#{pid}: gracefully shutting down");
@@ -54,7 +54,7 @@ impl Upgrading {
 }
 
 #[track_caller]
-fn assert_told(answer: &Response, expected: &str, name: &str) {
+fn assert_verdict(answer: &Response, expected: &str, name: &str) {
     assert_eq!(verdict(answer), expected, "{name}");
     assert_eq!(answer.echo().identity(), identity_of(&User::named(name)));
 }
@@ -64,8 +64,8 @@ fn a_new_binary_takes_over_and_loses_no_pending_request() {
     let site = Upgrading::start(201, |builder| builder);
     let (nginx, authgear, gate) = (&site.nginx, &site.authgear, Gate::new());
     let bob = site.request("bob");
-    assert_told(&bob.send(), "valid ok resolver", "bob");
-    assert_told(&bob.send(), "valid ok cache", "bob");
+    assert_verdict(&bob.send(), "valid ok resolver", "bob");
+    assert_verdict(&bob.send(), "valid ok cache", "bob");
     let pending = site.waiting("alice", &gate);
 
     let workers = nginx.workers();
@@ -74,31 +74,31 @@ fn a_new_binary_takes_over_and_loses_no_pending_request() {
     assert_eq!(nginx.workers_of(old), workers);
     nginx.signal_to(old, libc::SIGQUIT);
     site.wait_for_end_of(&workers);
-    // What the old one kept is its own: the new one asks, once, and keeps that.
+    // The old binary's cache is its own: the new one makes one look-up, and caches that.
     let asked = authgear.hits();
-    assert_told(&bob.send(), "valid ok resolver", "bob");
+    assert_verdict(&bob.send(), "valid ok resolver", "bob");
     for _ in 0..10 {
-        assert_told(&bob.send(), "valid ok cache", "bob");
+        assert_verdict(&bob.send(), "valid ok cache", "bob");
     }
     let token = authgear.jwt(&User::named("carol"));
-    assert_told(&get(nginx, "/jwt").bearer(&token).send(), "valid ok jwt", "carol");
+    assert_verdict(&get(nginx, "/jwt").bearer(&token).send(), "valid ok jwt", "carol");
     assert_eq!((authgear.hits() - asked, gate.waiting()), (1, 1));
 
     gate.open();
-    assert_told(&pending.wait(), "valid ok resolver", "alice");
+    assert_verdict(&pending.wait(), "valid ok resolver", "alice");
     workers.into_iter().chain([old]).for_each(|pid| nginx.wait_gone(pid));
-    assert_told(&bob.send(), "valid ok cache", "bob");
+    assert_verdict(&bob.send(), "valid ok cache", "bob");
     nginx.stop();
     assert!(nginx.exited());
     authgear.wait_for_no_connections();
 }
 
 #[test]
-fn the_old_binary_takes_over_again_and_loses_no_pending_request() {
+fn a_rollback_to_the_old_binary_loses_no_pending_request() {
     let site = Upgrading::start(202, |builder| builder);
     let (nginx, authgear, gate) = (&site.nginx, &site.authgear, Gate::new());
     let bob = site.request("bob");
-    assert_told(&bob.send(), "valid ok resolver", "bob");
+    assert_verdict(&bob.send(), "valid ok resolver", "bob");
     let of_old = site.waiting("alice", &gate);
 
     let old_workers = nginx.workers();
@@ -108,29 +108,29 @@ fn the_old_binary_takes_over_again_and_loses_no_pending_request() {
     authgear.wait_for_jwks_hits(2);
     let of_new = site.waiting("carol", &gate);
     let (new, new_workers) = (nginx.pid(), nginx.workers());
-    assert_told(&bob.send(), "valid ok resolver", "bob");
+    assert_verdict(&bob.send(), "valid ok resolver", "bob");
 
-    // Its workers start again, and with what they have kept.
+    // The old binary's workers start again with their cache.
     nginx.signal_to(old, libc::SIGHUP);
     nginx.wait_for_workers_of(old);
     nginx.signal_to(new, libc::SIGQUIT);
     site.wait_for_end_of(&new_workers);
-    assert_told(&bob.send(), "valid ok cache", "bob");
+    assert_verdict(&bob.send(), "valid ok cache", "bob");
     assert_eq!(gate.waiting(), 2);
 
     gate.open();
-    assert_told(&of_old.wait(), "valid ok resolver", "alice");
-    assert_told(&of_new.wait(), "valid ok resolver", "carol");
+    assert_verdict(&of_old.wait(), "valid ok resolver", "alice");
+    assert_verdict(&of_new.wait(), "valid ok resolver", "carol");
     old_workers.into_iter().chain(new_workers).chain([new]).for_each(|pid| nginx.wait_gone(pid));
     assert_eq!((nginx.pid(), authgear.hits()), (old, 4));
-    assert_told(&bob.send(), "valid ok cache", "bob");
+    assert_verdict(&bob.send(), "valid ok cache", "bob");
     nginx.stop();
     assert!(nginx.exited());
     authgear.wait_for_no_connections();
 }
 
 #[test]
-fn a_shutdown_timeout_cuts_what_waits_in_the_old_one_only() {
+fn worker_shutdown_timeout_ends_waiting_requests_of_the_old_binary_only() {
     let site = Upgrading::start(203, |builder| builder.main("worker_shutdown_timeout 100ms;"));
     let (nginx, gate) = (&site.nginx, Gate::new());
     let pending = site.waiting("alice", &gate);
@@ -141,7 +141,7 @@ fn a_shutdown_timeout_cuts_what_waits_in_the_old_one_only() {
     assert!(pending.try_wait().is_err());
     gate.wait_for_no_waiters();
     assert_eq!(site.backend.hits(), 0);
-    assert_told(&site.request("alice").send(), "valid ok resolver", "alice");
+    assert_verdict(&site.request("alice").send(), "valid ok resolver", "alice");
     nginx.stop();
     assert!(nginx.exited());
 }

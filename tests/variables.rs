@@ -1,11 +1,11 @@
-//! Variables: wherever nginx evaluates them after the access phase they tell of the verdict,
-//! whatever looked at them before; and one client request asks once.
+//! Variables: evaluated after the access phase they show the verdict, even if read earlier, and one
+//! client request makes one look-up.
 
 use support::{get, Backend, FakeAuthgear, Fault, Nginx, Request, User};
 
 use crate::site::{site, PROTECTED};
 
-/// All of them, for a header or a log.
+/// All variables, for a header or a log.
 const ALL: &str = "valid=$x_authgear_session_valid id=$x_authgear_user_id \
     anonymous=$x_authgear_user_anonymous verified=$x_authgear_user_verified \
     roles=$x_authgear_user_roles acr=$x_authgear_session_acr amr=$x_authgear_session_amr \
@@ -13,7 +13,7 @@ const ALL: &str = "valid=$x_authgear_session_valid id=$x_authgear_user_id \
     new=$x_authgear_new_thing session=$authgear_session reason=$authgear_reason \
     source=$authgear_source user=$remote_user";
 
-/// What `ALL` is with these values, where what is empty was not found.
+/// The text of `ALL` with these values; empty values are not found.
 fn all(values: &str, absent: &str) -> String {
     let names = ALL.split(' ').map(|pair| pair.split('=').next().expect("a name"));
     let values = values.split('|').map(|value| if value.is_empty() { absent } else { value });
@@ -23,10 +23,10 @@ fn all(values: &str, absent: &str) -> String {
 
 const NOTHING: &str = "|||||||||||||";
 
-/// What Authgear does if not what it should, a request, and the values of `ALL` that come of it.
+/// A fault of Authgear if any, a request, and the resulting values of `ALL`.
 type Row = (Option<Fault>, Request, &'static str);
 
-/// Each verdict.
+/// A row for each verdict.
 fn verdicts(authgear: &FakeAuthgear, nginx: &Nginx) -> [Row; 7] {
     let alice = User::named("alice").roles(&["editor", "billing:admin"]).amr(&["pwd", "otp"]);
     let ended = authgear.session(&alice);
@@ -59,7 +59,7 @@ fn verdicts(authgear: &FakeAuthgear, nginx: &Nginx) -> [Row; 7] {
 }
 
 #[test]
-fn headers_and_logs_tell_of_the_verdict() {
+fn headers_and_logs_show_the_verdict() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .log_format(ALL)
@@ -82,7 +82,7 @@ fn headers_and_logs_tell_of_the_verdict() {
 }
 
 #[test]
-fn looking_too_early_freezes_nothing() {
+fn reading_a_variable_before_the_verdict_does_not_fix_its_value() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .log_format(ALL)
@@ -112,7 +112,7 @@ fn looking_too_early_freezes_nothing() {
 }
 
 #[test]
-fn what_comes_after_access_can_depend_on_them() {
+fn phases_after_access_can_use_the_variables() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .file("html/alice/home.txt", "alice's home")
@@ -143,7 +143,7 @@ fn what_comes_after_access_can_depend_on_them() {
 }
 
 #[test]
-fn without_authgear_there_are_none() {
+fn without_authgear_the_variables_are_empty() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .listen_extra(1)
@@ -161,7 +161,7 @@ fn without_authgear_there_are_none() {
 }
 
 #[test]
-fn the_time_is_that_of_waiting() {
+fn the_time_variable_is_the_time_spent_waiting() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .http(
@@ -185,7 +185,7 @@ fn the_time_is_that_of_waiting() {
 }
 
 #[test]
-fn subrequests_see_those_of_the_client_request() {
+fn subrequests_see_the_variables_of_the_client_request() {
     let (authgear, backend, other) =
         (FakeAuthgear::start(), Backend::start(), FakeAuthgear::start());
     let nginx = site(&authgear, &backend)
@@ -219,7 +219,7 @@ fn subrequests_see_those_of_the_client_request() {
 }
 
 #[test]
-fn the_remote_user_is_who_has_the_session() {
+fn remote_user_is_the_user_of_the_session() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::fastcgi());
     let fastcgi = "fastcgi_pass %%BACKEND%%; include /etc/nginx/fastcgi_params;";
     let nginx = site(&authgear, &backend)
@@ -250,7 +250,7 @@ fn the_remote_user_is_who_has_the_session() {
         (get(&nginx, "/off").bearer(&token), ""),
         (basic(get(&nginx, "/password")), "basil"),
         (basic(get(&nginx, "/password").cookie("session", &session)), "alice"),
-        // A name that nobody checks is no other user's.
+        // A user name without a checked password is not the remote user.
         (basic(get(&nginx, "/").cookie("session", &session)), "alice"),
     ];
     for (n, (request, user)) in rows.into_iter().enumerate() {
@@ -262,7 +262,7 @@ fn the_remote_user_is_who_has_the_session() {
 }
 
 #[test]
-fn a_client_request_asks_once() {
+fn one_client_request_makes_one_look_up() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .listen_extra(1)
@@ -310,7 +310,7 @@ fn a_client_request_asks_once() {
 }
 
 #[test]
-fn an_outage_is_remembered_over_redirects() {
+fn an_outage_is_remembered_across_internal_redirects() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = site(&authgear, &backend)
         .server(

@@ -1,5 +1,5 @@
-//! What Authgear says of credentials is what the backend is told: everything it decides, compared
-//! with the documented `auth_request` set-up, and every answer that is none of its own.
+//! The backend gets the identity that Authgear answers: every case of its decision table, compared
+//! with the documented `auth_request` set-up, and every invalid answer.
 
 use std::collections::HashSet;
 
@@ -9,20 +9,18 @@ use support::{
 };
 
 use crate::documented_setup::{documented_conf, documented_identity};
-use crate::project::{project, verdict, TELLING};
-use crate::site::{assert_nothing_forged, site, Pairs, FORGED, LARGE_HEADERS};
+use crate::project::{project_site, verdict};
+use crate::site::{assert_nothing_forged, Pairs, FORGED, LARGE_HEADERS};
 
 /// Everything goes to the backend, with the verdict of project `p`.
 fn with_project(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder {
-    site(authgear, backend)
-        .http(project("p", authgear, settings))
+    project_site(authgear, backend, settings)
         .http(LARGE_HEADERS)
-        .server(TELLING)
         .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
 }
 
-/// An nginx whose resolver answers a bearer with what the test injects. Its answers come over
-/// connections that are closed, and none of them may keep the next from being asked.
+/// An nginx whose resolver answers with what the test injects, each answer over a new connection,
+/// and without suspending the resolver.
 fn with_any_answer(authgear: &FakeAuthgear, backend: &Backend) -> Nginx {
     with_project(authgear, backend, "max_fails 0; max_response_size 256k;").start()
 }
@@ -43,7 +41,7 @@ fn alice_and(more: &[(&str, &str)]) -> Fault {
     identity(&[&session[..], more].concat())
 }
 
-/// Asks as a client that lies about itself.
+/// A request with a bearer and forged identity headers.
 fn ask(nginx: &Nginx) -> Request {
     get(nginx, "/").bearer("token").header("X-Authgear-User-Id", FORGED)
 }
@@ -57,8 +55,8 @@ fn backend_identity(answer: &Response, what: &str) -> Pairs {
 }
 
 #[test]
-fn the_same_as_the_documented_setup() {
-    // Both reach it by its address, over TLS, and call it by its public name.
+fn the_backend_learns_the_same_as_in_the_documented_setup() {
+    // Both connect to its address over TLS, and use its public name.
     let ca = Ca::new();
     let tls = ca.leaf(&["127.0.0.1"]);
     let authgear = FakeAuthgear::builder().origin("https://myapp.test").tls(tls).start();
@@ -80,7 +78,7 @@ fn the_same_as_the_documented_setup() {
         assert_eq!((&echo.method, &echo.target), (&theirs.method, &theirs.target), "{name}");
         assert_eq!(echo.all("authorization"), theirs.all("authorization"), "{name}");
         assert_eq!(echo.all("cookie"), theirs.all("cookie"), "{name}");
-        // The documentation forgets the roles.
+        // The documented list lacks the roles.
         let (roles, rest): (Pairs, Pairs) =
             echo.identity().into_iter().partition(|(name, _)| name == "x-authgear-user-roles");
         assert_eq!(rest, theirs.identity(), "{name}");
@@ -99,10 +97,10 @@ fn the_same_as_the_documented_setup() {
 }
 
 #[test]
-fn only_true_is_a_session() {
+fn only_the_value_true_is_a_session() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = with_any_answer(&authgear, &backend);
-    let told = |fault: Fault, what: &str| {
+    let reported = |fault: Fault, what: &str| {
         authgear.inject(fault);
         let answer = ask(&nginx).send();
         (verdict(&answer), backend_identity(&answer, what))
@@ -133,30 +131,30 @@ fn only_true_is_a_session() {
         "valid",
     ] {
         let more = [("Session-Valid", value), ("User-Id", "alice"), ("User-Roles", "admin")];
-        assert_eq!(told(identity(&more), value), invalid(), "{value:?}");
+        assert_eq!(reported(identity(&more), value), invalid(), "{value:?}");
     }
     // White space around a value is no part of it (RFC 9110 section 5.5), in Authgear neither.
     for value in ["true", " true", "\ttrue \t"] {
         let (verdict, identity) =
-            told(identity(&[("Session-Valid", value), ("User-Id", "alice")]), value);
+            reported(identity(&[("Session-Valid", value), ("User-Id", "alice")]), value);
         assert_eq!(verdict, "valid ok resolver", "{value:?}");
         let alice = [pair("x-authgear-session-valid", "true"), pair("x-authgear-user-id", "alice")];
         assert_eq!(identity, alice, "{value:?}");
     }
-    // Without the header there is no session, whatever else is there.
+    // Without the header there is no session, whatever else the answer has.
     for (fault, what) in [
         (Fault::SilentBlank, "blank"),
         (identity(&[("User-Id", "alice"), ("User-Roles", "admin")]), "a user only"),
         (identity(&[("Session_Valid", "true"), ("User-Id", "alice")]), "another name"),
         (Fault::Headers(vec![pair("X_Authgear_Session_Valid", "true")]), "underscores"),
     ] {
-        let (verdict, identity) = told(fault, what);
+        let (verdict, identity) = reported(fault, what);
         assert_eq!((verdict.as_str(), identity), ("none no_session resolver", vec![]), "{what}");
     }
 }
 
 #[test]
-fn what_authgear_learns_to_say_is_passed_on() {
+fn new_identity_headers_of_authgear_are_passed_on() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = with_project(&authgear, &backend, "")
         .server("location /variables { return 200 $x_authgear_some_day; }")
@@ -167,7 +165,7 @@ fn what_authgear_learns_to_say_is_passed_on() {
         ("session-ACR", "urn:acr"),
         // Empty headers go to no backend: nginx's proxy modules drop them, and so do we.
         ("Session-Amr", ""),
-        // Of another kind: it signs webhooks.
+        // Another kind of header: it signs webhooks.
         ("Body-Signature", "00"),
     ];
     authgear.inject(alice_and(&more));
@@ -181,7 +179,7 @@ fn what_authgear_learns_to_say_is_passed_on() {
     assert_eq!(backend_identity(&answer, "more"), alice);
     assert_eq!(answer.header("x-some-day").as_deref(), Some("new \u{e9}"));
 
-    // The most that is taken: 64 headers in all, of 16 kB each, 64 kB together.
+    // The largest accepted identity: 64 headers in all, of 16 kB each, 64 kB together.
     let (name, value) = ("n".repeat(117), "v".repeat(16 * 1024));
     more = vec![(name.as_str(), value.as_str())];
     let names: Vec<String> = (0..61).map(|n| format!("N{n}")).collect();
@@ -233,7 +231,7 @@ fn answers_that_contradict_themselves_are_errors() {
 }
 
 #[test]
-fn only_200_is_an_answer_of_the_resolver() {
+fn only_status_200_is_an_answer_of_the_resolver() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = with_any_answer(&authgear, &backend);
     let session = "X-Authgear-Session-Valid: true\r\nX-Authgear-User-Id: alice\r\n";
@@ -245,7 +243,7 @@ fn only_200_is_an_answer_of_the_resolver() {
         assert_eq!(answer.status, 503, "{status}");
     }
     assert_eq!(backend.hits(), 0);
-    // Interim answers are none: the final one counts.
+    // Interim answers are skipped: the final one counts.
     for interim in ["100 Continue", "103 Early Hints"] {
         let forged = session.replace("alice", FORGED);
         let head = format!("HTTP/1.1 {interim}\r\n{forged}\r\nHTTP/1.1 200 OK\r\n{session}\r\n");
@@ -257,7 +255,7 @@ fn only_200_is_an_answer_of_the_resolver() {
 }
 
 #[test]
-fn a_project_with_a_cookie_prefix() {
+fn a_cookie_prefix_selects_the_cookies_of_the_project() {
     let authgear = FakeAuthgear::builder().cookie_prefix("dev_").start();
     let backend = Backend::start();
     let nginx = with_project(&authgear, &backend, "cookie_prefix dev_;").start();
@@ -278,7 +276,7 @@ fn a_project_with_a_cookie_prefix() {
 }
 
 #[test]
-fn without_credentials_nobody_is_asked() {
+fn a_request_without_credentials_makes_no_look_up() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = with_project(&authgear, &backend, "").start();
     let request = || get(&nginx, "/").header("X-Authgear-User-Id", FORGED);
@@ -304,7 +302,7 @@ fn without_credentials_nobody_is_asked() {
     }
     assert_eq!(authgear.connections_opened(), 0);
 
-    // With a cookie there is something to ask about, but the password is none of it.
+    // The cookie is looked up, and the password is not sent.
     let answer = request()
         .header("Authorization", "Basic c2VjcmV0OnNlY3JldA==")
         .cookie("session", &authgear.session(&User::named("alice")))

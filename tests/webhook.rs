@@ -1,4 +1,4 @@
-//! Authgear's events: who may send them, and what becomes of the users they are about.
+//! Authgear's events: which are accepted, and their effect on the users concerned.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -66,12 +66,12 @@ fn header(answer: &Response, name: &str) -> String {
     answer.header(name).unwrap_or_else(|| panic!("{} tells nothing", answer.status))
 }
 
-fn told(request: &Request) -> String {
+fn reported(request: &Request) -> String {
     header(&request.send(), "x-cache")
 }
 
 #[test]
-fn what_is_kept_of_a_user_is_dropped_in_every_mode() {
+fn an_event_drops_cached_verdicts_of_its_user_in_every_mode() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").start();
     let alice = authgear.add_user(User::named("alice"));
@@ -83,46 +83,46 @@ fn what_is_kept_of_a_user_is_dropped_in_every_mode() {
         (get(&nginx, "/jwt").bearer(&jwt), "MISS jwt"),
     ];
     let of_bob = get(&nginx, "/").bearer(&authgear.opaque_token(&bob));
-    assert_eq!(told(&of_bob), "MISS resolver");
+    assert_eq!(reported(&of_bob), "MISS resolver");
     for (request, miss) in &of_alice {
-        assert_eq!(told(request), *miss);
+        assert_eq!(reported(request), *miss);
     }
     for kind in ["user.profile.updated", "identity.email.added", "user.reenabled"] {
         for (request, _) in &of_alice {
-            // By each of the workers, most likely.
-            (0..8).for_each(|_| assert_eq!(told(request), "HIT cache", "{kind}"));
+            // Probably by each of the workers.
+            (0..8).for_each(|_| assert_eq!(reported(request), "HIT cache", "{kind}"));
         }
         tell(&nginx, &event(kind, "alice", unix_now()));
         for (request, miss) in &of_alice {
-            assert_eq!(told(request), *miss, "{kind}");
+            assert_eq!(reported(request), *miss, "{kind}");
         }
     }
     for kind in ["user.authenticated", "user.created", "something.new"] {
         tell(&nginx, &event(kind, "alice", unix_now()));
         for (request, _) in &of_alice {
-            assert_eq!(told(request), "HIT cache", "{kind}");
+            assert_eq!(reported(request), "HIT cache", "{kind}");
         }
     }
-    assert_eq!(told(&of_bob), "HIT cache");
+    assert_eq!(reported(&of_bob), "HIT cache");
     let events = &status(&nginx)["webhook_events"];
     assert_eq!((&events["handled"], &events["ignored"]), (&3.into(), &3.into()));
 }
 
 #[test]
-fn a_promoted_user_is_known_by_both_names() {
+fn an_event_about_a_promoted_user_covers_both_user_ids() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").start();
     let requests = ["anonymous", "alice"]
         .map(|name| get(&nginx, "/").bearer(&authgear.opaque_token(&User::named(name))));
-    requests.iter().for_each(|request| assert_eq!(told(request), "MISS resolver"));
+    requests.iter().for_each(|request| assert_eq!(reported(request), "MISS resolver"));
     let mut promoted = event("user.anonymous.promoted", "alice", unix_now());
     promoted["payload"]["anonymous_user"] = json!({"id": "anonymous"});
     tell(&nginx, &promoted);
-    requests.iter().for_each(|request| assert_eq!(told(request), "MISS resolver"));
+    requests.iter().for_each(|request| assert_eq!(reported(request), "MISS resolver"));
 }
 
 #[test]
-fn who_is_disabled_is_out_at_once() {
+fn a_disabled_user_is_rejected_at_once() {
     for kind in ["user.disabled", "user.deletion_scheduled", "user.deleted", "user.anonymized"] {
         let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
         let nginx = hooked(&authgear, &backend, "").start();
@@ -153,10 +153,11 @@ fn who_is_disabled_is_out_at_once() {
         assert_eq!(header(&answer, "x-cache"), "MISS jwt");
         let challenge = answer.header("www-authenticate").expect("a challenge");
         assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");
-        // In auto the resolver has the last word.
+        // In mode auto the resolver decides.
         let answer = get(&nginx, "/auto").bearer(&older).send();
         assert_eq!(header(&answer, "x-cache"), "MISS resolver", "{kind}");
-        // One that is newer was given by Authgear after all; others are not concerned.
+        // A newer token is accepted, because Authgear issued it afterwards; other users are
+        // unaffected.
         let newer = authgear.token(&alice).claim("iat", now + 1).sign();
         let newer = get(&nginx, "/jwt").bearer(&newer);
         let counts = eventually(DEADLINE, || newer.send().status == 200);
@@ -169,10 +170,10 @@ fn who_is_disabled_is_out_at_once() {
     }
 }
 
-/// Tokens that no worker has seen come to all of them while their users are disabled: none counts
-/// any more once the event was answered.
+/// New tokens reach all workers while their users are disabled: none is accepted once the event was
+/// answered.
 #[test]
-fn no_token_outruns_its_users_end() {
+fn no_token_is_accepted_after_the_event_that_disabled_its_user() {
     const USERS: usize = 12;
     const TOKENS: usize = 12;
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -187,7 +188,7 @@ fn no_token_outruns_its_users_end() {
             (0..TOKENS).map(|_| authgear.token(&user).claim("iat", issued).sign()).collect()
         })
         .collect();
-    // Users of a lower number are out; the next one is on the way.
+    // Users with a lower number are disabled; the next one is being disabled.
     let (ended, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let counts = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -200,13 +201,13 @@ fn no_token_outruns_its_users_end() {
                 while !over.load(Ordering::SeqCst) {
                     n += 1;
                     let ended = ended.load(Ordering::SeqCst);
-                    // The one on the way, and at times one that is out.
+                    // The user being disabled, and sometimes a disabled one.
                     let user = if n % 4 == 0 { n / 4 % USERS } else { ended.min(USERS - 1) };
                     let request = get(nginx, "/gif").bearer(&tokens[user][n % TOKENS]);
                     let answer = connection.send(&request);
                     if user < ended {
-                        let told = header(&answer, "x-verdict");
-                        assert_eq!((answer.status, told.as_str()), (401, "none token_revoked"));
+                        let reported = header(&answer, "x-verdict");
+                        assert_eq!((answer.status, reported.as_str()), (401, "none token_revoked"));
                     } else {
                         counts.fetch_add(usize::from(answer.status == 200), Ordering::SeqCst);
                     }
@@ -231,21 +232,21 @@ fn no_token_outruns_its_users_end() {
 }
 
 #[test]
-fn a_refusal_ends_and_no_replay_makes_it_last() {
+fn a_revocation_expires_and_replays_do_not_extend_it() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "revocation_ttl 5s;").start();
     let alice = User::named("alice");
     let token = authgear.token(&alice).claim("iat", unix_now() - 10).sign();
     let request = get(&nginx, "/jwt").bearer(&token);
     assert_eq!(request.send().status, 200);
-    // What is long over is no news.
+    // An old event has no effect.
     tell(&nginx, &event("user.disabled", "alice", unix_now() - 10));
     assert_eq!(request.send().status, 200);
     let disabled = event("user.disabled", "alice", unix_now());
     tell(&nginx, &disabled);
     assert_eq!(request.send().status, 401);
     let ended = eventually(DEADLINE, || {
-        // Again and again, by whoever recorded it.
+        // The event is replayed repeatedly.
         tell(&nginx, &disabled);
         request.send().status == 200
     });
@@ -254,7 +255,7 @@ fn a_refusal_ends_and_no_replay_makes_it_last() {
 }
 
 #[test]
-fn a_project_limits_what_events_are_about() {
+fn an_endpoint_can_be_limited_to_events_of_a_project() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "")
         .http(project("q", &authgear, "cookie_prefix q_;"))
@@ -272,7 +273,7 @@ fn a_project_limits_what_events_are_about() {
     let answer = posted(&nginx, "/hook-q", body.as_bytes(), SECRET).send();
     assert_eq!(answer.status, 204);
     assert_eq!(both(), [200, 401]);
-    // What another project of the same Authgear finds out anew does not count for this one.
+    // A look-up by another project of the same Authgear does not count for this one.
     assert_eq!(get(&nginx, "/anew").bearer(&token).send().status, 200);
     assert_eq!(both(), [200, 401]);
     tell(&nginx, &event("user.deleted", "alice", unix_now()));
@@ -280,11 +281,11 @@ fn a_project_limits_what_events_are_about() {
 }
 
 #[test]
-fn nobody_but_authgear_is_believed() {
+fn events_without_a_valid_signature_are_rejected() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").error_level("info").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
-    assert_eq!(told(&request), "MISS resolver");
+    assert_eq!(reported(&request), "MISS resolver");
     let body = event("user.disabled", "alice", unix_now()).to_string().into_bytes();
     let signed = |body: &[u8]| posted(&nginx, "/hook", body, SECRET);
     let with_signature = |signature: &str| {
@@ -300,7 +301,7 @@ fn nobody_but_authgear_is_believed() {
         (with_signature(&signature.to_uppercase()).body(body.clone()), 401),
         (with_signature(&signature).body([&body[..], b" "].concat()), 401),
         (with_signature("").body(body.clone()), 401),
-        // Nobody's session helps.
+        // No session replaces a signature.
         (get(&nginx, "/hook").method("POST").bearer(&session).body(body.clone()), 401),
         (signed(b""), 400),
         (signed(b"{}"), 400),
@@ -313,7 +314,7 @@ fn nobody_but_authgear_is_believed() {
     ] {
         assert_eq!(request.send().status, status, "{}", request.send().text());
     }
-    // In chunks nobody knows beforehand how much it will be.
+    // The length of a chunked body is not known in advance.
     let mut chunked =
         b"POST /hook HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     for _ in 0..=64 {
@@ -323,13 +324,13 @@ fn nobody_but_authgear_is_believed() {
     }
     chunked.extend_from_slice(b"0\r\n\r\n");
     assert_eq!(get(&nginx, "/hook").method("POST").raw(chunked).send().status, 413);
-    assert_eq!(told(&request), "HIT cache");
-    // The second is kept in a file.
+    assert_eq!(reported(&request), "HIT cache");
+    // The second body is in a file.
     let padded = [&body[..], &vec![b' '; 100_000]].concat();
     for body in [&body, &padded] {
         assert_eq!(signed(body).send().status, 204);
     }
-    assert_eq!(told(&request), "MISS resolver");
+    assert_eq!(reported(&request), "MISS resolver");
     let events = &status(&nginx)["webhook_events"];
     assert_eq!(events["handled"], 2);
     assert!(events["forged"].as_u64() >= Some(6) && events["invalid"].as_u64() >= Some(5));
@@ -339,18 +340,18 @@ fn nobody_but_authgear_is_believed() {
 }
 
 #[test]
-fn events_come_over_http2_too() {
+fn events_are_accepted_over_http2() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").listen_options("http2").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
-    let told = || header(&request.send_h2(), "x-cache");
-    assert_eq!([told(), told()], ["MISS resolver", "HIT cache"]);
+    let reported = || header(&request.send_h2(), "x-cache");
+    assert_eq!([reported(), reported()], ["MISS resolver", "HIT cache"]);
     let body = event("user.profile.updated", "alice", unix_now()).to_string();
     let large = format!("{body}{}", " ".repeat(200_000));
     for body in [&body, &large] {
         let answer = posted(&nginx, "/hook", body.as_bytes(), SECRET).send_h2();
         assert_eq!((answer.status, answer.body.len()), (204, 0));
-        assert_eq!([told(), told()], ["MISS resolver", "HIT cache"]);
+        assert_eq!([reported(), reported()], ["MISS resolver", "HIT cache"]);
     }
     let too_large = vec![b' '; 300 * 1024];
     assert_eq!(posted(&nginx, "/hook", &too_large, SECRET).send_h2().status, 413);
@@ -360,7 +361,7 @@ fn events_come_over_http2_too() {
 }
 
 #[test]
-fn a_new_secret_counts_after_a_reload() {
+fn a_new_secret_takes_effect_after_a_reload() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").start();
     let new = "ZYXWVUTSRQ-zyxwvutsrq-0123456789";
@@ -373,7 +374,7 @@ fn a_new_secret_counts_after_a_reload() {
     assert_eq!((with(SECRET), with(new)), (204, 401));
     nginx.reload();
     assert_eq!((with(SECRET), with(new)), (401, 204));
-    // As it stands in authgear.secrets.yaml.
+    // A secret as authgear.secrets.yaml has it.
     let k = "WllYV1ZVVFNSUS16eXh3dnV0c3JxLTAxMjM0NTY3ODk";
     let jwk = format!("{{\"keys\":[{{\"kty\":\"oct\",\"k\":\"{k}\"}}]}}\n");
     fs::write(nginx.dir().join("webhook.secret"), jwk).expect("the secret");
@@ -382,7 +383,7 @@ fn a_new_secret_counts_after_a_reload() {
 }
 
 #[test]
-fn the_table_of_refusals_is_bounded() {
+fn the_revocation_table_is_bounded() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").workers(1).error_level("warn").start();
     let mut connection = Connection::open(&nginx);
@@ -392,7 +393,7 @@ fn the_table_of_refusals_is_bounded() {
         let answer = connection.send(&posted(&nginx, "/hook", body.as_bytes(), SECRET));
         assert_eq!(answer.status, 204);
     };
-    // The first to end is the one that goes.
+    // The entry that expires first is replaced.
     disabled(&mut connection, "first", now - 60);
     for n in 1..4096 {
         disabled(&mut connection, &format!("user-{n}"), now);
@@ -412,7 +413,7 @@ fn the_table_of_refusals_is_bounded() {
 }
 
 #[test]
-fn secret_files_are_checked() {
+fn unusable_secret_files_are_refused() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let check = |contents: &str, directive: &str| {
         site(&authgear, &backend)

@@ -1,4 +1,4 @@
-//! Instructions and system calls per request: what noise does not touch.
+//! Instructions and system calls per request, which noise of the machine does not change.
 
 use std::fs;
 use std::io;
@@ -14,21 +14,21 @@ use crate::peers::Peer;
 use crate::rounds::MANY;
 use crate::site::{opaque, Site};
 
-/// Few, as everything is slow under valgrind: waits are as long as they are.
+/// Few, because everything is slow under valgrind, except timeouts.
 const CONNECTIONS: usize = 4;
 
 struct Case {
     name: &'static str,
     peer: Peer,
     tokens: Vec<String>,
-    /// Before what is counted.
+    /// Requests before those that are counted.
     warm_up: usize,
     count: usize,
 }
 
-/// Instructions in user space per request, under callgrind: the difference of a run with N
-/// requests and one with 2N, so that what happens once is not in it. Profiles of the latter are
-/// left in `profiles`, for callgrind_annotate.
+/// Instructions in user space per request, under callgrind: the difference of a run with N requests
+/// and one with 2N, so that one-time work cancels out. Profiles of the latter are left in
+/// `profiles`, for callgrind_annotate.
 pub fn count(site: &Site, only: Option<&str>, profiles: &Path) -> io::Result<Vec<Value>> {
     fs::create_dir_all(profiles)?;
     let mut rows = Vec::new();
@@ -121,7 +121,7 @@ pub fn system_calls(site: &Site) -> io::Result<Vec<Value>> {
     ];
     for peer in peers {
         let running = peer.start(site, site.resolver)?;
-        // Each alone: nothing waits for another, whatever the load on the machine.
+        // One request at a time, so that the load of the machine does not matter.
         let mut load = Load::connect(running.addr, 1)?;
         load.run(&requests, 200)?;
         let output = site.directory("strace")?.join("counts");

@@ -1,28 +1,29 @@
-//! Requests, as many as are told and no more.
+//! A load generator that sends a given number of requests.
 //!
-//! All connections get a request, then all answers are read: the same load whoever answers, and
-//! little work for who makes it. How long it takes says nothing; the CPU time of who answers does.
+//! It sends a request on every connection, and then reads all answers: the load is the same for
+//! every peer, and costs the generator little. The elapsed time says nothing; the peer's CPU time
+//! does.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Requests that are sent in turn.
+/// Requests, sent in turn.
 pub struct Requests(Vec<Vec<u8>>);
 
 impl Requests {
-    /// One for each bearer token.
+    /// Makes one request for each bearer token.
     pub fn of_tokens<'a>(tokens: impl IntoIterator<Item = &'a String>) -> Self {
         Self(tokens.into_iter().map(|token| request(token)).collect())
     }
 
-    /// The first of them.
+    /// The first request.
     pub fn first(&self) -> &[u8] {
         &self.0[0]
     }
 }
 
-/// What a program that talks to an API sends.
+/// A request as an API client sends it.
 pub fn request(token: &str) -> Vec<u8> {
     format!(
         "GET /api/items?page=2 HTTP/1.1\r\nHost: app.example.com\r\n\
@@ -32,7 +33,7 @@ pub fn request(token: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Connections that stay open.
+/// A number of persistent connections.
 pub struct Load {
     addr: SocketAddr,
     connections: Vec<TcpStream>,
@@ -40,7 +41,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// So many connections to `addr`.
+    /// Opens this number of connections to `addr`.
     pub fn connect(addr: SocketAddr, connections: usize) -> io::Result<Self> {
         let connections = (0..connections).map(|_| connect(addr)).collect::<io::Result<_>>()?;
         Ok(Self { addr, connections, next: 0 })
@@ -78,7 +79,7 @@ pub fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     Ok(connection)
 }
 
-/// The header of an answer without a body.
+/// Reads the header of an answer without a body.
 pub fn read_answer(connection: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut answer = Vec::with_capacity(2048);
     let mut buffer = [0; 2048];

@@ -1,11 +1,11 @@
-//! What was measured on, and with.
+//! The machine and the programs of a measurement.
 
 use std::fs;
 use std::process::Command;
 
 use serde_json::{json, Value};
 
-/// The machine, and the versions of what is there.
+/// The machine, and the versions of the programs found.
 pub fn describe() -> Value {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -17,11 +17,11 @@ pub fn describe() -> Value {
         "cpu": cpu.map_or("unknown", |(_, model)| model),
         "cores": cores,
         "memory_gib": memory.map(|kib| kib >> 20),
-        "kernel": said("uname", &["-sr"]),
-        "commit": said("git", &["rev-parse", "--short", "HEAD"]),
+        "kernel": first_line("uname", &["-sr"]),
+        "commit": first_line("git", &["rev-parse", "--short", "HEAD"]),
         "versions": {
-            "nginx": said("nginx", &["-v"]).map(|said| said.replace("nginx version: nginx/", "")),
-            "rustc": said("rustc", &["--version"]).map(|said| said.replace("rustc ", "")),
+            "nginx": first_line("nginx", &["-v"]).map(|said| said.replace("nginx version: nginx/", "")),
+            "rustc": first_line("rustc", &["--version"]).map(|said| said.replace("rustc ", "")),
             "lua-nginx-module": package("libnginx-mod-http-lua"),
             "HAProxy": package("haproxy"),
             "Caddy": package("caddy"),
@@ -33,18 +33,18 @@ pub fn describe() -> Value {
     })
 }
 
-/// Its version stands between its commit and how it was built.
+/// Envoy's version stands between its commit and its build type.
 fn envoy() -> Option<String> {
-    let said = said("build/bench-venv/bin/envoy", &["--version"])?;
+    let said = first_line("build/bench-venv/bin/envoy", &["--version"])?;
     said.rsplit('/').nth(3).map(str::to_owned)
 }
 
 fn package(name: &str) -> Option<String> {
-    said("dpkg-query", &["-W", "-f", "${Version}", name])
+    first_line("dpkg-query", &["-W", "-f", "${Version}", name])
 }
 
-/// First line with anything in it.
-fn said(command: &str, arguments: &[&str]) -> Option<String> {
+/// The first non-empty line of the command's output.
+fn first_line(command: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(command).args(arguments).output().ok()?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);

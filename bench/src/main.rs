@@ -1,4 +1,4 @@
-//! The module measured side by side with what people would use instead: see README.md.
+//! Benchmarks of the module and its alternatives: see README.md.
 
 mod herd;
 mod instructions;
@@ -20,13 +20,13 @@ use serde_json::{json, Value};
 
 use site::Site;
 
-/// How much is done.
+/// The extent of a measurement.
 struct Effort {
     rounds: usize,
     per_round: usize,
-    /// Different JWTs: each takes its time to be signed.
+    /// Number of different JWTs: signing each takes time.
     jwts: usize,
-    /// Its results are shown and not kept.
+    /// Whether the results are only shown, not kept.
     is_rough: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Memory: of a session in a zone, and of a worker over time.
+//! Memory of a session in a zone, and of a worker over time.
 
 use std::io;
 use std::sync::atomic::AtomicU32;
@@ -24,8 +24,7 @@ const SESSIONS: usize = 1_000_000;
 
 const RELOADS: usize = 200;
 
-/// Fills zones with a million sessions: one in which they have room, and one in which they have
-/// not.
+/// Fills zones with a million sessions: one zone holds all of them, and one does not.
 pub fn fill_zone() -> io::Result<Vec<Value>> {
     [(512, true), (512, false), (64, false)]
         .map(|(mib, roles)| fill(mib, roles))
@@ -36,7 +35,7 @@ pub fn fill_zone() -> io::Result<Vec<Value>> {
 fn fill(mib: usize, roles: bool) -> io::Result<Value> {
     let mut builder = Identity::builder();
     for (name, value) in IDENTITY {
-        // What Authgear says of nearly all users.
+        // Empty for nearly all users of Authgear.
         let value = if name.ends_with("Amr") { "" } else { value };
         if roles || !name.ends_with("Roles") {
             builder.push(name.as_bytes(), value.as_bytes()).map_err(io::Error::other)?;
@@ -44,7 +43,7 @@ fn fill(mib: usize, roles: bool) -> io::Result<Value> {
     }
     let data =
         kept::encode(Number::default(), None, &Verdict::Valid(builder.build())).unwrap_or_default();
-    // Aligned as a zone must be.
+    // Aligned like a zone.
     let mut memory = vec![0_u64; mib << 17];
     let memory = memory.as_mut_slice().as_mut_bytes();
     let dirty = AtomicU32::new(0);
@@ -80,19 +79,19 @@ fn fill(mib: usize, roles: bool) -> io::Result<Value> {
     }))
 }
 
-/// Resident memory of workers that do much, and of those that come after a reload.
+/// Resident memory of workers under load, and of those started by a reload.
 pub fn run(site: &Site) -> io::Result<Value> {
     let tokens: Vec<_> = (0..10_000).map(opaque).collect();
     let requests = Requests::of_tokens(&tokens);
     Ok(json!({
         "hits_kib": worn(site, "10m", &requests, 450_000, 10)?,
-        // Room for some 4,000 sessions: each request is a miss, and pushes another session out.
+        // Room for some 4,000 sessions: each request is a miss, and evicts another session.
         "misses_kib": worn(site, "1m", &requests, 100_000, 5)?,
         "reloads_kib": reloaded(site, &requests)?,
     }))
 }
 
-/// Of one worker, after every so many requests.
+/// Memory of one worker, after each batch of requests.
 fn worn(
     site: &Site,
     zone: &'static str,
@@ -111,7 +110,7 @@ fn worn(
     Ok(sizes)
 }
 
-/// Of the worker after each reload and 2,000 requests, and of the master.
+/// Memory of the master, and of the worker after each reload and 2,000 requests.
 fn reloaded(site: &Site, requests: &Requests) -> io::Result<Vec<[u64; 2]>> {
     let running = Peer::Cached("10m").start(site, site.resolver)?;
     let mut sizes = Vec::new();
@@ -123,9 +122,9 @@ fn reloaded(site: &Site, requests: &Requests) -> io::Result<Vec<[u64; 2]>> {
         };
         sizes.push([resident(worker), resident(running.process.id())]);
         running.process.signal("HUP");
-        let told = Instant::now();
+        let signalled = Instant::now();
         while !is_replaced(worker, &running.process.children()) {
-            if told.elapsed() > Duration::from_secs(10) {
+            if signalled.elapsed() > Duration::from_secs(10) {
                 return Err(io::Error::other("the old worker does not go"));
             }
             thread::sleep(Duration::from_millis(20));

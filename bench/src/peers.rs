@@ -1,5 +1,5 @@
-//! What is measured: the module, and each thing that people would use in its place, configured as
-//! its manual says, with one worker, and handing on the same eight headers.
+//! The measured programs: the module, and the alternatives to it, configured as their manuals say,
+//! with one worker, and passing the same eight headers.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,32 +13,32 @@ use std::time::Duration;
 use crate::process::{free_addr, Process, MEASURED};
 use crate::site::{nginx, Site, IDENTITY, ORIGIN};
 
-/// A thing to measure.
+/// A program and configuration to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// No authentication: the headers stand in the configuration.
     Ceiling,
     /// The module, with a cache zone of this size.
     Cached(&'static str),
-    /// The module, asking about each request.
+    /// The module with a look-up for each request.
     Uncached,
-    /// The module verifying tokens, nothing kept.
+    /// The module verifying tokens, without a cache.
     Jwt,
-    /// The same, with a cache zone of this size, and these entries in front of it.
+    /// The same, with a cache zone of this size, and this number of the worker's own entries.
     JwtCached(&'static str, usize),
-    /// The module verifying tokens, asking about others; with a cache.
+    /// The module verifying tokens and looking up others, with a cache.
     Auto,
-    /// As Authgear's guide has it.
+    /// `auth_request` as in Authgear's guide.
     AuthRequest,
-    /// With connections to the resolver kept open.
+    /// The same with persistent connections to the resolver.
     AuthRequestKeepalive,
-    /// With the cache of Authgear's guide, whose key leaves out two of three cookies.
+    /// The same with the cache of Authgear's guide, whose key lacks two of three cookies.
     ProxyCache,
-    /// With a key that has all credentials, and one look-up at a time.
+    /// The same with all credentials in the key, and one look-up at a time.
     ProxyCacheSafe,
-    /// Lua, keeping verdicts in a shared dictionary.
+    /// Lua with verdicts in a shared dictionary.
     LuaDict,
-    /// Lua, keeping verdicts in each worker.
+    /// Lua with verdicts in each worker.
     LuaLru,
     HaproxyJwt,
     CaddyForwardAuth,
@@ -49,7 +49,7 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// Its name in tables.
+    /// The name in tables.
     pub fn title(self) -> &'static str {
         match self {
             Self::Ceiling => "nginx, no authentication, 8 static headers",
@@ -73,12 +73,12 @@ impl Peer {
         }
     }
 
-    /// Whether it is this project's module.
+    /// Whether the peer is this project's module.
     pub fn is_own(self) -> bool {
         self.title().starts_with("authgear")
     }
 
-    /// Why it cannot be measured here, if so.
+    /// The reason why the peer cannot be measured here, if any.
     pub fn missing(self) -> Option<String> {
         let needed: &[&str] = match self {
             Self::LuaDict | Self::LuaLru => &[LUA_MODULE, NDK_MODULE],
@@ -162,7 +162,7 @@ impl Peer {
         Ok(pinned)
     }
 
-    /// Configuration of the nginx that it is, if it is one; `main` goes to the top.
+    /// The nginx configuration of a peer that is nginx; `main` goes to the main context.
     fn nginx_conf(
         self,
         site: &Site,
@@ -251,7 +251,7 @@ impl Peer {
     }
 }
 
-/// A peer that runs.
+/// A running peer.
 pub struct Running {
     pub process: Process,
     pub addr: SocketAddr,
@@ -259,7 +259,7 @@ pub struct Running {
 
 const NDK_MODULE: &str = "/usr/share/nginx/modules/ndk_http_module.so";
 const LUA_MODULE: &str = "/usr/share/nginx/modules/ngx_http_lua_module.so";
-/// Where `make bench` puts it.
+/// The program that `make bench` installs.
 const ENVOY: &str = "build/bench-venv/bin/envoy";
 
 /// nginx makes these directories, and Debian's are root's.
@@ -293,8 +293,8 @@ fn header_lines(directive: &str) -> String {
     IDENTITY.iter().map(|(name, value)| format!("{directive} {name} '{value}';\n")).collect()
 }
 
-/// The guide's configuration. It names `acr`, which Authgear does not send, and leaves out the
-/// roles, which it does: this one has the roles, so that all hand on the same.
+/// The guide's configuration. It names `acr`, which Authgear does not send, and lacks the roles,
+/// which it does: this one has the roles, so that all peers pass the same headers.
 fn auth_request(ask: &str) -> String {
     let names: Vec<_> =
         IDENTITY.iter().map(|(name, _)| name.to_ascii_lowercase().replace('-', "_")).collect();
@@ -376,7 +376,7 @@ const LUA_LRU: &str = "
     end
     for i = 1, #names do ngx.req.set_header(names[i], values[i]) end";
 
-/// Paths to claims whose names have dots cannot be written: those headers are static.
+/// HAProxy cannot write paths to claims with dots in their names: those headers are static.
 fn haproxy(site: &Site, addr: SocketAddr) -> String {
     let key = site.public_key();
     let fixed: String = IDENTITY
@@ -420,7 +420,7 @@ backend app
     )
 }
 
-/// Headers that HAProxy and Envoy can make of claims.
+/// The headers that HAProxy and Envoy can make from claims.
 const FROM_CLAIMS: [(&str, &str); 2] =
     [("X-Authgear-User-Id", "sub"), ("X-Authgear-Session-Authenticated-At", "auth_time")];
 

@@ -1,4 +1,4 @@
-//! Processes that are measured or that serve those: pinned, and ended when dropped.
+//! Measured and serving processes: pinned to a core, and ended when dropped.
 
 use std::fs;
 use std::io;
@@ -8,17 +8,17 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What is measured runs here, alone.
+/// The core for the measured process alone.
 pub const MEASURED: Core = Core(0);
-/// Backend, resolver, and the load itself.
+/// The core for backend, resolver and load generator.
 pub const OTHERS: Core = Core(1);
 
-/// A core of the machine.
+/// A CPU core.
 #[derive(Clone, Copy)]
 pub struct Core(usize);
 
 impl Core {
-    /// `command`, to be run on this core alone.
+    /// Returns `command`, to be run on this core only.
     pub fn command(self, command: &str) -> Command {
         let cores = thread::available_parallelism().map_or(1, |n| n.get());
         let mut pinned = Command::new("taskset");
@@ -30,17 +30,18 @@ impl Core {
 /// A running program with all its children.
 pub struct Process {
     child: Child,
-    /// How it is told to end.
+    /// The signal that ends it.
     signal: &'static str,
 }
 
 impl Process {
-    /// Starts it, and waits until it accepts connections. Its output goes to `dir/output.log`.
+    /// Starts the program, and waits until it accepts connections. Its output goes to
+    /// `dir/output.log`.
     pub fn start(command: &mut Command, dir: &Path, addr: SocketAddr) -> io::Result<Self> {
         Self::start_within(command, dir, addr, Duration::from_secs(15))
     }
 
-    /// The same, where starting takes long.
+    /// The same with a longer time limit.
     pub fn start_within(
         command: &mut Command,
         dir: &Path,
@@ -63,17 +64,17 @@ impl Process {
         Ok(process)
     }
 
-    /// Nanoseconds of CPU time so far, of all its processes and threads.
+    /// CPU time so far in nanoseconds, of all its processes and threads.
     pub fn cpu(&self) -> u64 {
         tree(self.child.id()).iter().map(|&pid| cpu_of(pid)).sum()
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its children, which for nginx are its workers.
+    /// The child processes, which for nginx are its workers.
     pub fn children(&self) -> Vec<u32> {
         children(self.child.id())
     }
@@ -81,11 +82,11 @@ impl Process {
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        // Without it the process is gone already.
+        // On failure the process is gone already.
         let _ = Command::new("kill").args(["-s", name, &pid]).stderr(Stdio::null()).status();
     }
 
-    /// Ends it, by this signal, and waits until it did.
+    /// Ends the process with this signal, and waits for its end.
     pub fn end(mut self, signal: &'static str) {
         self.signal = signal;
     }
@@ -94,13 +95,15 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let begun = Instant::now();
-        let mut told = None;
+        let mut signalled = None;
         while let Ok(None) = self.child.try_wait() {
-            // More than once: a single process of nginx misses a signal that comes just before it
+            // Repeated, because nginx as a single process misses a signal that comes just before it
             // waits for events.
-            if told.is_none_or(|told: Instant| told.elapsed() > Duration::from_secs(2)) {
+            if signalled
+                .is_none_or(|signalled: Instant| signalled.elapsed() > Duration::from_secs(2))
+            {
                 self.signal(self.signal);
-                told = Some(Instant::now());
+                signalled = Some(Instant::now());
             }
             if begun.elapsed() > Duration::from_secs(60) {
                 let _ = self.child.kill();
@@ -138,7 +141,7 @@ fn schedstat(task: &str) -> u64 {
     text.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
-/// Nanoseconds of CPU time that this thread used.
+/// CPU time of this thread in nanoseconds.
 pub fn own_cpu() -> u64 {
     schedstat("/proc/thread-self")
 }
@@ -159,7 +162,7 @@ fn numbers(text: &str) -> Vec<u32> {
     text.split_whitespace().filter_map(|n| n.parse().ok()).collect()
 }
 
-/// An address that nobody listens on.
+/// A free address.
 pub fn free_addr() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }

@@ -12,7 +12,7 @@ const SCENARIOS: [(&str, &str); 5] = [
     ("jwt-new", "JWTs never seen before"),
 ];
 
-/// All that was measured; what was not is left out.
+/// Formats all measurements; missing ones are left out.
 pub fn markdown(load: &Value, instructions: &Value, memory: &Value) -> String {
     let mut out = String::from(
         "# Results\n\nMade by `make bench` and `make bench-instructions`; README.md beside this \

@@ -1,4 +1,4 @@
-//! CPU time per request, in rounds in which each peer has its turn.
+//! CPU time per request, measured in rounds that visit each peer.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -12,19 +12,29 @@ use crate::process::own_cpu;
 use crate::site::{opaque, Site, ORIGIN, USER};
 use crate::Effort;
 
-/// Open connections to a peer.
+/// Connections to each peer.
 const CONNECTIONS: usize = 16;
 
-/// Sessions of the scenario with many.
+/// Number of sessions in the scenario with many.
 pub const MANY: usize = 10_000;
 
-/// Requests of one kind, sent to some peers.
+/// The peers that keep verdicts, and the ceiling.
+const CACHING: [Peer; 6] = [
+    Peer::Ceiling,
+    Peer::Cached("10m"),
+    Peer::ProxyCache,
+    Peer::ProxyCacheSafe,
+    Peer::LuaDict,
+    Peer::LuaLru,
+];
+
+/// A kind of requests, and the peers that get them.
 struct Scenario {
     name: &'static str,
     title: &'static str,
     peers: &'static [Peer],
     requests: Requests,
-    /// Before the first round.
+    /// Requests before the first round.
     warm_up: usize,
     per_round: usize,
 }
@@ -36,7 +46,7 @@ pub struct Row {
     pub peer: Peer,
     /// Microseconds per request, in each round.
     pub micros: Vec<f64>,
-    /// To the ceiling of the same round.
+    /// Ratios to the ceiling of the same round.
     pub ratios: Vec<f64>,
 }
 
@@ -82,14 +92,7 @@ fn scenarios(site: &Site, effort: &Effort) -> Vec<Scenario> {
         Scenario {
             name: "hot",
             title: "one session, known",
-            peers: &[
-                Peer::Ceiling,
-                Peer::Cached("10m"),
-                Peer::ProxyCache,
-                Peer::ProxyCacheSafe,
-                Peer::LuaDict,
-                Peer::LuaLru,
-            ],
+            peers: &CACHING,
             requests: Requests::of_tokens(&one),
             warm_up: 500,
             per_round,
@@ -97,14 +100,7 @@ fn scenarios(site: &Site, effort: &Effort) -> Vec<Scenario> {
         Scenario {
             name: "many",
             title: "10,000 sessions, known",
-            peers: &[
-                Peer::Ceiling,
-                Peer::Cached("10m"),
-                Peer::ProxyCache,
-                Peer::ProxyCacheSafe,
-                Peer::LuaDict,
-                Peer::LuaLru,
-            ],
+            peers: &CACHING,
             requests: Requests::of_tokens(&many),
             warm_up: MANY,
             per_round: per_round.max(MANY / 2),
@@ -140,7 +136,7 @@ fn scenarios(site: &Site, effort: &Effort) -> Vec<Scenario> {
             warm_up: 500,
             per_round,
         },
-        // What is kept is pushed out before the same token comes again.
+        // Verdicts are evicted before their token comes again.
         Scenario {
             name: "jwt-new",
             title: "JWTs never seen before",
@@ -191,20 +187,20 @@ fn run_scenario(site: &Site, scenario: &Scenario, rounds: usize) -> io::Result<V
     Ok(rows)
 }
 
-/// The backend must have been told who it is: what does nothing is fast.
+/// Asserts that the backend got the identity: a peer that does nothing would be fast.
 fn check(peer: Peer, running: &Running, requests: &Requests) -> io::Result<()> {
     let mut connection = connect(running.addr)?;
     connection.write_all(requests.first())?;
     let answer = read_answer(&mut connection)?;
-    let told = format!("x-seen: {USER}");
-    if contains(&answer.to_ascii_lowercase(), told.as_bytes()) {
+    let expected = format!("x-seen: {USER}");
+    if contains(&answer.to_ascii_lowercase(), expected.as_bytes()) {
         return Ok(());
     }
     let (peer, answer) = (peer.title(), String::from_utf8_lossy(&answer));
     Err(io::Error::other(format!("{peer}: the backend did not learn the user: {answer}")))
 }
 
-/// Microseconds that verifying a token alone takes, in this process.
+/// Microseconds to verify a token, in this process.
 pub fn verification(site: &Site) -> io::Result<f64> {
     let algorithms = [Algorithm::RS256];
     let keys = fs::read(site.key_set())?;

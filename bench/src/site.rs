@@ -1,4 +1,4 @@
-//! What stands around a peer: the backend, the resolver, the project and its tokens.
+//! The environment of a peer: backend, resolver, project, tokens.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use serde_json::{json, Value};
-use support::{FakeAuthgear, SigningKey, User};
+use support::{FakeAuthgear, SigningKey, User, PERMISSIONS_POLICY};
 
 use crate::peers::{nginx_binary, TEMPORARY};
 use crate::process::{free_addr, Process, OTHERS};
 
-/// The identity that is handed on, by whatever means: what Authgear sends of a user.
+/// The identity headers that every peer passes: those that Authgear sends for a user.
 pub const IDENTITY: [(&str, &str); 8] = [
     ("X-Authgear-Session-Valid", "true"),
     ("X-Authgear-User-Id", USER),
@@ -29,16 +29,16 @@ pub const IDENTITY: [(&str, &str); 8] = [
     ("X-Authgear-Session-Authenticated-At", "1700000000"),
 ];
 
-/// Who the requests are of.
+/// The user of all requests.
 pub const USER: &str = "5e0f2b7c-0a2c-4a38-9d0a-2f1b3c4d5e6f";
 
-/// The project's public address, which is never connected to.
+/// The project's public address; no connection is made to it.
 pub const ORIGIN: &str = "http://auth.example.com";
 
-/// How long [`SlowResolver`] takes.
+/// The delay of [`SlowResolver`].
 pub const DELAY: Duration = Duration::from_millis(50);
 
-/// Servers and files that all peers use.
+/// Servers and files shared by all peers.
 pub struct Site {
     dir: tempfile::TempDir,
     pub backend: SocketAddr,
@@ -69,19 +69,19 @@ impl Site {
         Ok(Self { dir, backend, resolver, authgear, user, _servers: servers })
     }
 
-    /// A directory of its own for `name`, with room for nginx's logs.
+    /// Creates a directory for `name`, with room for nginx's logs.
     pub fn directory(&self, name: &str) -> io::Result<PathBuf> {
         let dir = self.dir.path().join(name);
         fs::create_dir_all(dir.join("logs"))?;
         Ok(dir)
     }
 
-    /// The key set as published.
+    /// The file with the published key set.
     pub fn key_set(&self) -> PathBuf {
         self.dir.path().join("jwks.json")
     }
 
-    /// Its only key, in PEM.
+    /// The file with its only key, in PEM.
     pub fn public_key(&self) -> PathBuf {
         self.dir.path().join("public.pem")
     }
@@ -97,7 +97,7 @@ pub fn opaque(n: usize) -> String {
     format!("{n:08}aB3dE5gH7jK9mN1pQ3sT5vW7")
 }
 
-/// One nginx with two servers. The backend tells whom it was told about.
+/// One nginx with two servers. The backend's answer contains the user it got.
 fn servers(backend: SocketAddr, resolver: SocketAddr) -> String {
     let identity: String =
         IDENTITY.iter().map(|(name, value)| format!("add_header {name} \"{value}\";\n")).collect();
@@ -125,16 +125,6 @@ fn servers(backend: SocketAddr, resolver: SocketAddr) -> String {
     )
 }
 
-const PERMISSIONS_POLICY: &str = "accelerometer=(), ambient-light-sensor=(), autoplay=*, \
-    battery=(), bluetooth=(), browsing-topics=(), camera=(), display-capture=(), \
-    document-domain=(), encrypted-media=(), execution-while-not-rendered=*, \
-    execution-while-out-of-viewport=*, fullscreen=*, gamepad=(), geolocation=(), gyroscope=(), \
-    hid=(), identity-credentials-get=(), idle-detection=(), local-fonts=(), magnetometer=(), \
-    microphone=(), midi=(), otp-credentials=(), payment=(), picture-in-picture=(), \
-    publickey-credentials-create=(self), publickey-credentials-get=(self), screen-wake-lock=(), \
-    serial=(), speaker-selection=(), storage-access=(), usb=(), web-share=(), \
-    window-management=(), xr-spatial-tracking=()";
-
 /// SubjectPublicKeyInfo (RFC 5280) of an RSA key of 2048 bits whose exponent is 65537.
 fn pem(jwk: &Value) -> io::Result<String> {
     const BEFORE_MODULUS: &[u8] = b"\x30\x82\x01\x22\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\
@@ -147,7 +137,7 @@ fn pem(jwk: &Value) -> io::Result<String> {
     Ok(format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n")))
 }
 
-/// A resolver that takes [`DELAY`] for each answer, and counts them.
+/// A resolver that waits [`DELAY`] before each answer, and counts the answers.
 pub struct SlowResolver {
     pub addr: SocketAddr,
     answers: Arc<AtomicUsize>,
@@ -162,14 +152,14 @@ impl SlowResolver {
         thread::spawn(move || {
             for connection in listener.incoming().flatten() {
                 let counter = Arc::clone(&counter);
-                // An end of the connection is the peer's business.
+                // The peer decides when the connection ends.
                 thread::spawn(move || serve(connection, &counter));
             }
         });
         Ok(Self { addr, answers })
     }
 
-    /// How many look-ups there were since this was asked last.
+    /// The number of look-ups since the last call.
     pub fn take_answers(&self) -> usize {
         self.answers.swap(0, Ordering::Relaxed)
     }

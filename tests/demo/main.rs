@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use support::{eventually, get, Backend, FakeAuthgear, Request, User};
 
-/// What to send, and what the backend must receive of it.
+/// A request, and what the backend must receive.
 struct Scene {
     title: &'static str,
     headers: Vec<(&'static str, String)>,
@@ -120,7 +120,7 @@ fn scenes(authgear: &FakeAuthgear) -> Vec<Scene> {
     ]
 }
 
-/// Plays one scene, and tells whether the backend received what it should.
+/// Sends the request of one scene. Returns whether the backend received the expected headers.
 fn show(scene: &Scene, addr: SocketAddr) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     writeln!(out, "\n{}:", scene.title)?;
@@ -173,7 +173,7 @@ impl Nginx {
             .replace("http://127.0.0.1:8000", &backend.url());
 
         let dir = tempfile::tempdir()?;
-        // Where Debian's nginx would write to the system's folders.
+        // Settings for what Debian's nginx would write to the system's folders.
         let mut here = String::from("http {\n    access_log off;\n");
         for temp in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
             here += &format!("    {temp}_temp_path {}/{temp};\n", dir.path().display());

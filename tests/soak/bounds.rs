@@ -1,4 +1,4 @@
-//! What nginx may take: memory, open files, look-ups, lines in its log.
+//! Limits of nginx's resources: memory, open files, look-ups, log lines.
 
 use std::fs;
 use std::sync::atomic::Ordering;
@@ -9,17 +9,17 @@ use support::eventually;
 use crate::model::may_reach_the_backend;
 use crate::world::{World, PATIENCE};
 
-/// Of the master, and of workers that come later, beyond what there was after a while.
+/// Memory growth of the master, and of workers started later, after the warm-up.
 const GROWTH: u64 = 8 << 10;
-/// Of each worker while none is replaced.
+/// Memory growth of each worker while none is replaced.
 const GROWTH_OF_ONE: u64 = 4 << 10;
-/// Per worker and project: connections to the resolver that are kept.
+/// Kept connections to the resolver, per worker and project.
 const KEPT: usize = 16;
 const LOG: u64 = 4 << 20;
 /// More than clients, look-ups and requests to the backend can have open at a time.
 const FILES: usize = 300;
 
-/// Of the master, and the most of any worker.
+/// Memory of the master, and the largest of any worker.
 #[derive(Clone, Copy, Debug, Default)]
 struct Taken {
     /// In kB.
@@ -46,17 +46,17 @@ impl Bounds {
         Self { idle_files: taken(world).files, ..Self::default() }
     }
 
-    /// From now on nothing may grow.
+    /// Ends the warm-up: memory may not grow from now on.
     pub fn warm(&mut self, world: &World) {
         self.warm = Some(taken(world));
     }
 
-    /// From now on no worker is replaced.
+    /// Marks that no worker is replaced from now on.
     pub fn calm(&mut self, world: &World) {
         self.calm = world.nginx.workers().into_iter().map(|pid| (pid, memory(pid))).collect();
     }
 
-    /// To be done often: what the fakes have recorded takes memory.
+    /// Checks the limits. Call this often: the recordings of the fakes take memory.
     pub fn check(&mut self, world: &World, elapsed: Duration) {
         for request in world.backend.take_requests() {
             if !may_reach_the_backend(&request) {
@@ -76,7 +76,7 @@ impl Bounds {
         let log = fs::metadata(world.nginx.dir().join("logs/error.log"));
         self.log = log.map_or(0, |log| log.len());
 
-        // Twice what a cooldown of a second allows two projects, and some to begin with.
+        // Twice what a cooldown of a second allows for two projects, and some at the start.
         let key_fetches = 4 * (elapsed.as_secs() + 10);
         let mut rules = vec![
             (
@@ -99,7 +99,7 @@ impl Bounds {
         }
     }
 
-    /// Once nobody asks any more, workers have nothing but connections that are kept.
+    /// Asserts that idle workers have open nothing but kept connections.
     pub fn check_idle(&self, world: &World) {
         let most = self.idle_files + 2 * KEPT;
         if !eventually(PATIENCE, || taken(world).files <= most) {

@@ -1,4 +1,4 @@
-//! Chance that a seed repeats.
+//! Random numbers from a seed.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 pub struct Chance(u64);
 
 impl Chance {
-    /// Each thread has one of its own.
+    /// One generator per thread.
     pub fn new(seed: u64, thread: u64) -> Self {
         Self(seed ^ thread.wrapping_mul(0x2545_f491_4f6c_dd1d))
     }

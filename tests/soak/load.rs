@@ -29,7 +29,7 @@ pub fn start<'scope>(scope: &'scope Scope<'scope, '_>, world: &'scope World, see
     }
 }
 
-/// Waits a little, most times.
+/// Waits a little, most times. Returns whether to go on.
 fn goes_on(world: &World, chance: &mut Chance) -> bool {
     let pause = if chance.one_in(50) { chance.millis(0, 500) } else { chance.millis(0, 12) };
     !world.over_within(pause)
@@ -61,12 +61,12 @@ fn comes_anew(world: &World, chance: &mut Chance) {
     }
 }
 
-/// A connection, and when it was asked last: it was open then.
-type Kept = (Connection, Instant);
+/// A connection, and the time of its last use: it was open then.
+type OpenConnection = (Connection, Instant);
 
-/// Asks until it is answered: again where the connection was closed, as ever with HTTP. Gives back
-/// the connection if it can be used again.
-fn answered(world: &World, ask: &Ask, mut kept: Option<Kept>) -> Option<Kept> {
+/// Sends the request until it is answered, again where the connection was closed, as usual in HTTP.
+/// Returns the connection if it can be reused.
+fn answered(world: &World, ask: &Ask, mut kept: Option<OpenConnection>) -> Option<OpenConnection> {
     let request = ask.request(world.nginx.addr()).deadline(PATIENCE);
     loop {
         let from = Instant::now();
@@ -90,7 +90,7 @@ fn answered(world: &World, ask: &Ask, mut kept: Option<Kept>) -> Option<Kept> {
     }
 }
 
-/// Several requests side by side, those of a connection that was closed once more.
+/// Sends several simultaneous streams; those of a closed connection are repeated.
 fn streams(world: &World, chance: &mut Chance) {
     let mut kept: Option<(H2, Instant)> = None;
     let mut asks: Vec<Ask> = Vec::new();
@@ -127,7 +127,7 @@ fn start_h2(h2: &H2, ask: &Ask, world: &World) -> H2Pending {
     h2.start(&ask.request(world.nginx.addr2()).deadline(PATIENCE))
 }
 
-/// In the middle of its request, at once, or while it is being handled.
+/// Disconnects in the middle of its request, after it, or while it is handled.
 fn leaves(world: &World, chance: &mut Chance) {
     while goes_on(world, chance) {
         let ask = world.ask_anything(chance);
@@ -142,7 +142,7 @@ fn leaves(world: &World, chance: &mut Chance) {
                 pending.leave();
             }
             _ => {
-                // It does not care whether that worked.
+                // The result is irrelevant.
                 if let Ok(h2) = H2::try_open(&world.nginx.addr2()) {
                     let _pending = start_h2(&h2, &ask, world);
                     world.over_within(stays);

@@ -1,7 +1,7 @@
-//! `make soak`: clients of every kind against an nginx whose workers die and whose Authgear fails,
-//! for minutes. Every answer is held against a model of what may be answered: nobody gets another
-//! one's identity, or one that was purged, no outage lets anybody in or outlasts itself, and no
-//! request is lost that plain nginx would have kept.
+//! `make soak`: clients of every kind use an nginx for minutes, while workers die and Authgear
+//! fails. Every answer is compared with a model: no client gets another one's identity or a purged
+//! one, no outage grants access or lasts longer than its cause, and no request is lost that plain
+//! nginx would have kept.
 
 mod bounds;
 mod chance;
@@ -60,7 +60,7 @@ fn soak(world: &World, time: Duration, seed: u64) -> Bounds {
     let mut bounds = Bounds::new(world);
     thread::scope(|scope| {
         load::start(scope, world, seed);
-        // A worker must live for long to show that it grows.
+        // A worker must live long to show growth.
         trouble::start(scope, world, seed, begun + time * 7 / 10);
         let (mut warm, mut calm) = (Some(time / 5), Some(time * 8 / 10));
         while !world.over_within(Duration::from_secs(1)) && begun.elapsed() < time {
@@ -80,7 +80,7 @@ fn soak(world: &World, time: Duration, seed: u64) -> Bounds {
     bounds
 }
 
-/// All is well again: each credential counts everywhere for what it is, and nothing is left.
+/// Checks the end: each credential has its verdict everywhere, and nothing leaked.
 fn end(world: &World, bounds: &mut Bounds, begun: Instant) {
     trouble::recover_all(world);
     let passing = world.passing.lock().expect("no client failed").clone();

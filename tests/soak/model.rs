@@ -1,4 +1,4 @@
-//! What may be answered: to whom, where, and when.
+//! The model: which answers are allowed, for which credentials, location and time.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -8,10 +8,10 @@ use support::{get, Case, Expect, Recorded, Request, Response, User};
 
 pub const PROJECTS: [&str; 2] = ["a", "b"];
 
-/// What clients call themselves.
+/// The value of forged headers.
 const FORGED: &str = "forged";
 
-/// Tells the backend who the client may be taken for, if anybody.
+/// Names for the backend the user that the credentials may stand for, if any.
 const ENTITLED: &str = "X-Soak-User";
 const NOBODY: &str = "-";
 
@@ -23,23 +23,23 @@ enum Mode {
     Auto,
 }
 
-/// A location, of which each project has its own.
+/// A location; each project has its own.
 #[derive(Debug)]
 pub struct Place {
     path: &'static str,
     mode: Mode,
     required: bool,
-    /// Goes on without a session when Authgear cannot be asked.
+    /// Continues without a session when Authgear cannot be reached.
     lenient: bool,
     settings: &'static str,
 }
 
 const UNCACHED: &str = "authgear_cache off;";
-/// Verdicts are old in no time, and served all the same.
+/// Verdicts become stale at once, and are served nevertheless.
 const STALE: &str =
     "authgear_cache_valid valid=100ms; authgear_cache_use_stale updating=5s error=1m;";
 
-/// Asks Authgear, whatever is kept.
+/// Makes a look-up for each request, whatever is cached.
 pub static FRESH: Place = with(UNCACHED, place("/fresh/required", Mode::Resolver, true));
 
 pub static PLACES: [Place; 12] = [
@@ -84,7 +84,7 @@ impl Place {
     }
 }
 
-/// The user of that id, whose roles have it too: nothing of one fits another.
+/// The user of that id. The roles contain the id, so that mixed-up parts are noticed.
 pub fn user(id: &str) -> User {
     let n: usize = id.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or_default();
     User {
@@ -147,13 +147,13 @@ pub enum Kind {
     UnknownKey,
 }
 
-/// What a client presents.
+/// A credential that a client presents.
 #[derive(Debug)]
 pub struct Credential {
     pub name: &'static str,
     pub kind: Kind,
     pub headers: Vec<(&'static str, String)>,
-    /// Where it counts, as an index of [`PROJECTS`].
+    /// The project that knows it, as an index of [`PROJECTS`].
     pub project: usize,
     pub user: Option<User>,
     pub end: Option<Arc<End>>,
@@ -169,7 +169,7 @@ pub struct End {
 }
 
 impl Credential {
-    /// What it is good for, and whether Authgear is needed to tell.
+    /// Its true verdict, and whether Authgear is needed for that.
     fn truth(&self, place: &Place, project: usize) -> (Verdict<'_>, bool) {
         let home = self.project == project;
         let user = self.user.as_ref().filter(|_| home);
@@ -191,7 +191,7 @@ pub struct Ask {
     pub place: &'static Place,
     pub project: usize,
     pub credential: Arc<Credential>,
-    /// Tells it from every other one.
+    /// A unique number of the request.
     pub number: u64,
     pub forges: bool,
 }
@@ -219,7 +219,7 @@ impl Ask {
         request
     }
 
-    /// Every verdict that the request may have met on its way.
+    /// Every verdict that was possible while the request was handled.
     pub fn allowed(&self, from: Instant, to: Instant, trouble: &Trouble) -> Vec<Verdict<'_>> {
         let Self { place, project, credential, .. } = self;
         let (truth, mut asks) = credential.truth(place, *project);
@@ -251,7 +251,7 @@ impl Ask {
     }
 }
 
-/// Whether the backend may have had this request, whatever became of its client.
+/// Whether the backend may get this request, whatever the client got.
 pub fn may_reach_the_backend(request: &Recorded) -> bool {
     let path = request.target.split('?').next().unwrap_or_default();
     let of = |project: &str| path.strip_prefix(&format!("/{project}")).map(str::to_owned);
@@ -264,12 +264,12 @@ pub fn may_reach_the_backend(request: &Recorded) -> bool {
             || !place.required && (is(Verdict::None) || is(Verdict::Invalid)))
 }
 
-/// When things went wrong that excuse an answer.
+/// Periods of trouble that excuse an answer.
 #[derive(Debug, Default)]
 pub struct Trouble {
-    /// Of each project: it cannot be asked.
+    /// Per project: Authgear cannot be reached.
     pub outages: [Periods; PROJECTS.len()],
-    /// It says of nobody that there is a session.
+    /// Authgear's answers have no session headers.
     pub blanks: [Periods; PROJECTS.len()],
     pub kills: Periods,
     pub reloads: Periods,
@@ -279,7 +279,7 @@ pub struct Trouble {
 pub struct Periods(Mutex<Vec<(Instant, Option<Instant>)>>);
 
 impl Periods {
-    /// One that lasts until [`end`](Self::end).
+    /// Begins a period that lasts until [`end`](Self::end).
     pub fn begin(&self) {
         self.change(|periods| periods.push((Instant::now(), None)));
     }

@@ -1,4 +1,4 @@
-//! What goes wrong: workers die, nginx reloads, Authgear fails, sessions end.
+//! The trouble: workers die, nginx reloads, Authgear fails, sessions end.
 
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::thread::Scope;
@@ -10,13 +10,13 @@ use crate::chance::Chance;
 use crate::model::{user, Ask, Credential, End, FRESH, PROJECTS};
 use crate::world::{of_user, token_of, World, PATIENCE, TIMEOUT};
 
-/// By then what was asked in an outage has failed, and a blank answer is not kept any more.
+/// After this time, look-ups made in an outage have failed, and a blank answer is no longer cached.
 const SETTLED: Duration = TIMEOUT.saturating_add(Duration::from_secs(1));
 
-/// How many ended credentials are still tried.
+/// Number of ended credentials that clients still try.
 const REMEMBERED: usize = 80;
 
-/// Until `calm` the workers have trouble; the rest goes on until all is over.
+/// Workers have trouble until `calm`; the rest goes on until the end.
 pub fn start<'scope>(
     scope: &'scope Scope<'scope, '_>,
     world: &'scope World,
@@ -66,7 +66,7 @@ fn workers(world: &World, chance: &mut Chance, calm: Instant) {
 }
 
 fn fault(chance: &mut Chance) -> Fault {
-    // Somebody whom nobody has asked about, in an answer that ends too early.
+    // An unknown user, in an answer that is cut off.
     let broken = "HTTP/1.1 200 OK\r\nX-Authgear-Session-Valid: true\r\n\
                   X-Authgear-User-Id: intruder\r\nContent-Length: 9\r\n\r\nbody";
     chance
@@ -95,7 +95,7 @@ fn outages(world: &World, chance: &mut Chance, project: usize) {
         let (slow, refuses, fault) = (chance.one_in(3), chance.one_in(10), fault(chance));
         let time = chance.millis(300, 5000);
         if slow {
-            // No trouble at all, but much happens before there is an answer.
+            // No failure, but a slow answer.
             authgear.inject(Fault::Slowly { step: usize::MAX, pause: chance.millis(10, 300) });
             world.over_within(time);
             authgear.clear();
@@ -116,7 +116,7 @@ fn outages(world: &World, chance: &mut Chance, project: usize) {
             world.over_within(time);
             authgear.clear();
         }
-        // Not ended when all is over: clients may still be asking.
+        // Faults go on while clients may still be sending.
         if !world.over_within(SETTLED) {
             recover(world, project);
             periods[project].end();
@@ -124,7 +124,7 @@ fn outages(world: &World, chance: &mut Chance, project: usize) {
     }
 }
 
-/// Returns once every worker asks again.
+/// Waits until every worker uses the resolver again.
 fn recover(world: &World, project: usize) {
     let id = format!("{}-0", PROJECTS[project]);
     let mut suspended = world.nginx.workers();
@@ -134,7 +134,7 @@ fn recover(world: &World, project: usize) {
             let token = token_of(project, &world.authgears[project], &user(&id));
             world.ask(&FRESH, project, Arc::new(token))
         };
-        // Several, for a single one would always come to the same worker.
+        // Several requests, because a single one would always reach the same worker.
         let asks: Vec<_> = (0..8).map(|_| ask()).collect();
         let from = Instant::now();
         let begun = |ask: &Ask| ask.request(world.nginx.addr()).deadline(PATIENCE).start();
@@ -162,7 +162,7 @@ fn recover(world: &World, project: usize) {
     }
 }
 
-/// When all is over, everything is as it was.
+/// Restores everything at the end.
 pub fn recover_all(world: &World) {
     std::thread::sleep(SETTLED);
     for project in 0..PROJECTS.len() {
@@ -172,7 +172,7 @@ pub fn recover_all(world: &World) {
     }
 }
 
-/// Users come, and go: disabled, as an event tells, or removed, and purged by order.
+/// Adds users and ends them: disabled by an event, or removed and purged.
 fn ends(world: &World, chance: &mut Chance) {
     for n in 0.. {
         let project = chance.below(PROJECTS.len());

@@ -1,4 +1,4 @@
-//! Everything that plays, and what is known of it.
+//! All parts of the soak test, and the state they share.
 
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -15,29 +15,29 @@ use support::{
 use crate::chance::Chance;
 use crate::model::{user, Ask, Credential, Kind, Place, Trouble, FRESH, PLACES, PROJECTS};
 
-/// All that one client request waits for Authgear.
+/// The deadline for everything a client request waits for at Authgear.
 pub const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// An answer that does not come within this time never does.
+/// An answer later than this counts as lost.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 const USERS: usize = 24;
 const SECRET: &str = "0123456789abcdefghijABCDEFGHIJ_Z";
 
 pub struct World {
-    // Ends before those it asks.
+    // Dropped before the servers it uses.
     pub nginx: Nginx,
     pub authgears: [FakeAuthgear; PROJECTS.len()],
     pub backend: Backend,
-    /// Of users who stay as they are.
+    /// Credentials of users that do not change.
     pub standing: Vec<Arc<Credential>>,
-    /// Of users who end, the last ones.
+    /// Credentials of users that are ended, latest last.
     pub passing: Mutex<Vec<Arc<Credential>>>,
     pub trouble: Trouble,
     pub over: Watched<bool>,
     pub asked: AtomicU64,
     violated: Mutex<Option<String>>,
-    /// How often each kind of request had which outcome.
+    /// Number of outcomes by kind of request.
     pub tally: Mutex<BTreeMap<&'static str, BTreeMap<String, u64>>>,
 }
 
@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    /// Waits, and tells whether all is over.
+    /// Waits for this time. Returns whether the test is over.
     pub fn over_within(&self, time: Duration) -> bool {
         self.over.holds_within(time, |over| *over)
     }
@@ -72,7 +72,7 @@ impl World {
         self.over.update(|over| *over = true);
     }
 
-    /// The first rule that was broken ends it all.
+    /// Records a broken rule; the first one ends the test.
     pub fn violated(&self, rule: String) {
         self.violated.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(rule);
         self.end();
@@ -82,7 +82,7 @@ impl World {
         self.violated.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The support panics where something does not come in time.
+    /// Runs `does` and reports its panic: the support panics when a wait times out.
     pub fn guard(&self, what: &str, does: impl FnOnce()) {
         if catch_unwind(AssertUnwindSafe(does)).is_err() {
             self.violated(format!("{what} went wrong, as said above"));
@@ -101,7 +101,7 @@ impl World {
 
     pub fn ask_anything(&self, chance: &mut Chance) -> Ask {
         let passing = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
-        // Most of all who is about to end.
+        // Mostly users that are ended soon.
         let last = &passing[passing.len().saturating_sub(8)..];
         let known = match chance.below(8) {
             0 if !last.is_empty() => last,
@@ -120,10 +120,10 @@ impl World {
         let allowed = ask.allowed(from, Instant::now(), &self.trouble);
         if !ask.is_answered_by(answer, &allowed) {
             let ago = from.elapsed();
-            let told = ["x-verdict", "x-cache", "x-worker"].map(|name| answer.header(name));
+            let reported = ["x-verdict", "x-cache", "x-worker"].map(|name| answer.header(name));
             self.violated(format!(
                 "answered with none of {allowed:?}\nasked {ago:?} ago: {ask:?}\n\
-                 answered: {} {told:?} {}",
+                 answered: {} {reported:?} {}",
                 answer.status,
                 answer.text()
             ));
@@ -131,7 +131,7 @@ impl World {
         self.count(ask.credential.name, answer.status);
     }
 
-    /// Sends it over a connection of its own until it was not cut by a kill.
+    /// Sends the request over its own connection, again if a kill cut it off.
     pub fn insist(&self, request: &Request) -> Option<Response> {
         let request = request.clone().deadline(PATIENCE);
         loop {
@@ -147,7 +147,7 @@ impl World {
         }
     }
 
-    /// Posts what has to be accepted.
+    /// Posts a request that has to succeed.
     fn post(&self, target: &str, change: impl FnOnce(Request) -> Request) {
         let request = change(get(&self.nginx, target).method("POST"));
         if let Some(answer) = self.insist(&request).filter(|answer| answer.status != 204) {
@@ -159,7 +159,7 @@ impl World {
         self.post(&format!("/{}/purge?{query}", PROJECTS[project]), |request| request);
     }
 
-    /// Authgear's event that this user was disabled.
+    /// Sends Authgear's event that this user was disabled.
     pub fn tell_disabled(&self, project: usize, user: &str) {
         let event = json!({
             "id": "00000000000001b3", "seq": 435, "type": "user.disabled",
@@ -187,7 +187,7 @@ fn nginx(authgears: &[FakeAuthgear; PROJECTS.len()], backend: &Backend) -> Nginx
         .file("webhook.secret", format!("{SECRET}\n"))
         .http("underscores_in_headers on; access_log off;")
         .http("keepalive_requests 1000000000; keepalive_time 1d; keepalive_timeout 1d;")
-        // Too small for what there is.
+        // Too small for all entries.
         .http("authgear_cache_zone z:64k front=16;")
         .server("listen %%ADDR2%% http2;")
         .server("authgear_cache z; authgear_cache_valid valid=3s invalid=1s none=1s;")
@@ -219,7 +219,7 @@ fn nginx(authgears: &[FakeAuthgear; PROJECTS.len()], backend: &Backend) -> Nginx
     builder.start()
 }
 
-/// Whatever clients of that project present.
+/// The credentials that clients of that project present.
 fn credentials(project: usize, authgear: &FakeAuthgear) -> Vec<Credential> {
     let id = |n| format!("{}-{n}", PROJECTS[project]);
     let users: Vec<User> = (0..USERS).map(|n| authgear.add_user(user(&id(n)))).collect();
@@ -258,11 +258,11 @@ fn credentials(project: usize, authgear: &FakeAuthgear) -> Vec<Credential> {
     found
 }
 
-/// One of each kind.
+/// One credential of each kind.
 pub fn of_user(project: usize, authgear: &FakeAuthgear, user: &User) -> Vec<Credential> {
     let cookie = |name, value| ("Cookie", format!("theme=dark; {name}={value}"));
-    // Made a while ago: a client may be ahead of the time that nginx has read last. And for
-    // longer than any soak takes.
+    // Issued a while ago, because a client may be ahead of nginx's cached time, and valid longer
+    // than any soak test.
     let jwt = authgear.token(user).claim("iat", unix_now() - 5).expires_in(86_400).sign();
     let found = [
         ("JWT", Kind::Jwt, bearer(&jwt)),

@@ -1,4 +1,4 @@
-//! A DNS server over UDP that knows what the test tells it.
+//! A DNS server over UDP with the test's records.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use crate::runtime::runtime;
 use crate::wait::{Gate, Watched};
 
-/// A running server. It stops when dropped. Names it was not told of do not exist.
+/// A running server. It stops when dropped. Names without a record do not exist.
 pub struct FakeDns {
     addr: SocketAddr,
     state: Arc<Watched<State>>,
@@ -43,7 +43,7 @@ enum Says {
     Addresses(Vec<IpAddr>, u32),
     Code(RCODE),
     Nothing,
-    /// What follows, once the gate is open.
+    /// The nested answer, once the gate is open.
     Held(Gate, Box<Says>),
 }
 
@@ -62,7 +62,7 @@ impl FakeDns {
         self.addr
     }
 
-    /// The addresses of a name, of both kinds, and how long they may be kept.
+    /// Sets the addresses of a name, of both families, and their time to live.
     pub fn set(&self, name: &str, addresses: &[IpAddr], ttl: u32) {
         self.say(name, Says::Addresses(addresses.to_vec(), ttl));
     }
@@ -75,7 +75,7 @@ impl FakeDns {
         self.say(name, Says::Code(RCODE::ServerFailure));
     }
 
-    /// Queries for the name are not answered at all.
+    /// Leaves queries for the name unanswered.
     pub fn swallow(&self, name: &str) {
         self.say(name, Says::Nothing);
     }
@@ -86,7 +86,7 @@ impl FakeDns {
         self.say(name, Says::Held(gate.clone(), Box::new(says)));
     }
 
-    /// How many queries came, of A and AAAA together.
+    /// The number of queries, of A and AAAA together.
     pub fn queries(&self) -> usize {
         self.state.read(|state| state.queries.len())
     }
@@ -122,7 +122,7 @@ async fn serve(socket: UdpSocket, state: Arc<Watched<State>>) {
                 says = *then;
             }
             if let Some(answer) = answer(&query, kind, says) {
-                // Who asked may be gone.
+                // The client may be gone.
                 let _ = socket.send_to(&answer, from).await;
             }
         });

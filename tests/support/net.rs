@@ -15,7 +15,7 @@ pub(crate) fn bound_socket(addr: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// What requests can be sent to.
+/// A target of requests.
 pub trait ToAddr {
     fn to_addr(&self) -> SocketAddr;
 }
@@ -51,8 +51,8 @@ impl fmt::Debug for RefusedAddr {
     }
 }
 
-/// An address where connecting neither succeeds nor fails: the kernel drops what comes, for the
-/// queue of a listener that never accepts is full.
+/// An address where connecting neither succeeds nor fails: the kernel drops the packets, because
+/// the queue of a listener that never accepts is full.
 #[derive(Debug)]
 pub struct SilentAddr {
     addr: SocketAddr,

@@ -1,4 +1,4 @@
-//! What the fakes saw.
+//! Requests that the fakes received.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub struct Recorded {
     pub headers: Vec<(String, String)>,
     pub body_len: usize,
     pub body_sha256: String,
-    /// Which of the fake's connections it came over, counted from 1.
+    /// The number of the fake's connection, counted from 1.
     pub connection: u64,
 }
 
@@ -53,8 +53,8 @@ impl Recorded {
         self.headers.iter().filter(named).map(|(_, value)| value.as_str()).collect()
     }
 
-    /// The identity headers the backend was handed, names in lower case, sorted: what a test about
-    /// identities compares. Parameters `HTTP_X_AUTHGEAR_*` count as the headers they came from.
+    /// The identity headers that the backend got, names in lower case, sorted, to compare in tests.
+    /// Parameters `HTTP_X_AUTHGEAR_*` count as the headers they came from.
     pub fn identity(&self) -> Vec<(String, String)> {
         let mut found: Vec<_> = self
             .headers

@@ -46,7 +46,7 @@ struct Open {
     phase: Phase,
 }
 
-/// What a connection is at.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Busy,
@@ -56,7 +56,7 @@ pub(crate) enum Phase {
     Idle,
 }
 
-/// What a handler knows of the connection it serves.
+/// A handler's view of its connection.
 #[derive(Clone)]
 pub(crate) struct Connection {
     pub(crate) id: u64,
@@ -64,7 +64,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// A connection begins as busy.
+    /// Changes the state. A connection begins as busy.
     pub(crate) fn enter(&self, phase: Phase) {
         self.state.update(|state| {
             if let Some(open) = state.open.get_mut(&self.id) {

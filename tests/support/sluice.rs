@@ -1,4 +1,4 @@
-//! A relay before a server, which holds the server's bytes back in the middle.
+//! A relay in front of a server that holds the server's bytes back in the middle.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,8 +10,8 @@ use crate::net::ANY_PORT;
 use crate::server::{listen, Server};
 use crate::wait::Gate;
 
-/// Relays connections to a server. Of what the server sends on each, so many bytes pass, and the
-/// rest once the gate is open.
+/// Relays connections to a server. On each, this many bytes of the server pass, and the rest once
+/// the gate is open.
 pub struct Sluice {
     server: Server,
     gate: Gate,

@@ -1,11 +1,11 @@
-//! Authgear's decision table, as requests and what comes of them.
+//! Authgear's decision table: requests and their results.
 
 use serde_json::json;
 
 use crate::authgear::{FakeAuthgear, User};
 use crate::client::Request;
 
-/// One row: a request's credentials, and what the resolver says to them.
+/// One row: a request's credentials, and the resolver's answer.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub name: &'static str,

@@ -21,7 +21,7 @@ use tokio_rustls::LazyConfigAcceptor;
 
 use crate::random;
 
-/// A certificate authority of the test's own.
+/// A certificate authority for one test.
 pub struct Ca {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -31,7 +31,7 @@ impl Ca {
     #[allow(clippy::new_without_default)] // Two defaults would not be equal.
     pub fn new() -> Self {
         let key = key();
-        // Of two authorities with one name libssl takes the first, whoever signed.
+        // libssl takes the first of two authorities with the same name, whichever signed.
         let mut params = params(&[], &format!("Test CA {}", random::uuid()));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -50,12 +50,12 @@ impl Ca {
         path
     }
 
-    /// A server of these DNS names and addresses.
+    /// The identity of a server with these DNS names and addresses.
     pub fn leaf(&self, names: &[&str]) -> ServerIdentity {
         self.issue(params(names, "leaf"))
     }
 
-    /// One whose certificate has expired.
+    /// An identity whose certificate has expired.
     pub fn expired(&self, names: &[&str]) -> ServerIdentity {
         let mut params = params(names, "expired");
         params.not_after = date_time_ymd(2020, 1, 1);
@@ -94,7 +94,7 @@ pub struct ServerIdentity {
 }
 
 impl ServerIdentity {
-    /// One that nobody vouches for.
+    /// An identity without an authority.
     pub fn self_signed(names: &[&str]) -> Self {
         let key = key();
         let cert = params(names, "self-signed").self_signed(&key).expect("a certificate");
@@ -124,7 +124,7 @@ impl TlsAcceptor {
         Self(identity.config())
     }
 
-    /// `seen` is told the name the client asks for before the handshake goes on.
+    /// Accepts a handshake. `seen` gets the requested name before the handshake goes on.
     pub(crate) async fn accept(
         &self,
         stream: TcpStream,

@@ -1,4 +1,4 @@
-//! Waiting without sleeping for a guess: conditions with a deadline.
+//! Waiting for conditions with a deadline, without fixed sleeps.
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-/// What every wait of the support allows at most.
+/// The time limit of every wait in the support.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Polls what lies outside this process until it holds; false when the deadline passed.
-/// For what this process knows itself there is [`Watched`].
+/// Polls a condition outside this process until it holds; false when the deadline passed. For state
+/// of this process there is [`Watched`].
 pub fn eventually(deadline: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + deadline;
     loop {
@@ -92,12 +92,12 @@ impl Gate {
         Self(Arc::new(GateState { waiting: Watched::new(0), open: watch::Sender::new(false) }))
     }
 
-    /// Lets through who waits and who comes later.
+    /// Releases all waiting answers and all later ones.
     pub fn open(&self) {
         self.0.open.send_replace(true);
     }
 
-    /// How many answers are being held back. One whose client left no longer counts.
+    /// The number of answers held back. An answer whose client left no longer counts.
     pub fn waiting(&self) -> usize {
         self.0.waiting.read(|waiting| *waiting)
     }
@@ -108,7 +108,7 @@ impl Gate {
         self.0.waiting.wait_until(&format!("{n} waiters at the gate"), |waiting| *waiting >= n);
     }
 
-    /// Waits until nobody is held back.
+    /// Waits until no answer is held back.
     #[track_caller]
     pub fn wait_for_no_waiters(&self) {
         self.0.waiting.wait_until("an empty gate", |waiting| *waiting == 0);

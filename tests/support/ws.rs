@@ -1,4 +1,4 @@
-//! WebSocket, as little of it as tests need: the handshake's key and whole frames.
+//! The parts of WebSocket that the tests need: the handshake's key and whole frames.
 
 use std::io;
 
@@ -14,7 +14,7 @@ pub(crate) fn accept(key: &str) -> String {
     BASE64.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()).as_ref())
 }
 
-/// The first two bytes of a frame say what follows them.
+/// The first two bytes of a frame, which determine its length.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Start([u8; 2]);
 
@@ -33,7 +33,7 @@ impl Start {
         self.0[1] & 0x80 != 0
     }
 
-    /// How many bytes follow.
+    /// The number of bytes that follow.
     pub(crate) fn rest(self) -> io::Result<usize> {
         match self.0[1] & 0x7f {
             len @ 0..=125 => Ok(usize::from(len) + if self.masked() { 4 } else { 0 }),

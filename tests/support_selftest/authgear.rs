@@ -56,7 +56,7 @@ fn fake_follows_the_decision_table() {
 }
 
 #[test]
-fn fake_knows_cookies_by_their_prefix_only() {
+fn fake_accepts_only_cookies_with_its_prefix() {
     let origin = "https://myapp.test";
     let authgear = FakeAuthgear::builder().origin(origin).cookie_prefix("dev_").start();
     asked_directly(&authgear);
@@ -182,7 +182,7 @@ fn webhooks_are_signed_as_authgear_does() {
 }
 
 #[test]
-fn fake_forgets_what_the_test_ends() {
+fn fake_rejects_credentials_that_the_test_ended() {
     let authgear = FakeAuthgear::start();
     let alice = User::named("alice");
     let valid = |request: &Request| request.send().header("x-authgear-session-valid");
@@ -198,7 +198,7 @@ fn fake_forgets_what_the_test_ends() {
 }
 
 #[test]
-fn fake_locks_sessions_being_looked_up() {
+fn fake_locks_sessions_during_a_look_up() {
     let authgear = FakeAuthgear::builder().session_mutex(true).start();
     let request =
         get(&authgear, "/resolve").cookie("session", &authgear.session(&User::named("a")));
@@ -215,7 +215,7 @@ fn fake_locks_sessions_being_looked_up() {
 }
 
 #[test]
-fn faults_are_what_they_say() {
+fn each_fault_behaves_as_named() {
     let authgear = FakeAuthgear::start();
     let request = get(&authgear, "/resolve").bearer(&authgear.opaque_token(&User::named("alice")));
     let with = |fault| {

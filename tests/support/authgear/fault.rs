@@ -1,4 +1,4 @@
-//! What can go wrong with an answer.
+//! Faults of an answer.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -7,7 +7,8 @@ use super::resolver::{date, Answer};
 use crate::http1::response;
 use crate::wait::Gate;
 
-/// What a fake does instead of, or with, its normal answer. It reads and records the request first.
+/// The fake's behaviour instead of, or with, its normal answer. It reads and records the request
+/// first.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// This status with a small text body.
@@ -25,12 +26,11 @@ pub enum Fault {
     Reset,
     /// Never answers. Ends when the client leaves or the fake stops.
     Hang,
-    /// Nothing more after this many bytes of the normal answer.
+    /// Sends this many bytes of the normal answer, and then nothing.
     HangAfter(usize),
-    /// The normal answer, as it stood when the request came, once the gate is open.
+    /// The normal answer as of the request, once the gate is open.
     Gate(Gate),
-    /// The normal answer, as it stood when the request came, so many bytes at a time and each
-    /// time after a pause.
+    /// The normal answer as of the request, in pieces of this size with a pause before each.
     Slowly {
         step: usize,
         pause: Duration,
@@ -41,18 +41,18 @@ pub enum Fault {
     LengthBody(Vec<u8>),
     /// The normal headers with this body, which ends where the connection does.
     CloseDelimited(Vec<u8>),
-    /// The normal answer with so many bytes of one more header and of body.
+    /// The normal answer with this many bytes of one more header, and of body.
     Oversized {
         header: usize,
         body: usize,
     },
     /// This status with this Location.
     Redirect(u16, String),
-    /// 200 without any `x-authgear-*` header: what a passing database fault looks like.
+    /// 200 without any `x-authgear-*` header, as Authgear answers during a passing database fault.
     SilentBlank,
 }
 
-/// What becomes of the connection after the bytes.
+/// The state of the connection after the answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum After {
     KeepAlive,
@@ -61,7 +61,7 @@ pub(crate) enum After {
     Hang,
 }
 
-/// The bytes to write, and what follows. [`Fault::Gate`] has been passed before.
+/// Returns the bytes to write, and what follows. [`Fault::Gate`] has been passed before.
 pub(crate) fn apply(fault: Option<Fault>, mut answer: Answer, method: &str) -> (Vec<u8>, After) {
     let head_only = method == "HEAD";
     let bytes = |answer: Answer| {
@@ -120,7 +120,7 @@ pub(crate) fn apply(fault: Option<Fault>, mut answer: Answer, method: &str) -> (
     }
 }
 
-/// The faults a test has asked for.
+/// The faults a test has injected.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     next: VecDeque<(usize, Fault)>,

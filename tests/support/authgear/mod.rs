@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use fault::Fault;
+pub use resolver::PERMISSIONS_POLICY;
 pub use token::{unix_now, SigningKey, Token};
 pub use users::User;
 
@@ -22,7 +23,7 @@ use crate::wait::Watched;
 use resolver::{Deployment, JWKS_PATH};
 use serve::{serve, Shared, State};
 
-/// How a [`FakeAuthgear`] is to be deployed.
+/// The deployment of a [`FakeAuthgear`].
 #[derive(Debug)]
 pub struct FakeAuthgearBuilder {
     origin: Option<String>,
@@ -35,21 +36,21 @@ pub struct FakeAuthgearBuilder {
 }
 
 impl FakeAuthgearBuilder {
-    /// The public origin: its host is the one the project is known by, and it is the tokens' `aud`.
-    /// Otherwise the fake's own address.
+    /// The public origin: its host identifies the project, and it is the tokens' `aud`. By default
+    /// the fake's own address.
     pub fn origin(mut self, origin: &str) -> Self {
         self.origin = Some(origin.to_owned());
         self
     }
 
-    /// `TRUST_PROXY`: whether `X-Forwarded-*` count. They do unless said otherwise.
+    /// `TRUST_PROXY`: whether `X-Forwarded-*` count. Default: yes.
     pub fn trust_proxy(mut self, trust_proxy: bool) -> Self {
         self.trust_proxy = trust_proxy;
         self
     }
 
     /// Whether projects are found by Host (`CONFIG_SOURCE_TYPE=database`), unknown ones being 404.
-    /// They are unless said otherwise.
+    /// Default: yes.
     pub fn database(mut self, database: bool) -> Self {
         self.database = database;
         self
@@ -72,7 +73,7 @@ impl FakeAuthgearBuilder {
         self
     }
 
-    /// Where to listen; `127.0.0.1:0` unless said otherwise.
+    /// The address to listen on. Default: `127.0.0.1:0`.
     pub fn listen(mut self, addr: &str) -> Self {
         self.listen = addr.to_owned();
         self
@@ -119,7 +120,7 @@ impl ToAddr for FakeAuthgear {
 }
 
 impl FakeAuthgear {
-    /// One whose public origin is its own address.
+    /// Starts a fake whose public origin is its own address.
     pub fn start() -> Self {
         Self::builder().start()
     }
@@ -140,7 +141,7 @@ impl FakeAuthgear {
         self.server.addr()
     }
 
-    /// Scheme and address: what `authgear URL` takes when no origin was set.
+    /// Scheme and address: the argument for `authgear URL` when no origin was set.
     pub fn url(&self) -> String {
         let scheme = if self.shared.deployment.tls { "https" } else { "http" };
         format!("{scheme}://{}", self.addr())
@@ -207,7 +208,7 @@ impl FakeAuthgear {
         Token::id(self.signing_key(), self.origin(), user)
     }
 
-    /// A refresh token, which is good for nothing here.
+    /// A refresh token, which the resolver does not accept.
     pub fn refresh_token(&self) -> String {
         random::session()
     }
@@ -227,7 +228,7 @@ impl FakeAuthgear {
         self.opaque_token(user)
     }
 
-    /// Ends what the credential stands for: the session, or the grant behind the token.
+    /// Ends the session or the grant of the credential.
     pub fn expire(&self, credential: &str) {
         let claims = token::claims_of(credential);
         let jti = claims.as_ref().and_then(|claims| claims["jti"].as_str());
@@ -243,24 +244,25 @@ impl FakeAuthgear {
         self.shared.state.read(|state| state.keys[0].clone())
     }
 
-    // Faults. Those of `inject_next` go first, in order; then those for a path; then the other.
+    // Faults. Those of `inject_next` come first, in order; then those for a path; then the general
+    // one.
 
-    /// For all requests from now on.
+    /// Injects a fault for all requests from now on.
     pub fn inject(&self, fault: Fault) {
         self.shared.state.update(|state| state.faults.inject(fault));
     }
 
-    /// For the next `n` requests not yet provided for.
+    /// Injects a fault for the next `n` requests without one.
     pub fn inject_next(&self, n: usize, fault: Fault) {
         self.shared.state.update(|state| state.faults.inject_next(n, fault));
     }
 
-    /// For all requests of this path, such as `/oauth2/jwks`.
+    /// Injects a fault for all requests of this path, such as `/oauth2/jwks`.
     pub fn inject_at(&self, path: &str, fault: Fault) {
         self.shared.state.update(|state| state.faults.inject_at(path, fault));
     }
 
-    /// Ends all faults, for requests to come.
+    /// Removes all faults.
     pub fn clear(&self) {
         self.shared.state.update(|state| state.faults.clear());
     }
@@ -288,18 +290,18 @@ impl FakeAuthgear {
         self.server.restart_on(addr).unwrap_or_else(|error| panic!("listen on {addr}: {error}"));
     }
 
-    // What came.
+    // Recorded requests.
 
     pub fn requests(&self) -> Vec<Recorded> {
         self.shared.log.all()
     }
 
-    /// The same, and forgets them: they do not count any more.
+    /// Returns the same and clears them: they no longer count.
     pub fn take_requests(&self) -> Vec<Recorded> {
         self.shared.log.take()
     }
 
-    /// How many requests came, those for keys left out.
+    /// The number of requests, without those for keys.
     pub fn hits(&self) -> usize {
         self.shared.log.count(not_jwks)
     }
@@ -318,7 +320,7 @@ impl FakeAuthgear {
         self.shared.log.wait_for(n, jwks);
     }
 
-    /// The name each TLS client asked for, also where the handshake then failed.
+    /// The SNI of each TLS client, also of failed handshakes.
     pub fn sni_seen(&self) -> Vec<Option<String>> {
         self.shared.state.read(|state| state.sni.clone())
     }

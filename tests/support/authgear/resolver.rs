@@ -1,4 +1,4 @@
-//! What Authgear answers: pure functions of the request and of what is in the store.
+//! Authgear's answers: pure functions of the request and the store.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,7 +12,8 @@ use crate::recorded::Recorded;
 pub(crate) const JWKS_PATH: &str = "/oauth2/jwks";
 const RESOLVER_PATHS: [&str; 2] = ["/resolve", "/_resolver/resolve"];
 
-const PERMISSIONS_POLICY: &str = "accelerometer=(), ambient-light-sensor=(), autoplay=*, \
+/// Authgear's `Permissions-Policy` header.
+pub const PERMISSIONS_POLICY: &str = "accelerometer=(), ambient-light-sensor=(), autoplay=*, \
     battery=(), bluetooth=(), browsing-topics=(), camera=(), display-capture=(), \
     document-domain=(), encrypted-media=(), execution-while-not-rendered=*, \
     execution-while-out-of-viewport=*, fullscreen=*, gamepad=(), geolocation=(), gyroscope=(), \
@@ -22,7 +23,7 @@ const PERMISSIONS_POLICY: &str = "accelerometer=(), ambient-light-sensor=(), aut
     serial=(), speaker-selection=(), storage-access=(), usb=(), web-share=(), \
     window-management=(), xr-spatial-tracking=()";
 
-/// How this Authgear is deployed.
+/// The deployment of this Authgear.
 #[derive(Debug)]
 pub(crate) struct Deployment {
     pub(crate) origin: String,
@@ -38,7 +39,7 @@ impl Deployment {
         names.iter().filter(|_| self.trust_proxy).find_map(given)
     }
 
-    /// Host and port as the client is believed to have used them.
+    /// Host and port of the client's request, as Authgear determines them.
     fn authority<'a>(&self, request: &'a Recorded) -> &'a str {
         match self.header(request, ["x-forwarded-host", "x-original-host"]) {
             Some(forwarded) => forwarded.split(',').next().unwrap_or_default().trim(),
@@ -80,7 +81,7 @@ fn host_of(authority: &str) -> &str {
     }
 }
 
-/// An answer before a fault has its way with it.
+/// An answer before a fault changes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -103,7 +104,7 @@ impl Answer {
         Self { body: format!("{text}\n").into_bytes(), ..Self::new(status, headers) }
     }
 
-    /// What the panic middleware writes.
+    /// The answer of the panic middleware.
     pub(crate) fn internal_error() -> Self {
         let error = json!({"error": {"name": "InternalError", "reason": "UnexpectedError",
             "message": "unexpected error occurred", "code": 500}});
@@ -125,7 +126,7 @@ impl Answer {
         self
     }
 
-    /// Adds what Go's server adds last.
+    /// Adds the headers that Go's server adds last.
     pub(crate) fn finished(mut self, method: &str) -> Self {
         self.headers.push(date());
         if method != "HEAD" || !self.body.is_empty() {
@@ -149,14 +150,14 @@ fn common_headers() -> Vec<(String, String)> {
     .into()
 }
 
-/// Everything an answer depends on besides the request.
+/// All input of an answer besides the request.
 pub(crate) struct Authgear<'a> {
     pub(crate) deployment: &'a Deployment,
     pub(crate) store: &'a Store,
     pub(crate) keys: &'a [Arc<SigningKey>],
 }
 
-/// The answer, and which session it was about: the one Authgear locks.
+/// The answer, and the session that Authgear locks for it.
 pub(crate) struct Decision {
     pub(crate) answer: Answer,
     pub(crate) session: Option<String>,
@@ -220,7 +221,7 @@ impl Authgear<'_> {
         Decision { answer, session: Some(session) }
     }
 
-    /// What goes before the session cookie. What is invalid among these counts as not there.
+    /// Access tokens, which come before the session cookie. Invalid ones count as absent.
     fn by_access_token(&self, request: &Recorded) -> Option<(String, &String)> {
         let cookie = |name| self.deployment.cookie(request, name);
         let app_session = || {
@@ -243,7 +244,7 @@ impl Authgear<'_> {
         Some((hash, user))
     }
 
-    /// A session that is invalid; its cookie is cleared if there was one.
+    /// The answer for an invalid session; its cookie is cleared if there was one.
     fn invalid(&self, request: &Recorded) -> Answer {
         let verdict = ("X-Authgear-Session-Valid".to_owned(), "false".to_owned());
         let mut answer = Answer::resolved(vec![verdict]);

@@ -20,7 +20,7 @@ use crate::stream::Stream;
 use crate::tls::TlsAcceptor;
 use crate::wait::Watched;
 
-/// What the test and the connections share.
+/// State shared by the test and the connections.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) deployment: Deployment,
@@ -135,7 +135,7 @@ pub(crate) async fn serve(tcp: TcpStream, connection: Connection, shared: Arc<Sh
     }
 }
 
-/// Writes all at once, or as many bytes at a time as `pace` says, each time after its pause.
+/// Writes everything at once, or in pieces of `pace`, each after its pause.
 async fn write(
     stream: &mut Stream,
     bytes: &[u8],

@@ -82,7 +82,7 @@ impl SigningKey {
     }
 }
 
-/// A token about to be signed, for tests that want one that is not as Authgear makes it.
+/// A token before signing, for tests that need an unusual one.
 #[derive(Clone, Debug)]
 pub struct Token {
     key: Arc<SigningKey>,
@@ -120,7 +120,7 @@ impl Token {
         Self::new(key, "at+jwt", claims)
     }
 
-    /// What the client credentials grant gives a machine.
+    /// A machine's token of the client credentials grant.
     pub(crate) fn machine(key: Arc<SigningKey>, origin: &str, resource: &str) -> Self {
         let now = unix_now();
         let claims = json!({
@@ -176,12 +176,12 @@ impl Token {
         self
     }
 
-    /// Expires this many seconds from now; negative: it has expired.
+    /// Sets the expiry in seconds from now; negative: it has expired.
     pub fn expires_in(self, seconds: i64) -> Self {
         self.claim("exp", unix_now() + seconds)
     }
 
-    /// Signed by this key, and naming it.
+    /// Signs with this key, and names it.
     pub fn key(mut self, key: &Arc<SigningKey>) -> Self {
         self.key = key.clone();
         self.header("kid", key.kid.as_str())
@@ -231,7 +231,7 @@ pub(crate) fn claims_of(token: &str) -> Option<Value> {
     serde_json::from_slice(&claims).ok()
 }
 
-/// What the resolver makes of a bearer, before it looks into its database.
+/// The resolver's classification of a bearer, before it uses its database.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Decoded {
     /// A JWT of this project, with the hash of its grant.

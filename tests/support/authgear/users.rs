@@ -1,4 +1,4 @@
-//! Users and the credentials that stand for them.
+//! Users and their credentials.
 
 use std::collections::HashMap;
 
@@ -65,11 +65,12 @@ impl User {
     }
 }
 
-/// What Authgear has in its databases.
+/// The contents of Authgear's databases.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     users: HashMap<String, User>,
-    /// By the hash of the opaque token, which is also a JWT's `jti`; to the user's id.
+    /// Grants by the hash of the opaque token, which is also a JWT's `jti`; the value is the user's
+    /// id.
     access_grants: HashMap<String, String>,
     app_sessions: HashMap<String, String>,
     sessions: HashMap<String, String>,
@@ -80,7 +81,7 @@ impl Store {
         self.users.insert(user.id.clone(), user);
     }
 
-    /// Knows the user of a credential being made, without undoing what the test changed since.
+    /// Adds the user of a new credential, without undoing the test's changes.
     fn know(&mut self, user: &User) -> String {
         self.users.entry(user.id.clone()).or_insert_with(|| user.clone());
         user.id.clone()
@@ -112,7 +113,7 @@ impl Store {
         token
     }
 
-    /// Ends a session or a grant, by what the client holds or by a JWT's `jti`.
+    /// Ends a session or a grant, given the client's credential or a JWT's `jti`.
     pub(crate) fn end(&mut self, credential: &str) {
         self.access_grants.remove(credential);
         self.access_grants.remove(&sha256(credential.as_bytes()));

@@ -28,7 +28,7 @@ pub(super) async fn serve(mut stream: TcpStream, connection: Connection, log: Lo
     while let Ok(true) = exchange(&mut stream, &connection, &log).await {}
 }
 
-/// One request and its answer. Whether there may be another.
+/// Serves one request. Returns whether there may be another.
 async fn exchange(stream: &mut TcpStream, connection: &Connection, log: &Log) -> io::Result<bool> {
     let begin = read_record(stream).await?;
     if begin.kind != BEGIN_REQUEST {

@@ -18,7 +18,7 @@ use crate::server::Connection;
 pub(super) async fn serve(stream: TcpStream, connection: Connection, log: Log) {
     let call = service_fn(|request| answer(request, connection.id, log.clone()));
     let serving = http2::Builder::new(TokioExecutor::new());
-    // It ends when nginx leaves, cleanly or not.
+    // Ends when nginx leaves, cleanly or not.
     let _ = serving.serve_connection(TokioIo::new(stream), call).await;
 }
 

@@ -16,7 +16,7 @@ pub(super) async fn serve(mut stream: TcpStream, connection: Connection, log: Lo
         request.connection = connection.id;
         log.push(request.clone());
         if let Some(key) = request.header("sec-websocket-key") {
-            // It ends when the client leaves.
+            // Ends when the client leaves.
             let _ = websocket(&mut stream, key).await;
             return;
         }

@@ -86,7 +86,7 @@ impl Backend {
         self.log.all()
     }
 
-    /// The same, and forgets them: they do not count any more.
+    /// Returns the same and clears them: they no longer count.
     pub fn take_requests(&self) -> Vec<Recorded> {
         self.log.take()
     }

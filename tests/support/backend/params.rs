@@ -1,4 +1,4 @@
-//! What the gateway protocols have in common, and the two simple ones: uwsgi and SCGI.
+//! Common parts of the gateway protocols, and the two simple ones: uwsgi and SCGI.
 
 use std::io;
 

@@ -55,7 +55,7 @@ impl H2 {
             .await?
         })?;
         let task = runtime().spawn(async {
-            // What goes wrong with the connection goes wrong with each request.
+            // Errors of the connection appear as errors of each request.
             let _ = connection.await;
         });
         Ok(Self { sender, connection: Arc::new(OpenUntilDropped(task.abort_handle())) })
@@ -94,7 +94,7 @@ impl H2Pending {
         self.try_wait().unwrap_or_else(|error| panic!("no answer: {error:?}"))
     }
 
-    /// Waits for the answer, or for what comes instead.
+    /// Waits for the answer or the error.
     pub fn try_wait(mut self) -> io::Result<Response> {
         runtime().block_on(&mut self.answering)?
     }

@@ -44,7 +44,7 @@ impl Drop for OpenUntilDropped {
 }
 
 impl H3 {
-    /// One made as this request asks: its TLS and deadline.
+    /// Opens a connection with the TLS and deadline of this request.
     #[track_caller]
     pub fn open_for(request: &Request) -> Self {
         let Tls { config, name } = request.tls.as_ref().expect("HTTP/3 has TLS");
@@ -66,7 +66,7 @@ impl H3 {
         self.begin(request, true)
     }
 
-    /// Sends a request whose body goes on after what is sent of it.
+    /// Sends a request whose body is unfinished.
     #[track_caller]
     pub fn start_unfinished(&self, request: &Request) -> H3Pending {
         self.begin(request, false)
@@ -93,7 +93,7 @@ impl H3 {
         H3Pending { answering, _connection: self.connection.clone() }
     }
 
-    /// Disconnects, whatever is under way.
+    /// Disconnects, even with requests in flight.
     pub fn leave(self) {}
 }
 
@@ -117,13 +117,13 @@ async fn connect(
     let mut builder = h3::client::builder();
     let opening = builder.send_grease(false).build(h3_quinn::Connection::new(connection.clone()));
     let (mut driver, sender) = opening.await.expect("an HTTP/3 connection");
-    // What goes wrong with the connection goes wrong with each request.
+    // Errors of the connection appear as errors of each request.
     runtime().spawn(async move { driver.wait_idle().await });
     (sender, connection)
 }
 
-/// Who leaves does not end its request as if it were whole. Quinn itself tells that no answer is
-/// wanted any more.
+/// Resets the stream, so that an abandoned request does not end as if complete. Quinn itself
+/// signals that the answer is unwanted.
 struct ResetWhenDropped(Stream);
 
 impl Drop for ResetWhenDropped {
@@ -145,7 +145,7 @@ impl H3Pending {
         self.try_wait().unwrap_or_else(|error| panic!("no answer: {error:?}"))
     }
 
-    /// Waits for the answer, or for what comes instead.
+    /// Waits for the answer or the error.
     pub fn try_wait(mut self) -> Result<Response, StreamError> {
         runtime().block_on(&mut self.answering).expect("an answer")
     }

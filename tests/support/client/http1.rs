@@ -1,4 +1,4 @@
-//! HTTP/1.1 over a socket of the test's own.
+//! HTTP/1.1 over the test's own socket.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -18,11 +18,11 @@ use crate::runtime::runtime;
 trait ReadWrite: Read + Write + Send {}
 impl<T: Read + Write + Send> ReadWrite for T {}
 
-/// A connection that several requests can go over, one after the other.
+/// A connection for several requests in sequence.
 pub struct Connection {
     stream: Box<dyn ReadWrite>,
     tcp: TcpStream,
-    /// For each thing done with it.
+    /// The deadline of each operation.
     deadline: Duration,
     end: Instant,
     buffer: Vec<u8>,
@@ -40,7 +40,7 @@ impl Connection {
         Self::open_for(&get(to, "/"))
     }
 
-    /// One made as this request asks: its source address, TLS and deadline.
+    /// Opens a connection with the source address, TLS and deadline of this request.
     #[track_caller]
     pub fn open_for(request: &Request) -> Self {
         let connected = Self::connect(request);
@@ -79,7 +79,7 @@ impl Connection {
         self.read_response(&request.method)
     }
 
-    /// Sends a request and reads its answer, or what comes instead.
+    /// Sends a request and reads the answer or the error.
     pub fn try_send(&mut self, request: &Request) -> io::Result<Response> {
         self.try_write(&request.bytes(false))?;
         self.try_read_response(&request.method)
@@ -92,7 +92,7 @@ impl Connection {
         written.unwrap_or_else(|error| panic!("write: {error}"));
     }
 
-    /// Who answers before it has read all may close: reading tells.
+    /// A server that answers before it has read everything may close: reading shows it.
     pub(super) fn write_unless_closed(&mut self, bytes: &[u8]) {
         let _ = self.try_write(bytes);
     }
@@ -218,7 +218,7 @@ impl Pending {
         self.connection.read_response(&self.method)
     }
 
-    /// Waits for the answer, or for what comes instead.
+    /// Waits for the answer or the error.
     pub fn try_wait(mut self) -> io::Result<Response> {
         self.connection.try_read_response(&self.method)
     }

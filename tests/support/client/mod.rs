@@ -1,4 +1,4 @@
-//! The test's side of the wire.
+//! The clients of the tests.
 
 mod h2;
 mod h3;

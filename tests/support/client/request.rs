@@ -1,4 +1,4 @@
-//! Requests, byte for byte as the test wants them.
+//! Requests, sent byte for byte as the test specifies.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::net::ToAddr;
 use crate::tls::Ca;
 use crate::wait::DEADLINE;
 
-/// A GET; the methods of [`Request`] make anything else of it.
+/// A GET request; the methods of [`Request`] change it.
 pub fn get(to: &impl ToAddr, target: &str) -> Request {
     Request {
         addr: to.to_addr(),
@@ -85,8 +85,8 @@ impl Request {
         self
     }
 
-    /// Sends these bytes and nothing of what is set otherwise. The method still tells whether the
-    /// answer has a body.
+    /// Sends these bytes and nothing else. The method still determines whether the answer has a
+    /// body.
     pub fn raw(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.raw = Some(bytes.into());
         self
@@ -104,7 +104,7 @@ impl Request {
         self
     }
 
-    /// How long connecting may take, and sending, and the answer.
+    /// The deadline for connecting, for sending, and for the answer.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -152,7 +152,7 @@ impl Request {
         H3::open_for(self).start(self)
     }
 
-    /// For versions of HTTP that name the host in `:authority`.
+    /// The request for versions of HTTP that name the host in `:authority`.
     #[track_caller]
     pub(super) fn message<B>(&self, scheme: &str, body: B) -> Message<B> {
         let host = |(name, _): &&(String, Vec<u8>)| name.eq_ignore_ascii_case("host");

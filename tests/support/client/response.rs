@@ -5,14 +5,14 @@ use serde_json::Value;
 
 use crate::recorded::{latin1, Recorded};
 
-/// An answer, all of it.
+/// A complete answer.
 #[derive(Clone, Debug)]
 pub struct Response {
     pub status: u16,
     /// In order of arrival and as spelled.
     pub headers: Vec<(String, Vec<u8>)>,
     pub body: Vec<u8>,
-    /// Of HTTP/2 and HTTP/3 only.
+    /// Trailers of HTTP/2 and HTTP/3 only.
     pub trailers: Vec<(String, Vec<u8>)>,
 }
 
@@ -42,7 +42,7 @@ impl Response {
             .unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.text()))
     }
 
-    /// The request as the [`Backend`](crate::Backend) had it.
+    /// The request as the [`Backend`](crate::Backend) recorded it.
     #[track_caller]
     pub fn echo(&self) -> Recorded {
         // A gRPC message has a prefix of five bytes; JSON begins with none of them.

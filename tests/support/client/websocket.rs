@@ -14,7 +14,7 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub struct WebSocket(Connection);
 
 impl WebSocket {
-    /// Asks for the upgrade; gives back the answer when it is anything but 101.
+    /// Requests the upgrade; returns the answer if it is not 101.
     #[track_caller]
     pub fn open(request: &Request) -> Result<Self, Box<Response>> {
         let request = request
@@ -44,7 +44,7 @@ impl WebSocket {
         String::from_utf8(payload).expect("text")
     }
 
-    /// Says goodbye and waits for the answer to it.
+    /// Sends a close frame and waits for the server's.
     #[track_caller]
     pub fn close(mut self) {
         self.0.write(&frame(CLOSE, &[], true));

@@ -1,4 +1,4 @@
-//! What an nginx of a test is made of.
+//! The configuration of a test's nginx.
 
 use std::env;
 use std::fmt;
@@ -112,7 +112,7 @@ impl Builder {
         self
     }
 
-    /// What follows the address in the server's `listen`, such as `http2` or `ssl`.
+    /// Options after the address in the server's `listen`, such as `http2` or `ssl`.
     pub fn listen_options(mut self, options: &str) -> Self {
         self.listen_options = options.to_owned();
         self
@@ -136,15 +136,15 @@ impl Builder {
         self
     }
 
-    /// Runs it in the background, as services are (`daemon on`), with a parent that is nobody of
-    /// the test's. It opens its sockets itself, on an address that nobody else may use.
+    /// Runs nginx in the background, as services are (`daemon on`), with a parent that is not the
+    /// test. It opens its sockets itself, on an address that no other process uses.
     pub fn daemon(mut self, ip: Ipv4Addr) -> Self {
         self.daemon = true;
         self.ip = ip.into();
         self
     }
 
-    /// The last word on the configuration, placeholders already replaced.
+    /// Changes the final configuration, placeholders already replaced.
     pub fn raw_conf(mut self, change: impl FnOnce(String) -> String + 'static) -> Self {
         self.raw.push(Box::new(change));
         self
@@ -162,7 +162,7 @@ impl Builder {
         self
     }
 
-    /// The same, of a file that nobody else may read.
+    /// The same for a file that only its owner can read.
     pub fn secret_file(mut self, path: &str, contents: impl Into<Vec<u8>>) -> Self {
         self.secrets.push(path.into());
         self.file(path, contents)
@@ -214,7 +214,7 @@ impl Builder {
         Nginx::start(self)
     }
 
-    /// What `nginx -t` says.
+    /// Runs `nginx -t`.
     pub fn check(mut self) -> ConfigTest {
         let site = self.build();
         let mut command = command(&self, &site);
@@ -237,7 +237,7 @@ impl Builder {
                 false => TcpListener::bind(addr),
             };
             let listener = listener.expect("a free port");
-            // nginx takes it for one of its own: its workers would block in accept().
+            // nginx takes it for its own: its workers would block in accept().
             listener.set_nonblocking(true).expect("a socket");
             listener
         };
@@ -333,8 +333,8 @@ scgi_temp_path %%DIR%%/tmp/scgi;
     }
 }
 
-/// A socket that does not listen yet: it keeps nobody from doing so, even if a process that was just
-/// forked has it for a moment longer.
+/// A socket that does not listen yet: it blocks no other listener, even if a process that was just
+/// forked keeps a copy for a moment.
 fn reserve(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -355,7 +355,7 @@ fn module_path() -> PathBuf {
     })
 }
 
-/// What `nginx -t` says.
+/// The result of `nginx -t`.
 #[derive(Clone, Debug)]
 pub struct ConfigTest {
     pub ok: bool,

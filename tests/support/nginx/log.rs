@@ -1,4 +1,4 @@
-//! nginx's logs: waiting for lines, and telling trouble.
+//! nginx's logs: waiting for lines, and detecting trouble.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -21,7 +21,7 @@ impl Nginx {
         self.log("access.log")
     }
 
-    /// Waits for the first line of the error log that has the text, and gives it back.
+    /// Waits for the first line of the error log that has the text, and returns it.
     #[track_caller]
     pub fn wait_for_error_log(&self, text: &str) -> String {
         let mut found = None;
@@ -44,7 +44,7 @@ impl Nginx {
         log.lines().map(str::to_owned).collect()
     }
 
-    /// What has this text in it is no trouble in the error log.
+    /// Lines of the error log with this text are no trouble.
     pub fn allow_log(&self, text: &str) {
         self.allowed.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
     }
@@ -60,7 +60,7 @@ impl Nginx {
         lines
     }
 
-    /// The last lines, to be read by who mends a test.
+    /// The last lines, for the report of a failed test.
     pub(super) fn troubles_tail(&self) -> String {
         let lines = self.lines();
         lines[lines.len().saturating_sub(TAIL)..].join("\n")

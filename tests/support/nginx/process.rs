@@ -30,7 +30,7 @@ pub struct Nginx {
     session: Option<u32>,
     addrs: Vec<SocketAddr>,
     quic: Option<SocketAddr>,
-    /// Of the sockets that accept connections, to see who has them.
+    /// Inodes of the accepting sockets, to see which processes have them.
     inodes: Vec<u64>,
     worker_count: usize,
 }
@@ -46,7 +46,7 @@ impl Nginx {
         Builder::new()
     }
 
-    /// Whether the nginx of these tests was built `--with-` that.
+    /// Whether the tested nginx was built `--with-` this feature.
     pub fn has(feature: &str) -> bool {
         static BUILT: OnceLock<String> = OnceLock::new();
         let built = BUILT.get_or_init(|| {
@@ -84,7 +84,8 @@ impl Nginx {
             worker_count: builder.workers,
         };
         if builder.daemon {
-            // Its parent may write its pid before it leads a session, and be gone only after that.
+            // The parent may write the pid before the master leads a session, and end only after
+            // that.
             let leads = |pid: u32| session_of(pid) == Some(pid);
             let leader = || nginx.pid_in_file().is_some_and(leads);
             let forked = eventually(DEADLINE, || nginx.exited() && leader());
@@ -150,7 +151,7 @@ impl Nginx {
         self.workers_of(self.pid())
     }
 
-    /// The same of one of two masters.
+    /// The same for one of two masters.
     pub fn workers_of(&self, master: u32) -> Vec<u32> {
         let mut workers = children(master);
         workers.retain(|pid| is(*pid, "worker process"));
@@ -178,7 +179,7 @@ impl Nginx {
         old
     }
 
-    /// Has a daemon start its successor, and returns once both serve. Gives back the old master.
+    /// Makes a daemon start its successor, and returns once both serve. Returns the old master.
     #[track_caller]
     pub fn upgrade(&self) -> u32 {
         let old = self.pid();
@@ -234,7 +235,7 @@ impl Nginx {
         self.end(libc::SIGQUIT);
     }
 
-    /// As dropping it: quits, and panics if the error log tells of trouble.
+    /// Like dropping: quits, and panics if the error log has trouble.
     #[track_caller]
     pub fn stop(&self) {
         self.quit();
@@ -242,7 +243,7 @@ impl Nginx {
         assert!(troubles.is_empty(), "nginx logged:\n{}", troubles.join("\n"));
     }
 
-    /// Ends nginx, more and more firmly. What would not quit is trouble of its own.
+    /// Ends nginx, with increasingly strong signals. Failing to quit is trouble of its own.
     fn end(&self, signal: libc::c_int) {
         if self.exited() {
             return;
@@ -287,7 +288,7 @@ impl Nginx {
         eventually(deadline, || self.exited())
     }
 
-    /// Whether nothing of it runs.
+    /// Whether no process of it runs.
     pub fn exited(&self) -> bool {
         if self.session.is_some() {
             return self.in_session().is_empty();
@@ -300,7 +301,7 @@ impl Nginx {
 impl Drop for Nginx {
     fn drop(&mut self) {
         if thread::panicking() {
-            // Its requests may hang: that is no time to be graceful.
+            // Requests may hang, so it is not shut down gracefully.
             self.end(libc::SIGTERM);
             eprintln!("nginx logged, debug lines left out:\n{}", self.troubles_tail());
             if env::var_os("AUTHGEAR_TESTS_KEEP").is_some() {
@@ -313,7 +314,7 @@ impl Drop for Nginx {
     }
 }
 
-/// nginx for that site, its sockets handed over.
+/// The command that runs nginx for that site, its sockets handed over.
 pub(super) fn command(builder: &Builder, site: &Site) -> Command {
     let mut command = launcher(builder, site);
     command.arg("-p").arg(site.dir.path()).args(["-c", "nginx.conf", "-e", "logs/error.log"]);
@@ -322,7 +323,8 @@ pub(super) fn command(builder: &Builder, site: &Site) -> Command {
     let tcp = site.listeners.iter().map(AsRawFd::as_raw_fd);
     let fds: Vec<_> = tcp.chain(site.quic.as_ref().map(AsRawFd::as_raw_fd)).collect();
     if builder.daemon {
-        // It would not go to the background, and make may have set this for itself.
+        // nginx with this variable would not go to the background, and make may have set it for
+        // itself.
         command.env_remove("NGINX");
     } else {
         command.env("NGINX", fds.iter().map(|fd| format!("{fd};")).collect::<String>());
@@ -361,7 +363,7 @@ fn launcher(builder: &Builder, site: &Site) -> Command {
     }
     command.arg("--");
     if uid != 0 {
-        // Root there only to mount: nginx is to be who the test is.
+        // Root in the namespace only to mount: nginx runs as the user of the test.
         let (user, group) = (format!("--map-user={uid}"), format!("--map-group={gid}"));
         command.args(["unshare", "--user", &user, &group, "--"]);
     }
@@ -380,7 +382,7 @@ fn nginx_path() -> PathBuf {
     })
 }
 
-/// Where programs are: users other than root often lack the folder nginx is in.
+/// The search path for programs: users other than root often lack nginx's folder.
 fn path() -> String {
     format!("{}:/usr/local/sbin:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default())
 }
@@ -395,7 +397,7 @@ fn is(pid: u32, kind: &str) -> bool {
     let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let title = String::from_utf8_lossy(&title);
     let title = title.split('\0').next().and_then(|title| title.trim().strip_prefix("nginx: "));
-    // Of a master the command line follows.
+    // The title of a master continues with its command line.
     title.is_some_and(|title| title == kind || title.starts_with(&format!("{kind} /")))
 }
 
