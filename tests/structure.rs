@@ -147,7 +147,10 @@ fn wrong_arrows(sources: &Sources, table: &Table) -> Vec<String> {
         let why = table.objection(sources.room(&import.from), sources.room(&import.to))?;
         Some(format!("{}:{}: {why}", import.from, import.line))
     };
-    sources.imports().iter().filter_map(wrong).collect()
+    let mut found: Vec<_> = sources.imports().iter().filter_map(wrong).collect();
+    // One `use` may name several things of a room.
+    found.dedup();
+    found
 }
 
 /// Circles of files, each as `a -> b -> a`, but those within a room of `table.circles`.
