@@ -67,10 +67,10 @@ fn module_table() -> Table {
         ("single_flight", LEAVES),
         ("conf", &["shared"]),
         ("client", &["conf", "shared", "single_flight"]),
-        ("cache", &["conf", "finding", "shared", "single_flight"]),
+        ("cache", &["conf", "shared", "single_flight"]),
         ("jwks", &["client", "conf", "shared", "single_flight"]),
-        ("worker", &["cache", "client", "conf", "finding", "jwks", "shared", "single_flight"]),
-        ("finding", &["conf", "shared"]),
+        ("worker", &["cache", "client", "conf", "jwks", "resolution", "shared", "single_flight"]),
+        ("resolution", &["cache", "conf", "shared"]),
         ("credentials", &["conf"]),
         (
             "lookup",
@@ -79,15 +79,15 @@ fn module_table() -> Table {
                 "client",
                 "conf",
                 "credentials",
-                "finding",
                 "jwks",
+                "resolution",
                 "shared",
                 "single_flight",
                 "worker",
             ],
         ),
-        ("operations", &["conf", "credentials", "finding", "lookup", "shared", "worker"]),
-        ("request", &["conf", "credentials", "finding", "lookup", "shared", "worker"]),
+        ("operations", &["conf", "credentials", "lookup", "resolution", "shared", "worker"]),
+        ("request", &["conf", "credentials", "lookup", "resolution", "shared", "worker"]),
     ];
     Table::of_pairs(PAIRS, &["conf"])
 }
@@ -95,11 +95,11 @@ fn module_table() -> Table {
 /// The wrappers of nginx, from the lowest file to the highest.
 fn nginx_table() -> Table {
     Table::of_order(&[
-        "string",
         "error",
+        "string",
+        "log",
         "panic",
         "address",
-        "log",
         "process",
         "configuration",
         "conf",
@@ -119,8 +119,8 @@ fn nginx_table() -> Table {
         "variable",
         "value",
         "stream",
-        "state",
         "module",
+        "state",
         "entry",
     ])
 }
@@ -129,14 +129,14 @@ fn nginx_table() -> Table {
 fn core_table() -> Table {
     Table::of_order(&[
         "http",
+        "operations",
         "identity",
-        "credentials",
         "verdict",
         "policy",
-        "resolver",
         "token",
+        "credentials",
+        "resolver",
         "shared",
-        "operations",
         "metrics",
     ])
 }
