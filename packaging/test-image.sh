@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Builds the image and runs it, where there is no Docker and no registry: with buildah, on images
-# made here of Debian's packages and this machine's Rust. To be run by root.
+# Builds the Docker image and runs it without Docker and without a registry. Uses buildah, and
+# base images that it makes from Debian's packages and this machine's Rust. Needs root.
 #
 #   packaging/test-image.sh FOLDER
 set -euo pipefail
+source "$(dirname "$0")/debian.sh"
 
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
@@ -17,8 +18,7 @@ end() {
 }
 trap end EXIT
 
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -n 1)
-debootstrap --variant=minbase bookworm "$folder/debian" "$mirror" >/dev/null
+debootstrap --variant=minbase bookworm "$folder/debian" "$(mirror)" >/dev/null
 container=$(buildah from scratch)
 cp -a "$folder/debian/." "$(buildah mount "$container")"
 rm -rf "$folder/debian"
@@ -30,7 +30,7 @@ cp -a "$(rustc --print sysroot)" "$root/usr/local/rust"
 buildah config --env PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
 buildah run --isolation chroot "$container" -- sh -euc 'apt-get update -qq
     apt-get install -y -qq --no-install-recommends gcc libc6-dev make ca-certificates' >/dev/null 2>&1
-# Whom this machine trusts, crates.io among them.
+# Certificate authorities of this machine: crates.io may be reached through a proxy.
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 buildah commit -q --rm "$container" docker.io/library/rust:1-bookworm
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the .deb on this machine, has nginx load it, and removes it again. To be run by root.
+# Installs the .deb on this machine, checks that nginx loads the module, and removes the package.
+# Needs root.
 set -euo pipefail
 
 package=libnginx-mod-http-authgear
@@ -23,7 +24,7 @@ grep -q 'unknown directive "authgear"' "$dir/before"
 dpkg --install "$deb"
 [ -L $link ]
 configured
-# What nginx itself uses still is configured well.
+# The configuration in /etc/nginx is still valid.
 nginx -t -q
 
 dpkg --remove $package

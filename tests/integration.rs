@@ -45,6 +45,7 @@ mod site;
 mod status;
 mod status_page;
 mod strip;
+mod structure;
 mod subrequests;
 mod support_selftest;
 mod tls;
