@@ -252,7 +252,7 @@ mod tokens {
         let keys = keys();
         let header = BASE64URL.encode(header);
         assert!(header.len() <= token::MAX_HEADER);
-        let token = format!("{header}.{}.AAAA", filled("A", 12_000));
+        let token = format!("{header}.{}.AAAA", filled("A", 14_000));
         measure(bencher, &token, |token| token::verify(token, &keys, &profile, 0).is_ok());
     }
 
@@ -263,13 +263,13 @@ mod tokens {
 
     #[divan::bench]
     fn worst_header_of_members(bencher: Bencher<'_, '_>) {
-        let members: Vec<_> = (0..255).map(|n| format!("\"a{n:04}\":0")).collect();
+        let members: Vec<_> = (0..80).map(|n| format!("\"a{n:02}\":0")).collect();
         verify(bencher, &format!("{{{}}}", members.join(",")));
     }
 
     #[divan::bench(args = ["0,", "[0],", "{\"a\":0},", "\"\\n\","])]
     fn worst_header_of_values(bencher: Bencher<'_, '_>, piece: &str) {
-        verify(bencher, &format!("{{\"a\":[{}0]}}", filled(piece, 3000)));
+        verify(bencher, &format!("{{\"a\":[{}0]}}", filled(piece, 740)));
     }
 
     /// Neither the key nor the signature is anybody's.

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::webhook::MAX_USER_ID;
 
-/// Most bytes of a form.
+/// Most bytes of a form, or of a query.
 pub const MAX_FORM: usize = 4096;
 
 /// What is to be purged.
@@ -29,8 +29,12 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// For anything else, nothing included: a misspelt argument is no reason to purge more.
+    /// For anything else, nothing included: a misspelt argument is no reason to purge more. For a
+    /// query or a form longer than [`MAX_FORM`].
     pub fn read(query: &[u8], form: &[u8]) -> Result<Self, BadArguments> {
+        if query.len().max(form.len()) > MAX_FORM {
+            return Err(BadArguments);
+        }
         let mut target = None;
         let pairs = [query, form].into_iter().flat_map(|text| text.split(|&byte| byte == b'&'));
         for pair in pairs.filter(|pair| !pair.is_empty()) {

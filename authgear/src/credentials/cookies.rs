@@ -120,9 +120,18 @@ impl CookieNames {
 
     /// Returns the length of the name that the text begins with.
     fn length_at_start(&self, text: &[u8]) -> Option<usize> {
-        let bare = self.strip_prefix(text)?;
-        let names = [SESSION, APP_SESSION, APP_ACCESS_TOKEN];
-        let name = names.into_iter().find(|name| bare.starts_with(name))?;
+        // Nearly all other cookies differ in the first byte.
+        let bare = match self.prefix.first() {
+            None => text,
+            first if first == text.first() => self.strip_prefix(text)?,
+            _ => return None,
+        };
+        let name = match bare.first()? {
+            b's' if bare.starts_with(SESSION) => SESSION,
+            b'a' if bare.starts_with(APP_SESSION) => APP_SESSION,
+            b'a' if bare.starts_with(APP_ACCESS_TOKEN) => APP_ACCESS_TOKEN,
+            _ => return None,
+        };
         Some(self.prefix.len() + name.len())
     }
 }
@@ -189,7 +198,7 @@ fn start_of_piece(text: &[u8]) -> Option<usize> {
 /// Returns the index of the `;` behind a piece, or of the end.
 fn end_of_piece(text: &[u8]) -> usize {
     // A call of memchr costs more than it saves on a short piece.
-    const SHORT: usize = 8;
+    const SHORT: usize = 16;
     let short = text.get(..SHORT).unwrap_or(text);
     match short.iter().position(|&byte| byte == b';') {
         Some(end) => end,
