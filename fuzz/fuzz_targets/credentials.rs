@@ -1,7 +1,9 @@
 //! Headers of a client: only credentials are sent, and equal keys mean equal bytes sent.
 #![no_main]
 
-use authgear::credentials::{CookieNames, Credentials, MAX_AUTHORIZATION, MAX_COOKIE, MAX_COOKIES};
+use authgear::credentials::{
+    CookieNames, Credentials, Remainder, MAX_AUTHORIZATION, MAX_COOKIE, MAX_COOKIES,
+};
 use authgear::resolver::{self, endpoint::Endpoint};
 use libfuzzer_sys::fuzz_target;
 
@@ -17,6 +19,7 @@ fuzz_target!(|data: &[u8]| {
     let mut parts = data.splitn(3, |&byte| byte == 0);
     let [prefix, first, second] = [(); 3].map(|()| parts.next().unwrap_or_default());
     let Ok(names) = CookieNames::new(prefix) else { return };
+    let text = first;
     let (first, second) = (read(first, &names), read(second, &names));
 
     let clean = |value: &[u8]| value.iter().all(|&b| b == b'\t' || !b.is_ascii_control());
@@ -30,6 +33,16 @@ fuzz_target!(|data: &[u8]| {
         for cookie in header.split(|&byte| byte == b';') {
             let name = cookie.trim_ascii().split(|&byte| byte == b'=').next().unwrap_or_default();
             assert!(names.contains(name.trim_ascii_end()));
+        }
+        // Go reads the same cookies from the header, and removal leaves none of them.
+        let again = Credentials::read(None, [header.as_slice()], &names);
+        assert_eq!(again.cookie_header().as_deref(), Some(header.as_slice()));
+        assert_eq!(names.remove_from(&header), Remainder::Nothing);
+    }
+    for field in text.split(|&byte| byte == b'\n') {
+        if let Remainder::Part(left) = names.remove_from(field) {
+            assert!(left.len() < field.len());
+            assert_eq!(names.remove_from(&left), Remainder::All);
         }
     }
     first.expires_at(&names, 1_700_000_000);

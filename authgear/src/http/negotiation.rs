@@ -57,7 +57,9 @@ impl ClientHeaders<'_> {
     /// Returns the weight of a media type in `Accept`, in thousandths; 0 if not named. Wildcards
     /// do not count.
     pub(crate) fn quality(&self, media_type: &[u8]) -> u16 {
-        let ranges = self.accept.unwrap_or_default().split(|&byte| byte == b',');
+        let accept = self.accept.filter(|accept| accept.len() <= MAX_ACCEPT).unwrap_or_default();
+        let ranges = accept.split(|&byte| byte == b',');
+        let ranges = ranges.filter(|range| range.len() >= media_type.len());
         let weights = ranges.filter_map(|range| {
             let mut parts = range.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
             let named = parts.next()?.eq_ignore_ascii_case(media_type);
@@ -69,10 +71,18 @@ impl ClientHeaders<'_> {
 
 const GRPC: &[u8] = b"application/grpc";
 
+/// Longest `Accept` that is read, in bytes. A longer one names no media type. Browsers send some
+/// 130 bytes.
+const MAX_ACCEPT: usize = 1024;
+
+/// Longest weight that is read, in bytes. RFC 9110 section 12.4.2 allows 5; programs print more.
+const MAX_WEIGHT: usize = 24;
+
 /// Returns the weight of a parameter `q=...`; 0 for an invalid number.
 fn weight(parameter: &[u8]) -> Option<u16> {
     let value = parameter.strip_prefix(b"q=").or(parameter.strip_prefix(b"Q="))?;
-    let value = std::str::from_utf8(value).ok().and_then(|value| value.parse::<f32>().ok());
+    let value = std::str::from_utf8(value).ok().filter(|value| value.len() <= MAX_WEIGHT);
+    let value = value.and_then(|value| value.parse::<f32>().ok());
     // The cast saturates.
     Some((value.filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0) * 1000.0) as u16)
 }
@@ -160,6 +170,9 @@ mod tests {
             ("application/json, text/html", false),
             ("application/json;q=0", false),
             ("application/json;q=x", false),
+            ("application/json;q=0.30000000000000004", true),
+            ("application/json;q=0.1234567890123456789012", true),
+            ("application/json;q=0.12345678901234567890123", false),
             ("text/html", false),
             ("*/*", false),
             ("", false),
@@ -167,6 +180,15 @@ mod tests {
             let client =
                 ClientHeaders { accept: Some(accept.as_bytes()), ..ClientHeaders::default() };
             assert_eq!(client.prefers_json(), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn an_accept_over_the_cap_names_nothing() {
+        let accept = |len: usize| [b"application/json", &*vec![b','; len - 16]].concat();
+        for (len, expected) in [(MAX_ACCEPT, true), (MAX_ACCEPT + 1, false)] {
+            let client = ClientHeaders { accept: Some(&accept(len)), ..ClientHeaders::default() };
+            assert_eq!(client.prefers_json(), expected, "{len}");
         }
     }
 

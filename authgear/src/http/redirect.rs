@@ -101,19 +101,19 @@ fn hex(digit: u8) -> Option<u8> {
 
 /// Normalizes a decoded path: removes empty and dot segments, keeps a slash at the end.
 fn normal(path: &[u8]) -> Vec<u8> {
-    let mut segments: Vec<&[u8]> = Vec::new();
+    // Each segment has its slash in front.
+    let mut normal = Vec::with_capacity(path.len() + 1);
     for segment in path.split(|&byte| byte == b'/') {
         match segment {
             b"" | b"." => {}
-            b".." => {
-                segments.pop();
+            b".." => normal.truncate(normal.iter().rposition(|&byte| byte == b'/').unwrap_or(0)),
+            segment => {
+                normal.push(b'/');
+                normal.extend_from_slice(segment);
             }
-            segment => segments.push(segment),
         }
     }
-    let mut normal = b"/".to_vec();
-    normal.extend(segments.join(&b'/'));
-    if !segments.is_empty() && path.ends_with(b"/") {
+    if normal.is_empty() || path.ends_with(b"/") {
         normal.push(b'/');
     }
     normal

@@ -10,7 +10,7 @@ use super::webhook::MAX_USER_ID;
 // Until src is renamed.
 pub use PurgeForm as Target;
 
-/// Maximum size of a form, in bytes.
+/// Maximum size of a form, or of a query, in bytes.
 pub const MAX_FORM: usize = 4096;
 
 /// Arguments of a request to purge.
@@ -32,8 +32,12 @@ impl PurgeForm {
     ///
     /// # Errors
     ///
-    /// For anything else, also for no argument: a misspelt argument must not purge more.
+    /// For anything else, also for no argument: a misspelt argument must not purge more. For a
+    /// query or a form longer than [`MAX_FORM`].
     pub fn read(query: &[u8], form: &[u8]) -> Result<Self, BadArguments> {
+        if query.len().max(form.len()) > MAX_FORM {
+            return Err(BadArguments);
+        }
         let mut target = None;
         let pairs = [query, form].into_iter().flat_map(|text| text.split(|&byte| byte == b'&'));
         for pair in pairs.filter(|pair| !pair.is_empty()) {

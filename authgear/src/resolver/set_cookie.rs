@@ -18,10 +18,11 @@ impl SetCookies {
     /// after the first [`MAX_COOKIES`].
     pub fn read<'a>(values: impl IntoIterator<Item = &'a [u8]>, names: &CookieNames) -> Self {
         let own = |value: &&[u8]| {
-            let pair = value.split(|&byte| byte == b';').next().unwrap_or_default();
-            pair.contains(&b'=')
-                && names.contains(cookie_name(pair))
-                && value.len() <= MAX_COOKIE
+            // The length first, so that no more than that is looked at.
+            let pair = || value.split(|&byte| byte == b';').next().unwrap_or_default();
+            value.len() <= MAX_COOKIE
+                && pair().contains(&b'=')
+                && names.contains(cookie_name(pair()))
                 && !value.iter().any(u8::is_ascii_control)
         };
         Self(values.into_iter().filter(own).take(MAX_COOKIES).map(Box::from).collect())
