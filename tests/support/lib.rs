@@ -57,13 +57,15 @@ mod sluice;
 mod stream;
 mod table;
 mod tls;
+mod usage;
 mod wait;
 mod ws;
 
 pub use authgear::{unix_now, FakeAuthgear, FakeAuthgearBuilder, Fault, SigningKey, Token, User};
 pub use backend::Backend;
 pub use client::{
-    get, Connection, H2Pending, H3Pending, Pending, Request, Response, WebSocket, H2, H3,
+    closed_loop, get, open_loop, Connection, Fared, H2Frames, H2Pending, H3Pending, HeaderBlock,
+    Pending, Request, Response, WebSocket, H2, H3,
 };
 pub use crypto::{sha256, webhook_signature};
 pub use dns::FakeDns;
@@ -73,4 +75,5 @@ pub use recorded::Recorded;
 pub use sluice::Sluice;
 pub use table::{decision_table, Case, Expect};
 pub use tls::{Ca, ServerIdentity};
+pub use usage::{cpu_time, resident_bytes};
 pub use wait::{eventually, Gate, Watched, DEADLINE};

@@ -8,6 +8,7 @@ mod users;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use fault::Fault;
 pub use token::{unix_now, SigningKey, Token};
@@ -20,7 +21,7 @@ use crate::server::{listen, listened, Server};
 use crate::tls::{ServerIdentity, TlsAcceptor};
 use crate::wait::Watched;
 use resolver::{Deployment, JWKS_PATH};
-use serve::{serve, Shared, State};
+use serve::{serve, Capacity, Shared, State};
 
 /// How a [`FakeAuthgear`] is to be deployed.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub struct FakeAuthgearBuilder {
     session_mutex: bool,
     tls: Option<ServerIdentity>,
     listen: String,
+    capacity: Option<Capacity>,
 }
 
 impl FakeAuthgearBuilder {
@@ -78,6 +80,12 @@ impl FakeAuthgearBuilder {
         self
     }
 
+    /// Answers as many look-ups at a time as this, each after this time. The others wait.
+    pub fn capacity(mut self, at_once: usize, service_time: Duration) -> Self {
+        self.capacity = Some(Capacity::new(at_once, service_time));
+        self
+    }
+
     pub fn start(self) -> FakeAuthgear {
         let addr: SocketAddr = self.listen.parse().expect("an address to listen on");
         let listener = listen(addr).unwrap_or_else(|error| panic!("listen on {addr}: {error}"));
@@ -93,6 +101,7 @@ impl FakeAuthgearBuilder {
                 tls: tls.is_some(),
             },
             session_mutex: self.session_mutex,
+            capacity: self.capacity,
             tls,
             log: Log::default(),
             state: Watched::new(State { keys: vec![SigningKey::nth(0)], ..State::default() }),
@@ -133,6 +142,7 @@ impl FakeAuthgear {
             session_mutex: false,
             tls: None,
             listen: "127.0.0.1:0".to_owned(),
+            capacity: None,
         }
     }
 
