@@ -39,7 +39,6 @@ pub(crate) fn crowded(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
         .http(
             "http2_max_concurrent_streams 20000;
              keepalive_requests 100000000;
-             access_log off;
              set_real_ip_from 127.0.0.1;
              real_ip_header X-Real-IP;",
         )

@@ -31,6 +31,7 @@ fn rows() -> Vec<Row> {
     vec![
         row("empty cookies", "/", "cookie", ";"),
         row("empty cookies, credentials hidden", "/hidden", "cookie", ";"),
+        row("empty cookies, redirected", "/redirected", "cookie", ";"),
         row("short cookies", "/", "cookie", "a=;"),
         row("short cookies, credentials hidden", "/hidden", "cookie", "a=;"),
         row("cookies almost named session", "/hidden", "cookie", "sessio=;"),
@@ -41,7 +42,14 @@ fn rows() -> Vec<Row> {
         Row { times: 400, ..short("identity headers, aliased", "/", "x_authgear_user_id") },
         Row { times: 400, ..short("a long alias", "/", "x-authgear-------------------------a") },
         row("a long trace", "/jwt", "traceparent", "0-"),
-        row("a token of dots", "/jwt", "authorization", "Bearer ."),
+        Row {
+            value: format!("Bearer {}", ".".repeat(4000)),
+            ..short("a token of dots", "/jwt", "authorization")
+        },
+        Row {
+            value: format!("Bearer {}", "e30".repeat(1300)),
+            ..short("a long token", "/jwt", "authorization")
+        },
         Row { times: 1, ..row("Accept", "/denied", "accept", "a/b,") },
         Row { times: 1, ..row("Accept, weighted", "/denied", "accept", "*/*;q=0.1,") },
         Row { times: 1, ..row("Accept, parameters", "/denied", "accept", ";") },
@@ -61,6 +69,8 @@ fn places(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
             "authgear p;
              location / { empty_gif; }
              location /hidden { authgear_forward_credentials off; empty_gif; }
+             location /redirected { authgear_forward_credentials off; try_files /none @named; }
+             location @named { authgear_forward_credentials off; empty_gif; }
              location /prefixed {
                authgear prefixed;
                authgear_forward_credentials off;
@@ -82,7 +92,9 @@ fn plain(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
         .http("underscores_in_headers on; large_client_header_buffers 8 32k;")
         .server(
             "location / { empty_gif; }
-         location /denied { deny all; empty_gif; }",
+         location /redirected { try_files /none @named; }
+             location @named { empty_gif; }
+             location /denied { deny all; empty_gif; }",
         )
 }
 

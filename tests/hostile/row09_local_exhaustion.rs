@@ -95,16 +95,19 @@ fn clients_that_left_keep_no_place_among_those_who_wait_for_keys() {
         .server("location / { authgear p; authgear_mode jwt; empty_gif; }")
         .start();
     gate.wait_for_waiters(1);
-    let token = format!("Bearer {}", authgear.jwt(&User::named("mallory")));
-    let block = HeaderBlock::get("/").literal("authorization", token.as_bytes());
+    // Tokens that differ in their signature: each has a look-up and a place of its own.
+    let token = authgear.jwt(&User::named("mallory"));
     let mut connection = H2Frames::open(&nginx);
-    for _ in 0..=PLACES / 100 {
-        for _ in 0..100 {
-            let stream = connection.request(&block);
-            connection.reset(stream);
+    for n in 0..PLACES + 100 {
+        let token = format!("Bearer {}{n:08}", &token[..token.len() - 8]);
+        let block = HeaderBlock::get("/").literal("authorization", token.as_bytes());
+        let stream = connection.request(&block);
+        connection.reset(stream);
+        if n % 100 == 99 {
+            connection.flush_and_ping();
         }
-        connection.flush_and_ping();
     }
+    connection.flush_and_ping();
     let honest = get(&nginx, "/").bearer(&authgear.jwt(&User::named("alice"))).start_h2();
     // Its answer, if it were refused, would be there before the one to this.
     assert_eq!(get(&nginx, "/").send_h2().status, 200);

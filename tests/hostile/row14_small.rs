@@ -1,9 +1,13 @@
 //! Row 14: smaller faults.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use support::{get, Backend, Builder, FakeAuthgear, User};
+use support::{
+    cpu_time, eventually, get, Backend, Builder, FakeAuthgear, Nginx, User, DEADLINE, H2,
+};
 
+use super::crowded;
 use crate::project::project;
 use crate::site::site;
 
@@ -71,4 +75,58 @@ fn a_preflight_that_is_let_through_hands_on_no_credentials() {
     assert_eq!(echo.header("authorization"), None);
     assert_eq!(echo.header("cookie"), Some("a=b"));
     assert_eq!(authgear.hits(), 0);
+}
+
+/// A connection to each of two workers, with the worker's process id.
+fn connections(nginx: &Nginx) -> [(u32, H2); 2] {
+    let mut found: Vec<(u32, H2)> = Vec::new();
+    let both = eventually(DEADLINE, || {
+        let connection = H2::open(nginx);
+        let pid = connection.send(&get(nginx, "/worker")).text().parse().expect("a pid");
+        if found.iter().all(|(have, _)| *have != pid) {
+            found.push((pid, connection));
+        }
+        found.len() == 2
+    });
+    assert!(both, "one worker accepts no connections");
+    found.try_into().expect("two connections")
+}
+
+/// Processor time of a worker for each of `n` requests that wait for look-ups of the other worker,
+/// which are answered one after the other.
+fn cost_of_following(n: usize) -> Duration {
+    let authgear = FakeAuthgear::builder().capacity(1, Duration::from_millis(1)).start();
+    let backend = Backend::start();
+    let nginx = crowded(&authgear, &backend)
+        .workers(2)
+        .http("authgear_cache_zone z:4m;")
+        .http(project("p", &authgear, "max_connections 2000; timeout 9s; max_fails 0;"))
+        .server("location / { authgear p; authgear_cache z; empty_gif; }")
+        .server("location = /worker { authgear off; return 200 $pid; }")
+        .start();
+    let [(_, leading), (follower, following)] = connections(&nginx);
+    let tokens: Vec<_> = (0..n).map(|_| authgear.opaque_token(&User::named("alice"))).collect();
+    let start = |connection: &H2| {
+        let pending = tokens.iter().map(|token| connection.start(&get(&nginx, "/").bearer(token)));
+        let pending: Vec<_> = pending.collect();
+        // Frames of one connection are read in order: then all requests have begun.
+        assert_eq!(connection.send(&get(&nginx, "/worker")).status, 200);
+        pending
+    };
+    let leaders = start(&leading);
+    let followers = start(&following);
+    let before = cpu_time(follower);
+    let waited = followers.into_iter().map(|pending| pending.wait().header("x-cache"));
+    let joined = waited.filter(|told| told.as_deref() == Some("JOINED")).count();
+    assert!(joined * 2 > n, "{joined} of {n} requests waited for the other worker");
+    let spent = cpu_time(follower) - before;
+    drop(leaders);
+    spent / u32::try_from(joined).expect("requests")
+}
+
+#[test]
+fn the_end_of_a_lookup_wakes_only_the_requests_that_wait_for_it() {
+    let (few, many) = (cost_of_following(100), cost_of_following(1500));
+    let factor = many.as_secs_f64() / few.as_secs_f64();
+    assert!(factor < 2.5, "{many:?} of 1500 requests, {few:?} of 100: {factor:.1} times");
 }

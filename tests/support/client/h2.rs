@@ -50,7 +50,10 @@ impl H2 {
         let addr = to.to_addr();
         let (sender, connection) = runtime().block_on(async {
             timeout(DEADLINE, async {
-                let io = TokioIo::new(TcpStream::connect(addr).await?);
+                let stream = TcpStream::connect(addr).await?;
+                // Small frames must not wait for acknowledgements.
+                stream.set_nodelay(true)?;
+                let io = TokioIo::new(stream);
                 handshake(TokioExecutor::new(), io).await.map_err(io::Error::other)
             })
             .await?
