@@ -17,6 +17,7 @@ mod documented_setup;
 mod examples;
 mod faults;
 mod forward;
+mod hostile;
 mod hosting;
 mod http3;
 mod inject;

@@ -57,6 +57,7 @@ mod sluice;
 mod stream;
 mod table;
 mod tls;
+mod usage;
 mod wait;
 mod ws;
 
@@ -65,7 +66,8 @@ pub use authgear::{
 };
 pub use backend::Backend;
 pub use client::{
-    get, Connection, H2Pending, H3Pending, Pending, Request, Response, WebSocket, H2, H3,
+    closed_loop, get, open_loop, Connection, Fared, H2Frames, H2Pending, H3Pending, HeaderBlock,
+    Pending, Request, Response, WebSocket, H2, H3,
 };
 pub use crypto::{sha256, webhook_signature};
 pub use dns::FakeDns;
@@ -75,4 +77,5 @@ pub use recorded::Recorded;
 pub use sluice::Sluice;
 pub use table::{decision_table, Case, Expect};
 pub use tls::{Ca, ServerIdentity};
+pub use usage::{cpu_time, resident_bytes};
 pub use wait::{eventually, Gate, Watched, DEADLINE};

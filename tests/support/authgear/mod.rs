@@ -8,6 +8,7 @@ mod users;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use fault::Fault;
 pub use resolver::PERMISSIONS_POLICY;
@@ -21,7 +22,7 @@ use crate::server::{listen, listened, Server};
 use crate::tls::{ServerIdentity, TlsAcceptor};
 use crate::wait::Watched;
 use resolver::{Deployment, JWKS_PATH};
-use serve::{serve, Shared, State};
+use serve::{serve, Capacity, Shared, State};
 
 /// The deployment of a [`FakeAuthgear`].
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub struct FakeAuthgearBuilder {
     session_mutex: bool,
     tls: Option<ServerIdentity>,
     listen: String,
+    capacity: Option<Capacity>,
 }
 
 impl FakeAuthgearBuilder {
@@ -79,6 +81,12 @@ impl FakeAuthgearBuilder {
         self
     }
 
+    /// Answers as many look-ups at a time as this, each after this time. The others wait.
+    pub fn capacity(mut self, at_once: usize, service_time: Duration) -> Self {
+        self.capacity = Some(Capacity::new(at_once, service_time));
+        self
+    }
+
     pub fn start(self) -> FakeAuthgear {
         let addr: SocketAddr = self.listen.parse().expect("an address to listen on");
         let listener = listen(addr).unwrap_or_else(|error| panic!("listen on {addr}: {error}"));
@@ -94,6 +102,7 @@ impl FakeAuthgearBuilder {
                 tls: tls.is_some(),
             },
             session_mutex: self.session_mutex,
+            capacity: self.capacity,
             tls,
             log: Log::default(),
             state: Watched::new(State { keys: vec![SigningKey::nth(0)], ..State::default() }),
@@ -134,6 +143,7 @@ impl FakeAuthgear {
             session_mutex: false,
             tls: None,
             listen: "127.0.0.1:0".to_owned(),
+            capacity: None,
         }
     }
 

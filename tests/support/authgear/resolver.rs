@@ -61,17 +61,28 @@ impl Deployment {
         !self.database || host_of(self.authority(request)) == host_of(own)
     }
 
-    /// The first cookie of that name that is well-formed, as Go reads them.
+    /// The first cookie of that name that is well-formed, as `readCookies` of Go's net/http.
     fn cookie<'a>(&self, request: &'a Recorded, name: &str) -> Option<&'a str> {
+        const MAX: usize = 3000;
         let name = format!("{}{name}", self.cookie_prefix);
-        let pairs = request.all("cookie").into_iter().flat_map(|line| line.split(';'));
-        pairs.filter_map(|pair| pair.trim().split_once('=')).find_map(|(have, value)| {
+        let lines = request.all("cookie");
+        if lines.iter().map(|line| line.matches(';').count() + 1).sum::<usize>() > MAX {
+            return None;
+        }
+        let parts = lines.into_iter().flat_map(|line| trimmed(line).split(';'));
+        parts.map(trimmed).filter(|part| !part.is_empty()).find_map(|part| {
+            let (have, value) = part.split_once('=').unwrap_or((part, ""));
             let quoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
             let value = quoted.unwrap_or(value);
             let allowed = |c: char| matches!(c, ' '..='~') && c != '"' && c != '\\';
-            (have.trim() == name && value.chars().all(allowed)).then_some(value)
+            (trimmed(have) == name && value.chars().all(allowed)).then_some(value)
         })
     }
+}
+
+/// As `textproto.TrimString` of Go, which knows these four characters only.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches([' ', '\t', '\n', '\r'])
 }
 
 fn host_of(authority: &str) -> &str {

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::fault::{apply, After, Fault, Faults};
-use super::resolver::{Answer, Authgear, Deployment};
+use super::resolver::{Answer, Authgear, Deployment, JWKS_PATH};
 use super::token::SigningKey;
 use super::users::Store;
 use crate::http1::{keeps_alive, read_request};
@@ -25,9 +26,29 @@ use crate::wait::Watched;
 pub(crate) struct Shared {
     pub(crate) deployment: Deployment,
     pub(crate) session_mutex: bool,
+    pub(crate) capacity: Option<Capacity>,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) log: Log,
     pub(crate) state: Watched<State>,
+}
+
+/// How many look-ups are answered at a time, and how long each takes.
+#[derive(Debug)]
+pub(crate) struct Capacity {
+    at_once: Semaphore,
+    service_time: Duration,
+}
+
+impl Capacity {
+    pub(crate) fn new(at_once: usize, service_time: Duration) -> Self {
+        Self { at_once: Semaphore::new(at_once), service_time }
+    }
+
+    /// Takes a place, and the time of one look-up. It takes its time even if the client leaves.
+    async fn work(&self) {
+        let _place = self.at_once.acquire().await;
+        sleep(self.service_time).await;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -96,12 +117,16 @@ pub(crate) async fn serve(tcp: TcpStream, connection: Connection, shared: Arc<Sh
         let (answer, lock) = shared.answer(&request);
         let fault = shared.state.update(|state| state.faults.take(request.path()));
         let method = request.method.clone();
+        let capacity = shared.capacity.as_ref().filter(|_| request.path() != JWKS_PATH);
         shared.log.push(request);
         if reused && shared.closes_reused() {
             return;
         }
         reused = true;
 
+        if let Some(capacity) = capacity {
+            capacity.work().await;
+        }
         if let Some(Fault::Gate(gate)) = &fault {
             tokio::select! {
                 () = gate.pass() => {}

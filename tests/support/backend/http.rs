@@ -26,7 +26,7 @@ pub(super) async fn serve(mut stream: TcpStream, connection: Connection, log: Lo
     }
 }
 
-fn answer(request: &Recorded) -> Vec<u8> {
+pub(super) fn answer(request: &Recorded) -> Vec<u8> {
     let body = request.to_json();
     let headers = [
         ("Content-Type".to_owned(), "application/json".to_owned()),

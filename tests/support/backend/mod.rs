@@ -3,6 +3,7 @@
 
 mod fastcgi;
 mod grpc;
+mod h2c;
 mod http;
 mod params;
 
@@ -38,6 +39,11 @@ impl Backend {
     /// HTTP/1.1, for `proxy_pass`. Upgrades to WebSocket on demand, and echoes its messages.
     pub fn start() -> Self {
         Self::serving(http::serve)
+    }
+
+    /// HTTP/1.1, and HTTP/2 for whoever asks for it by `Upgrade: h2c`.
+    pub fn h2c() -> Self {
+        Self::serving(h2c::serve)
     }
 
     /// For `fastcgi_pass`. Here, and for uwsgi and SCGI, parameters stand in place of headers.

@@ -1,6 +1,7 @@
 //! HTTP/2 with prior knowledge.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
@@ -49,7 +50,10 @@ impl H2 {
         let addr = to.to_addr();
         let (sender, connection) = runtime().block_on(async {
             timeout(DEADLINE, async {
-                let io = TokioIo::new(TcpStream::connect(addr).await?);
+                let stream = TcpStream::connect(addr).await?;
+                // Small frames must not wait for acknowledgements.
+                stream.set_nodelay(true)?;
+                let io = TokioIo::new(stream);
                 handshake(TokioExecutor::new(), io).await.map_err(io::Error::other)
             })
             .await?
@@ -70,14 +74,23 @@ impl H2 {
     /// Sends a request and leaves the answer for later.
     #[track_caller]
     pub fn start(&self, request: &Request) -> H2Pending {
+        let answering = runtime().spawn(self.answer(request));
+        H2Pending { answering, _connection: self.connection.clone() }
+    }
+
+    /// The answer to a request. It is sent when this is polled first.
+    #[track_caller]
+    pub(super) fn answer(
+        &self,
+        request: &Request,
+    ) -> impl Future<Output = io::Result<Response>> + Send + 'static {
         let mut sender = self.sender.clone();
         let body = Full::from(request.body.clone());
         let (message, deadline) = (request.message("http", body), request.deadline);
-        let answering = runtime().spawn(async move {
+        async move {
             let answer = async { read(sender.send_request(message).await?).await };
             timeout(deadline, answer).await?.map_err(io::Error::other)
-        });
-        H2Pending { answering, _connection: self.connection.clone() }
+        }
     }
 }
 
