@@ -218,7 +218,8 @@ pub(crate) unsafe fn append<'a>(
             }
         }
         if !ptr::eq(list.last, &list.part) {
-            // Subrequests share all parts but the first. New parts keep this one out of their lists.
+            // Subrequests share all parts but the first. The new parts made here are not in their
+            // lists.
             leave_out(list, pool, |_| false)?;
         }
         let part = ngx_palloc(pool, size_of::<ngx_list_part_t>()).cast::<ngx_list_part_t>();

@@ -233,7 +233,7 @@ impl Request {
                 (*chain).next = ptr::null_mut();
                 rc = nginx_sys::ngx_http_output_filter(&mut self.0, chain);
             } else if bits::ngx_rust_request_chunked(&self.0) != 0 {
-                // nginx chose chunked encoding, for the sake of trailers: the last chunk must follow.
+                // nginx chose chunked encoding because of trailers: the last chunk must follow.
                 set_header_only(&mut self.0, false);
                 rc = nginx_sys::ngx_http_send_special(
                     &mut self.0,

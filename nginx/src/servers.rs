@@ -295,7 +295,8 @@ unsafe fn find_static<'a, C: Configuration>(
 ///
 /// `node` is a node of a tree of locations.
 unsafe fn name(node: &ngx_http_location_tree_node_t) -> &[u8] {
-    // SAFETY: the name goes on behind the struct, for `len` bytes (ngx_http_create_locations_tree()).
+    // SAFETY: the name continues behind the struct, for `len` bytes
+    // (ngx_http_create_locations_tree()).
     unsafe {
         let node = core::ptr::from_ref(node);
         core::slice::from_raw_parts((&raw const (*node).name).cast(), (*node).len.into())

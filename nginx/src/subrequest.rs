@@ -89,7 +89,8 @@ impl Request {
 ///
 /// `sr` is a subrequest that does not run yet.
 unsafe fn own_variables(sr: *mut ngx_http_request_t) -> Result<(), Failed> {
-    // SAFETY: nginx allocates one value per variable of the configuration (ngx_http_alloc_request()).
+    // SAFETY: nginx allocates one value per variable of the configuration
+    // (ngx_http_alloc_request()).
     unsafe {
         let Some(core) = NgxHttpCoreModule::main_conf(&*sr) else { return Err(Failed) };
         let count = core.variables.nelts;
