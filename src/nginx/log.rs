@@ -1,8 +1,9 @@
 //! Error log.
 
 use core::fmt;
+use core::mem::MaybeUninit;
 
-use nginx_sys::{ngx_log_t, ngx_uint_t};
+use nginx_sys::{ngx_log_t, ngx_uint_t, NGX_LOG_DEBUG_HTTP};
 use ngx::ngx_log_error;
 
 /// Level of a log line, as in the `error_log` directive.
@@ -45,6 +46,32 @@ impl Log {
             return;
         }
         ngx_log_error!(level as ngx_uint_t, self.0, "{message}");
+    }
+
+    /// Writes one line if this log takes debug messages of HTTP (`error_log ... debug`).
+    ///
+    /// `format_args!` formats nothing by itself, so that a message costs one comparison when debug
+    /// logging is off. The line is written by a nginx without `--with-debug` too.
+    #[inline]
+    pub fn debug(self, message: fmt::Arguments<'_>) {
+        if self.takes_debug() {
+            self.write_debug(message);
+        }
+    }
+
+    #[inline]
+    fn takes_debug(self) -> bool {
+        // SAFETY: null, or a log that outlives this value.
+        let level = unsafe { self.0.as_ref() }.map_or(0, |log| log.log_level);
+        level & NGX_LOG_DEBUG_HTTP as ngx_uint_t != 0
+    }
+
+    #[cold]
+    fn write_debug(self, message: fmt::Arguments<'_>) {
+        let mut buffer = [const { MaybeUninit::uninit() }; ngx::log::LOG_BUFFER_SIZE];
+        let line = ngx::log::write_fmt(&mut buffer, message);
+        // SAFETY: takes_debug() has read the log through this pointer.
+        unsafe { ngx::log::log_debug(self.0, 0, line) };
     }
 }
 
