@@ -42,9 +42,12 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod admission;
+pub mod breaker;
 pub mod credentials;
 pub mod denial;
 pub mod endpoint;
+pub mod freshness;
 pub mod identity;
 pub mod kept;
 pub mod key;
@@ -56,6 +59,7 @@ pub mod redirect;
 pub mod resolver;
 pub mod revocations;
 pub mod set_cookie;
+pub mod single_flight;
 pub mod subject;
 pub mod token;
 pub mod trace;

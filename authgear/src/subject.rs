@@ -19,6 +19,13 @@ pub enum Subject<'a> {
     Holder(&'a Key),
 }
 
+impl<'a> Subject<'a> {
+    /// The user `id` of the project with `scope`, or of any project.
+    pub fn user(scope: Option<&'a [u8]>, id: &'a [u8]) -> Self {
+        scope.map_or(Self::User(id), |scope| Self::UserOf(scope, id))
+    }
+}
+
 impl Subject<'_> {
     /// A keyed hash, never 0: memory does not tell who was purged.
     pub(crate) fn fingerprint(&self, secret: &KeySecret) -> u64 {
