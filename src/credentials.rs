@@ -1,13 +1,14 @@
-//! The request's credentials: what Authgear is asked about, and what the backend need not see.
+//! The request's credentials.
 //!
-//! A location may hide them from the backend ([`hide`]); whoever needs them reads them here, where
-//! they are found all the same.
+//! A location may hide them from the backend ([`hide`]). The functions here read them hidden or
+//! not.
 
 use authgear::credentials::{has_bearer_scheme, CookieNames, Credentials, Remainder};
+use authgear::token::Claims;
 
 use crate::conf::project::Project;
-use crate::nginx::{Failed, Request, Shown, State};
-use crate::Authgear;
+use crate::conf::Authgear;
+use nginx::{Failed, Request, Shown, State};
 
 const AUTHORIZATION: &[u8] = b"authorization";
 const COOKIE: &[u8] = b"cookie";
@@ -18,19 +19,23 @@ pub fn read<'a>(request: &'a Request, project: &Project) -> Credentials<'a> {
     Credentials::read(authorization, request.sent::<Authgear>(COOKIE), &project.cookies)
 }
 
-/// The bearer token, whichever project is to read it.
-pub fn bearer(request: &Request) -> Option<&[u8]> {
+/// The bearer token, which needs no settings of a project.
+fn bearer(request: &Request) -> Option<&[u8]> {
     let authorization = request.sent::<Authgear>(AUTHORIZATION).next();
     Credentials::read(authorization, [], &CookieNames::default()).bearer()
 }
 
-/// Whether the request presents a bearer token, good or bad.
+/// The claim `name` of the request's bearer token, which was verified.
+pub fn claim(request: &Request, name: &[u8]) -> Option<Vec<u8>> {
+    Some(Claims::of_verified(bearer(request)?)?.find(name)?.into_owned())
+}
+
+/// Whether the request presents a bearer token, well-formed or not.
 pub fn has_bearer(request: &Request) -> bool {
     request.sent::<Authgear>(AUTHORIZATION).next().is_some_and(has_bearer_scheme)
 }
 
-/// `$http_authorization`, as nginx has it, hidden or not. By nothing else that is hidden may a
-/// cache be told what it must not keep.
+/// Value of `$http_authorization`, hidden or not: `proxy_no_cache` and the like depend on it.
 pub fn authorization(request: &Request) -> Option<Vec<u8>> {
     let mut values = request.sent::<Authgear>(AUTHORIZATION);
     let first = values.next()?.to_vec();
@@ -40,8 +45,8 @@ pub fn authorization(request: &Request) -> Option<Vec<u8>> {
     Some(first)
 }
 
-/// Takes the credentials of `project` away from whatever backend handles the request from here
-/// on, until [`restore`]: bearer tokens, and Authgear's cookies among the others.
+/// Hides the credentials of `project` from the backend, until [`restore`]: bearer tokens, and
+/// Authgear's cookies among the others.
 pub fn hide(
     request: &mut Request,
     state: &State<Authgear>,
@@ -50,7 +55,7 @@ pub fn hide(
     request.hide(state, |name, value| shown(project, name, value))
 }
 
-/// The same for a subrequest.
+/// Hides the credentials of `project` from the backend of a subrequest.
 pub fn hide_in_subrequest(request: &mut Request, project: &Project) -> Result<(), Failed> {
     request.hide_in_subrequest(|name, value| shown(project, name, value))
 }
@@ -67,7 +72,7 @@ fn shown(project: &Project, name: &'static [u8], value: &[u8]) -> Shown {
     }
 }
 
-/// Gives them back: the next location decides anew.
+/// Undoes [`hide`] for the next location.
 pub fn restore(request: &mut Request, state: &State<Authgear>) {
     request.restore(state);
 }

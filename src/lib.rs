@@ -1,67 +1,69 @@
 //! nginx module that authenticates requests against [Authgear](https://www.authgear.com).
 //!
-//! This file is what nginx calls, and when; [`access`] is the story of one request.
+//! This file is what nginx calls, and when. [`request`] is the story of one request.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
-// Makes `crate::nginx` a path of this crate.
-extern crate nginx;
-
-mod access;
-mod address;
 mod cache;
 mod client;
 mod conf;
-mod count;
 mod credentials;
-mod denial;
-mod keys;
+mod jwks;
 mod lookup;
-mod purge;
+mod operations;
+mod request;
+mod resolution;
 mod shared;
-mod status;
-mod variables;
-mod webhook;
+mod single_flight;
 mod worker;
 
-use nginx::{
-    Conf, ConfError, ContentHandler, Failed, ModuleCell, Phase, PhaseStatus, Renewal, Request,
-    Value,
-};
+use core::cell::RefCell;
 
-use conf::marker::Authgear;
-use conf::operating::Operation;
+use conf::operations::BuiltinEndpoint;
+use conf::Authgear;
+use nginx::{
+    Conf, ConfError, Content, ContentHandler, Failed, ModuleCell, Phase, PhaseStatus, Renewal,
+    Reply, Request, Value,
+};
+use operations::{purge, status, webhook};
+use request::variables;
+use worker::Worker;
+
+thread_local! {
+    /// State of this worker process. Callbacks borrow it shared, for nginx nests them.
+    static WORKER: RefCell<Worker> = RefCell::default();
+}
 
 nginx::nginx_modules!(
     Authgear,
     c"ngx_http_authgear_module",
     c"ngx_http_authgear_filter_module",
     [
-        conf::project::Project,
-        conf::location::Authgear,
-        conf::location::AuthgearMode,
-        conf::location::OnError,
-        conf::policy::Require,
-        conf::policy::ResourceMetadata,
-        conf::policy::DryRun,
-        conf::policy::LoginRedirect,
-        conf::policy::Preflight,
-        conf::backend::SetHeaders,
-        conf::backend::ForwardCredentials,
-        conf::backend::RelayCookies,
-        conf::cache::Zone,
-        conf::cache::Cache,
-        conf::cache::CacheValid,
-        conf::cache::CacheUseStale,
-        conf::operating::Status,
-        conf::operating::Purge,
-        conf::operating::Webhook,
+        conf::project_block::ProjectDirective,
+        conf::location::AuthgearDirective,
+        conf::location::AuthgearModeDirective,
+        conf::location::OnErrorDirective,
+        conf::policy::RequireDirective,
+        conf::policy::ResourceMetadataDirective,
+        conf::policy::DryRunDirective,
+        conf::policy::LoginRedirectDirective,
+        conf::policy::PreflightDirective,
+        conf::upstream_headers::SetHeadersDirective,
+        conf::upstream_headers::ForwardCredentialsDirective,
+        conf::upstream_headers::RelayCookiesDirective,
+        conf::cache::ZoneDirective,
+        conf::cache::CacheDirective,
+        conf::cache::CacheValidDirective,
+        conf::cache::CacheUseStaleDirective,
+        conf::operations::StatusDirective,
+        conf::operations::PurgeDirective,
+        conf::operations::WebhookDirective,
     ]
 );
 
 impl nginx::Module for Authgear {
-    type State = access::RequestState;
+    type State = request::RequestState;
 
     fn cell() -> &'static ModuleCell {
         &MODULE
@@ -84,39 +86,33 @@ impl nginx::Module for Authgear {
     fn postconfiguration(cf: &mut Conf<'_>, main: &mut conf::MainConf) -> Result<(), ConfError> {
         main.check_names()?;
         main.compile(cf)?;
-        main.declare_own_zone(cf)?;
+        main.declare_module_zone(cf)?;
         main.find_servers(cf)?;
         conf::lint::check(cf, main);
         Ok(())
     }
 
     fn init_process(main: &'static conf::MainConf) {
-        worker::init(main);
+        WORKER.set(Worker::new(main));
     }
 
     fn woken() {
-        worker::woken();
+        WORKER.with_borrow(Worker::woken);
     }
 
     fn exit_process() {
-        worker::exit();
+        WORKER.take().close();
     }
 
     fn phase(phase: Phase, request: &mut Request) -> PhaseStatus {
-        match phase {
-            Phase::PostRead => access::post_read(request),
-            Phase::ServerRewrite => access::server_rewrite(request),
-            Phase::Preaccess => access::preaccess(request),
-            Phase::Access => access::access(request),
-            Phase::Precontent => access::precontent(request),
-        }
+        WORKER.with_borrow(|worker| request::phase(worker, phase, request))
     }
 
     fn content(request: &Request) -> Option<ContentHandler> {
-        Some(match request.location::<Self>().operation.as_ref()? {
-            Operation::Status => ContentHandler::of::<status::Status>(),
-            Operation::Purge(_) => ContentHandler::of::<purge::Purge>(),
-            Operation::Webhook(_) => ContentHandler::of::<webhook::Webhook>(),
+        Some(match request.location::<Self>().endpoint.as_ref()? {
+            BuiltinEndpoint::Status => ContentHandler::of::<StatusEndpoint>(),
+            BuiltinEndpoint::Purge(_) => ContentHandler::of::<PurgeEndpoint>(),
+            BuiltinEndpoint::Webhook(_) => ContentHandler::of::<WebhookEndpoint>(),
         })
     }
 
@@ -139,6 +135,51 @@ impl nginx::Module for Authgear {
     }
 
     fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
-        access::header_filter(request)
+        request::header_filter(request)
+    }
+}
+
+/// `authgear_status` in the content phase.
+struct StatusEndpoint;
+
+impl Content for StatusEndpoint {
+    const MAX_BODY: usize = status::MAX_BODY;
+
+    fn begin(request: &mut Request) -> Result<(), u16> {
+        status::begin(request)
+    }
+
+    fn answer(request: &mut Request, _body: &[u8]) -> Reply {
+        WORKER.with_borrow(|worker| status::answer(worker, request))
+    }
+}
+
+/// `authgear_purge` in the content phase.
+struct PurgeEndpoint;
+
+impl Content for PurgeEndpoint {
+    const MAX_BODY: usize = purge::MAX_BODY;
+
+    fn begin(request: &mut Request) -> Result<(), u16> {
+        purge::begin(request)
+    }
+
+    fn answer(request: &mut Request, body: &[u8]) -> Reply {
+        WORKER.with_borrow(|worker| purge::answer(worker, request, body))
+    }
+}
+
+/// `authgear_webhook` in the content phase.
+struct WebhookEndpoint;
+
+impl Content for WebhookEndpoint {
+    const MAX_BODY: usize = webhook::MAX_BODY;
+
+    fn begin(request: &mut Request) -> Result<(), u16> {
+        webhook::begin(request)
+    }
+
+    fn answer(request: &mut Request, body: &[u8]) -> Reply {
+        WORKER.with_borrow(|worker| webhook::answer(worker, request, body))
     }
 }

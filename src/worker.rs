@@ -1,204 +1,123 @@
-//! What a worker process has for as long as it lives: clients, and flights.
+//! State of a worker process: the client and keys of each project, caches, and look-ups in
+//! flight.
+//!
+//! Clients, keys and caches are made when they are first used, by id: with `master_process off`,
+//! a reload brings new projects without a new process.
 
-use core::cell::RefCell;
-use core::ops::Deref;
+use core::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use authgear::key::KeySecret;
-use authgear::metrics::{Metrics, ProjectMetrics, Slot};
-use authgear::purges::{Held, Number};
-use authgear::revocations::Revoked;
-use authgear::subject::Subject;
-use authgear::verdict::Verdict;
 
-use crate::cache::flights::Flights;
-use crate::cache::{Cache, Place};
-use crate::client::Client;
+use crate::cache::Cache;
+use crate::client::AuthgearClient;
 use crate::conf::cache::CacheZone;
 use crate::conf::project::{KeySource, Project};
 use crate::conf::{Id, MainConf};
-use crate::keys::Keys;
-use crate::nginx::{self, Level, Log, SharedZone};
+use crate::jwks::Jwks;
+use crate::shared::handle::{Counters, SharedHandle};
 use crate::shared::map::{new_secret, Map};
-use crate::shared::Own;
+use crate::shared::ModuleZone;
+use crate::single_flight::SingleFlight;
+use nginx;
 
-/// Maps have few entries: nothing is hashed to find one.
+/// A worker process. Callbacks borrow it; tasks clone the handles they need, and never hold it
+/// over an await.
 #[derive(Default)]
-struct Worker {
-    clients: BTreeMap<Id, Rc<Client>>,
-    caches: BTreeMap<Id, Rc<Cache>>,
-    flights: Rc<Flights>,
-    secret: Option<KeySecret>,
-    own: Option<Rc<Map<Own>>>,
-    keys: BTreeMap<Id, Rc<Keys>>,
+pub struct Worker {
+    // Ordered maps: with so few entries, a comparison costs less than a hash.
+    clients: RefCell<BTreeMap<Id, Rc<AuthgearClient>>>,
+    caches: RefCell<BTreeMap<Id, Rc<Cache>>>,
+    keys: RefCell<BTreeMap<Id, Rc<Jwks>>>,
+    flights: Rc<SingleFlight>,
+    /// Secret of cache keys where there is no cache zone.
+    secret: OnceCell<KeySecret>,
+    /// Map of key sets in the module's zone.
+    key_sets: Option<Rc<Map<ModuleZone>>>,
+    shared: SharedHandle,
 }
 
-thread_local! {
-    static WORKER: RefCell<Worker> = RefCell::default();
-}
-
-/// The worker begins.
-pub fn init(main: &'static MainConf) {
-    let own = main.own_zone().map(|zone| Rc::new(Map::new(zone)));
-    if let (Some(own), Some(slot)) = (&own, nginx::own_slot()) {
-        own.header().metrics.worker_begins(slot.into());
-    }
-    WORKER.with_borrow_mut(|worker| worker.own = own);
-    for project in main.projects() {
-        if let KeySource::File(keys) = &project.tokens.keys {
-            metrics(project).has_keys(keys.len());
+impl Worker {
+    /// The state of a worker process that begins; starts to fetch keys where tokens are verified.
+    pub fn new(main: &'static MainConf) -> Self {
+        let zone = main.module_zone();
+        let shared = SharedHandle::new(zone);
+        if let (Some(zone), Some(slot)) = (shared.zone(), nginx::own_slot()) {
+            zone.metrics.worker_begins(slot.into());
         }
-        let is_fetched = matches!(project.tokens.keys, KeySource::Url(_));
-        if project.tokens.in_use() && is_fetched {
-            if let Some(keys) = keys(project) {
-                nginx::spawn(keys.keep_fresh());
+        let key_sets = zone.map(|zone| Rc::new(Map::new(zone)));
+        let worker = Self { key_sets, shared, ..Self::default() };
+        for project in main.projects() {
+            if let KeySource::File(keys) = &project.tokens.keys {
+                worker.metrics(project).has_keys(keys.len());
+            }
+            let is_fetched = matches!(project.tokens.keys, KeySource::Url(_));
+            if project.tokens.in_use() && is_fetched {
+                if let Some(keys) = worker.keys(project) {
+                    nginx::spawn(keys.keep_fresh());
+                }
             }
         }
+        worker
     }
-}
 
-/// The keys of `project`; none before the worker began.
-pub fn keys(project: &Rc<Project>) -> Option<Rc<Keys>> {
-    WORKER.with_borrow_mut(|worker| {
-        let own = worker.own.as_ref()?;
-        let keys = worker.keys.entry(project.id);
-        let new = || Rc::new(Keys::new(Rc::clone(project), Rc::clone(own)));
-        Some(Rc::clone(keys.or_insert_with(new)))
-    })
-}
+    /// The module's zone: purges, revocations, counters.
+    pub fn shared(&self) -> SharedHandle {
+        self.shared
+    }
 
-/// The module's own zone.
-pub fn own() -> Option<Rc<Map<Own>>> {
-    WORKER.with_borrow(|worker| worker.own.clone())
-}
+    /// Counters of `project`.
+    pub fn metrics(&self, project: &Project) -> Counters {
+        project.counters(self.shared)
+    }
 
-/// What is counted about a project.
-pub struct Counters(Option<(SharedZone<Own>, Slot)>);
+    /// Keys of `project`; none where there is no module zone.
+    pub fn keys(&self, project: &Rc<Project>) -> Option<Rc<Jwks>> {
+        let key_sets = self.key_sets.as_ref()?;
+        let mut all = self.keys.borrow_mut();
+        let new = || Rc::new(Jwks::new(Rc::clone(project), Rc::clone(key_sets), self.shared));
+        Some(Rc::clone(all.entry(project.id).or_insert_with(new)))
+    }
 
-impl Deref for Counters {
-    type Target = ProjectMetrics;
+    /// Client of `project`.
+    pub fn client(&self, project: &Rc<Project>) -> Rc<AuthgearClient> {
+        let mut clients = self.clients.borrow_mut();
+        let new = || Rc::new(AuthgearClient::new(Rc::clone(project), self.shared));
+        Rc::clone(clients.entry(project.id).or_insert_with(new))
+    }
 
-    fn deref(&self) -> &ProjectMetrics {
-        static NOWHERE: Metrics = Metrics::new();
-        match &self.0 {
-            Some((zone, slot)) => zone.header().metrics.at(*slot),
-            None => NOWHERE.at(Slot::default()),
+    /// This worker's view of `zone`.
+    pub fn cache(&self, zone: &Rc<CacheZone>) -> Rc<Cache> {
+        let mut caches = self.caches.borrow_mut();
+        let new = || Rc::new(Cache::new(zone, self.shared));
+        Rc::clone(caches.entry(zone.id).or_insert_with(new))
+    }
+
+    /// Secret of cache keys where there is no cache zone. `None` if no random numbers are
+    /// available.
+    pub fn secret(&self) -> Option<&KeySecret> {
+        if self.secret.get().is_none() {
+            let _ = self.secret.set(new_secret().ok()?);
         }
+        self.secret.get()
     }
-}
 
-/// The counters of `project`.
-pub fn metrics(project: &Project) -> Counters {
-    let zone = WORKER.with_borrow(|worker| worker.own.as_ref().map(|own| own.zone()));
-    Counters(zone.map(|zone| {
-        let find = || zone.header().metrics.slot(&project.name);
-        (zone, *project.slot.get_or_init(find))
-    }))
-}
-
-/// Counts what is no project's.
-pub fn count(count: impl FnOnce(&Metrics)) {
-    if let Some(own) = own() {
-        count(&own.header().metrics);
+    /// Look-ups of this worker in flight.
+    pub fn flights(&self) -> &Rc<SingleFlight> {
+        &self.flights
     }
-}
 
-/// Purges these: what was asked about them before does not count any more, in any worker.
-pub fn purge(subjects: &[Subject<'_>]) {
-    let Some(own) = own() else { return };
-    if !own.locked(|own| own.purges.purge(subjects)) {
-        Log::cycle().write(
-            Level::Notice,
-            format_args!("too many authgear purges to keep apart: everything was purged"),
-        );
+    /// Called when another worker has woken this one: a look-up that it follows may have ended.
+    pub fn woken(&self) {
+        self.caches.borrow().values().for_each(|cache| cache.woken());
+        self.key_sets.iter().for_each(|map| map.woken());
     }
-}
 
-/// Purges everything.
-pub fn purge_all() {
-    if let Some(own) = own() {
-        own.locked(|own| own.purges.purge_all());
-    }
-}
-
-/// The number of a look-up that begins now.
-pub fn purge_number() -> Number {
-    own().map(|own| own.header().purges.now()).unwrap_or_default()
-}
-
-/// Changes with every purge.
-pub fn purge_generation() -> u64 {
-    own().map_or(0, |own| own.header().purges.generation())
-}
-
-/// Whether what was asked `since` then and answered with `verdict` was purged meanwhile.
-pub fn is_purged(since: Number, place: &Place, verdict: &Verdict) -> bool {
-    let user = match verdict {
-        Verdict::Valid(identity) => identity.user_id(),
-        _ => None,
-    };
-    let held = Held { key: &place.key, project: &place.scope, user };
-    own().is_some_and(|own| own.header().purges.is_purged(since, &held))
-}
-
-/// Whether tokens of `user` that were issued then are refused.
-pub fn is_revoked(project: &Project, user: &[u8], issued: u64) -> bool {
-    let now = nginx::unix_time().as_secs();
-    let refused =
-        |own: Rc<Map<Own>>| own.header().revocations.is_refused(&project.scope, user, issued, now);
-    own().is_some_and(refused)
-}
-
-/// From `now` until `until` refuses tokens of `user` that were issued up to `issued`. Seconds
-/// since 1970.
-pub fn revoke(user: &Subject<'_>, issued: u64, until: u64, now: u64) -> Option<Revoked> {
-    Some(own()?.locked(|own| own.revocations.revoke(user, issued, until, now)))
-}
-
-/// The client of `project`.
-pub fn client(project: &Rc<Project>) -> Rc<Client> {
-    WORKER.with_borrow_mut(|worker| {
-        let client = worker.clients.entry(project.id);
-        Rc::clone(client.or_insert_with(|| Rc::new(Client::new(Rc::clone(project)))))
-    })
-}
-
-/// This worker's view of `zone`.
-pub fn cache(zone: &Rc<CacheZone>) -> Rc<Cache> {
-    WORKER.with_borrow_mut(|worker| {
-        let cache = worker.caches.entry(zone.id);
-        Rc::clone(cache.or_insert_with(|| Rc::new(Cache::new(zone))))
-    })
-}
-
-/// Another worker woke this one.
-pub fn woken() {
-    WORKER.with_borrow(|worker| {
-        worker.caches.values().for_each(|cache| cache.woken());
-        worker.own.iter().for_each(|own| own.woken());
-    });
-}
-
-/// The secret of keys where there is no zone; none without random numbers.
-pub fn secret() -> Option<KeySecret> {
-    WORKER.with_borrow_mut(|worker| {
-        if worker.secret.is_none() {
-            worker.secret = new_secret().ok();
+    /// Closes all connections. Called before nginx destroys its pools.
+    pub fn close(&self) {
+        for client in self.clients.borrow().values() {
+            client.close();
         }
-        worker.secret.clone()
-    })
-}
-
-/// The flights of this worker.
-pub fn flights() -> Rc<Flights> {
-    WORKER.with_borrow(|worker| Rc::clone(&worker.flights))
-}
-
-/// The worker ends: connections must be closed while nginx still stands.
-pub fn exit() {
-    let worker = WORKER.take();
-    for client in worker.clients.values() {
-        client.close();
     }
 }

@@ -57,7 +57,10 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod admission;
+pub mod breaker;
 pub mod credentials;
+pub mod freshness;
 pub mod http;
 pub mod identity;
 pub mod metrics;
@@ -66,6 +69,7 @@ pub mod overload;
 pub mod policy;
 pub mod resolver;
 pub mod shared;
+pub mod single_flight;
 pub mod token;
 pub mod verdict;
 

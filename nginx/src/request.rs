@@ -132,6 +132,12 @@ impl Request {
         unsafe { Headers::of(&self.0.headers_in.headers) }
     }
 
+    /// Value of the first header `name`.
+    pub fn header(&self, name: &[u8]) -> Option<&[u8]> {
+        let mut headers = self.headers_in();
+        headers.find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
     /// Returns the status of the response.
     pub fn status_out(&self) -> u16 {
         self.0.headers_out.status as u16

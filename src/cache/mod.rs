@@ -1,349 +1,226 @@
-//! What is known of credentials, or being asked about them.
+//! Cache of verdicts: a per-worker LRU before a zone that all workers share.
 //!
-//! A verdict is looked for in the worker's own front, then in the zone that all workers share.
-//! The front needs no lock; it is right as long as neither the zone's generation changes nor that
-//! of purges.
+//! The LRU is read without a lock. Its entries are valid as long as neither the zone's generation
+//! nor that of the purge log changes.
 
-pub mod flights;
+mod entry;
 
-use core::cell::{Cell, RefCell};
+use core::cell::RefCell;
 use core::future::Future;
 use core::num::NonZeroUsize;
 use core::time::Duration;
 use std::rc::Rc;
 
-use authgear::kept;
+use authgear::admission::Admission;
+use authgear::freshness::{Freshness, UseStale, Valid};
 use authgear::key::{Key, KeyHasher, KeySecret};
-use authgear::purges::Number;
-use authgear::token::Fingerprint;
 use authgear::verdict::Verdict;
-use authgear::zone::{Record, Stats, NEVER};
+use authgear::zone::Stats;
 use lru::LruCache;
 
-use crate::conf::cache::{CacheZone, UseStale, Valid};
-use crate::shared::map::{Ended, Map, MapHeader, Turn};
-use crate::{nginx, worker};
+use crate::conf::cache::CacheZone;
+use crate::shared::handle::SharedHandle;
+use crate::shared::map::{FlightEnd, Map, MapHeader, Role};
+pub use entry::{AskedAt, CacheEntry, EntryId};
+use nginx::Log;
 
-/// Where a verdict is kept, and what it can be purged by.
-#[derive(Clone, Copy)]
-pub struct Place {
-    /// Of the credentials.
-    pub key: Key,
-    /// Of the project.
-    pub scope: [u8; 32],
+/// Result of [`Cache::get`].
+pub struct CacheLookup {
+    /// The entry, and the use that may be made of it.
+    pub usable: Option<(Freshness, CacheEntry)>,
+    /// For [`Cache::get_or_fetch`].
+    pub seen: SeenVersion,
 }
 
-/// When something was asked: before anybody knew.
-#[derive(Clone, Copy)]
-pub struct Asked {
-    /// By nginx's clock.
-    pub time: Duration,
-    /// By the count of purges.
-    pub since: Number,
+impl CacheLookup {
+    /// Nothing found.
+    pub const NONE: Self = Self { usable: None, seen: SeenVersion::NONE };
 }
 
-impl Asked {
-    /// Now.
-    pub fn now() -> Self {
-        Self { time: nginx::now(), since: worker::purge_number() }
-    }
-}
-
-/// A verdict, and when it was made.
-#[derive(Clone, Debug)]
-pub struct Kept {
-    /// The verdict.
-    pub verdict: Rc<Verdict>,
-    /// By nginx's clock, which all workers share.
-    fetched_at: Duration,
-    /// When the token that it is of expires.
-    expires_at: Option<Duration>,
-    /// Of the last purge before it was asked about: if it was purged since, it does not count.
-    since: Number,
-    /// The key it was verified with, of a verdict that the worker itself found.
-    pub key: Option<Fingerprint>,
-}
-
-/// What a look into the cache found.
-pub struct Found {
-    /// What may be done with it.
-    pub usable: Option<Use>,
-    /// For [`Cache::fly`].
-    pub seen: Seen,
-}
-
-/// Which verdict a look into the zone found there, whatever may be done with it.
+/// Version of the entry that a read found in the zone, usable or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen(Option<Duration>);
+pub struct SeenVersion(Option<Duration>);
 
-impl Seen {
-    /// Of who did not look.
-    pub const NOTHING: Self = Self(None);
-}
+impl SeenVersion {
+    /// No entry was seen.
+    pub const NONE: Self = Self(None);
 
-/// What may be done with a kept verdict.
-#[derive(Debug)]
-pub enum Use {
-    /// It counts.
-    Fresh(Kept),
-    /// It counts while it is being refreshed.
-    Updating(Kept),
-    /// It may count if Authgear fails.
-    Expired(Kept),
-}
-
-impl Kept {
-    /// `verdict` on what was asked at `asked_at`, of a token that expires at `expires_at`.
-    pub fn new(verdict: Rc<Verdict>, asked_at: Asked, expires_at: Option<Duration>) -> Self {
-        let Asked { time, since } = asked_at;
-        Self { verdict, fetched_at: time, expires_at, since, key: None }
-    }
-
-    /// `verdict` on a token that was verified now with `key`; looking into it began at `asked_at`.
-    pub fn of_token(
-        verdict: Rc<Verdict>,
-        asked_at: Asked,
-        expires_at: Duration,
-        key: Fingerprint,
-    ) -> Self {
-        Self { key: Some(key), ..Self::new(verdict, asked_at, Some(expires_at)) }
-    }
-
-    fn decode(record: &Record<'_>) -> Option<Self> {
-        let (since, key, verdict) = kept::decode(&record.data)?;
-        Some(Self {
-            verdict: Rc::new(verdict),
-            since,
-            key,
-            fetched_at: Duration::from_millis(record.fetched_at),
-            expires_at: match record.expires_at {
-                NEVER => None,
-                at => Some(Duration::from_millis(at)),
-            },
-        })
-    }
-
-    /// As the zone has it, unless it holds for one request only.
-    fn encode(&self) -> Option<Vec<u8>> {
-        kept::encode(self.since, self.key, &self.verdict)
-    }
-
-    /// Milliseconds, as the zone has them.
-    fn times(&self) -> (u64, u64) {
-        let expires_at = self.expires_at.map_or(NEVER, |at| at.as_millis() as u64);
-        (self.fetched_at.as_millis() as u64, expires_at)
-    }
-
-    /// What a location with these settings may do with it now.
-    fn sort(self, valid: &Valid, stale: &UseStale) -> Option<Use> {
-        let now = nginx::now();
-        if self.expires_at.is_some_and(|at| at <= now) {
-            return None;
-        }
-        let age = now.saturating_sub(self.fetched_at);
-        let lifetime = valid.of(&self.verdict);
-        if age < lifetime {
-            return Some(Use::Fresh(self));
-        }
-        // Only who had a session is served from the past.
-        if !matches!(*self.verdict, Verdict::Valid(_)) {
-            return None;
-        }
-        if age < lifetime + stale.updating {
-            Some(Use::Updating(self))
-        } else if age < lifetime + stale.error {
-            Some(Use::Expired(self))
-        } else {
-            None
-        }
-    }
-
-    /// Whether it was purged since.
-    pub fn is_purged(&self, place: &Place) -> bool {
-        worker::is_purged(self.since, place, &self.verdict)
-    }
-
-    /// Whether it may count now that Authgear fails.
-    pub fn usable_on_error(&self, valid: &Valid, stale: &UseStale) -> bool {
-        let now = nginx::now();
-        let age = now.saturating_sub(self.fetched_at);
-        self.expires_at.is_none_or(|at| at > now) && age < valid.of(&self.verdict) + stale.error
+    fn of(entry: &CacheEntry) -> Self {
+        Self(Some(entry.fetched_at()))
     }
 }
 
-struct Front {
-    kept: Kept,
+struct FrontEntry {
+    entry: CacheEntry,
     generation: Generation,
 }
 
-/// Of the zone, and of purges.
+/// Generations of the zone and of the purge log.
 type Generation = (u64, u64);
 
 /// A worker's view of a zone.
 pub struct Cache {
     map: Map<MapHeader>,
-    front: RefCell<LruCache<Key, Front, KeyHasher>>,
-    /// See [`Self::draw`].
-    lots: Cell<u32>,
+    front: RefCell<LruCache<Key, FrontEntry, KeyHasher>>,
+    admission: Admission,
+    shared: SharedHandle,
 }
 
-/// How a look-up ended.
-pub enum Answer {
-    /// By an answer of Authgear's, to be kept as this says.
-    Keep(Kept),
-    /// By one that is not kept. `code` tells other workers.
+/// Result of a look-up.
+pub enum FetchResult {
+    /// An answer of Authgear's, to be stored.
+    Keep(CacheEntry),
+    /// A verdict that is not stored. `code` passes it on to other workers.
     Pass {
         /// The verdict.
         verdict: Rc<Verdict>,
-        /// For [`Cache::fly`]'s `decode`.
+        /// Argument of [`Cache::get_or_fetch`]'s `decode`.
         code: u8,
     },
 }
 
 impl Cache {
-    /// A view with an empty front.
-    pub fn new(zone: &CacheZone) -> Self {
+    /// A view with an empty LRU.
+    pub fn new(zone: &CacheZone, shared: SharedHandle) -> Self {
         let front = NonZeroUsize::new(zone.front).unwrap_or(NonZeroUsize::MIN);
-        let front = LruCache::with_hasher(front, KeyHasher::default());
-        Self { map: Map::new(zone.shared), front: RefCell::new(front), lots: Cell::new(0) }
+        let front = RefCell::new(LruCache::with_hasher(front, KeyHasher::default()));
+        Self { map: Map::new(zone.shared), front, admission: Admission::default(), shared }
     }
 
-    /// The secret of the zone's keys.
+    /// Secret of the zone's keys.
     pub fn secret(&self) -> &KeySecret {
         self.map.secret()
     }
 
-    /// Of before whatever is looked at next.
+    /// Generation to store with the next read. Take it first, so that a purge in between
+    /// invalidates the copy.
     fn generation(&self) -> Generation {
-        (self.map.generation(), worker::purge_generation())
+        (self.map.generation(), self.shared.purge_generation())
     }
 
-    /// What is kept there, for a location with these settings.
-    pub fn get(&self, place: &Place, valid: &Valid, stale: &UseStale) -> Found {
+    /// The entry `id`, for a location with these settings.
+    pub fn get(&self, id: &EntryId, valid: &Valid, stale: &UseStale) -> CacheLookup {
         let generation = self.generation();
         let front = self
             .front
             .borrow_mut()
-            .get(&place.key)
-            .and_then(|front| (front.generation == generation).then(|| front.kept.clone()));
-        // What is old here may have been refreshed by another worker.
-        if let Some(found @ Use::Fresh(_)) = front.and_then(|kept| kept.sort(valid, stale)) {
-            return Found { usable: Some(found), seen: Seen::NOTHING };
+            .get(&id.key)
+            .and_then(|front| (front.generation == generation).then(|| front.entry.clone()));
+        if let Some(entry) = front {
+            // Another worker may have refreshed an entry that is not fresh here.
+            if entry.freshness(valid, stale) == Some(Freshness::Fresh) {
+                let usable = Some((Freshness::Fresh, entry));
+                return CacheLookup { usable, seen: SeenVersion::NONE };
+            }
         }
-        let Some(kept) = self.read(place) else {
-            return Found { usable: None, seen: Seen::NOTHING };
-        };
-        self.keep_in_front(&place.key, &kept, generation);
-        let seen = Seen(Some(kept.fetched_at));
-        Found { usable: kept.sort(valid, stale), seen }
+        let Some(entry) = self.read(id) else { return CacheLookup::NONE };
+        self.store_in_front(&id.key, &entry, generation);
+        let seen = SeenVersion::of(&entry);
+        let freshness = entry.freshness(valid, stale);
+        CacheLookup { usable: freshness.map(|freshness| (freshness, entry)), seen }
     }
 
-    /// What the zone has, unless it was purged.
-    fn read(&self, place: &Place) -> Option<Kept> {
-        self.map.get(&place.key, Kept::decode).filter(|kept| !kept.is_purged(place))
+    /// The zone's entry, unless it was purged.
+    fn read(&self, id: &EntryId) -> Option<CacheEntry> {
+        self.map.get(&id.key, CacheEntry::decode).filter(|entry| !entry.is_purged(id, self.shared))
     }
 
-    /// What is kept now, if it is not what was seen there.
-    fn newer(&self, place: &Place, seen: Seen) -> Option<Kept> {
+    /// The zone's entry, if it is another one than was `seen`.
+    fn newer(&self, id: &EntryId, seen: SeenVersion) -> Option<CacheEntry> {
         let generation = self.generation();
-        let kept = self.read(place).filter(|kept| Seen(Some(kept.fetched_at)) != seen)?;
-        self.keep_in_front(&place.key, &kept, generation);
-        Some(kept)
+        let entry = self.read(id).filter(|entry| SeenVersion::of(entry) != seen)?;
+        self.store_in_front(&id.key, &entry, generation);
+        Some(entry)
     }
 
-    fn keep_in_front(&self, key: &Key, kept: &Kept, generation: Generation) {
+    fn store_in_front(&self, key: &Key, entry: &CacheEntry, generation: Generation) {
         let mut front = self.front.borrow_mut();
         let is_full = front.len() == front.cap().get();
-        // More sessions in turn than there is room for would do no more than push each other out:
-        // who is new must be lucky, or come often.
-        if is_full && !front.contains(key) && !self.draw() {
+        // The working set exceeds the LRU: admit new keys with probability 1/8, or it thrashes.
+        if is_full && !front.contains(key) && !self.admission.admit() {
             return;
         }
-        let replaced = front.push(*key, Front { kept: kept.clone(), generation });
+        let replaced = front.push(*key, FrontEntry { entry: entry.clone(), generation });
         drop(front);
         drop(replaced);
     }
 
-    /// True one time in eight.
-    fn draw(&self) -> bool {
-        // A linear congruential generator, of which the high bits are good.
-        let next = self.lots.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        self.lots.set(next);
-        next >> 29 == 0
-    }
-
-    /// Brings the look-up at `place` to its end: by `ask`, or, while another worker is at it, by
-    /// waiting for that one. True if another one did it.
-    pub async fn fly<F: Future<Output = Answer>>(
+    /// Makes the look-up of `id` by `fetch`, or waits for another worker that is making it. True
+    /// if another worker made it.
+    pub async fn get_or_fetch<F: Future<Output = FetchResult>>(
         &self,
-        place: &Place,
-        seen: Seen,
+        id: &EntryId,
+        seen: SeenVersion,
         lease: Duration,
-        ask: impl FnOnce() -> F,
+        fetch: impl FnOnce() -> F,
         decode: impl Fn(u8) -> Rc<Verdict>,
-    ) -> (Answer, bool) {
-        let key = &place.key;
-        let lead = loop {
-            match self.map.turn(key, lease) {
-                Turn::Lead(lead) => break lead,
-                Turn::Follow(leader) => match self.map.follow(key, leader).await {
-                    Ended::Failed(code) => {
-                        return (Answer::Pass { verdict: decode(code), code }, true);
-                    }
-                    Ended::Stored => {
-                        if let Some(kept) = self.newer(place, seen) {
-                            return (Answer::Keep(kept), true);
+    ) -> (FetchResult, bool) {
+        let key = &id.key;
+        let leader = loop {
+            match self.map.role(key, lease) {
+                Role::Leader(leader) => break leader,
+                Role::Follower(leader) => {
+                    Log::cycle().debug(format_args!("authgear: waits for another worker"));
+                    match self.map.follow(key, leader).await {
+                        FlightEnd::Failed(code) => {
+                            return (FetchResult::Pass { verdict: decode(code), code }, true);
                         }
+                        FlightEnd::Stored => {
+                            if let Some(entry) = self.newer(id, seen) {
+                                return (FetchResult::Keep(entry), true);
+                            }
+                        }
+                        // Its leader is gone: this worker or another one takes over.
+                        FlightEnd::Abandoned => {}
                     }
-                    // Somebody else must lead.
-                    Ended::Abandoned => {}
-                },
-            }
-        };
-        // Another worker's look-up may have ended since this one looked.
-        if let Some(kept) = self.newer(place, seen) {
-            return (Answer::Keep(kept), true);
-        }
-        let generation = self.generation();
-        let answer = ask().await;
-        match &answer {
-            Answer::Keep(kept) => {
-                if let Some(data) = kept.encode() {
-                    let (fetched_at, expires_at) = kept.times();
-                    lead.store(fetched_at, expires_at, &data);
-                    self.keep_in_front(key, kept, generation);
                 }
             }
-            Answer::Pass { code, .. } => lead.fail(*code),
+        };
+        // Another worker's look-up may have ended since this one read the zone.
+        if let Some(entry) = self.newer(id, seen) {
+            return (FetchResult::Keep(entry), true);
         }
-        (answer, false)
+        Log::cycle().debug(format_args!("authgear: leads the look-up for all workers"));
+        let generation = self.generation();
+        let result = fetch().await;
+        match &result {
+            FetchResult::Keep(entry) => {
+                if let Some(data) = entry.encode() {
+                    let (fetched_at, expires_at) = entry.zone_times();
+                    leader.store(fetched_at, expires_at, &data);
+                    self.store_in_front(key, entry, generation);
+                }
+            }
+            FetchResult::Pass { code, .. } => leader.fail(*code),
+        }
+        (result, false)
     }
 
-    /// Keeps an answer that was not asked for by [`Self::fly`].
-    pub fn put(&self, place: &Place, kept: &Kept) {
+    /// Stores the entry of a look-up that was made without [`Self::get_or_fetch`].
+    pub fn put(&self, id: &EntryId, entry: &CacheEntry) {
         let generation = self.generation();
-        // After that: a purge that comes later changes the generation.
-        if kept.is_purged(place) {
+        // Checked after the generation was taken: a later purge changes that.
+        if entry.is_purged(id, self.shared) {
             return;
         }
-        if let Some(data) = kept.encode() {
-            let (fetched_at, expires_at) = kept.times();
-            self.map.store(&place.key, fetched_at, expires_at, &data);
-            self.keep_in_front(&place.key, kept, generation);
+        if let Some(data) = entry.encode() {
+            let (fetched_at, expires_at) = entry.zone_times();
+            self.map.store(&id.key, fetched_at, expires_at, &data);
+            self.store_in_front(&id.key, entry, generation);
         }
     }
 
-    /// Drops what is kept under `key`. True if somebody is finding out just now, and goes on.
+    /// Removes the entry of `key`. True if a look-up of it is in flight, which goes on.
     pub fn forget(&self, key: &Key) -> bool {
         self.map.with(|zone| zone.forget(key)).unwrap_or_default()
     }
 
-    /// How full the zone is.
+    /// Fill level of the zone.
     pub fn stats(&self) -> Option<Stats> {
         self.map.with(|zone| zone.stats())
     }
 
-    /// This worker was woken: some look-up that it waits for may have ended.
+    /// Called when another worker has woken this one: a look-up that it follows may have ended.
     pub fn woken(&self) {
         self.map.woken();
     }

@@ -1,4 +1,4 @@
-//! A connection to the resolver that speaks HTTP/1.1, by hyper.
+//! A connection to Authgear that speaks HTTP/1.1, by hyper.
 
 use core::future::poll_fn;
 use core::pin::Pin;
@@ -13,22 +13,22 @@ use http_body_util::Empty;
 use hyper::client::conn::http1;
 
 use super::Failure;
-use crate::nginx::{self, SslContext, Stream, StreamControl, StreamError};
+use nginx::{self, SslContext, Stream, StreamControl, StreamError};
 
-/// An answer that was read to its end.
-pub(super) struct Answer {
+/// A complete response.
+pub(super) struct HttpResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
 }
 
-/// An exchange failed; `answer_begun` if the server had sent anything by then.
+/// A failed exchange. `answer_begun` is set if the server had sent anything by then.
 pub(super) struct Broken {
     pub(super) failure: Failure,
     pub(super) answer_begun: bool,
 }
 
-/// An open connection. Dropping it closes it, whatever is going on.
+/// An open connection. Dropping it closes it, in the middle of an exchange too.
 pub(super) struct Connection {
     sender: http1::SendRequest<Empty<Bytes>>,
     control: StreamControl,
@@ -38,7 +38,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Speaks HTTP/1.1 over `stream`, after TLS if there is any.
+    /// Sets up HTTP/1.1 over `stream`, after the TLS handshake if `tls` is set.
     pub(super) async fn open(
         stream: Stream,
         tls: Option<(&SslContext, &str)>,
@@ -49,21 +49,21 @@ impl Connection {
         }
         let control = stream.control();
         let (sender, driver) = http1::Builder::new()
-            // Above the cap, so that it is ours that tells an answer is too large.
+            // Above the module's cap, so that the error for a large response is the module's.
             .max_buf_size(max_response_size + 1024)
             .handshake(stream)
             .await
             .map_err(|error| Failure::new(Unavailable::Internal, error.to_string()))?;
         nginx::spawn(async move {
-            // How it ended is told to whoever waits for an answer.
+            // The exchange that waits for a response gets the error too.
             let _ = driver.await;
         });
         let now = nginx::now();
         Ok(Self { sender, control, opened: now, idle_since: now, max_response_size })
     }
 
-    /// Sends `request` and reads the answer to its end.
-    pub(super) async fn exchange(&mut self, request: &Request<()>) -> Result<Answer, Broken> {
+    /// Sends `request` and reads the whole response.
+    pub(super) async fn exchange(&mut self, request: &Request<()>) -> Result<HttpResponse, Broken> {
         self.control.set_idle(false);
         let before = self.control.received();
         self.try_exchange(request)
@@ -71,7 +71,7 @@ impl Connection {
             .map_err(|failure| Broken { failure, answer_begun: self.control.received() != before })
     }
 
-    async fn try_exchange(&mut self, request: &Request<()>) -> Result<Answer, Failure> {
+    async fn try_exchange(&mut self, request: &Request<()>) -> Result<HttpResponse, Failure> {
         let before = self.control.received();
         self.sender.ready().await.map_err(|error| self.failure(&error, before))?;
         let (head, ()) = request.clone().into_parts();
@@ -93,7 +93,7 @@ impl Connection {
                 None => break,
             }
         }
-        Ok(Answer { status: head.status, headers: head.headers, body })
+        Ok(HttpResponse { status: head.status, headers: head.headers, body })
     }
 
     fn exceeded(&self, before: u64) -> bool {
@@ -115,18 +115,18 @@ impl Connection {
         Failure::new(why, detail)
     }
 
-    /// Whether it may be used again: open, and not older than `max_age`.
+    /// Whether the connection may be used again: it is open, and not older than `max_age`.
     pub(super) fn is_fresh(&self, now: Duration, max_age: Duration) -> bool {
         !self.sender.is_closed() && now.saturating_sub(self.opened) < max_age
     }
 
-    /// It waits for its next use; nginx may close it when the worker shuts down.
+    /// Marks the connection as idle; nginx may close it when the worker shuts down.
     pub(super) fn rest(&mut self, now: Duration) {
         self.idle_since = now;
         self.control.set_idle(true);
     }
 
-    /// See [`Self::rest`].
+    /// When [`Self::rest`] was called.
     pub(super) fn idle_since(&self) -> Duration {
         self.idle_since
     }
@@ -147,7 +147,7 @@ impl From<StreamError> for Failure {
     }
 }
 
-/// Whether the framing of a body makes no sense: hyper tells it as an I/O error.
+/// Whether the framing of the body is invalid, which hyper reports as an I/O error.
 fn is_bad_body(error: &hyper::Error) -> bool {
     let source = core::error::Error::source(error);
     source.and_then(|source| source.downcast_ref::<io::Error>()).is_some_and(|error| {

@@ -1,11 +1,10 @@
-//! Asks Authgear: its resolver, one exchange at a time over connections that are kept, and its
-//! main server, for keys.
+//! HTTP client of Authgear: look-ups over kept connections to the resolver, and key sets from the
+//! main server.
 //!
-//! Everything here runs on nginx's event loop and belongs to the worker, not to a request.
+//! It runs on nginx's event loop and belongs to the worker, not to a request.
 
-mod breaker;
 mod connection;
-mod keys;
+mod jwks;
 mod outage;
 
 use core::cell::{Cell, RefCell};
@@ -23,20 +22,20 @@ use authgear::verdict::{Unavailable, Verdict};
 use http::Request;
 
 use crate::conf::project::{Project, Upstream};
-use crate::conf::Server;
-use crate::nginx::{self, Elapsed, Stream};
-use crate::worker;
-use breaker::Breaker;
-use connection::{Answer, Broken, Connection};
-pub use keys::fetch_keys;
+use crate::conf::UpstreamServer;
+use crate::shared::handle::{Counters, SharedHandle};
+use authgear::breaker::Breaker;
+use connection::{Broken, Connection, HttpResponse};
+pub use jwks::fetch_keys;
+use nginx::{self, Elapsed, Stream};
 use outage::Outage;
 
-/// Longest life of a connection, as of nginx's own (`keepalive_time`).
+/// Longest life of a connection, as in nginx (`keepalive_time`).
 const MAX_AGE: Duration = Duration::from_secs(3600);
-/// The same where the host is a name: its addresses may have changed.
+/// Longest life of a connection to a host name, whose addresses may have changed.
 const MAX_AGE_OF_NAME: Duration = Duration::from_secs(60);
 
-/// Why there is no answer: the word for `$authgear_reason`, and the sentence for the log.
+/// Failure of an exchange: the word for `$authgear_reason`, and the sentence for the log.
 #[derive(Debug)]
 pub struct Failure {
     why: Unavailable,
@@ -55,23 +54,25 @@ impl Failure {
     }
 }
 
-/// Asks the resolver of one project, for one worker.
-pub struct Client {
+/// Client of one project in one worker.
+pub struct AuthgearClient {
     project: Rc<Project>,
+    shared: SharedHandle,
     /// One permit per connection in use.
     connections: Semaphore,
-    /// Idle connections, the one used last at the back.
+    /// Idle connections, the most recently used at the back.
     idle: RefCell<VecDeque<Connection>>,
-    /// Whether a task closes idle connections whose time is over.
+    /// Whether the task that closes idle connections is running.
     janitor: Cell<bool>,
     breaker: Breaker,
     outage: Outage,
 }
 
-impl Client {
+impl AuthgearClient {
     /// A client without connections yet.
-    pub fn new(project: Rc<Project>) -> Self {
+    pub fn new(project: Rc<Project>, shared: SharedHandle) -> Self {
         Self {
+            shared,
             connections: Semaphore::new(project.max_connections),
             idle: RefCell::default(),
             janitor: Cell::new(false),
@@ -81,9 +82,13 @@ impl Client {
         }
     }
 
-    /// Asks the resolver, within the project's `timeout`.
+    fn metrics(&self) -> Counters {
+        self.project.counters(self.shared)
+    }
+
+    /// Sends `request` to the resolver, within the project's `timeout`.
     pub async fn ask(self: &Rc<Self>, request: &Request<()>) -> resolver::Answer {
-        let metrics = worker::metrics(&self.project);
+        let metrics = self.metrics();
         let in_flight = metrics.asking(nginx::own_slot().map(usize::from));
         // nginx's clock stands still while it handles events.
         let begun = Instant::now();
@@ -110,8 +115,8 @@ impl Client {
         let exchange = self.exchange(server, request, &turn);
         let answer = match nginx::timeout(self.project.timeout, exchange).await {
             Ok(answer) => answer,
-            // Who waited for a connection for most of the time says nothing about the resolver:
-            // any client can make others wait.
+            // A look-up that spent most of its time waiting for a connection says nothing about
+            // the resolver: any client can make others wait.
             Err(Elapsed) if !self.was_long_enough(turn.get()) => {
                 let detail = "no connection became free in time";
                 self.outage.report(&self.project, &Failure::new(Unavailable::Timeout, detail));
@@ -125,8 +130,8 @@ impl Client {
         });
         match said {
             Ok((said @ resolver::Answer { verdict: Verdict::Unavailable(why), .. }, status)) => {
-                // 500 is Authgear's word on one session (its mutex), and 4xx may be the fault of
-                // one client: only a gateway's word on the server behind it counts.
+                // 500 may concern one session (Authgear's mutex), and 4xx may be the fault of one
+                // client: only a gateway's report on the server behind it counts.
                 if matches!(status.as_u16(), 502..=504) {
                     attempt.failed(nginx::now());
                 } else {
@@ -143,7 +148,7 @@ impl Client {
             }
             Err(failure) => {
                 match failure.why {
-                    // One user's identity may be that large.
+                    // The identity of a single user may be that large.
                     Unavailable::TooLarge => attempt.succeeded(),
                     _ => attempt.failed(nginx::now()),
                 }
@@ -153,57 +158,58 @@ impl Client {
         }
     }
 
-    /// Whether who had its `turn` then had it for a fair part of the project's `timeout`.
+    /// Whether a look-up that got its connection at `turn` had it for half of the project's
+    /// `timeout`.
     fn was_long_enough(&self, turn: Option<Duration>) -> bool {
         turn.is_some_and(|turn| nginx::now().saturating_sub(turn) >= self.project.timeout / 2)
     }
 
-    /// Authgear said nothing about a session cookie that looks like its own.
+    /// Logs that Authgear said nothing about a session cookie in its own format.
     pub fn blank_answer(&self) {
         let detail = "it said nothing about a session cookie: a passing fault, or the project's \
                       cookie_prefix differs";
         self.outage.report(&self.project, &Failure::new(Unavailable::BadAnswer, detail));
     }
 
-    /// How long nobody is asked from now on, after too many failures.
+    /// Time from now for which the breaker is open.
     pub fn suspended_for(&self) -> Duration {
         self.breaker.remaining(nginx::now())
     }
 
-    /// Closes what is idle.
+    /// Closes idle connections.
     pub fn close(&self) {
         drop(self.idle.take());
     }
 
     async fn exchange(
         self: &Rc<Self>,
-        server: &Server,
+        server: &UpstreamServer,
         request: &Request<()>,
         turn: &Cell<Option<Duration>>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<HttpResponse, Failure> {
         let _permit = self.connections.acquire().await;
         turn.set(Some(nginx::now()));
         if let Some(mut connection) = self.take_idle(server) {
-            worker::metrics(&self.project).connection(ConnectionState::Reused);
+            self.metrics().connection(ConnectionState::Reused);
             match connection.exchange(request).await {
                 Ok(answer) => {
                     self.keep(connection);
                     return Ok(answer);
                 }
                 Err(Broken { failure, answer_begun: true }) => return Err(failure),
-                // The server closed it while it was idle, as it may: that is no failure.
+                // The server may close an idle connection at any time: that is no failure.
                 Err(Broken { answer_begun: false, .. }) => {}
             }
         }
         let size = self.project.max_response_size;
         let mut connection = connect(&self.project, server, size).await?;
-        worker::metrics(&self.project).connection(ConnectionState::Opened);
+        self.metrics().connection(ConnectionState::Opened);
         let answer = connection.exchange(request).await.map_err(|broken| broken.failure)?;
         self.keep(connection);
         Ok(answer)
     }
 
-    fn take_idle(&self, server: &Server) -> Option<Connection> {
+    fn take_idle(&self, server: &UpstreamServer) -> Option<Connection> {
         let max_age = if server.url.ip().is_some() { MAX_AGE } else { MAX_AGE_OF_NAME };
         let now = nginx::now();
         loop {
@@ -252,8 +258,12 @@ impl Client {
     }
 }
 
-/// Connects to `server`, over which answers have at most `size` bytes.
-async fn connect(project: &Project, server: &Server, size: usize) -> Result<Connection, Failure> {
+/// Connects to `server`; responses may have `size` bytes.
+async fn connect(
+    project: &Project,
+    server: &UpstreamServer,
+    size: usize,
+) -> Result<Connection, Failure> {
     let tls = server.tls.as_deref().map(|context| (context, server.url.host()));
     let mut failure = Failure::new(Unavailable::Dns, "no address");
     for address in addresses(project, server).await? {
@@ -271,9 +281,9 @@ async fn connect(project: &Project, server: &Server, size: usize) -> Result<Conn
     Err(failure)
 }
 
-/// Addresses of the server's host, asked anew for each connection: nginx's resolver keeps
-/// them for their TTL.
-async fn addresses(project: &Project, server: &Server) -> Result<Vec<SocketAddr>, Failure> {
+/// Addresses of the server's host, resolved for each connection: nginx's resolver caches them for
+/// their TTL.
+async fn addresses(project: &Project, server: &UpstreamServer) -> Result<Vec<SocketAddr>, Failure> {
     let Some(name_servers) = server.name_servers().filter(|_| server.url.ip().is_none()) else {
         return Ok(server.addresses().to_vec());
     };
@@ -283,7 +293,7 @@ async fn addresses(project: &Project, server: &Server) -> Result<Vec<SocketAddr>
             let port = server.url.port();
             Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
         }
-        // /etc/hosts is known to the system, and not to name servers.
+        // Name servers do not know /etc/hosts, which the system has read.
         Err(_) if !server.addresses().is_empty() => Ok(server.addresses().to_vec()),
         Err(error) => {
             let detail = format!("\"{host}\" could not be resolved ({})", error.0);

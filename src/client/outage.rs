@@ -6,12 +6,12 @@ use core::time::Duration;
 
 use super::Failure;
 use crate::conf::project::Project;
-use crate::nginx::{self, Level, Log};
+use nginx::{self, Level, Log};
 
-/// Least time between two lines about one project, in one worker.
+/// Shortest time between two lines about one project, in one worker.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// What was logged of a project's failures, and what was not.
+/// Log lines about one project's failures, and a count of the failures without a line.
 #[derive(Default)]
 pub(super) struct Outage {
     logged: Cell<Option<Duration>>,
@@ -20,7 +20,7 @@ pub(super) struct Outage {
 }
 
 impl Outage {
-    /// A look-up failed.
+    /// Called when a look-up failed.
     pub(super) fn report(&self, project: &Project, failure: &Failure) {
         self.failing.set(true);
         let now = nginx::now();
@@ -32,12 +32,12 @@ impl Outage {
         self.line(Level::Error, project, format_args!("authgear resolver failed: {failure}"));
     }
 
-    /// A look-up was not even tried.
+    /// Called when a look-up was not made because the breaker is open.
     pub(super) fn suspended(&self) {
         self.silent.set(self.silent.get() + 1);
     }
 
-    /// A look-up succeeded.
+    /// Called when a look-up succeeded.
     pub(super) fn over(&self, project: &Project) {
         if !self.failing.replace(false) {
             return;

@@ -4,67 +4,31 @@ use core::ffi::CStr;
 use core::time::Duration;
 use std::rc::Rc;
 
-use authgear::verdict::Verdict;
+use authgear::freshness::{UseStale, Valid};
 
-use super::location::{set_once, CacheUse, LocationConf};
-use super::project::{invalid, is_name};
+use super::arguments::{first, invalid, is_name, set_once};
+use super::location::{CacheUse, LocationConf};
 use super::{Id, MainConf};
-use crate::nginx::{self, Arguments, Conf, ConfError, Context, Directive, SharedZone};
 use crate::shared::map::{least_size, MapHeader};
+use nginx::{self, Arguments, Conf, ConfError, Context, Directive, SharedZone};
 
-/// `authgear_cache_zone`: verdicts that all workers share.
+/// A zone with verdicts, which all workers share (`authgear_cache_zone`).
 pub struct CacheZone {
     /// Unique in this process, over reloads too.
     pub id: Id,
-    /// Its name.
+    /// Name of the zone.
     pub name: String,
-    /// The memory.
+    /// The shared memory.
     pub shared: SharedZone<MapHeader>,
-    /// Entries that each worker keeps before the zone.
+    /// Entries of each worker's LRU before the zone.
     pub front: usize,
 }
 
-/// `authgear_cache_valid`: how long a verdict is kept.
-#[derive(Clone, Copy, Debug)]
-pub struct Valid {
-    valid: Duration,
-    invalid: Duration,
-    none: Duration,
-}
-
-impl Default for Valid {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Self { valid: seconds(60), invalid: seconds(5), none: seconds(2) }
-    }
-}
-
-impl Valid {
-    /// Time to keep `verdict`.
-    pub fn of(&self, verdict: &Verdict) -> Duration {
-        match verdict {
-            Verdict::Valid(_) => self.valid,
-            Verdict::Invalid => self.invalid,
-            Verdict::None(_) => self.none,
-            Verdict::Unavailable(_) => Duration::ZERO,
-        }
-    }
-}
-
-/// `authgear_cache_use_stale`: how long past its time a `valid` verdict may still be served.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct UseStale {
-    /// While it is being refreshed.
-    pub updating: Duration,
-    /// While Authgear fails.
-    pub error: Duration,
-}
-
 /// `authgear_cache_zone NAME:SIZE [front=1024]`
-pub struct Zone;
+pub struct ZoneDirective;
 
-impl Directive for Zone {
-    type Scope = nginx::Main<crate::Authgear>;
+impl Directive for ZoneDirective {
+    type Scope = nginx::Main<crate::conf::Authgear>;
     const NAME: &'static CStr = c"authgear_cache_zone";
     const CONTEXT: Context = Context::Http;
     const ARGUMENTS: Arguments = Arguments::OneOrTwo;
@@ -101,7 +65,7 @@ impl Directive for Zone {
         if conf.zone(name, &cf.place()).is_ok() {
             return Err(ConfError::new(format!("duplicate authgear_cache_zone \"{name}\"")));
         }
-        let shared = cf.shared_zone::<crate::Authgear, MapHeader>(name, size)?;
+        let shared = cf.shared_zone::<crate::conf::Authgear, MapHeader>(name, size)?;
         let zone = CacheZone { id: Id::new(), name: name.to_owned(), shared, front };
         conf.add_zone(Rc::new(zone), cf.place());
         Ok(())
@@ -109,21 +73,19 @@ impl Directive for Zone {
 }
 
 /// `authgear_cache NAME | off`
-pub struct Cache;
+pub struct CacheDirective;
 
-impl Directive for Cache {
-    type Scope = nginx::Location<crate::Authgear>;
+impl Directive for CacheDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
     const NAME: &'static CStr = c"authgear_cache";
     const CONTEXT: Context = Context::HttpServerLocation;
 
     fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
-        let arguments = cf.arguments();
-        let name = arguments.get(1).map(String::as_str).unwrap_or_default();
-        let used = match name {
+        let used = match first(cf).as_str() {
             "off" => CacheUse::Off,
             name => {
                 let place = cf.place();
-                cf.main::<crate::Authgear>().expect_zone(name, place.clone());
+                cf.main::<crate::conf::Authgear>().expect_zone(name, place.clone());
                 CacheUse::Zone(name.to_owned(), place)
             }
         };
@@ -132,10 +94,10 @@ impl Directive for Cache {
 }
 
 /// `authgear_cache_valid [valid=60s] [invalid=5s] [none=2s]`
-pub struct CacheValid;
+pub struct CacheValidDirective;
 
-impl Directive for CacheValid {
-    type Scope = nginx::Location<crate::Authgear>;
+impl Directive for CacheValidDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
     const NAME: &'static CStr = c"authgear_cache_valid";
     const CONTEXT: Context = Context::HttpServerLocation;
     const ARGUMENTS: Arguments = Arguments::OneOrMore;
@@ -159,10 +121,10 @@ impl Directive for CacheValid {
 }
 
 /// `authgear_cache_use_stale off | [updating[=10s]] [error[=60s]]`
-pub struct CacheUseStale;
+pub struct CacheUseStaleDirective;
 
-impl Directive for CacheUseStale {
-    type Scope = nginx::Location<crate::Authgear>;
+impl Directive for CacheUseStaleDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
     const NAME: &'static CStr = c"authgear_cache_use_stale";
     const CONTEXT: Context = Context::HttpServerLocation;
     const ARGUMENTS: Arguments = Arguments::OneOrMore;

@@ -1,17 +1,16 @@
-//! What `nginx -t` warns of: configurations that are valid and hardly meant so.
+//! Warnings of `nginx -t` about configurations that are valid but probably wrong.
 //!
-//! What needs the settings of other modules, which only these know, is in docs/migration.md for
-//! people to check.
+//! Checks that need the settings of other modules are in docs/migration.md, to be made by hand.
 
 use authgear::redirect::configured_path;
 
+use super::Authgear;
 use super::{LocationConf, MainConf};
-use crate::nginx::{Conf, Server};
-use crate::Authgear;
+use nginx::{Conf, Server};
 
 type ServerOf<'a> = Server<'a, Authgear>;
 
-/// Looks at all that was read.
+/// Checks the whole configuration.
 pub fn check(cf: &Conf<'_>, main: &MainConf) {
     unused(cf, main);
     for server in cf.servers::<Authgear>().iter().filter(|server| server.conf().in_use) {
@@ -34,7 +33,8 @@ fn unused(cf: &Conf<'_>, main: &MainConf) {
     }
 }
 
-/// Aliases of `x-authgear-*` are removed. A backend may know others, of headers that are not ours.
+/// Warns of headers with unusual names. Aliases of `x-authgear-*` are removed, but a backend may
+/// take other names for headers of the site.
 fn odd_headers(cf: &Conf<'_>, server: &ServerOf<'_>) {
     for (set, directive) in [
         (server.takes_underscores(), "underscores_in_headers on"),
@@ -52,14 +52,14 @@ fn odd_headers(cf: &Conf<'_>, server: &ServerOf<'_>) {
     }
 }
 
-/// Who is sent to a page because there is no session must get it without one.
+/// Warns of login pages that need a session themselves.
 fn login_pages(cf: &Conf<'_>, server: &ServerOf<'_>) {
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     let mut check = |directive: &str, target: &[u8]| {
         let Some(page) = server.find(target).map(|level| level.conf) else { return };
         let Some(place) = needs_session(page) else { return };
         let text = String::from_utf8_lossy(target).into_owned();
-        if told.iter().all(|(other, at)| *other != text || at != place) {
+        if reported.iter().all(|(other, at)| *other != text || at != place) {
             cf.warn_at(
                 place,
                 format_args!(
@@ -68,7 +68,7 @@ fn login_pages(cf: &Conf<'_>, server: &ServerOf<'_>) {
                      stands"
                 ),
             );
-            told.push((text, place.clone()));
+            reported.push((text, place.clone()));
         }
     };
     for level in server.levels() {
@@ -86,8 +86,8 @@ fn login_pages(cf: &Conf<'_>, server: &ServerOf<'_>) {
     }
 }
 
-/// Where that is said, if who has no session is turned away.
-fn needs_session(location: &LocationConf) -> Option<&nginx::Place> {
+/// Position of the `authgear_require` in force, if the location needs a session.
+fn needs_session(location: &LocationConf) -> Option<&nginx::SourceLocation> {
     location.project.as_ref()?;
     let mut requirements = location.require().iter();
     requirements.find(|requirement| !requirement.conditions.is_empty())?;

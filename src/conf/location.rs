@@ -4,45 +4,47 @@ use core::ffi::CStr;
 use std::rc::Rc;
 
 use authgear::endpoint::Endpoint;
+use authgear::freshness::{UseStale, Valid};
 
-use super::cache::{CacheZone, UseStale, Valid};
-use super::operating::Operation;
+use super::arguments::{first, invalid, is_name, set_once, truncated};
+use super::cache::CacheZone;
+use super::operations::BuiltinEndpoint;
 use super::policy::Requirement;
-use super::project::{invalid, Project};
+use super::project::Project;
 use super::{MainConf, ServerConf};
-use crate::nginx::{self, ComplexValue, Conf, ConfError, Context, Directive, Place};
+use nginx::{self, ComplexValue, Conf, ConfError, Context, Directive, Place};
 
 /// Configuration of a location, and of the levels above it.
 #[derive(Default)]
 pub struct LocationConf {
-    authgear: Option<Use>,
+    authgear: Option<ProjectRef>,
     mode: Option<Mode>,
     on_error: Option<Fallback>,
     pub(super) cache: Option<CacheUse>,
     pub(super) cache_valid: Option<Valid>,
     pub(super) cache_use_stale: Option<UseStale>,
     pub(super) require: Option<Vec<Requirement>>,
-    /// Where `authgear_require` stands, if it does at this level.
+    /// Position of `authgear_require`, if this level has one.
     pub(super) require_place: Option<Place>,
-    /// Where the one in force does.
+    /// Position of the `authgear_require` in force.
     pub(super) require_from: Option<Place>,
     pub(super) resource_metadata: Option<Option<String>>,
     pub(super) dry_run: Option<bool>,
-    /// As a value, and as the configuration has it.
+    /// The value, and its text in the configuration.
     pub(super) login_redirect: Option<Option<(ComplexValue, Rc<str>)>>,
     pub(super) preflight_pass: Option<bool>,
     pub(super) set_headers: Option<bool>,
     pub(super) forward_credentials: Option<bool>,
     pub(super) relay_cookies: Option<bool>,
-    /// What the location is for, if not for the site. It is not inherited.
-    pub operation: Option<Operation>,
-    /// The project that decides here; none when `off` or never turned on.
+    /// Built-in endpoint of the location. It is not inherited.
+    pub endpoint: Option<BuiltinEndpoint>,
+    /// The project that decides; none if `authgear` is off.
     pub project: Option<Rc<Project>>,
-    /// Where its verdicts are kept, if they are.
+    /// The zone of its verdicts, if they are cached.
     pub zone: Option<Rc<CacheZone>>,
 }
 
-/// What `authgear_cache` says.
+/// Value of `authgear_cache`.
 #[derive(Clone, Debug)]
 pub(super) enum CacheUse {
     Off,
@@ -51,76 +53,76 @@ pub(super) enum CacheUse {
 
 /// What `authgear` says.
 #[derive(Clone, Debug)]
-enum Use {
+enum ProjectRef {
     Off,
     Url(Endpoint),
     Name(String, Place),
 }
 
-/// Who decides about credentials.
+/// Decision about credentials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Authgear's resolver.
+    /// By Authgear's resolver.
     #[default]
     Resolver,
-    /// The worker, about bearer tokens; nothing else counts.
+    /// By the worker, about bearer tokens only.
     Jwt,
-    /// The worker about bearer tokens that it can verify, and Authgear's resolver about the rest.
+    /// By the worker about bearer tokens that it can verify, and by the resolver about the rest.
     Auto,
 }
 
-/// What becomes of a request when Authgear cannot be asked.
+/// Treatment of a request whose look-up failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fallback {
-    /// It is answered with 503.
+    /// Status 503.
     #[default]
     Deny,
-    /// It goes on as if it had no session.
+    /// The request goes on as if it had no session.
     Anonymous,
 }
 
 impl LocationConf {
-    /// What `authgear_mode` says.
+    /// Value of `authgear_mode`.
     pub fn mode(&self) -> Mode {
         self.mode.unwrap_or_default()
     }
 
-    /// What `authgear_on_error` says.
+    /// Value of `authgear_on_error`.
     pub fn on_error(&self) -> Fallback {
         self.on_error.unwrap_or_default()
     }
 
-    /// What `authgear_require` says; nothing where nobody is turned away.
+    /// Value of `authgear_require`: empty where all requests are let through.
     pub fn require(&self) -> &[Requirement] {
         self.require.as_deref().unwrap_or_default()
     }
 
-    /// What `authgear_resource_metadata` says.
+    /// Value of `authgear_resource_metadata`.
     pub fn resource_metadata(&self) -> Option<&str> {
         self.resource_metadata.as_ref()?.as_deref()
     }
 
-    /// What `authgear_set_headers` says.
+    /// Value of `authgear_set_headers`.
     pub fn set_headers(&self) -> bool {
         self.set_headers.unwrap_or(true)
     }
 
-    /// What `authgear_forward_credentials` says.
+    /// Value of `authgear_forward_credentials`.
     pub fn forward_credentials(&self) -> bool {
         self.forward_credentials.unwrap_or(true)
     }
 
-    /// What `authgear_relay_cookies` says.
+    /// Value of `authgear_relay_cookies`.
     pub fn relay_cookies(&self) -> bool {
         self.relay_cookies.unwrap_or(false)
     }
 
-    /// What `authgear_login_redirect` says.
+    /// Value of `authgear_login_redirect`.
     pub fn login_redirect(&self) -> Option<ComplexValue> {
         self.login_redirect.as_ref()?.as_ref().map(|(url, _)| *url)
     }
 
-    /// The same, as it stands there.
+    /// Text of `authgear_login_redirect` in the configuration.
     pub(super) fn login_url(&self) -> Option<&str> {
         self.login_redirect.as_ref()?.as_ref().map(|(_, text)| &**text)
     }
@@ -130,22 +132,22 @@ impl LocationConf {
         self.preflight_pass.unwrap_or(false)
     }
 
-    /// What `authgear_dry_run` says.
+    /// Value of `authgear_dry_run`.
     pub fn dry_run(&self) -> bool {
         self.dry_run.unwrap_or(false)
     }
 
-    /// What `authgear_cache_valid` says.
+    /// Value of `authgear_cache_valid`.
     pub fn cache_valid(&self) -> Valid {
         self.cache_valid.unwrap_or_default()
     }
 
-    /// What `authgear_cache_use_stale` says.
+    /// Value of `authgear_cache_use_stale`.
     pub fn cache_use_stale(&self) -> UseStale {
         self.cache_use_stale.unwrap_or_default()
     }
 
-    /// Fills what is open from `parent`, and finds the project.
+    /// Inherits unset values from `parent`, and finds the project.
     pub fn merge(
         &mut self,
         cf: &mut Conf<'_>,
@@ -184,11 +186,11 @@ impl LocationConf {
             self.authgear = parent.authgear.clone();
         }
         self.project = match &self.authgear {
-            None | Some(Use::Off) => None,
-            Some(Use::Url(endpoint)) => Some(main.by_url(cf, endpoint)?),
-            Some(Use::Name(name, place)) => Some(main.by_name(name, place)?),
+            None | Some(ProjectRef::Off) => None,
+            Some(ProjectRef::Url(endpoint)) => Some(main.by_url(cf, endpoint)?),
+            Some(ProjectRef::Name(name, place)) => Some(main.by_name(name, place)?),
         };
-        self.merge_operation(main)?;
+        self.merge_endpoint(main)?;
         if let (None, Some(place)) = (&self.project, &self.require_place) {
             let message = "\"authgear_require\" where \"authgear\" is not on";
             return Err(ConfError::At(place.clone(), message.into()));
@@ -203,16 +205,15 @@ impl LocationConf {
 }
 
 /// `authgear_mode resolver | jwt | auto`
-pub struct AuthgearMode;
+pub struct AuthgearModeDirective;
 
-impl Directive for AuthgearMode {
-    type Scope = nginx::Location<crate::Authgear>;
+impl Directive for AuthgearModeDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
     const NAME: &'static CStr = c"authgear_mode";
     const CONTEXT: Context = Context::HttpServerLocation;
 
     fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
-        let arguments = cf.arguments();
-        let mode = match arguments.get(1).map(String::as_str).unwrap_or_default() {
+        let mode = match first(cf).as_str() {
             "resolver" => Mode::Resolver,
             "jwt" => Mode::Jwt,
             "auto" => Mode::Auto,
@@ -226,34 +227,32 @@ impl Directive for AuthgearMode {
 }
 
 /// `authgear URL | NAME | off`
-pub struct Authgear;
+pub struct AuthgearDirective;
 
-impl Directive for Authgear {
-    type Scope = nginx::Location<crate::Authgear>;
+impl Directive for AuthgearDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
     const NAME: &'static CStr = c"authgear";
     const CONTEXT: Context = Context::Everywhere;
 
     fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
-        let arguments = cf.arguments();
-        let value = arguments.get(1).map(String::as_str).unwrap_or_default();
-        let used = match value {
-            "off" => Use::Off,
+        let used = match first(cf).as_str() {
+            "off" => ProjectRef::Off,
             url if url.contains("://") => {
                 let endpoint = Endpoint::parse(url).map_err(|error| {
-                    let url = super::project::shown(url);
+                    let url = truncated(url);
                     ConfError::new(format!("invalid Authgear endpoint \"{url}\": it {error}"))
                 })?;
-                let main = cf.main::<crate::Authgear>();
+                let main = cf.main::<crate::conf::Authgear>();
                 if main.exposed.insert(endpoint.origin().to_owned()) {
                     let place = cf.place();
-                    super::project::warn_if_exposed(cf, endpoint.url(), &place);
+                    super::project_block::warn_if_exposed(cf, endpoint.url(), &place);
                 }
-                Use::Url(endpoint)
+                ProjectRef::Url(endpoint)
             }
-            name if super::project::is_name(name) => {
+            name if is_name(name) => {
                 let place = cf.place();
-                cf.main::<crate::Authgear>().expect_project(name, place.clone());
-                Use::Name(name.to_owned(), place)
+                cf.main::<crate::conf::Authgear>().expect_project(name, place.clone());
+                ProjectRef::Name(name.to_owned(), place)
             }
             other => {
                 return Err(ConfError::new(format!(
@@ -268,16 +267,15 @@ impl Directive for Authgear {
 }
 
 /// `authgear_on_error deny | anonymous`
-pub struct OnError;
+pub struct OnErrorDirective;
 
-impl Directive for OnError {
-    type Scope = nginx::Location<crate::Authgear>;
+impl Directive for OnErrorDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
     const NAME: &'static CStr = c"authgear_on_error";
     const CONTEXT: Context = Context::HttpServerLocation;
 
     fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
-        let arguments = cf.arguments();
-        let fallback = match arguments.get(1).map(String::as_str).unwrap_or_default() {
+        let fallback = match first(cf).as_str() {
             "deny" => Fallback::Deny,
             "anonymous" => Fallback::Anonymous,
             other => {
@@ -288,16 +286,5 @@ impl Directive for OnError {
             }
         };
         set_once(&mut conf.on_error, fallback)
-    }
-}
-
-/// Fills what a directive may fill once.
-pub(super) fn set_once<T>(slot: &mut Option<T>, value: T) -> Result<(), ConfError> {
-    match slot {
-        Some(_) => Err(ConfError::Duplicate),
-        None => {
-            *slot = Some(value);
-            Ok(())
-        }
     }
 }

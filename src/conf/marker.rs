@@ -1,7 +1,7 @@
 //! The marker type by which crate `nginx` knows this module.
 
 use super::{LocationConf, MainConf, ServerConf};
-use crate::nginx::{Configuration, ModuleIndex};
+use nginx::{Configuration, ModuleIndex};
 
 /// The Authgear module. It has this configuration at each level.
 #[derive(Debug)]

@@ -1,14 +1,17 @@
-//! Directives, and the configuration they make. It is immutable once read, and knows no request.
+//! Directives, and the configuration that they make. It does not change once it is read, and knows
+//! no request.
 
-pub mod backend;
+mod arguments;
 pub mod cache;
 pub mod lint;
 pub mod location;
-pub mod marker;
-pub mod operating;
+mod marker;
+pub mod operations;
 pub mod policy;
 pub mod project;
-mod server;
+pub mod project_block;
+mod upstream;
+pub mod upstream_headers;
 
 use core::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -16,32 +19,34 @@ use std::rc::Rc;
 
 use authgear::endpoint::Endpoint;
 
-use crate::nginx::{ComplexValue, Conf, ConfError, Place, Resolver, SharedZone};
-use crate::shared::{self, Own};
+use crate::shared::{self, ModuleZone};
 use cache::CacheZone;
 pub use location::{LocationConf, Mode};
-use project::{Draft, Project};
-pub use server::Server;
+pub use marker::Authgear;
+use nginx::{ComplexValue, Conf, ConfError, Place, Resolver, SharedZone};
+use project::Project;
+use project_block::ProjectBuilder;
+pub use upstream::UpstreamServer;
 
-/// Configuration of `http {}`: the projects.
+/// Configuration of `http {}`: projects and zones.
 #[derive(Default)]
 pub struct MainConf {
     /// `authgear_project NAME {}`.
     named: HashMap<String, Rc<Project>>,
     /// `authgear URL`, by origin.
     by_url: HashMap<String, Rc<Project>>,
-    /// Where those stand.
+    /// Positions of the blocks.
     named_at: Vec<(String, Place)>,
     zones: Vec<Rc<CacheZone>>,
-    /// Where they stand.
+    /// Positions of the directives.
     zones_at: Vec<Place>,
-    /// The module's own zone.
-    own_zone: Option<SharedZone<Own>>,
-    /// Origins that were warned of.
+    /// The module's zone.
+    module_zone: Option<SharedZone<ModuleZone>>,
+    /// Origins without TLS that a warning was written about.
     exposed: HashSet<String>,
-    here: Option<Here>,
+    url_vars: Option<RequestUrlVars>,
     request_id: Option<ComplexValue>,
-    /// Variables that requirements name: what nginx keeps of them may be from before the verdict.
+    /// Variables that `authgear_require` names. nginx may have cached values from before the verdict.
     required_variables: Vec<String>,
     expected_projects: Vec<(String, Place)>,
     expected_zones: Vec<(String, Place)>,
@@ -51,7 +56,7 @@ fn unknown(what: &str, name: &str, place: &Place) -> ConfError {
     ConfError::At(place.clone(), format!("unknown {what} \"{name}\""))
 }
 
-/// Names a project or a zone in worker processes: over reloads too, no two have the same.
+/// Identifies a project or a zone in worker processes. It is unique over reloads too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id(u64);
 
@@ -64,9 +69,9 @@ impl Id {
     }
 }
 
-/// What the address of a client's request is made of.
+/// Variables that the URL of a client's request is made of.
 #[derive(Clone, Copy, Debug)]
-pub struct Here {
+pub struct RequestUrlVars {
     /// `$scheme`
     pub scheme: ComplexValue,
     /// `$host`
@@ -80,12 +85,12 @@ pub struct Here {
 /// Configuration of a `server {}`.
 #[derive(Debug, Default)]
 pub struct ServerConf {
-    /// Whether `authgear` is on anywhere in it: then nobody outside says who they are.
+    /// Whether `authgear` is on in one of its locations: then identity headers of clients are removed.
     pub in_use: bool,
 }
 
 impl MainConf {
-    /// The cache's zones.
+    /// All cache zones.
     pub fn zones(&self) -> &[Rc<CacheZone>] {
         &self.zones
     }
@@ -95,7 +100,7 @@ impl MainConf {
         zone.cloned().ok_or_else(|| unknown("authgear_cache_zone", name, place))
     }
 
-    /// A place names a zone: it must exist, even if no location comes to use it.
+    /// Notes that a directive names a zone: it must exist, even if no location uses it.
     fn expect_zone(&mut self, name: &str, place: Place) {
         self.expected_zones.push((name.to_owned(), place));
     }
@@ -110,7 +115,7 @@ impl MainConf {
         project.cloned().ok_or_else(|| unknown("authgear_project", name, place))
     }
 
-    /// A place names a project: it must exist, even if no location comes to use it.
+    /// Notes that a directive names a project: it must exist, even if no location uses it.
     fn expect_project(&mut self, name: &str, place: Place) {
         self.expected_projects.push((name.to_owned(), place));
     }
@@ -119,48 +124,48 @@ impl MainConf {
         self.required_variables.push(name.to_owned());
     }
 
-    /// Whether `authgear_require` names the variable somewhere.
+    /// Whether an `authgear_require` names the variable.
     pub fn requires_variable(&self, name: &[u8]) -> bool {
         self.required_variables.iter().any(|own| own.as_bytes() == name)
     }
 
-    /// What nginx calls the client's request in logs.
+    /// `$request_id`, if the configuration uses it.
     pub fn request_id(&self) -> Option<ComplexValue> {
         self.request_id
     }
 
-    /// Prepares what [`Self::here`] and [`Self::request_id`] return.
+    /// Compiles the variables that [`Self::url_vars`] and [`Self::request_id`] return.
     pub fn compile(&mut self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
-        self.here = Some(Here {
+        self.url_vars = Some(RequestUrlVars {
             scheme: cf.complex_value("$scheme")?,
             host: cf.complex_value("$host")?,
             port: cf.complex_value("$server_port")?,
             request_uri: cf.complex_value("$request_uri")?,
         });
-        // nginx makes it of random numbers, which is of no use if nothing else tells it.
+        // A random number that is useless unless the configuration logs it or passes it on.
         if cf.uses_variable("request_id") {
             self.request_id = Some(cf.complex_value("$request_id")?);
         }
         Ok(())
     }
 
-    /// Declares what [`Self::own_zone`] returns.
-    pub fn declare_own_zone(&mut self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
-        self.own_zone = Some(shared::declare(cf)?);
+    /// Declares the module's zone.
+    pub fn declare_module_zone(&mut self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
+        self.module_zone = Some(shared::declare::<Authgear>(cf)?);
         Ok(())
     }
 
-    /// The module's own zone: there since the configuration was read.
-    pub fn own_zone(&self) -> Option<SharedZone<Own>> {
-        self.own_zone
+    /// The module's zone; none before it was declared.
+    pub fn module_zone(&self) -> Option<SharedZone<ModuleZone>> {
+        self.module_zone
     }
 
-    /// The URL of the client's request, as the client knows it.
-    pub fn here(&self) -> Option<Here> {
-        self.here
+    /// Variables of the request's URL.
+    pub fn url_vars(&self) -> Option<RequestUrlVars> {
+        self.url_vars
     }
 
-    /// Whether every name that was used exists.
+    /// Checks that every project and zone that a directive names exists.
     pub fn check_names(&self) -> Result<(), ConfError> {
         for (name, place) in &self.expected_projects {
             self.by_name(name, place)?;
@@ -175,13 +180,12 @@ impl MainConf {
         if let Some(project) = self.by_url.get(endpoint.origin()) {
             return Ok(Rc::clone(project));
         }
-        let project = Rc::new(Draft::of(endpoint.clone()).finish(cf, endpoint.origin())?);
+        let project = Rc::new(ProjectBuilder::of(endpoint.clone()).finish(cf, endpoint.origin())?);
         self.by_url.insert(endpoint.origin().to_owned(), Rc::clone(&project));
         Ok(project)
     }
 
-    /// Finds name servers, and addresses to begin with, for the projects in use that no
-    /// `resolver` directive covers: those of the system.
+    /// Resolves the servers of projects in use without a `resolver` directive, by the system.
     pub fn find_servers(&mut self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
         let mut system = None;
         for project in self.projects() {
@@ -192,7 +196,7 @@ impl MainConf {
         Ok(())
     }
 
-    /// All of them, used or not.
+    /// All projects, used or not.
     pub fn projects(&self) -> impl Iterator<Item = &Rc<Project>> {
         self.named.values().chain(self.by_url.values())
     }
@@ -204,7 +208,7 @@ fn system_resolver(cf: &mut Conf<'_>) -> Result<Option<Resolver>, ConfError> {
     let Ok(text) = std::fs::read("/etc/resolv.conf") else { return Ok(None) };
     let parsed = text.get(..text.len().min(MAX_SIZE)).map(resolv_conf::Config::parse);
     let Some(Ok(config)) = parsed else { return Ok(None) };
-    // A scoped address (fe80::1%eth0) is nothing that nginx's resolver can be told.
+    // nginx's resolver takes no scoped address (fe80::1%eth0).
     let servers: Vec<String> = (config.nameservers.iter())
         .filter_map(|server| match server {
             resolv_conf::ScopedIp::V4(ip) => Some(ip.to_string()),

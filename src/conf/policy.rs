@@ -1,30 +1,30 @@
-//! Directives of the policy.
+//! Directives of the policy: requirements, and responses to denied requests.
 
 use core::ffi::CStr;
 use core::time::Duration;
 
 use authgear::policy::{Condition, ConditionError};
 
-use super::location::{set_once, LocationConf, Mode};
-use super::project::{flag, invalid};
-use crate::nginx::{self, Arguments, ComplexValue, Conf, ConfError, Context, Directive};
+use super::arguments::{first, invalid, set_flag, set_once};
+use super::location::{LocationConf, Mode};
+use nginx::{self, Arguments, ComplexValue, Conf, ConfError, Context, Directive};
 
 /// One line of `authgear_require`: all of it must hold.
 #[derive(Clone, Debug)]
 pub struct Requirement {
-    /// What must hold of the session.
+    /// Conditions on the session.
     pub conditions: Vec<Condition>,
-    /// What must be neither empty nor `0`.
+    /// Variables that must be neither empty nor `0`.
     pub variables: Vec<ComplexValue>,
     /// The status instead of the usual one.
     pub error: Option<u16>,
 }
 
 /// `authgear_require CONDITION ... [error=401|403] | off`
-pub struct Require;
+pub struct RequireDirective;
 
-impl Directive for Require {
-    type Scope = nginx::Location<crate::Authgear>;
+impl Directive for RequireDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
     const NAME: &'static CStr = c"authgear_require";
     const CONTEXT: Context = Context::Everywhere;
     const ARGUMENTS: Arguments = Arguments::OneOrMore;
@@ -51,7 +51,7 @@ impl Directive for Require {
                     let name = variable_name(word).ok_or_else(|| {
                         invalid("authgear_require", word, "one variable, such as $is_internal")
                     })?;
-                    cf.main::<crate::Authgear>().require_variable(name);
+                    cf.main::<crate::conf::Authgear>().require_variable(name);
                     requirement.variables.push(cf.complex_value(word)?);
                 }
                 None => requirement.conditions.push(condition(word)?),
@@ -92,7 +92,7 @@ fn condition(word: &str) -> Result<Condition, ConfError> {
 }
 
 impl LocationConf {
-    /// Authgear's resolver hardly ever says how a user authenticated.
+    /// Warns of `amr=` where Authgear's resolver decides, which leaves it empty.
     pub(super) fn warn_about_amr(&self, cf: &mut Conf<'_>) {
         let Some(place) = &self.require_place else { return };
         let mut conditions = self.require().iter().flat_map(|line| &line.conditions);
@@ -113,19 +113,17 @@ impl LocationConf {
 }
 
 /// `authgear_resource_metadata URL | off`
-pub struct ResourceMetadata;
+pub struct ResourceMetadataDirective;
 
-impl Directive for ResourceMetadata {
-    type Scope = nginx::Location<crate::Authgear>;
+impl Directive for ResourceMetadataDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
     const NAME: &'static CStr = c"authgear_resource_metadata";
     const CONTEXT: Context = Context::HttpServerLocation;
 
     fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
-        let arguments = cf.arguments();
-        let value = arguments.get(1).map(String::as_str).unwrap_or_default();
-        let metadata = match value {
+        let metadata = match first(cf).as_str() {
             "off" => None,
-            // It stands in a quoted string of a header.
+            // The URL becomes a quoted string in a header.
             url if url.starts_with("https://") || url.starts_with("http://") => {
                 if url.bytes().any(|b| !b.is_ascii_graphic() || matches!(b, b'"' | b'\\')) {
                     return Err(invalid("authgear_resource_metadata", url, "a URL or \"off\""));
@@ -141,31 +139,28 @@ impl Directive for ResourceMetadata {
 }
 
 /// `authgear_dry_run on | off`
-pub struct DryRun;
+pub struct DryRunDirective;
 
-impl Directive for DryRun {
-    type Scope = nginx::Location<crate::Authgear>;
+impl Directive for DryRunDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
     const NAME: &'static CStr = c"authgear_dry_run";
     const CONTEXT: Context = Context::HttpServerLocation;
 
     fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
-        let arguments = cf.arguments();
-        let value = arguments.get(1).map(String::as_str).unwrap_or_default();
-        set_once(&mut conf.dry_run, flag("authgear_dry_run", value)?)
+        set_flag(cf, &mut conf.dry_run)
     }
 }
 
 /// `authgear_login_redirect URL | off`
-pub struct LoginRedirect;
+pub struct LoginRedirectDirective;
 
-impl Directive for LoginRedirect {
-    type Scope = nginx::Location<crate::Authgear>;
+impl Directive for LoginRedirectDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
     const NAME: &'static CStr = c"authgear_login_redirect";
     const CONTEXT: Context = Context::HttpServerLocation;
 
     fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
-        let arguments = cf.arguments();
-        let url = match arguments.get(1).map(String::as_str).unwrap_or_default() {
+        let url = match first(cf).as_str() {
             "off" => None,
             "" => return Err(invalid("authgear_login_redirect", "", "a URL or \"off\"")),
             url => Some((cf.complex_value(url)?, url.into())),
@@ -175,20 +170,18 @@ impl Directive for LoginRedirect {
 }
 
 /// `authgear_preflight check | pass`
-pub struct Preflight;
+pub struct PreflightDirective;
 
-impl Directive for Preflight {
-    type Scope = nginx::Location<crate::Authgear>;
+impl Directive for PreflightDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
     const NAME: &'static CStr = c"authgear_preflight";
     const CONTEXT: Context = Context::HttpServerLocation;
 
     fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
-        let arguments = cf.arguments();
-        let value = arguments.get(1).map(String::as_str).unwrap_or_default();
-        let pass = match value {
+        let pass = match first(cf).as_str() {
             "pass" => true,
             "check" => false,
-            _ => return Err(invalid("authgear_preflight", value, "\"check\" or \"pass\"")),
+            other => return Err(invalid("authgear_preflight", other, "\"check\" or \"pass\"")),
         };
         set_once(&mut conf.preflight_pass, pass)
     }

@@ -1,132 +1,147 @@
-//! What the worker finds out itself: whether a bearer token is one that Authgear signed.
+//! Verification of bearer tokens by this worker.
 
 use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::credentials::Credentials;
+use authgear::freshness::{Freshness, UseStale};
 use authgear::token::{self, Cause, TokenError};
 use authgear::verdict::{NoSession, Reason, Unavailable, Verdict};
 
-use super::{cached_until, key_of, Finding, Landing, Pending, Source, Step};
-use crate::cache::flights::Pilot;
-use crate::cache::{Asked, Cache, Kept, Place, Use};
-use crate::conf::cache::UseStale;
+use super::pending::{Pending, Source};
+use super::question::cached_until;
+use super::{key_of, Started};
+use crate::cache::{AskedAt, Cache, CacheEntry, EntryId};
 use crate::conf::project::Project;
-use crate::conf::{LocationConf, Mode};
-use crate::keys::{Fetched, Keys, Waiting};
-use crate::nginx::{self, Elapsed, Failed, Request, State};
-use crate::{worker, Authgear};
+use crate::conf::{Authgear, LocationConf, Mode};
+use crate::jwks::{Fetched, Jwks, Waiting};
+use crate::resolution::{LookupOutcome, Resolution};
+use crate::shared::handle::SharedHandle;
+use crate::single_flight::{Leader, Resumption};
+use crate::worker::Worker;
+use nginx::{self, Elapsed, Failed, Log, Request, State};
 
-/// What can be said of a bearer token at once.
-pub(super) enum Judged {
-    /// All.
-    Found(Finding),
-    /// Nothing that counts: the resolver is to be asked.
+/// Result of [`decide`].
+pub(super) enum TokenDecision {
+    /// The token decides.
+    Decided(Resolution),
+    /// The token decides nothing: ask the resolver.
     AskResolver,
-    /// Nothing yet: keys are being fetched.
+    /// The token needs keys that are being fetched.
     WaitForKeys(Box<Undecided>),
 }
 
 /// A token that waits for keys.
 pub(super) struct Undecided {
     bearer: Vec<u8>,
-    keys: Rc<Keys>,
+    keys: Rc<Jwks>,
     cache: Option<Rc<Cache>>,
-    place: Place,
-    /// See [`Pending`].
+    id: EntryId,
+    /// Value of `$authgear_cache_status`.
     status: &'static str,
 }
 
-/// Judges `credentials` by their bearer token.
-pub(super) fn judge(
+/// Decides about `credentials` by their bearer token, if it can be verified here.
+pub(super) fn decide(
+    worker: &Worker,
+    log: Log,
     location: &LocationConf,
     project: &Rc<Project>,
     credentials: &Credentials<'_>,
-) -> Judged {
+) -> TokenDecision {
     let is_final = location.mode() == Mode::Jwt;
-    let Some(bearer) = credentials.bearer() else { return Judged::AskResolver };
+    let Some(bearer) = credentials.bearer() else { return TokenDecision::AskResolver };
     if !is_final && !token::looks_like_jwt(bearer) {
-        return Judged::AskResolver;
+        return TokenDecision::AskResolver;
     }
-    let cache = location.zone.as_ref().map(worker::cache);
+    let shared = worker.shared();
+    let cache = location.zone.as_ref().map(|zone| worker.cache(zone));
     let status = if cache.is_some() { "MISS" } else { "BYPASS" };
-    let found = |verdict| Judged::Found(Finding::by_token(Rc::new(verdict), status));
-    let key = key_of(cache.as_deref(), &project.tokens.scope, &credentials.without_cookies());
-    let (Some(keys), Some(key)) = (worker::keys(project), key) else {
+    let decided = |verdict| TokenDecision::Decided(Resolution::by_token(Rc::new(verdict), status));
+    let token = credentials.without_cookies();
+    let key = key_of(worker, cache.as_deref(), &project.tokens.scope, &token);
+    let (Some(keys), Some(key)) = (worker.keys(project), key) else {
         let internal = Verdict::Unavailable(Unavailable::Internal);
-        return if is_final { found(internal) } else { Judged::AskResolver };
+        return if is_final { decided(internal) } else { TokenDecision::AskResolver };
     };
-    let place = Place { key, scope: project.scope };
-    if let Some(kept) = cache.as_ref().and_then(|cache| get(cache, location, &keys, &place)) {
-        return Judged::Found(Finding::kept(&kept, "HIT"));
+    let id = EntryId { key, scope: project.scope };
+    if let Some(entry) = cache.as_ref().and_then(|cache| get(cache, location, &keys, &id)) {
+        log.debug(format_args!("authgear: cache hit of a token"));
+        return TokenDecision::Decided(Resolution::cached(&entry, "HIT"));
     }
+    log.debug(format_args!("authgear: cache status {status} of a token"));
 
-    let mut verified = verify(project, &keys, bearer);
-    let cause = verified.as_ref().err().and_then(|refused| refused.cause());
+    let mut verified = verify(project, shared, &keys, bearer);
+    let cause = verified.as_ref().err().and_then(|rejection| rejection.cause());
     let fetching = cause.is_some_and(|cause| keys.fetch(cause));
     if cause.is_some() && !fetching {
-        // Another worker may have fetched them right now.
-        verified = verify(project, &keys, bearer);
+        // Another worker may have fetched keys right now.
+        verified = verify(project, shared, &keys, bearer);
     }
     if verified.is_ok() || !(is_final && fetching) {
-        count(project, &verified);
+        count(project, shared, &verified);
     }
     match verified {
-        Ok(kept) => {
+        Ok(entry) => {
             if let Some(cache) = &cache {
-                cache.put(&place, &kept);
+                cache.put(&id, &entry);
             }
-            Judged::Found(Finding::by_token(kept.verdict, status))
+            TokenDecision::Decided(Resolution::by_token(entry.verdict, status))
         }
         Err(_) if is_final && fetching => {
             let bearer = bearer.to_vec();
-            Judged::WaitForKeys(Box::new(Undecided { bearer, keys, cache, place, status }))
+            TokenDecision::WaitForKeys(Box::new(Undecided { bearer, keys, cache, id, status }))
         }
-        Err(refused) if is_final => found(refused.into()),
-        // The resolver would say the same of it, and has nothing else to look at.
-        Err(refused @ Refused::Token(TokenError::Expired)) if !credentials.has_cookies() => {
-            found(refused.into())
+        Err(rejection) if is_final => decided(rejection.into()),
+        // The resolver would say the same, and there are no other credentials.
+        Err(rejection @ TokenRejection::Token(TokenError::Expired))
+            if !credentials.has_cookies() =>
+        {
+            decided(rejection.into())
         }
-        // The server's word is final. In this mode nobody waits for keys.
-        Err(_) => Judged::AskResolver,
+        // The resolver decides. In this mode no request waits for keys.
+        Err(_) => TokenDecision::AskResolver,
     }
 }
 
-/// Suspends the request until the token can be judged.
+/// Suspends the request until the token can be verified.
 pub(super) fn wait_for_keys(
+    worker: &Worker,
     request: &mut Request,
     state: &State<Authgear>,
-    location: &LocationConf,
+    mode: Mode,
     project: &Rc<Project>,
     undecided: Undecided,
-) -> Result<Step, Failed> {
-    let (key, status) = (undecided.place.key, undecided.status);
-    let flights = worker::flights();
+) -> Result<Started, Failed> {
+    let (key, status) = (undecided.id.key, undecided.status);
+    let flights = worker.flights();
     let waiting = undecided.keys.wait().filter(|_| flights.has_room(&key));
     let Some(waiting) = waiting else {
         let crowded = Rc::new(Verdict::Unavailable(Unavailable::Crowded));
-        return Ok(Step::Found(Finding::by_token(crowded, status)));
+        return Ok(Started::Ready(Resolution::by_token(crowded, status)));
     };
     let resume = request.suspend(state, project.timeout)?;
-    let (seat, pilot) = flights.join(key, resume);
-    let joined = pilot.is_none();
-    if let Some(pilot) = pilot {
-        nginx::spawn(decide(pilot, Rc::clone(project), undecided, waiting));
+    let (waiter, leader) = flights.join(key, Resumption(resume));
+    let joined = leader.is_none();
+    let role = if joined { "joins a wait for keys" } else { "waits for keys" };
+    request.log().debug(format_args!("authgear: {role}"));
+    if let Some(leader) = leader {
+        nginx::spawn(verify_later(leader, Rc::clone(project), worker.shared(), undecided, waiting));
     }
-    let from = Source::Flight { seat, joined };
-    let pending = Pending::new(project, location.mode(), from, status, None);
-    Ok(Step::Waiting(Box::new(pending)))
+    let from = Source::Flight { waiter, joined };
+    let pending = Pending::new(project, mode, from, status, None);
+    Ok(Started::Waiting(Box::new(pending)))
 }
 
-/// Why a token gives no session here.
+/// Reason why a token gives no session here.
 #[derive(Clone, Copy)]
-enum Refused {
+enum TokenRejection {
     Token(TokenError),
     NoKeys,
 }
 
-impl Refused {
-    /// Why keys are to be fetched, if others might make a difference.
+impl TokenRejection {
+    /// Cause to fetch keys, if other keys could change the result.
     fn cause(self) -> Option<Cause> {
         match self {
             Self::NoKeys => Some(Cause::Due),
@@ -136,83 +151,94 @@ impl Refused {
     }
 }
 
-impl From<Refused> for Verdict {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Token(error) => Self::None(NoSession::Token(error)),
-            Refused::NoKeys => Self::Unavailable(Unavailable::Keys),
+impl From<TokenRejection> for Verdict {
+    fn from(rejection: TokenRejection) -> Self {
+        match rejection {
+            TokenRejection::Token(error) => Self::None(NoSession::Token(error)),
+            TokenRejection::NoKeys => Self::Unavailable(Unavailable::Keys),
         }
     }
 }
 
-/// What is kept of the token, if its key is still published.
-fn get(cache: &Cache, location: &LocationConf, keys: &Keys, place: &Place) -> Option<Kept> {
+/// The token's cache entry, if it is fresh and its key is still published.
+fn get(cache: &Cache, location: &LocationConf, keys: &Jwks, id: &EntryId) -> Option<CacheEntry> {
     let set = keys.current()?;
-    // Verifying anew costs little, and tells more than what is old.
-    match cache.get(place, &location.cache_valid(), &UseStale::default()).usable? {
-        Use::Fresh(kept) if kept.key.is_some_and(|key| set.has(key)) => Some(kept),
+    // Verifying again costs little, and is better than a stale verdict.
+    match cache.get(id, &location.cache_valid(), &UseStale::default()).usable? {
+        (Freshness::Fresh, entry) if entry.key.is_some_and(|key| set.has(key)) => Some(entry),
         _ => None,
     }
 }
 
-fn verify(project: &Project, keys: &Keys, bearer: &[u8]) -> Result<Kept, Refused> {
-    let set = keys.current().ok_or(Refused::NoKeys)?;
-    // Before it is known whether its user was disabled.
-    let asked_at = Asked::now();
+fn verify(
+    project: &Project,
+    shared: SharedHandle,
+    keys: &Jwks,
+    bearer: &[u8],
+) -> Result<CacheEntry, TokenRejection> {
+    let set = keys.current().ok_or(TokenRejection::NoKeys)?;
+    // Taken before the check for revocation, so that a purge in between cancels the entry.
+    let asked_at = AskedAt::now(shared);
     let now = nginx::unix_time().as_secs();
     let verified = token::verify(bearer, &set, &project.tokens.profile, now);
-    let verified = verified.map_err(Refused::Token)?;
+    let verified = verified.map_err(TokenRejection::Token)?;
     if let Verdict::Valid(identity) = &verified.verdict {
-        // One that does not say when it was made may be older than anything.
+        // A token that does not say when it was issued may be of any age.
         let issued_at = verified.issued_at.unwrap_or(0);
-        if identity.user_id().is_some_and(|id| worker::is_revoked(project, id, issued_at)) {
-            return Err(Refused::Token(TokenError::Revoked));
+        if identity.user_id().is_some_and(|id| shared.is_revoked(&project.scope, id, issued_at)) {
+            return Err(TokenRejection::Token(TokenError::Revoked));
         }
     }
     let expires_at = cached_until(verified.expires_at);
-    Ok(Kept::of_token(Rc::new(verified.verdict), asked_at, expires_at, verified.key))
+    Ok(CacheEntry::of_token(Rc::new(verified.verdict), asked_at, expires_at, verified.key))
 }
 
-fn count(project: &Project, verified: &Result<Kept, Refused>) {
-    worker::metrics(project).verified(match verified {
+fn count(project: &Project, shared: SharedHandle, verified: &Result<CacheEntry, TokenRejection>) {
+    project.counters(shared).verified(match verified {
         Ok(_) => Reason::Ok,
-        Err(Refused::Token(error)) => error.reason(),
-        Err(Refused::NoKeys) => Reason::KeysUnavailable,
+        Err(TokenRejection::Token(error)) => error.reason(),
+        Err(TokenRejection::NoKeys) => Reason::KeysUnavailable,
     });
 }
 
-/// Waits for keys, and lands with what they say of the token.
-async fn decide(pilot: Pilot, project: Rc<Project>, undecided: Undecided, _waiting: Waiting) {
-    let Undecided { bearer, keys, cache, place, .. } = undecided;
-    // Before the request's own deadline, so that it is the token that is judged and not the wait.
+/// Waits for keys, and completes the flight with the verdict on the token.
+async fn verify_later(
+    leader: Leader,
+    project: Rc<Project>,
+    shared: SharedHandle,
+    undecided: Undecided,
+    _waiting: Waiting,
+) {
+    let Undecided { bearer, keys, cache, id, .. } = undecided;
+    // Ends before the request's own deadline, so that the verdict is on the token and not a timeout.
     let patience = project.timeout.saturating_sub((project.timeout / 10).min(LEAST_LEFT));
-    let judge = async {
+    let verification = async {
         loop {
-            let verified = verify(&project, &keys, &bearer);
-            let cause = verified.as_ref().err().and_then(|refused| refused.cause());
+            let verified = verify(&project, shared, &keys, &bearer);
+            let cause = verified.as_ref().err().and_then(|rejection| rejection.cause());
             let Some(cause) = cause else { return verified };
-            // What was going on may have been asked for before the token's key was published.
+            // A fetch that was already running may predate the publication of the token's key.
             if keys.fetched(cause).await != Fetched::Before {
-                return verify(&project, &keys, &bearer);
+                return verify(&project, shared, &keys, &bearer);
             }
         }
     };
-    let judged = match nginx::timeout(patience, judge).await {
-        Ok(judged) => judged,
-        Err(Elapsed) => verify(&project, &keys, &bearer),
+    let verified = match nginx::timeout(patience, verification).await {
+        Ok(verified) => verified,
+        Err(Elapsed) => verify(&project, shared, &keys, &bearer),
     };
-    count(&project, &judged);
-    let verdict = match judged {
-        Ok(kept) => {
+    count(&project, shared, &verified);
+    let verdict = match verified {
+        Ok(entry) => {
             if let Some(cache) = cache {
-                cache.put(&place, &kept);
+                cache.put(&id, &entry);
             }
-            kept.verdict
+            entry.verdict
         }
-        Err(refused) => Rc::new(refused.into()),
+        Err(rejection) => Rc::new(rejection.into()),
     };
-    pilot.land(Landing::of_token(verdict));
+    leader.complete(LookupOutcome::of_token(verdict));
 }
 
-/// What is left of a request's time, at most, when keys did not come.
+/// Most of a request's time that is left when no keys arrived.
 const LEAST_LEFT: Duration = Duration::from_millis(200);

@@ -1,4 +1,4 @@
-//! A map in shared memory: what all workers know, and what any of them is finding out.
+//! A map in shared memory, with the look-ups of its keys that workers have in flight.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
@@ -7,22 +7,21 @@ use authgear::key::{Key, KeySecret};
 use authgear::zone::{self, Flight, Outcome, Owner, Record, Waiters, Zone};
 use event_listener::Event;
 
-use crate::nginx::{self, Header, Level, Log, SharedZone};
+use nginx::{self, Header, Level, Log, SharedZone};
 
-/// How often a follower looks whether the leader of its flight is still there, besides being
-/// woken.
+/// Interval at which a follower checks that its leader is alive, besides being woken.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Code of a failure that is none: the leader went away.
+/// Code of a flight whose leader left without a result.
 const ABANDONED: u8 = u8::MAX;
 
 /// The part of a map that is read without its lock.
 pub struct MapHeader {
     /// See [`Zone::open`].
     dirty: AtomicU32,
-    /// Changes when what workers keep of the map is no longer to be used.
+    /// Changes when copies of the map's entries in workers become invalid.
     generation: AtomicU64,
-    /// Of the keys; made with the map, and never leaves it.
+    /// Secret of the keys; made with the map, and never written anywhere else.
     secret: KeySecret,
 }
 
@@ -39,7 +38,7 @@ impl Header for MapHeader {
 
 /// A header of shared memory whose arena is a map.
 pub trait HasMap: Header {
-    /// The map's part of it.
+    /// The map's part of the header.
     fn map(&self) -> &MapHeader;
 }
 
@@ -49,14 +48,14 @@ impl HasMap for MapHeader {
     }
 }
 
-/// Least bytes that a zone with a map takes: nginx's own pages, and an arena that works.
+/// Smallest size in bytes of a zone with a map: nginx's own pages, and the smallest arena.
 pub fn least_size() -> usize {
     // ngx_slab_init() takes pages for its own tables, as many as one in a few hundred.
     const NGINX: usize = 5 * 4096;
     (NGINX + zone::MIN_SIZE).next_multiple_of(4096)
 }
 
-/// A secret for keys.
+/// A random secret for keys.
 pub fn new_secret() -> Result<KeySecret, getrandom::Error> {
     let mut secret = [0; 16];
     getrandom::fill(&mut secret)?;
@@ -70,36 +69,36 @@ pub struct Map<H> {
     woken: Event,
 }
 
-/// Who finds something out.
-pub enum Turn<'a, H: HasMap> {
-    /// The caller.
-    Lead(Lead<'a, H>),
-    /// Another worker.
-    Follow(Leader),
+/// Whether this worker makes the look-up or waits for another worker's.
+pub enum Role<'a, H: HasMap> {
+    /// This worker makes it.
+    Leader(LeaderGuard<'a, H>),
+    /// Another worker makes it.
+    Follower(RemoteLeader),
 }
 
-/// The lead of a flight. Dropped before its end, it lets others take over.
-pub struct Lead<'a, H: HasMap> {
+/// Obligation to end a flight. A guard that is dropped before that lets another worker take over.
+pub struct LeaderGuard<'a, H: HasMap> {
     map: &'a Map<H>,
     key: &'a Key,
-    /// None if there was no room to note it.
+    /// None if the zone had no room for the flight.
     id: Option<u64>,
 }
 
-/// Another worker's flight.
-pub struct Leader {
+/// The worker that makes a look-up.
+pub struct RemoteLeader {
     id: u64,
     pid: u32,
     lease_until: Duration,
 }
 
-/// How another worker's flight ended.
-pub enum Ended {
-    /// Something may be kept now.
+/// End of another worker's flight.
+pub enum FlightEnd {
+    /// The worker ended it, and may have stored an entry.
     Stored,
-    /// With this failure.
+    /// The worker ended it with this code.
     Failed(u8),
-    /// Not: that worker is gone, or too slow.
+    /// The worker is gone, or its lease is over.
     Abandoned,
 }
 
@@ -109,14 +108,9 @@ impl<H: HasMap> Map<H> {
         Self { zone, woken: Event::new() }
     }
 
-    /// All of the header.
+    /// The zone's header.
     pub fn header(&self) -> &H {
         self.zone.header()
-    }
-
-    /// The zone it is in.
-    pub fn zone(&self) -> SharedZone<H> {
-        self.zone
     }
 
     /// The secret of the map's keys.
@@ -124,7 +118,7 @@ impl<H: HasMap> Map<H> {
         &self.header().map().secret
     }
 
-    /// What changes when nothing is to be used any more that was kept of the map before.
+    /// Generation of the map; copies of entries are valid for one generation.
     pub fn generation(&self) -> u64 {
         self.header().map().generation.load(Ordering::Acquire)
     }
@@ -153,17 +147,12 @@ impl<H: HasMap> Map<H> {
         })
     }
 
-    /// Runs `body` with the header, while no other process has the zone.
-    pub fn locked<R>(&self, body: impl FnOnce(&H) -> R) -> R {
-        self.zone.lock(|_, header| body(header))
-    }
-
-    /// What `decode` makes of what is kept under `key`.
+    /// The entry of `key`, read by `decode`.
     pub fn get<T>(&self, key: &Key, decode: impl FnOnce(&Record<'_>) -> Option<T>) -> Option<T> {
         self.with(|zone| zone.get(key).and_then(|record| decode(&record)))?
     }
 
-    /// Keeps `data` under `key`, and ends whatever flight there is. False if it is too large.
+    /// Stores `data` under `key`, and ends its flight, if any. False if it is too large.
     pub fn store(&self, key: &Key, fetched_at: u64, expires_at: u64, data: &[u8]) -> bool {
         self.put(key, None, fetched_at, expires_at, data)
     }
@@ -187,17 +176,17 @@ impl<H: HasMap> Map<H> {
         wake(waiters.unwrap_or_default());
     }
 
-    /// Takes the lead of the flight of `key`, or a seat behind whoever has it.
-    pub fn turn<'a>(&'a self, key: &'a Key, lease: Duration) -> Turn<'a, H> {
+    /// Begins a flight of `key` for the time of `lease`, or follows the one that there is.
+    pub fn role<'a>(&'a self, key: &'a Key, lease: Duration) -> Role<'a, H> {
         let now = nginx::now().as_millis() as u64;
         let owner = Owner { slot: nginx::own_slot().unwrap_or(u16::MAX), pid: std::process::id() };
         let lease_until = now + lease.as_millis() as u64;
         let flight = self.with(|zone| zone.lead(key, owner, now, lease_until));
         match flight.unwrap_or(Flight::Alone) {
-            Flight::Leader { id } => Turn::Lead(Lead { map: self, key, id: Some(id) }),
-            // No room in the zone: everybody for himself.
-            Flight::Alone => Turn::Lead(Lead { map: self, key, id: None }),
-            Flight::Follower { id, owner, lease_until } => Turn::Follow(Leader {
+            Flight::Leader { id } => Role::Leader(LeaderGuard { map: self, key, id: Some(id) }),
+            // No room in the zone: each worker makes its own look-up.
+            Flight::Alone => Role::Leader(LeaderGuard { map: self, key, id: None }),
+            Flight::Follower { id, owner, lease_until } => Role::Follower(RemoteLeader {
                 id,
                 pid: owner.pid,
                 lease_until: Duration::from_millis(lease_until),
@@ -206,43 +195,43 @@ impl<H: HasMap> Map<H> {
     }
 
     /// Waits for the end of another worker's flight.
-    pub async fn follow(&self, key: &Key, leader: Leader) -> Ended {
+    pub async fn follow(&self, key: &Key, leader: RemoteLeader) -> FlightEnd {
         loop {
-            // Before looking, so that no wake-up in between is lost.
+            // Listen before reading the outcome, so that no wake-up in between is lost.
             let woken = self.woken.listen();
             let outcome = self.with(|zone| zone.outcome(key, leader.id));
             match outcome.unwrap_or(Outcome::Gone) {
                 Outcome::Pending => {}
-                Outcome::Failed(ABANDONED) => return Ended::Abandoned,
-                Outcome::Failed(code) => return Ended::Failed(code),
-                Outcome::Gone => return Ended::Stored,
+                Outcome::Failed(ABANDONED) => return FlightEnd::Abandoned,
+                Outcome::Failed(code) => return FlightEnd::Failed(code),
+                Outcome::Gone => return FlightEnd::Stored,
             }
             if nginx::now() >= leader.lease_until {
-                return Ended::Abandoned;
+                return FlightEnd::Abandoned;
             }
             if !nginx::process_exists(leader.pid) {
                 self.fail(key, leader.id, ABANDONED);
-                return Ended::Abandoned;
+                return FlightEnd::Abandoned;
             }
             let _ = nginx::timeout(POLL, woken).await;
         }
     }
 
-    /// This worker was woken: some flight that it follows may have ended.
+    /// Called when another worker has woken this one: a flight that it follows may have ended.
     pub fn woken(&self) {
         self.woken.notify(usize::MAX);
     }
 }
 
-impl<H: HasMap> Lead<'_, H> {
-    /// Ends the flight: `data` is kept. False if it is too large.
+impl<H: HasMap> LeaderGuard<'_, H> {
+    /// Ends the flight with `data`, which is stored. False if it is too large.
     pub fn store(mut self, fetched_at: u64, expires_at: u64, data: &[u8]) -> bool {
-        // Without a flight of its own it ends none of another's: it ends with what is kept now.
+        // Without a flight of its own, it ends no other worker's flight.
         let id = self.id.take();
         self.map.put(self.key, id, fetched_at, expires_at, data)
     }
 
-    /// Ends the flight: nothing is kept, for this reason.
+    /// Ends the flight with this code; nothing is stored.
     pub fn fail(mut self, why: u8) {
         if let Some(id) = self.id.take() {
             self.map.fail(self.key, id, why);
@@ -250,7 +239,7 @@ impl<H: HasMap> Lead<'_, H> {
     }
 }
 
-impl<H: HasMap> Drop for Lead<'_, H> {
+impl<H: HasMap> Drop for LeaderGuard<'_, H> {
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
             self.map.fail(self.key, id, ABANDONED);

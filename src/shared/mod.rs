@@ -1,8 +1,9 @@
-//! What worker processes share.
+//! Shared memory of all worker processes.
 //!
-//! Verdicts are in the zones that the user declares. All else is in one of the module's own,
-//! which is always there: the keys of tokens, counters, and what was purged or revoked.
+//! Verdicts are in the zones that `authgear_cache_zone` declares. The module's zone, which is
+//! always there, has the key sets, counters, the purge log and revocations.
 
+pub mod handle;
 pub mod map;
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -11,43 +12,43 @@ use authgear::metrics::Metrics;
 use authgear::purges::Purges;
 use authgear::revocations::Revocations;
 
-use crate::nginx::{Conf, ConfError, Header, SharedZone};
-use crate::Authgear;
 use map::{new_secret, HasMap, MapHeader};
+use nginx::{Conf, ConfError, Header, Module, SharedZone};
 
-/// Bytes of the module's own zone: the same in every configuration, so that it outlives a reload.
+/// Size in bytes of the module's zone: the same in every configuration, so that the zone survives
+/// a reload.
 const SIZE: usize = 2 * 1024 * 1024;
 
-/// Its name, which no `authgear_cache_zone` can have.
+/// Name of the module's zone, which no `authgear_cache_zone` can have.
 const NAME: &str = "authgear:own";
 
-/// The module's own zone.
-pub struct Own {
-    /// Of the map of key sets.
+/// Header of the module's zone.
+pub struct ModuleZone {
+    /// Header of the map of key sets.
     keys: MapHeader,
-    /// Counts changes of any of them.
+    /// Counts changes of key sets.
     key_changes: AtomicU64,
-    /// What is counted.
+    /// Counters.
     pub metrics: Metrics,
-    /// What was purged. Changed under the lock.
+    /// The purge log. Changed under the lock.
     pub purges: Purges,
     /// Users whose older tokens are refused. Changed under the lock.
     pub revocations: Revocations,
 }
 
-impl Own {
-    /// Counts changes of key sets.
+impl ModuleZone {
+    /// Count of changes of key sets.
     pub fn key_changes(&self) -> u64 {
         self.key_changes.load(Ordering::Acquire)
     }
 
-    /// A key set changed: workers will read it anew.
+    /// Makes workers read the key sets again.
     pub fn keys_changed(&self) {
         self.key_changes.fetch_add(1, Ordering::Release);
     }
 }
 
-impl Header for Own {
+impl Header for ModuleZone {
     fn init(arena: &mut [u8]) -> Result<Self, String> {
         let secret = || new_secret().map_err(|error| format!("no random numbers: {error}"));
         Ok(Self {
@@ -60,13 +61,13 @@ impl Header for Own {
     }
 }
 
-impl HasMap for Own {
+impl HasMap for ModuleZone {
     fn map(&self) -> &MapHeader {
         &self.keys
     }
 }
 
-/// Declares the zone.
-pub fn declare(cf: &mut Conf<'_>) -> Result<SharedZone<Own>, ConfError> {
-    cf.shared_zone::<Authgear, Own>(NAME, SIZE)
+/// Declares the zone for module `M`.
+pub fn declare<M: Module>(cf: &mut Conf<'_>) -> Result<SharedZone<ModuleZone>, ConfError> {
+    cf.shared_zone::<M, ModuleZone>(NAME, SIZE)
 }

@@ -22,6 +22,13 @@ pub enum PurgeTarget<'a> {
     Holder(&'a Key),
 }
 
+impl<'a> PurgeTarget<'a> {
+    /// The user `id` of the project with `scope`, or of any project.
+    pub fn user(scope: Option<&'a [u8]>, id: &'a [u8]) -> Self {
+        scope.map_or(Self::User(id), |scope| Self::UserOf(scope, id))
+    }
+}
+
 impl PurgeTarget<'_> {
     /// Returns a keyed hash, never 0. Keyed, so that shared memory does not reveal the user.
     pub(crate) fn fingerprint(&self, secret: &KeySecret) -> u64 {

@@ -1,7 +1,7 @@
-//! The keys that tokens are verified with: one worker fetches them, all know them.
+//! Key sets that tokens are verified with. One worker fetches them into the module's zone, and the
+//! others read them there when they change.
 //!
-//! They are in the module's own zone. A worker reads them there when they change, and keeps what
-//! it read: nobody waits for keys but who needs some that are not there.
+//! A request waits for keys only if its token needs one that is not known.
 
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
@@ -9,40 +9,41 @@ use std::rc::Rc;
 
 use authgear::credentials::Credentials;
 use authgear::key::Key;
-use authgear::token::{Cause, KeySet, Published};
+use authgear::token::{Cause, KeySet, Published as JwksState};
 use authgear::zone::NEVER;
 use event_listener::Event;
 
 use crate::client;
 use crate::conf::project::{KeySource, Project};
-use crate::conf::Server;
-use crate::nginx::{self, Level, Log};
-use crate::shared::map::{Ended, Map, Turn};
-use crate::shared::Own;
-use crate::worker;
+use crate::conf::UpstreamServer;
+use crate::shared::handle::{Counters, SharedHandle};
+use crate::shared::map::{FlightEnd, Map, Role};
+use crate::shared::ModuleZone;
+use nginx::{self, Level, Log};
 
-/// The keys of one project, for one worker.
-pub struct Keys {
+/// Key set of one project in one worker.
+pub struct Jwks {
     project: Rc<Project>,
-    map: Rc<Map<Own>>,
-    /// Where they are in the map.
+    map: Rc<Map<ModuleZone>>,
+    shared: SharedHandle,
+    /// Key of the entry in the map.
     key: Key,
     current: RefCell<Option<Current>>,
-    /// When they were, by what is known here.
+    /// When the current keys were fetched.
     fetched_at: Cell<Option<u64>>,
-    /// The count of changes in the map when they were read.
+    /// Count of changes of key sets when this one was read.
     changes: Cell<u64>,
     fetching: Cell<bool>,
     waiting: Cell<usize>,
-    /// Notified when a fetch ended, well or not.
+    /// Notified when a fetch ended, successful or not.
     fetched: Event,
 }
 
-/// Most tokens that wait for keys of one project, per worker.
+/// Most tokens that wait for keys of one project in one worker.
 const MAX_WAITING: usize = 4096;
 
-/// A token's place among those that wait.
-pub struct Waiting(Rc<Keys>);
+/// A token's place among those that wait for keys. Dropping it frees the place.
+pub struct Waiting(Rc<Jwks>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
@@ -50,14 +51,14 @@ impl Drop for Waiting {
     }
 }
 
-/// Whether keys were fetched for who asked for it.
+/// Result of [`Jwks::fetched`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fetched {
-    /// There was no cause to.
+    /// There was no cause to fetch keys.
     No,
-    /// That was going on already: they may have been asked for before there was this cause.
+    /// A fetch that began before the call ended: it may not cover the cause.
     Before,
-    /// Yes.
+    /// A fetch that began with the call ended.
     Now,
 }
 
@@ -66,10 +67,11 @@ struct Current {
     document: Vec<u8>,
 }
 
-impl Keys {
-    /// The keys of `project`; they are read when they are needed.
-    pub fn new(project: Rc<Project>, map: Rc<Map<Own>>) -> Self {
+impl Jwks {
+    /// The key set of `project`, which is read at its first use.
+    pub fn new(project: Rc<Project>, map: Rc<Map<ModuleZone>>, shared: SharedHandle) -> Self {
         Self {
+            shared,
             key: Key::of(map.secret(), &project.tokens.scope, &Credentials::default()),
             project,
             map,
@@ -82,21 +84,21 @@ impl Keys {
         }
     }
 
-    /// The keys as they are known now.
+    /// The current keys; none before the first fetch.
     pub fn current(&self) -> Option<Rc<KeySet>> {
         if let KeySource::File(set) = &self.project.tokens.keys {
             return Some(Rc::clone(set));
         }
         let changes = self.map.header().key_changes();
         if self.changes.replace(changes) != changes {
-            self.adopt(self.published());
+            self.adopt(self.state());
         }
         self.current.borrow().as_ref().map(|current| Rc::clone(&current.set))
     }
 
-    /// What was there before stays if there is nothing, or nothing good: the zone was emptied.
-    fn adopt(&self, published: Published) {
-        let Some((fetched_at, document)) = published.keys else { return };
+    /// Takes over the keys of the zone. The current ones stay if the zone has none, or damaged ones.
+    fn adopt(&self, state: JwksState) {
+        let Some((fetched_at, document)) = state.keys else { return };
         self.fetched_at.set(Some(fetched_at));
         if self.current.borrow().as_ref().is_some_and(|current| current.document == document) {
             return;
@@ -108,33 +110,33 @@ impl Keys {
         *self.current.borrow_mut() = Some(Current { set: Rc::new(set), document });
     }
 
-    fn published(&self) -> Published {
-        let read = self.map.get(&self.key, |record| Published::decode(&record.data));
+    fn state(&self) -> JwksState {
+        let read = self.map.get(&self.key, |record| JwksState::decode(&record.data));
         read.unwrap_or_default()
     }
 
     fn wants(&self, cause: Cause) -> bool {
-        let times = self.map.get(&self.key, |record| Published::decode_times(&record.data));
+        let times = self.map.get(&self.key, |record| JwksState::decode_times(&record.data));
         let times = times.unwrap_or_default();
         // Another worker may have fetched them right now.
         if times.keys.as_ref().map(|(at, _)| *at) != self.fetched_at.get() {
-            self.adopt(self.published());
+            self.adopt(self.state());
         }
         times.wants(cause, &self.project.tokens.schedule, now())
     }
 
-    /// Has them fetched, if there is `cause` to. True if that is going on now; if not, they are
-    /// as new as they get.
+    /// Starts a fetch if there is `cause` to. True if one is running; if not, the current keys are
+    /// the newest that can be had.
     pub fn fetch(self: &Rc<Self>, cause: Cause) -> bool {
         let KeySource::Url(_) = &self.project.tokens.keys else { return false };
         if !self.fetching.get() && self.wants(cause) {
             self.fetching.set(true);
-            nginx::spawn(Rc::clone(self).find(cause));
+            nginx::spawn(Rc::clone(self).run_fetch(cause));
         }
         self.fetching.get()
     }
 
-    /// The same, and waits for the end of it.
+    /// Does as [`Self::fetch`], and waits for the end of the fetch.
     pub async fn fetched(self: &Rc<Self>, cause: Cause) -> Fetched {
         let was_going_on = self.fetching.get();
         let fetched = self.fetched.listen();
@@ -149,7 +151,7 @@ impl Keys {
         }
     }
 
-    /// A place among those who wait for them, if there is one left.
+    /// A place among the tokens that wait for keys, if one is left.
     pub fn wait(self: &Rc<Self>) -> Option<Waiting> {
         let waiting = self.waiting.get();
         (waiting < MAX_WAITING).then(|| {
@@ -158,15 +160,16 @@ impl Keys {
         })
     }
 
-    /// How long nobody asks for them, after a failure.
+    /// Time until the next fetch may begin.
     pub fn suspended_for(&self) -> Duration {
-        let due_at = self.published().due_at(&self.project.tokens.schedule);
+        let due_at = self.state().due_at(&self.project.tokens.schedule);
         Duration::from_millis(due_at).saturating_sub(nginx::now())
     }
 
-    /// Has them fetched whenever it is time, until the worker is to end.
+    /// Fetches keys whenever they are due, until the worker is told to exit.
     pub async fn keep_fresh(self: Rc<Self>) {
-        // Time for another worker to do it; and if the zone cannot keep them, no storm.
+        // Leaves time for another worker's fetch, and avoids a loop if the zone cannot store the
+        // keys.
         const LEAST: Duration = Duration::from_secs(1);
         loop {
             self.fetched(Cause::Due).await;
@@ -177,9 +180,9 @@ impl Keys {
         }
     }
 
-    /// Fetches them, or waits until another worker did.
-    async fn find(self: Rc<Self>, cause: Cause) {
-        struct Done<'a>(&'a Keys);
+    /// Fetches keys, or waits until another worker did.
+    async fn run_fetch(self: Rc<Self>, cause: Cause) {
+        struct Done<'a>(&'a Jwks);
         impl Drop for Done<'_> {
             fn drop(&mut self) {
                 self.0.fetching.set(false);
@@ -188,48 +191,50 @@ impl Keys {
         }
         let _done = Done(&self);
         let KeySource::Url(server) = &self.project.tokens.keys else { return };
-        // A leader that does not come back within its own deadline is lost.
+        // A leader that exceeds its own deadline is lost.
         let lease = self.project.timeout + Duration::from_millis(500);
-        let lead = loop {
-            match self.map.turn(&self.key, lease) {
-                Turn::Lead(lead) => break lead,
-                Turn::Follow(leader) => match self.map.follow(&self.key, leader).await {
-                    Ended::Stored if !self.wants(cause) => return,
-                    Ended::Stored | Ended::Failed(_) | Ended::Abandoned => {}
+        let leader = loop {
+            match self.map.role(&self.key, lease) {
+                Role::Leader(leader) => break leader,
+                Role::Follower(leader) => match self.map.follow(&self.key, leader).await {
+                    FlightEnd::Stored if !self.wants(cause) => return,
+                    FlightEnd::Stored | FlightEnd::Failed(_) | FlightEnd::Abandoned => {}
                 },
             }
         };
-        // Another worker's fetch may have ended since this one was begun.
+        // Another worker's fetch may have ended since this one began.
         if !self.wants(cause) {
             return;
         }
-        let fetched = self.ask(server).await;
-        let mut published = self.published();
+        let name = &self.project.name;
+        Log::cycle().debug(format_args!("authgear: fetches keys, project: \"{name}\""));
+        let fetched = self.request(server).await;
+        let mut state = self.state();
         match fetched {
             Ok((set, skipped)) => {
-                self.succeeded(server, &published, &set, skipped);
-                published.succeeded(cause, now(), set.to_json().into_bytes());
+                self.succeeded(server, &state, &set, skipped);
+                state.succeeded(cause, now(), set.to_json().into_bytes());
             }
             Err(why) => {
-                self.failed(server, &published, &why);
-                published.failed(cause, now());
+                self.failed(server, &state, &why);
+                state.failed(cause, now());
             }
         }
-        if !lead.store(now(), NEVER, &published.encode()) {
+        if !leader.store(now(), NEVER, &state.encode()) {
             self.log(Level::Error, format_args!("authgear keys are too large for shared memory"));
         }
         self.map.header().keys_changed();
     }
 
-    async fn ask(&self, server: &Server) -> Result<(KeySet, usize), String> {
+    async fn request(&self, server: &UpstreamServer) -> Result<(KeySet, usize), String> {
         let document = client::fetch_keys(&self.project, server).await;
         let document = document.map_err(|failure| failure.to_string())?;
         KeySet::parse(&document, &self.project.tokens.profile.algorithms)
             .map_err(|error| error.to_string())
     }
 
-    fn succeeded(&self, server: &Server, before: &Published, set: &KeySet, skipped: usize) {
-        worker::metrics(&self.project).fetched(Some(set.len()), nginx::unix_time().as_secs());
+    fn succeeded(&self, server: &UpstreamServer, before: &JwksState, set: &KeySet, skipped: usize) {
+        self.metrics().fetched(Some(set.len()), nginx::unix_time().as_secs());
         let url = &server.url;
         if before.failures > 0 {
             self.log(Level::Notice, format_args!("authgear keys are fetched again from \"{url}\""));
@@ -247,9 +252,9 @@ impl Keys {
         }
     }
 
-    /// One line for each outage: until it is over, no other worker writes one either.
-    fn failed(&self, server: &Server, before: &Published, why: &str) {
-        worker::metrics(&self.project).fetched(None, nginx::unix_time().as_secs());
+    /// Logs one line for each outage: until it is over, no worker writes another one.
+    fn failed(&self, server: &UpstreamServer, before: &JwksState, why: &str) {
+        self.metrics().fetched(None, nginx::unix_time().as_secs());
         if before.failures > 0 {
             return;
         }
@@ -261,12 +266,16 @@ impl Keys {
         );
     }
 
+    fn metrics(&self) -> Counters {
+        self.project.counters(self.shared)
+    }
+
     fn log(&self, level: Level, message: core::fmt::Arguments<'_>) {
         Log::cycle().write(level, format_args!("{message}, project: \"{}\"", self.project.name));
     }
 }
 
-/// Milliseconds, as the zone has them.
+/// Time in milliseconds, as in the zone.
 fn now() -> u64 {
     nginx::now().as_millis() as u64
 }

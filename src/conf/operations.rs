@@ -1,4 +1,4 @@
-//! Locations that tell what is going on, and that take orders.
+//! Directives of built-in endpoints.
 
 use core::ffi::CStr;
 use core::time::Duration;
@@ -9,44 +9,45 @@ use std::rc::Rc;
 
 use authgear::webhook::{Secret, MAX_SECRET_FILE};
 
+use super::arguments::{first, invalid};
 use super::location::LocationConf;
-use super::project::{invalid, Project};
+use super::project::Project;
 use super::MainConf;
-use crate::nginx::{self, Arguments, Conf, ConfError, Context, Directive, Place};
+use nginx::{self, Arguments, Conf, ConfError, Context, Directive, Place};
 
-/// What a location does instead of what locations do.
-pub enum Operation {
+/// A built-in endpoint that answers in place of `proxy_pass` and the like.
+pub enum BuiltinEndpoint {
     /// `authgear_status`
     Status,
     /// `authgear_purge`
-    Purge(Purge),
+    Purge(PurgeDirective),
     /// `authgear_webhook`
-    Webhook(Box<Webhook>),
+    Webhook(Box<WebhookDirective>),
 }
 
 /// `authgear_purge self | admin [project=NAME]`
-pub struct Purge {
-    /// Whether it is the caller who is purged, and nobody else.
+pub struct PurgeDirective {
+    /// Purges the caller's user, and no other (`self`).
     pub is_self: bool,
-    limit: Limit,
+    filter: ProjectFilter,
     place: Place,
 }
 
 /// `authgear_webhook SECRET_FILE [project=NAME]`
-pub struct Webhook {
-    /// What events are signed with.
+pub struct WebhookDirective {
+    /// Secret that events are signed with.
     pub secret: Secret,
-    limit: Limit,
+    filter: ProjectFilter,
 }
 
-/// `project=NAME`, and what it stands for once all projects are known.
+/// `project=NAME`, and the project once all projects are known.
 #[derive(Default)]
-struct Limit {
+struct ProjectFilter {
     name: Option<(String, Place)>,
     project: Option<Rc<Project>>,
 }
 
-impl Limit {
+impl ProjectFilter {
     fn read(cf: &mut Conf<'_>, directive: &str) -> Result<Self, ConfError> {
         let arguments = cf.arguments();
         let Some(argument) = arguments.get(2) else { return Ok(Self::default()) };
@@ -54,8 +55,12 @@ impl Limit {
             invalid(directive, argument, "project= with the name of an \"authgear_project\"")
         })?;
         let place = cf.place();
-        cf.main::<crate::Authgear>().expect_project(name, place.clone());
+        cf.main::<crate::conf::Authgear>().expect_project(name, place.clone());
         Ok(Self { name: Some((name.to_owned(), place)), project: None })
+    }
+
+    fn scope(&self) -> Option<&[u8]> {
+        self.project.as_ref().map(|project| project.scope.as_slice())
     }
 
     fn find(&mut self, main: &MainConf) -> Result<(), ConfError> {
@@ -66,22 +71,22 @@ impl Limit {
     }
 }
 
-impl Purge {
-    /// The project whose verdicts are purged, if not those of all.
-    pub fn project(&self) -> Option<&Rc<Project>> {
-        self.limit.project.as_ref()
+impl PurgeDirective {
+    /// Scope of the project whose verdicts are purged; none for all projects.
+    pub fn scope(&self) -> Option<&[u8]> {
+        self.filter.scope()
     }
 }
 
-impl Webhook {
-    /// The project that its events are about, if not any.
-    pub fn project(&self) -> Option<&Rc<Project>> {
-        self.limit.project.as_ref()
+impl WebhookDirective {
+    /// Scope of the project that its events are about; none for any project.
+    pub fn scope(&self) -> Option<&[u8]> {
+        self.filter.scope()
     }
 
-    /// How long tokens are refused after an event.
+    /// Time for which tokens are refused after an event.
     pub fn revocation_ttl(&self, main: &MainConf) -> Duration {
-        match self.project() {
+        match &self.filter.project {
             Some(project) => project.revocation_ttl,
             None => {
                 let all = main.projects().map(|project| project.revocation_ttl);
@@ -92,12 +97,12 @@ impl Webhook {
 }
 
 impl LocationConf {
-    /// Completes what [`Operation`] there is, when the location's project is known.
-    pub(super) fn merge_operation(&mut self, main: &MainConf) -> Result<(), ConfError> {
-        match &mut self.operation {
-            None | Some(Operation::Status) => {}
-            Some(Operation::Purge(purge)) => {
-                purge.limit.find(main)?;
+    /// Completes the location's endpoint, once its project is known.
+    pub(super) fn merge_endpoint(&mut self, main: &MainConf) -> Result<(), ConfError> {
+        match &mut self.endpoint {
+            None | Some(BuiltinEndpoint::Status) => {}
+            Some(BuiltinEndpoint::Purge(purge)) => {
+                purge.filter.find(main)?;
                 if purge.is_self && self.project.is_none() {
                     let message = "\"authgear_purge self\" where \"authgear\" is not on";
                     return Err(ConfError::At(purge.place.clone(), message.into()));
@@ -108,17 +113,17 @@ impl LocationConf {
                     return Err(ConfError::At(purge.place.clone(), message.into()));
                 }
             }
-            Some(Operation::Webhook(webhook)) => {
-                webhook.limit.find(main)?;
-                // The signature tells who calls, and nothing else does.
+            Some(BuiltinEndpoint::Webhook(webhook)) => {
+                webhook.filter.find(main)?;
+                // The signature alone authenticates the caller.
                 self.project = None;
             }
         }
         Ok(())
     }
 
-    fn operate(&mut self, operation: Operation) -> Result<(), ConfError> {
-        match self.operation.replace(operation) {
+    fn set_endpoint(&mut self, endpoint: BuiltinEndpoint) -> Result<(), ConfError> {
+        match self.endpoint.replace(endpoint) {
             None => Ok(()),
             Some(_) => Err(ConfError::new(
                 "a location has one of \"authgear_status\", \"authgear_purge\" and \
@@ -129,56 +134,54 @@ impl LocationConf {
 }
 
 /// `authgear_status`
-pub struct Status;
+pub struct StatusDirective;
 
-impl Directive for Status {
-    type Scope = nginx::Location<crate::Authgear>;
+impl Directive for StatusDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
     const NAME: &'static CStr = c"authgear_status";
     const CONTEXT: Context = Context::Location;
     const ARGUMENTS: Arguments = Arguments::None;
 
     fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
-        conf.operate(Operation::Status)?;
-        cf.set_content::<crate::Authgear>()
+        conf.set_endpoint(BuiltinEndpoint::Status)?;
+        cf.set_content::<super::Authgear>()
     }
 }
 
-impl Directive for Purge {
-    type Scope = nginx::Location<crate::Authgear>;
+impl Directive for PurgeDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
     const NAME: &'static CStr = c"authgear_purge";
     const CONTEXT: Context = Context::Location;
     const ARGUMENTS: Arguments = Arguments::OneOrTwo;
 
     fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
-        let arguments = cf.arguments();
-        let is_self = match arguments.get(1).map(String::as_str).unwrap_or_default() {
+        let is_self = match first(cf).as_str() {
             "self" => true,
             "admin" => false,
             other => return Err(invalid("authgear_purge", other, "\"self\" or \"admin\"")),
         };
-        let limit = Limit::read(cf, "authgear_purge")?;
-        conf.operate(Operation::Purge(Self { is_self, limit, place: cf.place() }))?;
-        cf.set_content::<crate::Authgear>()
+        let filter = ProjectFilter::read(cf, "authgear_purge")?;
+        conf.set_endpoint(BuiltinEndpoint::Purge(Self { is_self, filter, place: cf.place() }))?;
+        cf.set_content::<super::Authgear>()
     }
 }
 
-impl Directive for Webhook {
-    type Scope = nginx::Location<crate::Authgear>;
+impl Directive for WebhookDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
     const NAME: &'static CStr = c"authgear_webhook";
     const CONTEXT: Context = Context::Location;
     const ARGUMENTS: Arguments = Arguments::OneOrTwo;
 
     fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
-        let arguments = cf.arguments();
-        let path = arguments.get(1).map(String::as_str).unwrap_or_default();
+        let path = &first(cf);
         let secret = read_secret(cf, path)?;
-        let limit = Limit::read(cf, "authgear_webhook")?;
-        conf.operate(Operation::Webhook(Box::new(Self { secret, limit })))?;
-        cf.set_content::<crate::Authgear>()
+        let filter = ProjectFilter::read(cf, "authgear_webhook")?;
+        conf.set_endpoint(BuiltinEndpoint::Webhook(Box::new(Self { secret, filter })))?;
+        cf.set_content::<super::Authgear>()
     }
 }
 
-/// Reads the secret of a webhook, and warns if everybody else can.
+/// Reads the secret of a webhook, and warns if the file is readable by everybody.
 fn read_secret(cf: &mut Conf<'_>, path: &str) -> Result<Secret, ConfError> {
     const READABLE_BY_OTHERS: u32 = 0o004;
     let path = cf.full_path(path)?;

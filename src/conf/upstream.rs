@@ -1,4 +1,4 @@
-//! Servers that the module's client connects to, and what is known of their addresses.
+//! Servers that the module's client connects to, and their addresses.
 
 use core::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
@@ -7,22 +7,22 @@ use std::rc::Rc;
 use authgear::endpoint::{Scheme, Url};
 
 use super::system_resolver;
-use crate::nginx::{Conf, ConfError, Resolver, SslContext};
+use nginx::{Conf, ConfError, Resolver, SslContext};
 
 /// A server that the module's client connects to.
-pub struct Server {
-    /// The URL that is asked.
+pub struct UpstreamServer {
+    /// URL of requests.
     pub url: Url,
-    /// Set for https.
+    /// TLS settings, for https.
     pub tls: Option<Rc<SslContext>>,
     in_use: Cell<bool>,
     name_servers: OnceCell<Resolver>,
-    /// Known when the configuration was read: the address itself, or what the system said.
+    /// Addresses that the configuration names, or that the system returned when it was read.
     addresses: OnceCell<Vec<SocketAddr>>,
 }
 
-impl Server {
-    /// The server of `url`; `tls` makes the settings of TLS, where that is used.
+impl UpstreamServer {
+    /// The server of `url`. `tls` makes the settings of TLS, for https.
     pub(super) fn new(
         url: Url,
         tls: impl FnOnce() -> Result<Rc<SslContext>, ConfError>,
@@ -38,17 +38,17 @@ impl Server {
         Ok(Self { url, tls, in_use: Cell::new(false), name_servers: OnceCell::new(), addresses })
     }
 
-    /// The name servers that know the host's addresses, when it is a name.
+    /// Name servers for the host, if it is a name.
     pub fn name_servers(&self) -> Option<Resolver> {
         self.name_servers.get().copied()
     }
 
-    /// Addresses to use where there are no name servers, or they fail.
+    /// Addresses to use if there are no name servers, or they fail.
     pub fn addresses(&self) -> &[SocketAddr] {
         self.addresses.get().map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// A location makes use of it, with this `resolver` directive in force.
+    /// Notes that a location uses it, with this `resolver` directive in force.
     pub(super) fn use_at(&self, resolver: Option<Resolver>) {
         self.in_use.set(true);
         if let Some(resolver) = resolver {
@@ -57,8 +57,8 @@ impl Server {
         }
     }
 
-    /// Finds name servers, and addresses to begin with, if it is in use and no `resolver`
-    /// directive covers it: those of the system, which are found once.
+    /// Finds the system's name servers and the host's addresses, if the server is in use without a
+    /// `resolver` directive. `system` keeps the name servers for the next call.
     pub(super) fn find(
         &self,
         cf: &mut Conf<'_>,

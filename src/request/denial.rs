@@ -1,4 +1,4 @@
-//! Who is denied access, and how each kind of client is told.
+//! Denials of access, and the response that each kind of client gets.
 
 use core::fmt::Write as _;
 use core::time::Duration;
@@ -9,32 +9,34 @@ use authgear::policy::Shortfall;
 use authgear::redirect::leads_back;
 use authgear::verdict::{Reason, Unavailable, Verdict};
 
-use crate::address;
+use super::address;
 use crate::conf::project::{Project, Upstream};
+use crate::conf::Authgear;
 use crate::conf::{Id, LocationConf};
-use crate::nginx::{self, ComplexValue, Failed, Request};
-use crate::{credentials, lookup, worker, Authgear};
+use crate::credentials;
+use crate::worker::Worker;
+use nginx::{self, ComplexValue, Failed, Request};
 
-/// An answer to who is denied access.
+/// A denial of access.
 pub struct Denial {
-    /// The project on whose verdict that was decided.
+    /// The project whose verdict led to it.
     pub project: Id,
-    /// Its status.
+    /// Status of the response.
     pub status: u16,
-    /// Why.
+    /// Reason for logs, variables and clients.
     pub reason: Reason,
-    /// Whether a gRPC call is denied; nginx makes a GET of it for its error pages.
+    /// Whether the request is a gRPC call; nginx turns it into a GET for its error pages.
     is_grpc: bool,
-    /// Where it was decided: the location, and the path.
+    /// Location and path at which the request was denied.
     place: (&'static LocationConf, Vec<u8>),
     header: Option<(&'static str, String)>,
-    /// Where a browser is sent instead.
+    /// URL of the login page, for a browser.
     login: Option<String>,
 }
 
 impl Denial {
-    /// Whether the answer that is about to be sent is this one. To a gRPC client no other makes
-    /// sense.
+    /// Whether the response that is about to be sent is that of this denial. For a gRPC client it
+    /// always is.
     pub fn is_final(&self, request: &Request) -> bool {
         self.status == request.status_out() || self.is_grpc
     }
@@ -45,7 +47,7 @@ impl Denial {
         core::ptr::eq(*location, request.location::<Authgear>()) && path == request.path()
     }
 
-    /// Makes that answer fit the client. What is returned is its body.
+    /// Adapts the response to the client. Returns its body, if it replaces nginx's.
     pub fn answer(&self, request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
         if self.is_grpc {
             request.answer(200, "application/grpc", 0);
@@ -63,7 +65,7 @@ impl Denial {
         if let Some((name, value)) = &self.header {
             request.add_header_out(name, value)?;
         }
-        // What the user's own error page says is better than anything of ours.
+        // An error page of the site is not replaced.
         if !self.is_here(request) || !client(request).prefers_json() {
             return Ok(None);
         }
@@ -73,8 +75,8 @@ impl Denial {
     }
 }
 
-/// Whether the location's requirements hold of the session; if not, how that is answered.
-pub fn judge(
+/// Checks the location's requirements; returns the denial if one does not hold.
+pub fn check(
     request: &Request,
     location: &LocationConf,
     project: &Project,
@@ -116,11 +118,16 @@ pub fn judge(
     Ok(None)
 }
 
-/// An unknown identity is not passed on as an absent one.
-pub fn unavailable(request: &Request, project: &Rc<Project>, why: Unavailable) -> Denial {
+/// The denial of a request whose look-up failed.
+pub fn unavailable(
+    worker: &Worker,
+    request: &Request,
+    project: &Rc<Project>,
+    why: Unavailable,
+) -> Denial {
     let wait = match (why, &project.resolver) {
-        (Unavailable::Keys, _) => worker::keys(project).map(|keys| keys.suspended_for()),
-        (_, Upstream::Url(_)) => Some(worker::client(project).suspended_for()),
+        (Unavailable::Keys, _) => worker.keys(project).map(|keys| keys.suspended_for()),
+        (_, Upstream::Url(_)) => Some(worker.client(project).suspended_for()),
         (_, Upstream::Location(_)) => None,
     };
     let wait = wait.unwrap_or(Duration::ZERO);
@@ -135,25 +142,26 @@ fn place(request: &Request) -> (&'static LocationConf, Vec<u8>) {
     (request.location::<Authgear>(), request.path().to_vec())
 }
 
-/// Where to log in, unless the request is for that page itself.
+/// URL of the login page, unless the request is for that page itself.
 fn login(request: &Request, url: ComplexValue) -> Result<Option<String>, Failed> {
     let url = String::from_utf8_lossy(request.evaluate(url)?).into_owned();
     let host = address::authority(request).unwrap_or_default();
     let is_here = leads_back(url.as_bytes(), &host, request.path(), request.uri_as_sent());
-    // What comes from the client may be in it, encoded or not: it must stay one header.
+    // The URL may contain text from the client: it must stay one header line.
     let is_url = !url.is_empty() && url.bytes().all(|byte| byte.is_ascii_graphic());
     Ok((!is_here && is_url).then_some(url))
 }
 
-/// A CORS preflight: browsers send it without credentials (Fetch, section 4.8).
+/// Whether the request is a CORS preflight, which browsers send without credentials (Fetch,
+/// section 4.8).
 pub fn is_preflight(request: &Request) -> bool {
     request.is_options()
-        && lookup::header(request, b"origin").is_some()
-        && lookup::header(request, b"access-control-request-method").is_some()
+        && request.header(b"origin").is_some()
+        && request.header(b"access-control-request-method").is_some()
 }
 
 fn client(request: &Request) -> Client<'_> {
-    let header = |name| lookup::header(request, name);
+    let header = |name: &[u8]| request.header(name);
     Client {
         is_get: request.is_get(),
         is_post: request.is_post(),

@@ -3,11 +3,11 @@
 use authgear::verdict::Verdict;
 use percent_encoding::{percent_encode, NON_ALPHANUMERIC};
 
-use crate::address;
+use super::address;
+use crate::conf::Authgear;
 use crate::credentials;
-use crate::lookup::{self, Finding};
-use crate::nginx::{Conf, ConfError, Request, Value};
-use crate::Authgear;
+use crate::resolution::Resolution;
+use nginx::{Conf, ConfError, Request, Value};
 
 /// Prefix of variables that hold a header of the verdict.
 const IDENTITY: &str = "x_authgear_";
@@ -15,13 +15,13 @@ const IDENTITY: &str = "x_authgear_";
 /// Prefix of variables that hold a claim of the token.
 const CLAIM: &str = "authgear_claim_";
 
-/// A variable of nginx's, which would not find what is hidden from backends.
+/// nginx's variable, which would not find credentials that are hidden from the backend.
 const AUTHORIZATION: &str = "http_authorization";
 
 /// A variable `$authgear_NAME` and its value.
-type Own = (&'static str, fn(&Request) -> Value);
+type Entry = (&'static str, fn(&Request) -> Value);
 
-const OWN: &[Own] = &[
+const OWN: &[Entry] = &[
     ("authgear_session", |r| of(r, |f| Value::Static(f.verdict.session_word()))),
     ("authgear_reason", reason),
     ("authgear_source", |r| of(r, |f| Value::Static(f.source))),
@@ -32,7 +32,7 @@ const OWN: &[Own] = &[
     ("authgear_scheme", |r| of_project(r, |p| Value::Static(p.endpoint.scheme().as_str()))),
 ];
 
-/// Defines them all.
+/// Defines all variables.
 pub fn define(cf: &mut Conf<'_>) -> Result<(), ConfError> {
     cf.add_variable::<Authgear>(IDENTITY, true)?;
     cf.add_variable::<Authgear>(CLAIM, true)?;
@@ -43,26 +43,26 @@ pub fn define(cf: &mut Conf<'_>) -> Result<(), ConfError> {
     cf.override_variable::<Authgear>(c"remote_user")
 }
 
-/// Whether `name` is a variable that a verdict changes. Authgear's guide sets its own
-/// `$x_authgear_*` by `auth_request_set`: those stay what they are.
+/// Whether `name` is a variable that a verdict changes. Variables `$x_authgear_*` that the
+/// configuration sets by `auth_request_set`, as in Authgear's guide, are not.
 pub fn is_own(name: &[u8], of_prefix: bool) -> bool {
     (of_prefix && [IDENTITY, CLAIM].iter().any(|prefix| name.starts_with(prefix.as_bytes())))
         || name == b"remote_user"
         || OWN.iter().any(|(own, _)| own.as_bytes() == name)
 }
 
-/// Value of `name` for `request`. Subrequests see the client request's.
+/// Value of `name` for `request`. Subrequests have the values of the client's request.
 pub fn get(request: &Request, name: &[u8]) -> Value {
     if let Some(suffix) = name.strip_prefix(IDENTITY.as_bytes()) {
-        return of(request, |finding| {
-            let value = finding.verdict.get_suffix(suffix);
+        return of(request, |resolution| {
+            let value = resolution.verdict.get_suffix(suffix);
             value.map_or(Value::NotFound, |value| Value::Bytes(value.to_vec()))
         });
     }
     if let Some(claim) = name.strip_prefix(CLAIM.as_bytes()) {
-        return of(request, |finding| match &*finding.verdict {
-            Verdict::Valid(_) if finding.by_token => {
-                lookup::claim(request, claim).map_or(Value::NotFound, Value::Bytes)
+        return of(request, |resolution| match &*resolution.verdict {
+            Verdict::Valid(_) if resolution.by_token => {
+                credentials::claim(request, claim).map_or(Value::NotFound, Value::Bytes)
             }
             _ => Value::NotFound,
         });
@@ -74,10 +74,10 @@ pub fn get(request: &Request, name: &[u8]) -> Value {
     own.map_or(Value::NotFound, |(_, get)| get(request))
 }
 
-/// `$remote_user` of a valid session. nginx's own is what a client says in an Authorization of
-/// scheme Basic, whether anybody checks that or not.
+/// `$remote_user` of a valid session. nginx's own value is the name in an Authorization of scheme
+/// Basic, verified or not.
 pub fn remote_user(request: &Request) -> Value {
-    of(request, |finding| match &*finding.verdict {
+    of(request, |resolution| match &*resolution.verdict {
         Verdict::Valid(identity) => {
             identity.user_id().map_or(Value::NotFound, |id| Value::Bytes(id.to_vec()))
         }
@@ -85,7 +85,7 @@ pub fn remote_user(request: &Request) -> Value {
     })
 }
 
-fn of(request: &Request, get: impl FnOnce(Finding) -> Value) -> Value {
+fn of(request: &Request, get: impl FnOnce(Resolution) -> Value) -> Value {
     let current = request.state::<Authgear>().and_then(|state| state.current());
     current.map_or(Value::NotFound, get)
 }
@@ -94,7 +94,7 @@ fn of_project(
     request: &Request,
     get: impl FnOnce(&crate::conf::project::Project) -> Value,
 ) -> Value {
-    // A subrequest to the location of `resolver_url` asks for the project that makes it.
+    // A subrequest to the location of `resolver_url` belongs to the project that made it.
     let asking = request.state::<Authgear>().and_then(|state| state.asking());
     match asking.as_ref().or(request.location::<Authgear>().project.as_ref()) {
         Some(project) => get(project),
@@ -104,10 +104,10 @@ fn of_project(
 
 fn reason(request: &Request) -> Value {
     let denied = request.state::<Authgear>().and_then(|state| state.denied());
-    of(request, |finding| Value::Static(denied.unwrap_or(finding.verdict.reason()).as_str()))
+    of(request, |resolution| Value::Static(denied.unwrap_or(resolution.verdict.reason()).as_str()))
 }
 
-/// Where the client is, to be put into the query of a URL.
+/// URL of the request, encoded for the query of another URL.
 fn return_to(request: &Request) -> Value {
     let encode = |url: Vec<u8>| percent_encode(&url, NON_ALPHANUMERIC).to_string().into_bytes();
     address::url(request).map_or(Value::NotFound, |url| Value::Bytes(encode(url)))

@@ -1,0 +1,221 @@
+//! Joins identical look-ups that one process has in flight.
+//!
+//! A flight belongs to the process and not to a request. A waiter that is dropped leaves the
+//! flight without ending it, and the leader's outcome goes to all waiters that are left.
+
+use core::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+
+use crate::key::{Key, KeyHasher};
+
+/// Most waiters of one flight. Beyond that, requests are refused and not kept waiting.
+pub const MAX_WAITERS: usize = 4096;
+
+/// Wakes the owner of a [`Waiter`] when its outcome is there.
+pub trait Wake {
+    /// Called once, and must not run the owner on the caller's stack.
+    fn wake(&self);
+}
+
+/// The leader was dropped without an outcome: its task failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaderLost;
+
+/// Look-ups in flight, by key.
+#[derive(Debug)]
+pub struct SingleFlight<T, W>(RefCell<HashMap<Key, Vec<Weak<Waiter<T, W>>>, KeyHasher>>);
+
+/// A place in a flight. Dropping it leaves the flight.
+#[derive(Debug)]
+pub struct Waiter<T, W> {
+    outcome: RefCell<Option<Result<T, LeaderLost>>>,
+    wake: W,
+}
+
+/// Obligation to end a flight: with [`Self::complete`], or by being dropped, which gives the
+/// waiters [`LeaderLost`].
+#[derive(Debug)]
+pub struct Leader<T: Clone, W: Wake> {
+    flights: Rc<SingleFlight<T, W>>,
+    key: Option<Key>,
+}
+
+impl<T, W> Default for SingleFlight<T, W> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<T: Clone, W: Wake> SingleFlight<T, W> {
+    /// Whether the flight of `key` takes another waiter.
+    pub fn has_room(&self, key: &Key) -> bool {
+        let mut flights = self.0.borrow_mut();
+        let Some(waiters) = flights.get_mut(key) else { return true };
+        if waiters.len() >= MAX_WAITERS {
+            waiters.retain(|waiter| waiter.strong_count() > 0);
+        }
+        waiters.len() < MAX_WAITERS
+    }
+
+    /// Adds a waiter to the flight of `key`. The first one also gets the leader of a new flight.
+    pub fn join(self: &Rc<Self>, key: Key, wake: W) -> (Rc<Waiter<T, W>>, Option<Leader<T, W>>) {
+        let leader = self.lead(key);
+        let waiter = Rc::new(Waiter { outcome: RefCell::new(None), wake });
+        self.0.borrow_mut().entry(key).or_default().push(Rc::downgrade(&waiter));
+        (waiter, leader)
+    }
+
+    /// Begins a flight of `key` without a waiter. `None` if there is one already.
+    pub fn lead(self: &Rc<Self>, key: Key) -> Option<Leader<T, W>> {
+        let mut flights = self.0.borrow_mut();
+        if flights.contains_key(&key) {
+            return None;
+        }
+        flights.insert(key, Vec::new());
+        Some(Leader { flights: Rc::clone(self), key: Some(key) })
+    }
+}
+
+impl<T: Clone, W> Waiter<T, W> {
+    /// The outcome, once the flight has ended.
+    pub fn outcome(&self) -> Option<Result<T, LeaderLost>> {
+        self.outcome.borrow().clone()
+    }
+}
+
+impl<T: Clone, W: Wake> Leader<T, W> {
+    /// Ends the flight: gives `outcome` to all waiters that are left, and wakes them.
+    pub fn complete(mut self, outcome: T) {
+        self.end(&Ok(outcome));
+    }
+
+    fn end(&mut self, outcome: &Result<T, LeaderLost>) {
+        let Some(key) = self.key.take() else { return };
+        let waiters = self.flights.0.borrow_mut().remove(&key).unwrap_or_default();
+        for waiter in waiters.iter().filter_map(Weak::upgrade) {
+            *waiter.outcome.borrow_mut() = Some(outcome.clone());
+            waiter.wake.wake();
+        }
+    }
+}
+
+impl<T: Clone, W: Wake> Drop for Leader<T, W> {
+    fn drop(&mut self) {
+        self.end(&Err(LeaderLost));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::cell::Cell;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Default)]
+    struct Counter(Rc<Cell<usize>>);
+
+    impl Wake for Counter {
+        fn wake(&self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    type Flights = SingleFlight<u32, Counter>;
+
+    fn key(n: u8) -> Key {
+        Key::from_bytes([n; 16])
+    }
+
+    #[test]
+    fn the_first_to_join_leads_and_all_get_the_outcome() {
+        let (flights, woken) = (Rc::new(Flights::default()), Counter::default());
+        let (first, leader) = flights.join(key(1), woken.clone());
+        let (second, none) = flights.join(key(1), woken.clone());
+        assert!(none.is_none());
+        assert_eq!((first.outcome(), second.outcome()), (None, None));
+        leader.unwrap().complete(7);
+        assert_eq!((first.outcome(), second.outcome()), (Some(Ok(7)), Some(Ok(7))));
+        assert_eq!(woken.0.get(), 2);
+        assert!(flights.lead(key(1)).is_some(), "a new flight begins after the end of the last");
+    }
+
+    #[test]
+    fn waiters_of_a_dropped_leader_get_leader_lost() {
+        let (flights, woken) = (Rc::new(Flights::default()), Counter::default());
+        let (waiter, leader) = flights.join(key(1), woken.clone());
+        drop(leader);
+        assert_eq!(waiter.outcome(), Some(Err(LeaderLost)));
+        assert_eq!(woken.0.get(), 1);
+    }
+
+    #[test]
+    fn a_dropped_waiter_leaves_the_flight_and_is_not_woken() {
+        let (flights, woken) = (Rc::new(Flights::default()), Counter::default());
+        let (waiter, leader) = flights.join(key(1), woken.clone());
+        drop(waiter);
+        let (late, _) = flights.join(key(1), woken.clone());
+        leader.unwrap().complete(7);
+        assert_eq!((late.outcome(), woken.0.get()), (Some(Ok(7)), 1));
+    }
+
+    #[test]
+    fn a_flight_without_a_waiter_can_be_joined() {
+        let flights = Rc::new(Flights::default());
+        let leader = flights.lead(key(1)).unwrap();
+        assert!(flights.lead(key(1)).is_none());
+        let (waiter, none) = flights.join(key(1), Counter::default());
+        assert!(none.is_none());
+        leader.complete(3);
+        assert_eq!(waiter.outcome(), Some(Ok(3)));
+    }
+
+    #[test]
+    fn a_full_flight_has_room_again_when_waiters_leave() {
+        let flights = Rc::new(Flights::default());
+        let _leader = flights.lead(key(1));
+        let join = || flights.join(key(1), Counter::default()).0;
+        let mut waiters: Vec<_> = (0..MAX_WAITERS).map(|_| join()).collect();
+        assert!(!flights.has_room(&key(1)));
+        assert!(flights.has_room(&key(2)));
+        waiters.pop();
+        assert!(flights.has_room(&key(1)));
+    }
+
+    proptest! {
+        #[test]
+        fn every_waiter_gets_one_outcome_of_its_own_flight(
+            steps in proptest::collection::vec((0_u8..3, 0_u8..4), 1..200),
+        ) {
+            let flights = Rc::new(Flights::default());
+            let mut leaders: [Option<Leader<u32, Counter>>; 3] = [None, None, None];
+            let mut number = [0_u32; 3];
+            let mut waiters = Vec::new();
+            for (k, step) in steps {
+                let at = usize::from(k);
+                match step {
+                    0 | 1 => {
+                        let woken = Counter::default();
+                        let (waiter, leader) = flights.join(key(k), woken.clone());
+                        prop_assert_eq!(leader.is_some(), leaders[at].is_none());
+                        if let Some(leader) = leader {
+                            number[at] += 1;
+                            leaders[at] = Some(leader);
+                        }
+                        waiters.push((waiter, woken, at, number[at]));
+                    }
+                    2 => if let Some(leader) = leaders[at].take() { leader.complete(number[at]) },
+                    _ => leaders[at] = None,
+                }
+            }
+            drop(leaders);
+            for (waiter, woken, _, flight) in waiters {
+                prop_assert_eq!(woken.0.get(), 1);
+                match waiter.outcome() {
+                    Some(Ok(outcome)) => prop_assert_eq!(outcome, flight),
+                    outcome => prop_assert_eq!(outcome, Some(Err(LeaderLost))),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Entries of the cache.
+
+use core::time::Duration;
+use std::rc::Rc;
+
+use authgear::freshness::{Freshness, Times, UseStale, Valid};
+use authgear::kept;
+use authgear::key::Key;
+use authgear::purges::Number;
+use authgear::token::Fingerprint;
+use authgear::verdict::Verdict;
+use authgear::zone::{Record, NEVER};
+
+use crate::shared::handle::SharedHandle;
+use nginx;
+
+/// Identity of a cache entry.
+#[derive(Clone, Copy)]
+pub struct EntryId {
+    /// Key of the credentials.
+    pub key: Key,
+    /// Scope of the project: purges of the project cover the entry.
+    pub scope: [u8; 32],
+}
+
+/// Begin of a look-up.
+#[derive(Clone, Copy)]
+pub struct AskedAt {
+    /// Time, by nginx's clock.
+    pub time: Duration,
+    /// Position in the purge log.
+    pub since: Number,
+}
+
+impl AskedAt {
+    /// A look-up that begins now.
+    pub fn now(shared: SharedHandle) -> Self {
+        Self { time: nginx::now(), since: shared.purge_epoch() }
+    }
+}
+
+/// A verdict, and when its look-up began.
+#[derive(Clone, Debug)]
+pub struct CacheEntry {
+    /// The verdict.
+    pub verdict: Rc<Verdict>,
+    /// By nginx's clock, which all workers share.
+    times: Times,
+    /// Position in the purge log when the look-up began. A purge after it cancels the entry.
+    since: Number,
+    /// Key that the token was verified with, if this module made the verdict.
+    pub key: Option<Fingerprint>,
+}
+
+impl CacheEntry {
+    /// `verdict` of a look-up that began at `asked_at`, on credentials that expire at
+    /// `expires_at`.
+    pub fn new(verdict: Rc<Verdict>, asked_at: AskedAt, expires_at: Option<Duration>) -> Self {
+        let AskedAt { time, since } = asked_at;
+        Self { verdict, times: Times { fetched_at: time, expires_at }, since, key: None }
+    }
+
+    /// `verdict` on a token that was verified with `key`; that began at `asked_at`.
+    pub fn of_token(
+        verdict: Rc<Verdict>,
+        asked_at: AskedAt,
+        expires_at: Duration,
+        key: Fingerprint,
+    ) -> Self {
+        Self { key: Some(key), ..Self::new(verdict, asked_at, Some(expires_at)) }
+    }
+
+    /// Reads an entry from the zone.
+    pub(super) fn decode(record: &Record<'_>) -> Option<Self> {
+        let (since, key, verdict) = kept::decode(&record.data)?;
+        let times = Times {
+            fetched_at: Duration::from_millis(record.fetched_at),
+            expires_at: match record.expires_at {
+                NEVER => None,
+                at => Some(Duration::from_millis(at)),
+            },
+        };
+        Some(Self { verdict: Rc::new(verdict), times, since, key })
+    }
+
+    /// The entry's data in the zone. `None` for a verdict that holds for one request only.
+    pub(super) fn encode(&self) -> Option<Vec<u8>> {
+        kept::encode(self.since, self.key, &self.verdict)
+    }
+
+    /// When the look-up began.
+    pub(super) fn fetched_at(&self) -> Duration {
+        self.times.fetched_at
+    }
+
+    /// The entry's times in the zone, in milliseconds.
+    pub(super) fn zone_times(&self) -> (u64, u64) {
+        let expires_at = self.times.expires_at.map_or(NEVER, |at| at.as_millis() as u64);
+        (self.times.fetched_at.as_millis() as u64, expires_at)
+    }
+
+    /// Use that a location with these settings may make of it now.
+    pub(super) fn freshness(&self, valid: &Valid, stale: &UseStale) -> Option<Freshness> {
+        self.times.freshness(&self.verdict, nginx::now(), valid, stale)
+    }
+
+    /// Whether it was purged.
+    pub fn is_purged(&self, id: &EntryId, shared: SharedHandle) -> bool {
+        shared.is_purged(self.since, &id.key, &id.scope, &self.verdict)
+    }
+
+    /// Whether it may be served now that a look-up failed.
+    pub fn usable_on_error(&self, valid: &Valid, stale: &UseStale) -> bool {
+        self.times.usable_on_error(&self.verdict, nginx::now(), valid, stale)
+    }
+}

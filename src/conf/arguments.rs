@@ -1,0 +1,86 @@
+//! Arguments of directives: reading, checking, and the errors for what is wrong.
+
+use core::fmt;
+use core::time::Duration;
+
+use nginx::{Conf, ConfError};
+
+/// First argument of the directive.
+pub(super) fn first(cf: &Conf<'_>) -> String {
+    cf.arguments().into_iter().nth(1).unwrap_or_default()
+}
+
+/// Sets the value of a directive that may stand once at a level.
+pub(super) fn set_once<T>(slot: &mut Option<T>, value: T) -> Result<(), ConfError> {
+    match slot {
+        Some(_) => Err(ConfError::Duplicate),
+        None => {
+            *slot = Some(value);
+            Ok(())
+        }
+    }
+}
+
+/// Sets the value of an `on | off` directive.
+pub(super) fn set_flag(cf: &Conf<'_>, slot: &mut Option<bool>) -> Result<(), ConfError> {
+    let arguments = cf.arguments();
+    let mut words = arguments.iter().map(String::as_str);
+    let (name, value) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    set_once(slot, flag(name, value)?)
+}
+
+/// Whether `name` may name a project or a zone.
+pub(super) fn is_name(name: &str) -> bool {
+    const LONGEST: usize = 64;
+    name.len() <= LONGEST
+        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+}
+
+/// `value` for an error message, shortened: nginx cuts off long lines.
+pub(super) fn truncated(value: &str) -> String {
+    const LONGEST: usize = 100;
+    match value.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", value.get(..end).unwrap_or_default()),
+        None => value.to_owned(),
+    }
+}
+
+/// The error for a wrong value; `right` says which values are right.
+pub(super) fn invalid(key: &str, value: &str, right: &str) -> ConfError {
+    let value = truncated(value);
+    ConfError::new(format!("invalid value \"{value}\" in \"{key}\" directive, it must be {right}"))
+}
+
+/// A time from `least` to a day.
+pub(super) fn time(key: &str, value: &str, least: Duration) -> Result<Duration, ConfError> {
+    const MOST: Duration = Duration::from_secs(86400);
+    Conf::parse_time(value).filter(|time| (least..=MOST).contains(time)).ok_or_else(|| {
+        let from = match least.as_secs() {
+            0 => "above 0 and up to 1d, such as 500ms or 5s".to_owned(),
+            seconds => format!("from {seconds}s to 1d"),
+        };
+        invalid(key, value, &format!("a time {from}"))
+    })
+}
+
+/// A number from `least` to `most`.
+pub(super) fn number<T>(key: &str, value: &str, least: T, most: T) -> Result<T, ConfError>
+where
+    T: PartialOrd + fmt::Display + std::str::FromStr,
+{
+    value
+        .parse()
+        .ok()
+        .filter(|number| (&least..=&most).contains(&number))
+        .ok_or_else(|| invalid(key, value, &format!("a number from {least} to {most}")))
+}
+
+/// `on` or `off`.
+pub(super) fn flag(key: &str, value: &str) -> Result<bool, ConfError> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(invalid(key, value, "\"on\" or \"off\"")),
+    }
+}

@@ -1,0 +1,414 @@
+//! `authgear_project NAME {}`: reads the settings of a project.
+
+use core::cell::{Cell, OnceCell};
+use core::ffi::CStr;
+use core::time::Duration;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use authgear::credentials::CookieNames;
+use authgear::endpoint::{Endpoint, Url, UrlError};
+use authgear::token::{Algorithm, KeySet, Profile, Schedule, MAX_KEY_SET};
+use sha2::{Digest as _, Sha256};
+
+use super::arguments::{first, flag, invalid, is_name, number, time, truncated};
+use super::project::{KeySource, Project, Tokens, Upstream};
+use super::{Id, MainConf, UpstreamServer};
+use nginx::{self, Conf, ConfError, Context, Directive, Place, SslContext, SslError};
+
+/// Settings of a project while they are read.
+pub(super) struct ProjectBuilder {
+    seen: HashSet<String>,
+    endpoint: Option<Endpoint>,
+    resolver_url: Option<ResolverTarget>,
+    /// Position of the setting that names the server.
+    asked_at: Option<Place>,
+    cookies: CookieNames,
+    cookie_prefix: String,
+    connect_timeout: Duration,
+    timeout: Duration,
+    max_connections: usize,
+    max_fails: u32,
+    fail_timeout: Duration,
+    keepalive: usize,
+    keepalive_timeout: Duration,
+    ssl_verify: bool,
+    ssl_trusted_certificate: Option<PathBuf>,
+    max_response_size: usize,
+    jwks_url: Option<Url>,
+    jwks_file: Option<PathBuf>,
+    jwks_refresh: Duration,
+    jwks_cooldown: Duration,
+    audiences: Vec<String>,
+    leeway: Duration,
+    algorithms: Vec<Algorithm>,
+    machine_tokens: bool,
+    revocation_ttl: Duration,
+}
+
+enum ResolverTarget {
+    Url(Url),
+    Location(String),
+}
+
+impl ProjectBuilder {
+    fn new() -> Self {
+        Self {
+            seen: HashSet::new(),
+            endpoint: None,
+            resolver_url: None,
+            asked_at: None,
+            cookies: CookieNames::default(),
+            cookie_prefix: String::new(),
+            connect_timeout: Duration::from_secs(2),
+            timeout: Duration::from_secs(5),
+            max_connections: 64,
+            max_fails: 3,
+            fail_timeout: Duration::from_secs(10),
+            keepalive: 16,
+            keepalive_timeout: Duration::from_secs(60),
+            ssl_verify: true,
+            ssl_trusted_certificate: None,
+            max_response_size: 64 * 1024,
+            jwks_url: None,
+            jwks_file: None,
+            jwks_refresh: Duration::from_secs(300),
+            jwks_cooldown: Duration::from_secs(30),
+            audiences: Vec::new(),
+            leeway: Duration::ZERO,
+            algorithms: Vec::new(),
+            machine_tokens: false,
+            revocation_ttl: Duration::from_secs(30 * 60),
+        }
+    }
+
+    /// Default settings, for `authgear URL`.
+    pub(super) fn of(endpoint: Endpoint) -> Self {
+        Self { endpoint: Some(endpoint), ..Self::new() }
+    }
+
+    /// Reads one line of the block.
+    fn line(&mut self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
+        let arguments = cf.arguments();
+        let key = arguments.first().map(String::as_str).unwrap_or_default();
+        let values = arguments.get(1..).unwrap_or_default();
+        let value = match values {
+            [value] => value.as_str(),
+            [first, ..] if matches!(key, "audience" | "algorithms") => first.as_str(),
+            _ => {
+                let message = format!("invalid number of arguments in \"{key}\" directive");
+                return Err(ConfError::new(message));
+            }
+        };
+        let one = Duration::from_millis(1);
+        match key {
+            "endpoint" => {
+                self.endpoint = Some(Endpoint::parse(value).map_err(|error| {
+                    ConfError::new(format!(
+                        "invalid \"endpoint\" \"{}\": it {error}",
+                        truncated(value)
+                    ))
+                })?);
+                self.asked_at.get_or_insert(cf.place());
+            }
+            "resolver_url" => {
+                let wrong = |error: UrlError, hint| {
+                    let value = truncated(value);
+                    let message = format!("invalid \"resolver_url\" \"{value}\": it {error}");
+                    ConfError::new(message + hint)
+                };
+                self.resolver_url = Some(if value.starts_with('/') {
+                    let url = format!("http://location{value}");
+                    Url::parse(&url).map_err(|error| wrong(error, ""))?;
+                    ResolverTarget::Location(value.to_owned())
+                } else {
+                    let hint = "; it may be a URL, or the URI of an internal location, which \
+                                begins with \"/\"";
+                    ResolverTarget::Url(Url::parse(value).map_err(|error| wrong(error, hint))?)
+                });
+                self.asked_at = Some(cf.place());
+            }
+            "cookie_prefix" => {
+                self.cookies = CookieNames::new(value.as_bytes()).map_err(|error| {
+                    ConfError::new(format!(
+                        "invalid \"cookie_prefix\" \"{}\": it {error}",
+                        truncated(value)
+                    ))
+                })?;
+                self.cookie_prefix = value.to_owned();
+            }
+            "connect_timeout" => self.connect_timeout = time(key, value, one)?,
+            "timeout" => self.timeout = time(key, value, one)?,
+            "fail_timeout" => self.fail_timeout = time(key, value, one)?,
+            "keepalive_timeout" => self.keepalive_timeout = time(key, value, one)?,
+            "max_connections" => self.max_connections = number(key, value, 1, 65535)?,
+            "max_fails" => self.max_fails = number(key, value, 0, u32::MAX)?,
+            "keepalive" => self.keepalive = number(key, value, 0, 65535)?,
+            "revocation_ttl" => self.revocation_ttl = time(key, value, Duration::from_secs(1))?,
+            "max_response_size" => self.max_response_size = response_size(key, value)?,
+            "ssl_verify" => self.ssl_verify = flag(key, value)?,
+            "ssl_trusted_certificate" => {
+                self.ssl_trusted_certificate = Some(cf.full_path(value)?);
+            }
+            "jwks_url" => {
+                let url = Url::parse(value).map_err(|error| {
+                    ConfError::new(format!(
+                        "invalid \"jwks_url\" \"{}\": it {error}",
+                        truncated(value)
+                    ))
+                })?;
+                if url.is_exposed() {
+                    cf.warn(format_args!("keys are fetched from \"{url}\" in clear: use https"));
+                }
+                self.jwks_url = Some(url);
+            }
+            "jwks_file" => self.jwks_file = Some(cf.full_path(value)?),
+            "jwks_refresh" => self.jwks_refresh = time(key, value, Duration::from_secs(1))?,
+            "jwks_cooldown" => self.jwks_cooldown = time(key, value, Duration::from_secs(1))?,
+            "audience" => self.audiences = audiences(key, values)?,
+            "leeway" => self.leeway = leeway(key, value)?,
+            "algorithms" => self.algorithms = algorithms(key, values)?,
+            "machine_tokens" => self.machine_tokens = flag(key, value)?,
+            _ => return Err(ConfError::new(format!("unknown directive \"{key}\""))),
+        }
+        if !self.seen.insert(key.to_owned()) {
+            return Err(ConfError::new(format!("\"{key}\" directive is duplicate")));
+        }
+        Ok(())
+    }
+
+    /// Checks the settings, and makes the project.
+    pub(super) fn finish(self, cf: &mut Conf<'_>, name: &str) -> Result<Project, ConfError> {
+        let Some(endpoint) = self.endpoint else {
+            return Err(ConfError::new(format!(
+                "authgear_project \"{name}\" has no \"endpoint\", such as \
+                 https://myapp.authgear.cloud"
+            )));
+        };
+        if self.jwks_url.is_some() && self.jwks_file.is_some() {
+            return Err(ConfError::new(format!(
+                "authgear_project \"{name}\" has both \"jwks_url\" and \"jwks_file\""
+            )));
+        }
+        // Verdicts that came over an unverified connection are not used for a verified one.
+        let trust = match &self.ssl_trusted_certificate {
+            _ if !self.ssl_verify => "anybody".to_owned(),
+            Some(file) => file.display().to_string(),
+            None => String::new(),
+        };
+        let mut context = None;
+        let mut tls = || match &context {
+            Some(context) => Ok(Rc::clone(context)),
+            None => {
+                let made = tls(cf, self.ssl_verify, self.ssl_trusted_certificate.as_deref())?;
+                Ok(Rc::clone(context.insert(Rc::new(made))))
+            }
+        };
+        let resolver = match self.resolver_url {
+            Some(ResolverTarget::Location(uri)) => Upstream::Location(uri),
+            Some(ResolverTarget::Url(url)) => {
+                Upstream::Url(Box::new(UpstreamServer::new(url, &mut tls)?))
+            }
+            None => {
+                Upstream::Url(Box::new(UpstreamServer::new(endpoint.resolver_url(), &mut tls)?))
+            }
+        };
+        let mut profile = Profile {
+            issuer: endpoint.origin().to_owned(),
+            audiences: self.audiences,
+            algorithms: self.algorithms,
+            leeway: self.leeway.as_secs(),
+            machine_tokens: self.machine_tokens,
+        };
+        if profile.audiences.is_empty() {
+            profile.audiences.push(endpoint.origin().to_owned());
+        }
+        if profile.algorithms.is_empty() {
+            profile.algorithms.push(Algorithm::default());
+        }
+        let (keys, source) = match &self.jwks_file {
+            Some(file) => {
+                let keys = read_keys(cf, file, &profile.algorithms)?;
+                // Verdicts of other keys are not used.
+                let source = keys.to_json();
+                (KeySource::File(Rc::new(keys)), source)
+            }
+            None => {
+                let url = self.jwks_url.unwrap_or_else(|| endpoint.jwks_url());
+                let source = url.to_string();
+                (KeySource::Url(Box::new(UpstreamServer::new(url, &mut tls)?)), source)
+            }
+        };
+        if let (Upstream::Url(server), Some(place)) = (&resolver, &self.asked_at) {
+            warn_if_exposed(cf, &server.url, place);
+        }
+        let settings = [vec![resolver.to_string(), self.cookie_prefix, trust, source]]
+            .into_iter()
+            .chain([settings_of(&profile)])
+            .flatten()
+            .collect::<Vec<_>>();
+        let tokens = Tokens {
+            scope: scope(settings.iter().map(String::as_str).chain(["token"])),
+            profile,
+            keys,
+            schedule: Schedule {
+                refresh: self.jwks_refresh.as_millis() as u64,
+                cooldown: self.jwks_cooldown.as_millis() as u64,
+            },
+            in_use: Cell::new(false),
+        };
+        Ok(Project {
+            id: Id::new(),
+            scope: scope(settings.iter().map(String::as_str)),
+            name: name.to_owned(),
+            endpoint,
+            resolver,
+            cookies: self.cookies,
+            connect_timeout: self.connect_timeout,
+            timeout: self.timeout,
+            max_connections: self.max_connections,
+            max_fails: self.max_fails,
+            fail_timeout: self.fail_timeout,
+            keepalive: self.keepalive,
+            keepalive_timeout: self.keepalive_timeout,
+            max_response_size: self.max_response_size,
+            tokens,
+            revocation_ttl: self.revocation_ttl,
+            slot: OnceCell::new(),
+        })
+    }
+}
+
+/// Settings of a profile, without ambiguity: a fixed number of them precedes the algorithms.
+fn settings_of(profile: &Profile) -> Vec<String> {
+    let Profile { issuer, audiences, algorithms, leeway, machine_tokens } = profile;
+    let settings = [issuer.clone(), leeway.to_string(), machine_tokens.to_string()].into_iter();
+    let algorithms = algorithms.iter().map(|algorithm| algorithm.as_str().to_owned());
+    settings.chain(algorithms).chain(["audience".to_owned()]).chain(audiences.clone()).collect()
+}
+
+/// Warns of credentials that are sent without TLS.
+pub(super) fn warn_if_exposed(cf: &Conf<'_>, url: &Url, place: &Place) {
+    if url.is_exposed() {
+        cf.warn_at(place, format_args!("credentials are sent to \"{url}\" in clear: use https"));
+    }
+}
+
+/// Digest of settings, each with its length.
+fn scope<'a>(settings: impl Iterator<Item = &'a str>) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for setting in settings {
+        digest.update((setting.len() as u64).to_be_bytes());
+        digest.update(setting);
+    }
+    digest.finalize().into()
+}
+
+fn tls(cf: &mut Conf<'_>, verify: bool, trusted: Option<&Path>) -> Result<SslContext, ConfError> {
+    SslContext::new(cf, verify, trusted).map_err(|error| match (error, trusted) {
+        (SslError::TrustedCertificate, Some(file)) => ConfError::new(format!(
+            "cannot load \"ssl_trusted_certificate\" \"{}\"",
+            file.display()
+        )),
+        _ => ConfError::new("cannot set up TLS for Authgear"),
+    })
+}
+
+fn read_keys(
+    cf: &mut Conf<'_>,
+    file: &Path,
+    algorithms: &[Algorithm],
+) -> Result<KeySet, ConfError> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut document = Vec::new();
+        File::open(file)?.take(MAX_KEY_SET as u64 + 1).read_to_end(&mut document)?;
+        Ok(document)
+    };
+    let name = file.display();
+    let document =
+        read().map_err(|error| ConfError::new(format!("cannot read \"{name}\": {error}")))?;
+    let (keys, skipped) = KeySet::parse(&document, algorithms)
+        .map_err(|error| ConfError::new(format!("invalid \"jwks_file\" \"{name}\": {error}")))?;
+    if skipped > 0 {
+        let all = keys.len() + skipped;
+        cf.warn(format_args!("{skipped} of {all} keys in \"{name}\" cannot be used"));
+    }
+    Ok(keys)
+}
+
+fn response_size(key: &str, value: &str) -> Result<usize, ConfError> {
+    const RANGE: core::ops::RangeInclusive<usize> = 8 * 1024..=1024 * 1024;
+    Conf::parse_size(value)
+        .filter(|size| RANGE.contains(size))
+        .ok_or_else(|| invalid(key, value, "a size from 8k to 1m"))
+}
+
+fn audiences(key: &str, values: &[String]) -> Result<Vec<String>, ConfError> {
+    const MOST: usize = 16;
+    const LONGEST: usize = 2048;
+    let right = || format!("from 1 to {MOST} audiences, without spaces");
+    for value in values {
+        if value.is_empty() || value.len() > LONGEST || !value.bytes().all(|b| b.is_ascii_graphic())
+        {
+            return Err(invalid(key, value, &right()));
+        }
+    }
+    match values {
+        [_, ..] if values.len() <= MOST => Ok(values.to_vec()),
+        _ => Err(invalid(key, &values.join(" "), &right())),
+    }
+}
+
+fn algorithms(key: &str, values: &[String]) -> Result<Vec<Algorithm>, ConfError> {
+    let mut algorithms = Vec::new();
+    for value in values {
+        let algorithm = Algorithm::parse(value).ok_or_else(|| {
+            let known: Vec<_> = Algorithm::ALL.iter().map(|known| known.as_str()).collect();
+            invalid(key, value, &format!("among {}", known.join(", ")))
+        })?;
+        if !algorithms.contains(&algorithm) {
+            algorithms.push(algorithm);
+        }
+    }
+    Ok(algorithms)
+}
+
+fn leeway(key: &str, value: &str) -> Result<Duration, ConfError> {
+    const MOST: Duration = Duration::from_secs(300);
+    Conf::parse_time(value)
+        .filter(|time| *time <= MOST && time.subsec_millis() == 0)
+        .ok_or_else(|| invalid(key, value, "whole seconds up to 5m"))
+}
+
+/// `authgear_project NAME { ... }`
+pub struct ProjectDirective;
+
+impl Directive for ProjectDirective {
+    type Scope = nginx::Main<crate::conf::Authgear>;
+    const NAME: &'static CStr = c"authgear_project";
+    const CONTEXT: Context = Context::Http;
+    const BLOCK: bool = true;
+
+    fn set(cf: &mut Conf<'_>, conf: &mut MainConf) -> Result<(), ConfError> {
+        let name = &first(cf);
+        if !is_name(name) || name == "off" {
+            return Err(ConfError::new(format!(
+                "invalid name \"{name}\" of authgear_project: letters, digits, \"_\", \"-\" and \
+                 \".\" are allowed, the first a letter or \"_\", and \"off\" is taken"
+            )));
+        }
+        if conf.named.contains_key(name) {
+            return Err(ConfError::new(format!("duplicate authgear_project \"{name}\"")));
+        }
+        let place = cf.place();
+        let mut builder = ProjectBuilder::new();
+        cf.block(&mut |cf| builder.line(cf))?;
+        let project = builder.finish(cf, name)?;
+        conf.named.insert(name.to_owned(), Rc::new(project));
+        conf.named_at.push((name.to_owned(), place));
+        Ok(())
+    }
+}

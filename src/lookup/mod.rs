@@ -1,0 +1,229 @@
+//! From credentials to a verdict: the cache first, then a look-up.
+
+mod pending;
+mod question;
+mod subrequest;
+mod token;
+
+use core::cell::RefCell;
+use core::time::Duration;
+use std::rc::Rc;
+
+use authgear::credentials::Credentials;
+use authgear::freshness::{Freshness, UseStale, Valid};
+use authgear::key::Key;
+use authgear::verdict::Unavailable;
+
+use crate::cache::{AskedAt, Cache, CacheEntry, CacheLookup, EntryId, FetchResult};
+use crate::conf::project::{Project, Upstream};
+use crate::conf::{Authgear, LocationConf, Mode};
+use crate::credentials;
+use crate::resolution::{LookupOutcome, Resolution};
+use crate::single_flight::{Leader, Resumption};
+use crate::worker::Worker;
+use nginx::{self, Failed, Request, State};
+pub use pending::{LookupId, Pending, Poll};
+use pending::{Source, Stale};
+use question::{decode, Question, BLANK};
+use subrequest::Subrequest;
+use token::TokenDecision;
+
+/// State of a look-up that [`start`] began.
+pub enum Started {
+    /// It has ended.
+    Ready(Resolution),
+    /// The request must wait.
+    Waiting(Box<Pending>),
+}
+
+/// Looks up the request's credentials with `project`.
+pub fn start(
+    worker: &Worker,
+    request: &mut Request,
+    state: &State<Authgear>,
+    location: &LocationConf,
+    project: &Rc<Project>,
+) -> Result<Started, Failed> {
+    let mode = location.mode();
+    let mut credentials = credentials::read(request, project);
+    if mode == Mode::Jwt {
+        credentials = credentials.without_cookies();
+    }
+    if credentials.is_empty() {
+        // Authgear would say the same.
+        return Ok(Started::Ready(Resolution::no_credentials()));
+    }
+    if mode != Mode::Resolver {
+        match token::decide(worker, request.log(), location, project, &credentials) {
+            TokenDecision::Decided(resolution) => return Ok(Started::Ready(resolution)),
+            TokenDecision::AskResolver => {}
+            TokenDecision::WaitForKeys(undecided) => {
+                drop(credentials);
+                let mode = location.mode();
+                return token::wait_for_keys(worker, request, state, mode, project, *undecided);
+            }
+        }
+    }
+    let cache = location.zone.as_ref().map(|zone| worker.cache(zone));
+    let (valid, stale) = (location.cache_valid(), location.cache_use_stale());
+    let Some(key) = key_of(worker, cache.as_deref(), &project.scope, &credentials) else {
+        return Ok(failed(Unavailable::Internal, "BYPASS"));
+    };
+    let id = EntryId { key, scope: project.scope };
+    let found = cache.as_ref().map_or(CacheLookup::NONE, |cache| cache.get(&id, &valid, &stale));
+    if let Some((Freshness::Fresh, entry)) = &found.usable {
+        request.log().debug(format_args!("authgear: cache hit"));
+        return Ok(Started::Ready(Resolution::cached(entry, "HIT")));
+    }
+    let question =
+        match Question::new(request, project, worker.shared(), (id, found.seen), &credentials) {
+            Ok(question) => question,
+            Err(why) => return Ok(failed(why, "BYPASS")),
+        };
+    drop(credentials);
+
+    let (entry, status) = match (found.usable, &project.resolver) {
+        (Some((Freshness::Updating, entry)), Upstream::Url(_)) => {
+            let status = match worker.flights().lead(key) {
+                Some(leader) => {
+                    spawn(worker, leader, project, cache, question);
+                    "STALE"
+                }
+                None => "UPDATING",
+            };
+            request.log().debug(format_args!("authgear: cache hit while updating"));
+            return Ok(Started::Ready(Resolution::cached(&entry, status)));
+        }
+        (Some((_, entry)), _) => (Some(entry), "EXPIRED"),
+        (None, _) if cache.is_some() => (None, "MISS"),
+        (None, _) => (None, "BYPASS"),
+    };
+    request.log().debug(format_args!("authgear: cache status {status}"));
+    let from = match &project.resolver {
+        Upstream::Url(_) => {
+            let flights = worker.flights();
+            if !flights.has_room(&key) {
+                return Ok(too_many_waiters(entry, &valid, &stale, status));
+            }
+            let resume = request.suspend(state, project.timeout)?;
+            let (waiter, leader) = flights.join(key, Resumption(resume));
+            let joined = leader.is_none();
+            let role = if joined { "joins a look-up" } else { "leads a look-up" };
+            request.log().debug(format_args!("authgear: {role}"));
+            if let Some(leader) = leader {
+                spawn(worker, leader, project, cache, question);
+            }
+            Source::Flight { waiter, joined }
+        }
+        Upstream::Location(uri) => {
+            let subrequest = Subrequest::start(request, project, uri, question, cache)?;
+            Source::Subrequest(Box::new(subrequest))
+        }
+    };
+    let stale = entry.map(|entry| Stale { entry, id, valid, stale });
+    Ok(Started::Waiting(Box::new(Pending::new(project, mode, from, status, stale))))
+}
+
+fn failed(why: Unavailable, status: &'static str) -> Started {
+    let verdict = LookupOutcome::unavailable(why).verdict;
+    Started::Ready(Resolution::of_resolver(verdict, status))
+}
+
+/// A look-up that is not made because too many requests wait for it.
+fn too_many_waiters(
+    entry: Option<CacheEntry>,
+    valid: &Valid,
+    stale: &UseStale,
+    status: &'static str,
+) -> Started {
+    match entry.filter(|entry| entry.usable_on_error(valid, stale)) {
+        Some(entry) => Started::Ready(Resolution::cached(&entry, "STALE")),
+        None => failed(Unavailable::Crowded, status),
+    }
+}
+
+/// Returns the cache key, which also identifies the look-up for joining. `None` if no random
+/// secret could be made.
+fn key_of(
+    worker: &Worker,
+    cache: Option<&Cache>,
+    scope: &[u8; 32],
+    credentials: &Credentials<'_>,
+) -> Option<Key> {
+    let secret = match cache {
+        Some(cache) => cache.secret(),
+        None => worker.secret()?,
+    };
+    Some(Key::of(secret, scope, credentials))
+}
+
+/// Spawns the task of a look-up: asks Authgear, or follows the worker that does, and completes
+/// the flight.
+fn spawn(
+    worker: &Worker,
+    leader: Leader,
+    project: &Rc<Project>,
+    cache: Option<Rc<Cache>>,
+    question: Question,
+) {
+    let client = worker.client(project);
+    let shared = worker.shared();
+    // A leader that exceeds its own deadline is lost.
+    let lease = project.timeout + Duration::from_millis(500);
+    let until = nginx::now() + project.timeout;
+    let (id, seen) = (question.id, question.seen);
+    nginx::spawn(async move {
+        let set_cookies = RefCell::default();
+        let fetch = || async {
+            let mut question = question;
+            let mut answer = client.ask(&question.request).await;
+            while question.is_purged(&answer.verdict, shared) {
+                // The answer may be older than the change that caused the purge.
+                if nginx::now() >= until {
+                    answer = Unavailable::Timeout.into();
+                    break;
+                }
+                question.asked_at = AskedAt::now(shared);
+                answer = client.ask(&question.request).await;
+            }
+            set_cookies.replace(answer.set_cookies);
+            let result = question.result(Rc::new(answer.verdict));
+            if matches!(result, FetchResult::Pass { code: BLANK, .. }) {
+                client.blank_answer();
+            }
+            result
+        };
+        let outcome = match cache {
+            Some(cache) => {
+                let (result, followed) = cache.get_or_fetch(&id, seen, lease, fetch, decode).await;
+                LookupOutcome::of(result, followed)
+            }
+            None => LookupOutcome::of(fetch().await, false),
+        };
+        leader.complete(outcome.with_cookies(set_cookies.take()));
+    });
+}
+
+/// Removes the cache entries of the request's credentials with `project`, whatever their verdict.
+/// Returns the keys of look-ups that are in flight.
+pub fn forget(worker: &Worker, request: &Request, project: &Project) -> Vec<Key> {
+    let credentials = credentials::read(request, project);
+    if credentials.is_empty() {
+        return Vec::new();
+    }
+    let token = credentials.without_cookies();
+    let mut in_flight = Vec::new();
+    for zone in request.main_conf::<Authgear>().zones() {
+        let cache = worker.cache(zone);
+        // Verdicts of the resolver, and of workers on the token alone.
+        for (scope, credentials) in
+            [(&project.scope, &credentials), (&project.tokens.scope, &token)]
+        {
+            let key = Key::of(cache.secret(), scope, credentials);
+            if cache.forget(&key) {
+                in_flight.push(key);
+            }
+        }
+    }
+    in_flight
+}

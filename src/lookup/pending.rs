@@ -1,0 +1,136 @@
+//! A look-up that a suspended request waits for.
+
+use core::time::Duration;
+use std::rc::Rc;
+
+use authgear::freshness::{UseStale, Valid};
+use authgear::verdict::Unavailable;
+
+use super::subrequest::Subrequest;
+use crate::cache::{CacheEntry, EntryId, FetchResult};
+use crate::conf::project::Project;
+use crate::conf::{Id, Mode};
+use crate::resolution::{LookupOutcome, Resolution};
+use crate::shared::handle::SharedHandle;
+use crate::single_flight::Waiter;
+use crate::worker::Worker;
+use nginx;
+
+/// Identity of a look-up within a request: the project, and who decides.
+pub type LookupId = (Id, Mode);
+
+/// A look-up that a request waits for.
+pub struct Pending {
+    project: Rc<Project>,
+    mode: Mode,
+    since: Duration,
+    from: Source,
+    /// Value of `$authgear_cache_status` if the look-up is this request's own.
+    status: &'static str,
+    /// Verdict to serve if the look-up fails.
+    stale: Option<Stale>,
+}
+
+/// A cache entry past its lifetime, and the settings of the location that found it.
+pub(super) struct Stale {
+    pub(super) entry: CacheEntry,
+    pub(super) id: EntryId,
+    pub(super) valid: Valid,
+    pub(super) stale: UseStale,
+}
+
+impl Stale {
+    /// The entry, if it may be served now that the look-up failed.
+    fn usable(&self, shared: SharedHandle) -> Option<&CacheEntry> {
+        let Self { entry, id, valid, stale } = self;
+        let usable = entry.usable_on_error(valid, stale) && !entry.is_purged(id, shared);
+        usable.then_some(entry)
+    }
+}
+
+/// State of a look-up when its request runs again.
+pub enum Poll {
+    /// It is still in flight.
+    Waiting,
+    /// Its user was purged meanwhile: start a new look-up.
+    Again,
+    /// It has ended.
+    Ready(Resolution),
+}
+
+pub(super) enum Source {
+    /// A look-up of the module's client, or of a token.
+    Flight { waiter: Rc<Waiter>, joined: bool },
+    /// A subrequest to a location of the site.
+    Subrequest(Box<Subrequest>),
+}
+
+impl Pending {
+    pub(super) fn new(
+        project: &Rc<Project>,
+        mode: Mode,
+        from: Source,
+        status: &'static str,
+        stale: Option<Stale>,
+    ) -> Self {
+        Self { project: Rc::clone(project), mode, since: nginx::now(), from, status, stale }
+    }
+
+    /// The project of the look-up.
+    pub fn project(&self) -> &Rc<Project> {
+        &self.project
+    }
+
+    /// Identity of the look-up.
+    pub fn id(&self) -> LookupId {
+        (self.project.id, self.mode)
+    }
+
+    /// Time that the request has waited.
+    pub fn waited(&self) -> Duration {
+        nginx::now().saturating_sub(self.since)
+    }
+
+    /// Result of the look-up, if it has ended or its time is over.
+    pub fn poll(&self, worker: &Worker) -> Poll {
+        let shared = worker.shared();
+        let (outcome, joined) = match &self.from {
+            Source::Flight { waiter, joined } => {
+                let outcome = match waiter.outcome() {
+                    Some(outcome) => outcome
+                        .unwrap_or_else(|_lost| LookupOutcome::unavailable(Unavailable::Internal)),
+                    // The request's own deadline resumed it.
+                    None => LookupOutcome::unavailable(Unavailable::Timeout),
+                };
+                (outcome, *joined)
+            }
+            Source::Subrequest(subrequest) => {
+                let Some(answer) = subrequest.answer.take() else { return Poll::Waiting };
+                let verdict = answer.verdict;
+                let now = nginx::unix_time().as_secs();
+                worker.metrics(&self.project).asked(&verdict, self.waited(), now);
+                let question = &subrequest.question;
+                if question.is_purged(&verdict, shared) {
+                    return Poll::Again;
+                }
+                let result = question.result(Rc::new(verdict));
+                if let (Some(cache), FetchResult::Keep(entry)) = (&subrequest.cache, &result) {
+                    cache.put(&question.id, entry);
+                }
+                (LookupOutcome::of(result, false).with_cookies(answer.set_cookies), false)
+            }
+        };
+        if outcome.failed {
+            if let Some(entry) = self.stale.as_ref().and_then(|stale| stale.usable(shared)) {
+                return Poll::Ready(Resolution::cached(entry, "STALE"));
+            }
+        }
+        let status = if joined || outcome.followed { "JOINED" } else { self.status };
+        Poll::Ready(if outcome.by_token {
+            Resolution::by_token(outcome.verdict, status)
+        } else {
+            let set_cookies = outcome.set_cookies;
+            Resolution { set_cookies, ..Resolution::of_resolver(outcome.verdict, status) }
+        })
+    }
+}

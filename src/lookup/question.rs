@@ -1,0 +1,99 @@
+//! The request to the resolver for one set of credentials.
+
+use core::time::Duration;
+use std::rc::Rc;
+
+use authgear::credentials::Credentials;
+use authgear::resolver;
+use authgear::verdict::{NoSession, Unavailable, Verdict};
+
+use crate::cache::{AskedAt, CacheEntry, EntryId, FetchResult, SeenVersion};
+use crate::conf::project::{Project, Upstream};
+use crate::conf::Authgear;
+use crate::shared::handle::SharedHandle;
+use nginx::{self, Request};
+
+/// A request to the resolver, and where its verdict is stored.
+#[derive(Clone)]
+pub(super) struct Question {
+    pub(super) id: EntryId,
+    /// Version of the entry in the zone.
+    pub(super) seen: SeenVersion,
+    pub(super) request: http::Request<()>,
+    pub(super) asked_at: AskedAt,
+    /// When the first of the tokens expires, by nginx's clock.
+    expires_at: Option<Duration>,
+    /// The credentials have a session cookie in Authgear's format. An answer of no session is not
+    /// stored then.
+    has_session: bool,
+}
+
+impl Question {
+    pub(super) fn new(
+        request: &Request,
+        project: &Project,
+        shared: SharedHandle,
+        (id, seen): (EntryId, SeenVersion),
+        credentials: &Credentials<'_>,
+    ) -> Result<Self, Unavailable> {
+        let request_id = request.main_conf::<Authgear>().request_id();
+        let header = |name: &[u8]| request.header(name);
+        let client = resolver::Client {
+            address: Some(request.client_address()),
+            user_agent: header(b"user-agent"),
+            trace: (header(b"traceparent"), header(b"tracestate")),
+            request_id: request_id.and_then(|id| request.evaluate(id).ok()),
+        };
+        let path = match &project.resolver {
+            Upstream::Url(server) => server.url.path(),
+            Upstream::Location(uri) => uri,
+        };
+        let request = resolver::request(&project.endpoint, path, credentials, &client)
+            .map_err(|_| Unavailable::Internal)?;
+        let now = nginx::unix_time().as_secs();
+        Ok(Self {
+            id,
+            seen,
+            request,
+            asked_at: AskedAt::now(shared),
+            expires_at: credentials.expires_at(&project.cookies, now).map(cached_until),
+            has_session: credentials.has_session(&project.cookies),
+        })
+    }
+
+    /// Whether the entry was purged between the question and its answer `verdict`. Without a
+    /// verdict there is nothing to purge.
+    pub(super) fn is_purged(&self, verdict: &Verdict, shared: SharedHandle) -> bool {
+        !matches!(verdict, Verdict::Unavailable(_))
+            && shared.is_purged(self.asked_at.since, &self.id.key, &self.id.scope, verdict)
+    }
+
+    /// Decides whether `verdict` is stored.
+    pub(super) fn result(&self, verdict: Rc<Verdict>) -> FetchResult {
+        match &*verdict {
+            Verdict::Unavailable(why) => FetchResult::Pass { code: why.code(), verdict },
+            // Authgear answers so on a passing fault of its database, too.
+            Verdict::None(_) if self.has_session => FetchResult::Pass { code: BLANK, verdict },
+            _ => FetchResult::Keep(CacheEntry::new(verdict, self.asked_at, self.expires_at)),
+        }
+    }
+}
+
+/// Converts a time in seconds since 1970 to nginx's clock.
+pub(super) fn cached_until(expires_at: u64) -> Duration {
+    // Longer than any entry is kept; a token may name any time.
+    const MOST: Duration = Duration::from_secs(30 * 86400);
+    let left = Duration::from_secs(expires_at).saturating_sub(nginx::unix_time());
+    nginx::now() + left.min(MOST)
+}
+
+/// Code of an answer of no session to a session cookie, besides those of [`Unavailable`].
+pub(super) const BLANK: u8 = 200;
+
+/// The verdict for a code of [`FetchResult::Pass`].
+pub(super) fn decode(code: u8) -> Rc<Verdict> {
+    Rc::new(match code {
+        BLANK => Verdict::None(NoSession::Resolver),
+        code => Verdict::Unavailable(Unavailable::from_code(code)),
+    })
+}

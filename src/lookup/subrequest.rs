@@ -1,0 +1,62 @@
+//! Look-ups by a subrequest to a location of the site (`resolver_url /uri`).
+
+use core::cell::RefCell;
+use std::rc::Rc;
+
+use authgear::identity::is_identity_header;
+use authgear::resolver;
+use authgear::verdict::Unavailable;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::question::Question;
+use crate::cache::Cache;
+use crate::conf::project::Project;
+use nginx::{Failed, Request, SubrequestOutcome};
+
+/// A subrequest in flight.
+pub(super) struct Subrequest {
+    /// The answer, once the subrequest has ended.
+    pub(super) answer: Rc<RefCell<Option<resolver::Answer>>>,
+    pub(super) question: Question,
+    pub(super) cache: Option<Rc<Cache>>,
+}
+
+impl Subrequest {
+    /// Starts a subrequest that carries the headers of `question` and no others.
+    pub(super) fn start(
+        request: &mut Request,
+        project: &Rc<Project>,
+        uri: &str,
+        question: Question,
+        cache: Option<Rc<Cache>>,
+    ) -> Result<Self, Failed> {
+        let headers: Vec<(&[u8], &[u8])> = (question.request.headers().iter())
+            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+            .collect();
+        let answer = Rc::new(RefCell::new(None));
+        let slot = Rc::clone(&answer);
+        let project = Rc::clone(project);
+        let done = move |outcome| *slot.borrow_mut() = Some(read(outcome, &project));
+        request.subrequest(uri, &headers, Box::new(done))?;
+        Ok(Self { answer, question, cache })
+    }
+}
+
+fn read(outcome: SubrequestOutcome, project: &Project) -> resolver::Answer {
+    let SubrequestOutcome::Answer { status, headers } = outcome else {
+        return Unavailable::BadStatus.into();
+    };
+    let counts = |name: &[u8]| is_identity_header(name) || name.eq_ignore_ascii_case(b"set-cookie");
+    let mut map = HeaderMap::new();
+    for (name, value) in headers.iter().filter(|(name, _)| counts(name)) {
+        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        else {
+            return Unavailable::BadAnswer.into();
+        };
+        map.append(name, value);
+    }
+    match StatusCode::from_u16(status) {
+        Ok(status) => resolver::Answer::read(status, &map, &project.cookies),
+        Err(_) => Unavailable::BadStatus.into(),
+    }
+}

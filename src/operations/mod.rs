@@ -1,0 +1,7 @@
+//! Built-in endpoints, which answer in place of `proxy_pass` and the like.
+//!
+//! nginx calls them in the content phase, after access was granted.
+
+pub mod purge;
+pub mod status;
+pub mod webhook;

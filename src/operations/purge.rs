@@ -1,0 +1,97 @@
+//! `authgear_purge`: removes cached verdicts, in all workers at once.
+
+use authgear::metrics::Purge as PurgeKind;
+use authgear::purge_request::{is_cross_site, is_form, Target, MAX_FORM};
+use authgear::subject::Subject;
+use authgear::verdict::Verdict;
+
+use crate::conf::operations::{BuiltinEndpoint, PurgeDirective};
+use crate::conf::Authgear;
+use crate::lookup;
+use crate::worker::Worker;
+use nginx::{Level, Reply, Request};
+
+/// Largest request body that is read.
+pub const MAX_BODY: usize = MAX_FORM;
+
+/// Checks the method and the origin of the request.
+pub fn begin(request: &mut Request) -> Result<(), u16> {
+    let header = |name: &[u8]| request.header(name);
+    if request.is_post() {
+        let is_foreign =
+            is_cross_site(header(b"sec-fetch-site"), header(b"origin"), header(b"host"));
+        return if is_foreign { Err(403) } else { Ok(()) };
+    }
+    request.add_header_out("Allow", "POST").map_err(|_| 500_u16)?;
+    Err(405)
+}
+
+/// Purges, and makes the response.
+pub fn answer(worker: &Worker, request: &mut Request, body: &[u8]) -> Reply {
+    let location = request.location::<Authgear>();
+    let Some(BuiltinEndpoint::Purge(purge)) = &location.endpoint else { return Reply::Status(500) };
+    Reply::Status(if purge.is_self {
+        caller(worker, request, purge)
+    } else {
+        admin(worker, request, purge, body)
+    })
+}
+
+fn admin(worker: &Worker, request: &Request, purge: &PurgeDirective, body: &[u8]) -> u16 {
+    let content_type = request.header(b"content-type").unwrap_or_default();
+    if !body.is_empty() && !is_form(content_type) {
+        return 400;
+    }
+    let Ok(target) = Target::read(request.query(), body) else { return 400 };
+    let scope = purge.scope();
+    let shared = worker.shared();
+    let kind = match (&target, scope) {
+        (Target::All, None) => {
+            shared.purge_all();
+            PurgeKind::All
+        }
+        (Target::All, Some(scope)) => {
+            shared.purge(&[Subject::Project(scope)]);
+            PurgeKind::All
+        }
+        (Target::User(id), scope) => {
+            shared.purge(&[Subject::user(scope, id)]);
+            PurgeKind::User
+        }
+    };
+    shared.count(|metrics| metrics.purged(kind));
+    request.log().write(Level::Info, format_args!("authgear purged, by order: {}", kind.as_str()));
+    204
+}
+
+/// Purges the caller's user, and the cache entries of its credentials, whatever their verdict.
+fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
+    if !request.query().is_empty() {
+        return 400;
+    }
+    let location = request.location::<Authgear>();
+    let Some(project) = &location.project else { return 500 };
+    let state = request.state::<Authgear>();
+    let Some(resolution) = state.and_then(|state| state.resolution_for(location)) else {
+        // `satisfy any` allowed the request before its credentials were looked up.
+        request.log().write(
+            Level::Error,
+            format_args!("authgear_purge self: access was granted without a verdict"),
+        );
+        return 403;
+    };
+    let id = match &*resolution.verdict {
+        Verdict::Valid(identity) => identity.user_id(),
+        Verdict::Unavailable(_) => return 503,
+        Verdict::Invalid | Verdict::None(_) => None,
+    };
+    let in_flight = lookup::forget(worker, request, project);
+    let holders = in_flight.iter().map(Subject::Holder);
+    let (shared, scope) = (worker.shared(), purge.scope());
+    let subjects: Vec<Subject<'_>> =
+        id.map(|id| Subject::user(scope, id)).into_iter().chain(holders).collect();
+    // A purge of nothing counts too: other workers read the zone again, not their LRU.
+    shared.purge(&subjects);
+    shared.count(|metrics| metrics.purged(PurgeKind::Caller));
+    204
+}

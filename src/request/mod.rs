@@ -1,0 +1,305 @@
+//! The story of one request.
+//!
+//! 1. [`post_read`]: removes identity headers that the client sent.
+//! 2. [`server_rewrite`], [`preaccess`]: the same for requests that skip that phase. They also
+//!    withdraw the headers that an earlier pass of this request injected.
+//! 3. [`access`]: looks up the credentials, which may suspend the request, and passes the verdict
+//!    on as request headers for the backend and as variables. Then the location's policy allows,
+//!    denies, or has no opinion.
+//! 4. [`precontent`]: hides the credentials of an allowed request from the backend, if the
+//!    location says so.
+//! 5. [`header_filter`]: completes a response that denies access, and relays cookies.
+
+pub mod address;
+pub mod denial;
+mod metrics;
+mod state;
+pub mod variables;
+
+use std::rc::Rc;
+
+use authgear::identity::is_identity_header;
+use authgear::verdict::Verdict;
+
+use crate::conf::location::Fallback;
+use crate::conf::project::Project;
+use crate::conf::{Authgear, LocationConf};
+use crate::credentials;
+use crate::lookup::{self, Poll, Started};
+use crate::resolution::Resolution;
+use crate::worker::Worker;
+use denial::Denial;
+use nginx::{Failed, FieldsOf, Level, Phase, Request, State, Status};
+pub use state::RequestState;
+
+/// Runs a phase of `request`, which may be a subrequest.
+pub fn phase(worker: &Worker, phase: Phase, request: &mut Request) -> Status {
+    match phase {
+        Phase::PostRead => post_read(request),
+        Phase::ServerRewrite => server_rewrite(request),
+        Phase::Preaccess => preaccess(request),
+        Phase::Access => access(worker, request),
+        Phase::Precontent => precontent(request),
+    }
+}
+
+/// Removes identity headers that the client sent, before maps and rewrites can read them.
+fn post_read(request: &mut Request) -> Status {
+    strip(request)
+}
+
+/// Handles internal redirects, among them those by `error_page` of requests that nginx refused
+/// before POST_READ.
+fn server_rewrite(request: &mut Request) -> Status {
+    if !request.is_main() || !request.is_internal() {
+        return Status::Declined;
+    }
+    match withdraw(request) {
+        Ok(()) => strip(request),
+        Err(Failed) => Status::InternalServerError,
+    }
+}
+
+/// Handles redirects to named locations, which skip SERVER_REWRITE.
+fn preaccess(request: &mut Request) -> Status {
+    server_rewrite(request)
+}
+
+fn strip(request: &mut Request) -> Status {
+    if !request.is_main() || !request.server::<Authgear>().in_use {
+        return Status::Declined;
+    }
+    match request.remove_headers_in(is_identity_header) {
+        Ok(()) => Status::Declined,
+        Err(Failed) => Status::InternalServerError,
+    }
+}
+
+/// Undoes what an earlier pass did: only the location of this pass decides about identity headers
+/// and credentials.
+fn withdraw(request: &mut Request) -> Result<(), Failed> {
+    let Some(state) = request.state::<Authgear>() else { return Ok(()) };
+    state.granted.set(false);
+    credentials::restore(request, &state);
+    // post_action runs for a request whose client left while it waited, too.
+    request.cancel_suspension(&state);
+    state.pending.take();
+    request.withdraw(&state)
+}
+
+/// Looks up the request's credentials, injects the verdict, and applies the location's policy.
+fn access(worker: &Worker, request: &mut Request) -> Status {
+    let location = request.location::<Authgear>();
+    let Some(project) = &location.project else { return Status::Declined };
+    let log = request.log();
+    log.debug(format_args!("authgear: access phase, project: \"{}\"", project.name));
+    if location.preflight_pass() && denial::is_preflight(request) {
+        return Status::Declined;
+    }
+    let Ok(state) = request.state_or_default::<Authgear>() else {
+        return Status::InternalServerError;
+    };
+    let resolution = match resolve(worker, request, &state, location, project) {
+        Ok(Some(resolution)) => resolution,
+        Ok(None) => return Status::Again,
+        Err(Failed) => return Status::InternalServerError,
+    };
+    let verdict = &*resolution.verdict;
+    log.debug(format_args!(
+        "authgear: verdict {}, reason {}, source {}",
+        verdict.session_word(),
+        verdict.reason().as_str(),
+        resolution.source
+    ));
+    // A denial by another project does not hold here.
+    drop(state.denial.borrow_mut().take_if(|denial| denial.project != project.id));
+    if location.relay_cookies() {
+        state.relay((project.id, location.mode()));
+    }
+    if inject(request, &state, location, &resolution).is_err() {
+        return Status::InternalServerError;
+    }
+    let denial = match verdict {
+        Verdict::Unavailable(why) if location.on_error() == Fallback::Deny => {
+            Some(denial::unavailable(worker, request, project, *why))
+        }
+        // Without requirements, the module neither allows nor denies: other modules and the
+        // backend decide.
+        _ if location.require().is_empty() => {
+            metrics::passed(worker, &state, location, project, verdict);
+            return Status::Declined;
+        }
+        verdict => match denial::check(request, location, project, verdict) {
+            Ok(denial) => denial,
+            Err(Failed) => return Status::InternalServerError,
+        },
+    };
+    match denial {
+        None => {
+            state.denial.take();
+            metrics::passed(worker, &state, location, project, verdict);
+            Status::Allowed
+        }
+        Some(denial) => {
+            metrics::denied(worker, &state, location, project, verdict, denial.reason);
+            deny(request, &state, location, denial)
+        }
+    }
+}
+
+fn deny(
+    request: &Request,
+    state: &State<Authgear>,
+    location: &LocationConf,
+    denial: Denial,
+) -> Status {
+    let reason = denial.reason.as_str();
+    if location.dry_run() {
+        request.log().write(Level::Info, format_args!("authgear would deny access: {reason}"));
+        return Status::Declined;
+    }
+    request.log().write(Level::Info, format_args!("authgear denied access: {reason}"));
+    let status = Status::Http(denial.status);
+    *state.denial.borrow_mut() = Some(denial);
+    status
+}
+
+/// Applies the location's settings on credentials and headers. Access has been granted by now, by
+/// this module or another one.
+fn precontent(request: &mut Request) -> Status {
+    let location = request.location::<Authgear>();
+    let state = request.state::<Authgear>();
+    if !request.is_main() {
+        // A subrequest that runs before access is decided (auth_request) gets everything.
+        if state.is_some_and(|state| !state.granted.get()) {
+            return Status::Declined;
+        }
+        return subrequest(request, location).map_or_else(|Failed| FAILED, |()| Status::Declined);
+    }
+    if let Some(state) = &state {
+        state.granted.set(true);
+        // Drop a denial that `satisfy any` overrode. Keep it if `error_page` redirected the request.
+        drop(state.denial.borrow_mut().take_if(|denial| denial.is_here(request)));
+    }
+    let Some(project) = &location.project else { return Status::Declined };
+    if location.forward_credentials() {
+        return Status::Declined;
+    }
+    let Ok(state) = request.state_or_default::<Authgear>() else { return FAILED };
+    state.granted.set(true);
+    match credentials::hide(request, &state, project) {
+        Ok(()) => Status::Declined,
+        Err(Failed) => FAILED,
+    }
+}
+
+const FAILED: Status = Status::InternalServerError;
+
+/// Hides from a subrequest what its own location keeps back, besides what the client's request
+/// hides.
+fn subrequest(request: &mut Request, location: &LocationConf) -> Result<(), Failed> {
+    let Some(project) = &location.project else { return Ok(()) };
+    if !location.forward_credentials() {
+        credentials::hide_in_subrequest(request, project)?;
+    }
+    if !location.set_headers() {
+        request.leave_out_headers(is_identity_header)?;
+    }
+    Ok(())
+}
+
+/// The verdict of `project` on the request. `None` while the request must wait for it.
+fn resolve(
+    worker: &Worker,
+    request: &mut Request,
+    state: &State<Authgear>,
+    location: &LocationConf,
+    project: &Rc<Project>,
+) -> Result<Option<Resolution>, Failed> {
+    let id = (project.id, location.mode());
+    if let Some(resolution) = state.resolution(id) {
+        return Ok(Some(resolution));
+    }
+    let pending = state.pending.take().filter(|pending| pending.id() == id);
+    if let Some(pending) = pending {
+        match pending.poll(worker) {
+            Poll::Waiting => {
+                *state.pending.borrow_mut() = Some(pending);
+                return Ok(None);
+            }
+            Poll::Again => state.add_waited(pending.waited()),
+            Poll::Ready(resolution) => {
+                state.add_waited(pending.waited());
+                metrics::resolved(worker, project, &resolution);
+                return Ok(Some(state.keep(id, resolution)));
+            }
+        }
+    }
+    match lookup::start(worker, request, state, location, project)? {
+        Started::Ready(resolution) => {
+            metrics::resolved(worker, project, &resolution);
+            Ok(Some(state.keep(id, resolution)))
+        }
+        Started::Waiting(pending) => {
+            *state.pending.borrow_mut() = Some(pending);
+            Ok(None)
+        }
+    }
+}
+
+/// Passes the verdict on as request headers, for any kind of backend, and as variables.
+fn inject(
+    request: &mut Request,
+    state: &State<Authgear>,
+    location: &LocationConf,
+    resolution: &Resolution,
+) -> Result<(), Failed> {
+    *state.current.borrow_mut() = Some(resolution.clone());
+    request.forget_variables();
+    if !location.set_headers() {
+        return Ok(());
+    }
+    request.inject(state, &resolution.verdict)
+}
+
+impl FieldsOf<Verdict> for Authgear {
+    fn fields(verdict: &Verdict) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+        // nginx's proxy modules send no empty headers either.
+        let fields = verdict.fields().filter(|(_, value)| !value.is_empty());
+        fields.map(|(name, value)| (name.as_bytes(), value))
+    }
+}
+
+/// Completes the response of a denial once that is final: `satisfy` may still allow the request,
+/// and `error_page` may answer with another status. A gRPC client always gets the denial.
+pub fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
+    if !request.is_main() {
+        return Ok(None);
+    }
+    let Some(state) = request.state::<Authgear>() else { return Ok(None) };
+    relay_cookies(request, &state)?;
+    let Some(denial) = state.denial.take() else { return Ok(None) };
+    if !denial.is_final(request) {
+        *state.denial.borrow_mut() = Some(denial);
+        return Ok(None);
+    }
+    state.denied.set(Some(denial.reason));
+    denial.answer(request)
+}
+
+/// Adds Authgear's cookies, and forbids caches to store the response, which is for this client
+/// alone then.
+fn relay_cookies(request: &mut Request, state: &State<Authgear>) -> Result<(), Failed> {
+    let all = state.set_cookies.borrow();
+    let lines = all.iter().flat_map(|cookies| cookies.iter());
+    for line in lines {
+        // nginx runs filters again for a response that replaces another one.
+        if !request.has_header_out("Set-Cookie", line) {
+            request.add_header_out("Set-Cookie", line)?;
+        }
+    }
+    if !all.is_empty() {
+        request.replace_header_out("Cache-Control", "no-store")?;
+    }
+    Ok(())
+}

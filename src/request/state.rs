@@ -1,0 +1,89 @@
+//! State of a client request over its passes through nginx's phases.
+
+use core::cell::{Cell, RefCell};
+use core::time::Duration;
+use std::rc::Rc;
+
+use authgear::set_cookie::SetCookies;
+use authgear::verdict::Reason;
+use smallvec::SmallVec;
+
+use super::denial::Denial;
+use crate::conf::project::Project;
+use crate::conf::{Id, LocationConf};
+use crate::lookup::{LookupId, Pending};
+use crate::resolution::Resolution;
+
+/// State of a client request; nginx keeps it over internal redirects.
+#[derive(Default)]
+pub struct RequestState {
+    /// Verdicts so far: a client request makes one look-up per project and mode.
+    resolutions: RefCell<SmallVec<[(LookupId, Resolution); 1]>>,
+    /// The verdict that was injected last, for variables.
+    pub(super) current: RefCell<Option<Resolution>>,
+    /// The look-up that the request waits for.
+    pub(super) pending: RefCell<Option<Box<Pending>>>,
+    /// Time spent waiting for look-ups.
+    pub(super) waited: Cell<Duration>,
+    /// The last denial, until it is answered.
+    pub(super) denial: RefCell<Option<Denial>>,
+    /// Whether access was granted on this pass. Then subrequests get the headers that their
+    /// location allows.
+    pub(super) granted: Cell<bool>,
+    /// Reason of the denial that was answered.
+    pub(super) denied: Cell<Option<Reason>>,
+    /// Authgear's `Set-Cookie` values for the response (`authgear_relay_cookies`).
+    pub(super) set_cookies: RefCell<Vec<Rc<SetCookies>>>,
+    /// The project for which the request was counted.
+    pub(super) counted: Cell<Option<Id>>,
+}
+
+impl RequestState {
+    /// The verdict that was injected last.
+    pub fn current(&self) -> Option<Resolution> {
+        self.current.borrow().clone()
+    }
+
+    /// Reason of the request's denial, if it was denied.
+    pub fn denied(&self) -> Option<Reason> {
+        self.denied.get().or(self.denial.borrow().as_ref().map(|denial| denial.reason))
+    }
+
+    /// The project whose look-up the request waits for.
+    pub fn asking(&self) -> Option<Rc<Project>> {
+        self.pending.borrow().as_ref().map(|pending| Rc::clone(pending.project()))
+    }
+
+    /// Time spent waiting for look-ups.
+    pub fn waited(&self) -> Duration {
+        self.waited.get()
+    }
+
+    pub(super) fn add_waited(&self, time: Duration) {
+        self.waited.set(self.waited.get() + time);
+    }
+
+    pub(super) fn resolution(&self, id: LookupId) -> Option<Resolution> {
+        let resolutions = self.resolutions.borrow();
+        let found = resolutions.iter().find(|(own, _)| *own == id);
+        found.map(|(_, resolution)| resolution.clone())
+    }
+
+    /// Moves Authgear's `Set-Cookie` values to the response, once per look-up.
+    pub(super) fn relay(&self, id: LookupId) {
+        let mut resolutions = self.resolutions.borrow_mut();
+        let found = resolutions.iter_mut().find(|(own, _)| *own == id);
+        let set_cookies = found.and_then(|(_, resolution)| resolution.set_cookies.take());
+        self.set_cookies.borrow_mut().extend(set_cookies);
+    }
+
+    /// The verdict on which access to `location` was decided.
+    pub fn resolution_for(&self, location: &LocationConf) -> Option<Resolution> {
+        self.resolution((location.project.as_ref()?.id, location.mode()))
+    }
+
+    pub(super) fn keep(&self, id: LookupId, resolution: Resolution) -> Resolution {
+        self.resolutions.borrow_mut().push((id, resolution.clone()));
+        resolution
+    }
+}

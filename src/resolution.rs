@@ -1,0 +1,100 @@
+//! Results of look-ups.
+
+use std::rc::Rc;
+
+use authgear::set_cookie::SetCookies;
+use authgear::verdict::{NoSession, Unavailable, Verdict};
+
+use crate::cache::{CacheEntry, FetchResult};
+
+/// A verdict, and how it was found.
+#[derive(Clone)]
+pub struct Resolution {
+    /// The verdict.
+    pub verdict: Rc<Verdict>,
+    /// Value of `$authgear_source`.
+    pub source: &'static str,
+    /// Value of `$authgear_cache_status`, when there were credentials to look up.
+    pub cache_status: Option<&'static str>,
+    /// The verdict is on the bearer token alone, which was verified here: its claims can be
+    /// believed.
+    pub by_token: bool,
+    /// Authgear's `Set-Cookie` values, if it was asked for this request.
+    pub set_cookies: Option<Rc<SetCookies>>,
+}
+
+impl Resolution {
+    /// No session, of a request without credentials.
+    pub fn no_credentials() -> Self {
+        let verdict = Rc::new(Verdict::None(NoSession::NoCredentials));
+        Self { source: "none", cache_status: None, ..Self::new(verdict, "") }
+    }
+
+    /// The verdict of a cache entry.
+    pub fn cached(entry: &CacheEntry, status: &'static str) -> Self {
+        let verdict = Rc::clone(&entry.verdict);
+        Self { source: "cache", by_token: entry.key.is_some(), ..Self::new(verdict, status) }
+    }
+
+    /// A verdict of this worker on a bearer token.
+    pub fn by_token(verdict: Rc<Verdict>, status: &'static str) -> Self {
+        Self { source: "jwt", by_token: true, ..Self::new(verdict, status) }
+    }
+
+    /// A verdict of the resolver, or the reason why there is none.
+    pub fn of_resolver(verdict: Rc<Verdict>, status: &'static str) -> Self {
+        let source = match &*verdict {
+            Verdict::Unavailable(why) if why.nobody_was_asked() => "none",
+            _ => "resolver",
+        };
+        Self { source, ..Self::new(verdict, status) }
+    }
+
+    fn new(verdict: Rc<Verdict>, status: &'static str) -> Self {
+        let (source, cache_status) = ("resolver", Some(status));
+        Self { verdict, source, cache_status, by_token: false, set_cookies: None }
+    }
+}
+
+/// End of a look-up, as its waiters get it.
+#[derive(Clone)]
+pub struct LookupOutcome {
+    /// The verdict.
+    pub verdict: Rc<Verdict>,
+    /// The look-up failed, whatever the verdict: a stale one may be served instead.
+    pub failed: bool,
+    /// Another worker made the look-up.
+    pub followed: bool,
+    /// See [`Resolution::by_token`].
+    pub by_token: bool,
+    /// Authgear's `Set-Cookie` values, for all waiters. Waiters in other workers get none.
+    pub set_cookies: Option<Rc<SetCookies>>,
+}
+
+impl LookupOutcome {
+    /// The end of a look-up with the resolver.
+    pub fn of(result: FetchResult, followed: bool) -> Self {
+        let (verdict, failed) = match result {
+            FetchResult::Keep(entry) => (entry.verdict, false),
+            FetchResult::Pass { verdict, .. } => (verdict, true),
+        };
+        Self { verdict, failed, followed, by_token: false, set_cookies: None }
+    }
+
+    /// The end of a token's verification.
+    pub fn of_token(verdict: Rc<Verdict>) -> Self {
+        Self { verdict, failed: false, followed: false, by_token: true, set_cookies: None }
+    }
+
+    /// A failed look-up.
+    pub fn unavailable(why: Unavailable) -> Self {
+        let verdict = Rc::new(Verdict::Unavailable(why));
+        Self { verdict, failed: true, followed: false, by_token: false, set_cookies: None }
+    }
+
+    /// Adds Authgear's `Set-Cookie` values.
+    pub fn with_cookies(mut self, set_cookies: SetCookies) -> Self {
+        self.set_cookies = (!set_cookies.is_empty()).then(|| Rc::new(set_cookies));
+        self
+    }
+}

@@ -1,0 +1,115 @@
+//! Access to the module's zone: purges, revocations and counters.
+
+use core::cell::OnceCell;
+use core::ops::Deref;
+
+use authgear::key::Key;
+use authgear::metrics::{Metrics, ProjectMetrics, Slot};
+use authgear::purges::{Held, Number};
+use authgear::revocations::Revoked;
+use authgear::subject::Subject;
+use authgear::verdict::Verdict;
+
+use super::ModuleZone;
+use nginx::{self, Level, Log, SharedZone};
+
+/// A copyable handle of the module's zone. It is empty before the worker process has begun, and
+/// where no `http {}` is configured: then nothing is purged, revoked or counted.
+#[derive(Clone, Copy, Default)]
+pub struct SharedHandle(Option<SharedZone<ModuleZone>>);
+
+impl SharedHandle {
+    /// A handle of `zone`.
+    pub fn new(zone: Option<SharedZone<ModuleZone>>) -> Self {
+        Self(zone)
+    }
+
+    /// The zone's header.
+    pub fn zone(&self) -> Option<&ModuleZone> {
+        self.0.as_ref().map(SharedZone::header)
+    }
+
+    fn locked<R>(&self, body: impl FnOnce(&ModuleZone) -> R) -> Option<R> {
+        self.0.map(|zone| zone.lock(|_, header| body(header)))
+    }
+
+    /// Purges `subjects` in all workers: verdicts of look-ups that began before are not used any
+    /// more.
+    pub fn purge(&self, subjects: &[Subject<'_>]) {
+        if self.locked(|zone| zone.purges.purge(subjects)) == Some(false) {
+            Log::cycle().write(
+                Level::Notice,
+                format_args!("too many authgear purges to keep apart: everything was purged"),
+            );
+        }
+    }
+
+    /// Purges everything.
+    pub fn purge_all(&self) {
+        self.locked(|zone| zone.purges.purge_all());
+    }
+
+    /// Position in the purge log at which a look-up begins. Purges after it cancel its verdict.
+    pub fn purge_epoch(&self) -> Number {
+        self.zone().map(|zone| zone.purges.now()).unwrap_or_default()
+    }
+
+    /// Generation of the purge log, which every purge changes.
+    pub fn purge_generation(&self) -> u64 {
+        self.zone().map_or(0, |zone| zone.purges.generation())
+    }
+
+    /// Whether the verdict of a look-up that began at `since` was purged meanwhile. `key` is that
+    /// of its credentials, and `scope` that of its project.
+    pub fn is_purged(&self, since: Number, key: &Key, scope: &[u8; 32], verdict: &Verdict) -> bool {
+        let user = match verdict {
+            Verdict::Valid(identity) => identity.user_id(),
+            _ => None,
+        };
+        let held = Held { key, project: scope, user };
+        self.zone().is_some_and(|zone| zone.purges.is_purged(since, &held))
+    }
+
+    /// Whether tokens of `user` that were issued at `issued` are refused. Seconds since 1970.
+    pub fn is_revoked(&self, scope: &[u8; 32], user: &[u8], issued: u64) -> bool {
+        let now = nginx::unix_time().as_secs();
+        self.zone().is_some_and(|zone| zone.revocations.is_refused(scope, user, issued, now))
+    }
+
+    /// Refuses tokens of `user` that were issued up to `issued`, from `now` until `until`. Seconds
+    /// since 1970.
+    pub fn revoke(&self, user: &Subject<'_>, issued: u64, until: u64, now: u64) -> Option<Revoked> {
+        self.locked(|zone| zone.revocations.revoke(user, issued, until, now))
+    }
+
+    /// Counts what belongs to no project.
+    pub fn count(&self, count: impl FnOnce(&Metrics)) {
+        if let Some(zone) = self.zone() {
+            count(&zone.metrics);
+        }
+    }
+
+    /// Counters of the project `name`. `slot` keeps their position, which is the same in each
+    /// process.
+    pub fn counters(&self, name: &str, slot: &OnceCell<Slot>) -> Counters {
+        Counters(self.0.map(|zone| {
+            let find = || zone.header().metrics.slot(name);
+            (zone, *slot.get_or_init(find))
+        }))
+    }
+}
+
+/// Counters of one project; where there is no zone, counts are lost.
+pub struct Counters(Option<(SharedZone<ModuleZone>, Slot)>);
+
+impl Deref for Counters {
+    type Target = ProjectMetrics;
+
+    fn deref(&self) -> &ProjectMetrics {
+        static NOWHERE: Metrics = Metrics::new();
+        match &self.0 {
+            Some((zone, slot)) => zone.header().metrics.at(*slot),
+            None => NOWHERE.at(Slot::default()),
+        }
+    }
+}
