@@ -9,6 +9,7 @@ mod cache;
 mod cache_workers;
 mod clients;
 mod config;
+mod debug_log;
 mod denial;
 mod denial_table;
 mod dns;

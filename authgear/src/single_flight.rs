@@ -24,7 +24,9 @@ pub struct LeaderLost;
 
 /// Look-ups in flight, by key.
 #[derive(Debug)]
-pub struct SingleFlight<T, W>(RefCell<HashMap<Key, Vec<Weak<Waiter<T, W>>>, KeyHasher>>);
+pub struct SingleFlight<T, W>(RefCell<HashMap<Key, Waiters<T, W>, KeyHasher>>);
+
+type Waiters<T, W> = Vec<Weak<Waiter<T, W>>>;
 
 /// A place in a flight. Dropping it leaves the flight.
 #[derive(Debug)]
@@ -40,6 +42,9 @@ pub struct Leader<T: Clone, W: Wake> {
     flights: Rc<SingleFlight<T, W>>,
     key: Option<Key>,
 }
+
+/// A place in a flight, and the flight's leader if it is new.
+type Joined<T, W> = (Rc<Waiter<T, W>>, Option<Leader<T, W>>);
 
 impl<T, W> Default for SingleFlight<T, W> {
     fn default() -> Self {
@@ -59,7 +64,7 @@ impl<T: Clone, W: Wake> SingleFlight<T, W> {
     }
 
     /// Adds a waiter to the flight of `key`. The first one also gets the leader of a new flight.
-    pub fn join(self: &Rc<Self>, key: Key, wake: W) -> (Rc<Waiter<T, W>>, Option<Leader<T, W>>) {
+    pub fn join(self: &Rc<Self>, key: Key, wake: W) -> Joined<T, W> {
         let leader = self.lead(key);
         let waiter = Rc::new(Waiter { outcome: RefCell::new(None), wake });
         self.0.borrow_mut().entry(key).or_default().push(Rc::downgrade(&waiter));

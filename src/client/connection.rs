@@ -4,6 +4,7 @@ use core::future::poll_fn;
 use core::pin::Pin;
 use core::time::Duration;
 use std::io;
+use std::net::SocketAddr;
 
 use authgear::verdict::Unavailable;
 use bytes::Bytes;
@@ -12,8 +13,10 @@ use http_body::Body as _;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 
-use super::Failure;
-use nginx::{self, SslContext, Stream, StreamControl, StreamError};
+use super::failure::Failure;
+use crate::conf::project::Project;
+use crate::conf::UpstreamServer;
+use nginx::{self, Elapsed, SslContext, Stream, StreamControl, StreamError};
 
 /// A complete response.
 pub(super) struct HttpResponse {
@@ -153,4 +156,48 @@ fn is_bad_body(error: &hyper::Error) -> bool {
     source.and_then(|source| source.downcast_ref::<io::Error>()).is_some_and(|error| {
         matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
     })
+}
+
+/// Connects to `server`; responses may have `size` bytes.
+pub(super) async fn connect(
+    project: &Project,
+    server: &UpstreamServer,
+    size: usize,
+) -> Result<Connection, Failure> {
+    let tls = server.tls.as_deref().map(|context| (context, server.url.host()));
+    let mut failure = Failure::new(Unavailable::Dns, "no address");
+    for address in addresses(project, server).await? {
+        let connection = async {
+            let stream = Stream::connect(address).await?;
+            Connection::open(stream, tls, size).await
+        };
+        failure = match nginx::timeout(project.connect_timeout, connection).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(failure)) => failure,
+            Err(Elapsed) => Failure::new(Unavailable::Connect, "connect timed out"),
+        };
+        failure.detail = format!("{}, address: {address}", failure.detail);
+    }
+    Err(failure)
+}
+
+/// Addresses of the server's host, resolved for each connection: nginx's resolver caches them for
+/// their TTL.
+async fn addresses(project: &Project, server: &UpstreamServer) -> Result<Vec<SocketAddr>, Failure> {
+    let Some(name_servers) = server.name_servers().filter(|_| server.url.ip().is_none()) else {
+        return Ok(server.addresses().to_vec());
+    };
+    let host = server.url.host();
+    match name_servers.resolve(host, project.connect_timeout).await {
+        Ok(ips) => {
+            let port = server.url.port();
+            Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+        }
+        // Name servers do not know /etc/hosts, which the system has read.
+        Err(_) if !server.addresses().is_empty() => Ok(server.addresses().to_vec()),
+        Err(error) => {
+            let detail = format!("\"{host}\" could not be resolved ({})", error.0);
+            Err(Failure::new(Unavailable::Dns, detail))
+        }
+    }
 }

@@ -3,7 +3,8 @@
 use authgear::token::{self, MAX_KEY_SET};
 use authgear::verdict::Unavailable;
 
-use super::{connect, Failure};
+use super::connection::connect;
+use super::failure::Failure;
 use crate::conf::project::Project;
 use crate::conf::UpstreamServer;
 use nginx::{self, Elapsed};

@@ -4,14 +4,13 @@
 //! It runs on nginx's event loop and belongs to the worker, not to a request.
 
 mod connection;
+mod failure;
 mod jwks;
 mod outage;
 
 use core::cell::{Cell, RefCell};
-use core::fmt;
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -25,34 +24,16 @@ use crate::conf::project::{Project, Upstream};
 use crate::conf::UpstreamServer;
 use crate::shared::handle::{Counters, SharedHandle};
 use authgear::breaker::Breaker;
-use connection::{Broken, Connection, HttpResponse};
+use connection::{connect, Broken, Connection, HttpResponse};
+pub use failure::Failure;
 pub use jwks::fetch_keys;
-use nginx::{self, Elapsed, Stream};
+use nginx::{self, Elapsed};
 use outage::Outage;
 
 /// Longest life of a connection, as in nginx (`keepalive_time`).
 const MAX_AGE: Duration = Duration::from_secs(3600);
 /// Longest life of a connection to a host name, whose addresses may have changed.
 const MAX_AGE_OF_NAME: Duration = Duration::from_secs(60);
-
-/// Failure of an exchange: the word for `$authgear_reason`, and the sentence for the log.
-#[derive(Debug)]
-pub struct Failure {
-    why: Unavailable,
-    detail: String,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {}", self.why.reason().as_str(), self.detail)
-    }
-}
-
-impl Failure {
-    fn new(why: Unavailable, detail: impl Into<String>) -> Self {
-        Self { why, detail: detail.into() }
-    }
-}
 
 /// Client of one project in one worker.
 pub struct AuthgearClient {
@@ -255,49 +236,5 @@ impl AuthgearClient {
             }
         }
         self.janitor.set(false);
-    }
-}
-
-/// Connects to `server`; responses may have `size` bytes.
-async fn connect(
-    project: &Project,
-    server: &UpstreamServer,
-    size: usize,
-) -> Result<Connection, Failure> {
-    let tls = server.tls.as_deref().map(|context| (context, server.url.host()));
-    let mut failure = Failure::new(Unavailable::Dns, "no address");
-    for address in addresses(project, server).await? {
-        let connection = async {
-            let stream = Stream::connect(address).await?;
-            Connection::open(stream, tls, size).await
-        };
-        failure = match nginx::timeout(project.connect_timeout, connection).await {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(failure)) => failure,
-            Err(Elapsed) => Failure::new(Unavailable::Connect, "connect timed out"),
-        };
-        failure.detail = format!("{}, address: {address}", failure.detail);
-    }
-    Err(failure)
-}
-
-/// Addresses of the server's host, resolved for each connection: nginx's resolver caches them for
-/// their TTL.
-async fn addresses(project: &Project, server: &UpstreamServer) -> Result<Vec<SocketAddr>, Failure> {
-    let Some(name_servers) = server.name_servers().filter(|_| server.url.ip().is_none()) else {
-        return Ok(server.addresses().to_vec());
-    };
-    let host = server.url.host();
-    match name_servers.resolve(host, project.connect_timeout).await {
-        Ok(ips) => {
-            let port = server.url.port();
-            Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
-        }
-        // Name servers do not know /etc/hosts, which the system has read.
-        Err(_) if !server.addresses().is_empty() => Ok(server.addresses().to_vec()),
-        Err(error) => {
-            let detail = format!("\"{host}\" could not be resolved ({})", error.0);
-            Err(Failure::new(Unavailable::Dns, detail))
-        }
     }
 }

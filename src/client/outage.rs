@@ -4,7 +4,7 @@ use core::cell::Cell;
 use core::fmt;
 use core::time::Duration;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::conf::project::Project;
 use nginx::{self, Level, Log};
 

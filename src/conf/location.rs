@@ -51,7 +51,7 @@ pub(super) enum CacheUse {
     Zone(String, Place),
 }
 
-/// What `authgear` says.
+/// Value of `authgear`.
 #[derive(Clone, Debug)]
 enum ProjectRef {
     Off,

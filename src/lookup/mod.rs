@@ -9,7 +9,6 @@ use core::cell::RefCell;
 use core::time::Duration;
 use std::rc::Rc;
 
-use authgear::credentials::Credentials;
 use authgear::freshness::{Freshness, UseStale, Valid};
 use authgear::key::Key;
 use authgear::verdict::Unavailable;
@@ -22,19 +21,11 @@ use crate::resolution::{LookupOutcome, Resolution};
 use crate::single_flight::{Leader, Resumption};
 use crate::worker::Worker;
 use nginx::{self, Failed, Request, State};
-pub use pending::{LookupId, Pending, Poll};
+pub use pending::{LookupId, Pending, Poll, Started};
 use pending::{Source, Stale};
-use question::{decode, Question, BLANK};
+use question::{decode, key_of, Question, BLANK};
 use subrequest::Subrequest;
 use token::TokenDecision;
-
-/// State of a look-up that [`start`] began.
-pub enum Started {
-    /// It has ended.
-    Ready(Resolution),
-    /// The request must wait.
-    Waiting(Box<Pending>),
-}
 
 /// Looks up the request's credentials with `project`.
 pub fn start(
@@ -140,21 +131,6 @@ fn too_many_waiters(
         Some(entry) => Started::Ready(Resolution::cached(&entry, "STALE")),
         None => failed(Unavailable::Crowded, status),
     }
-}
-
-/// Returns the cache key, which also identifies the look-up for joining. `None` if no random
-/// secret could be made.
-fn key_of(
-    worker: &Worker,
-    cache: Option<&Cache>,
-    scope: &[u8; 32],
-    credentials: &Credentials<'_>,
-) -> Option<Key> {
-    let secret = match cache {
-        Some(cache) => cache.secret(),
-        None => worker.secret()?,
-    };
-    Some(Key::of(secret, scope, credentials))
 }
 
 /// Spawns the task of a look-up: asks Authgear, or follows the worker that does, and completes

@@ -19,6 +19,14 @@ use nginx;
 /// Identity of a look-up within a request: the project, and who decides.
 pub type LookupId = (Id, Mode);
 
+/// State of a look-up that [`super::start`] began.
+pub enum Started {
+    /// It has ended.
+    Ready(Resolution),
+    /// The request must wait.
+    Waiting(Box<Pending>),
+}
+
 /// A look-up that a request waits for.
 pub struct Pending {
     project: Rc<Project>,

@@ -4,13 +4,15 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::credentials::Credentials;
+use authgear::key::Key;
 use authgear::resolver;
 use authgear::verdict::{NoSession, Unavailable, Verdict};
 
-use crate::cache::{AskedAt, CacheEntry, EntryId, FetchResult, SeenVersion};
+use crate::cache::{AskedAt, Cache, CacheEntry, EntryId, FetchResult, SeenVersion};
 use crate::conf::project::{Project, Upstream};
 use crate::conf::Authgear;
 use crate::shared::handle::SharedHandle;
+use crate::worker::Worker;
 use nginx::{self, Request};
 
 /// A request to the resolver, and where its verdict is stored.
@@ -77,6 +79,21 @@ impl Question {
             _ => FetchResult::Keep(CacheEntry::new(verdict, self.asked_at, self.expires_at)),
         }
     }
+}
+
+/// Returns the cache key, which also identifies the look-up for joining. `None` if no random
+/// secret could be made.
+pub(super) fn key_of(
+    worker: &Worker,
+    cache: Option<&Cache>,
+    scope: &[u8; 32],
+    credentials: &Credentials<'_>,
+) -> Option<Key> {
+    let secret = match cache {
+        Some(cache) => cache.secret(),
+        None => worker.secret()?,
+    };
+    Some(Key::of(secret, scope, credentials))
 }
 
 /// Converts a time in seconds since 1970 to nginx's clock.

@@ -8,9 +8,8 @@ use authgear::freshness::{Freshness, UseStale};
 use authgear::token::{self, Cause, TokenError};
 use authgear::verdict::{NoSession, Reason, Unavailable, Verdict};
 
-use super::pending::{Pending, Source};
-use super::question::cached_until;
-use super::{key_of, Started};
+use super::pending::{Pending, Source, Started};
+use super::question::{cached_until, key_of};
 use crate::cache::{AskedAt, Cache, CacheEntry, EntryId};
 use crate::conf::project::Project;
 use crate::conf::{Authgear, LocationConf, Mode};

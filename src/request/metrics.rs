@@ -6,7 +6,7 @@
 use authgear::metrics::{Access, CacheStatus, Mode};
 use authgear::verdict::{Reason, Verdict};
 
-use super::RequestState;
+use super::state::RequestState;
 use crate::conf::location::Fallback;
 use crate::conf::project::Project;
 use crate::conf::{self, LocationConf};

@@ -34,6 +34,7 @@ pub use state::RequestState;
 
 /// Runs a phase of `request`, which may be a subrequest.
 pub fn phase(worker: &Worker, phase: Phase, request: &mut Request) -> Status {
+    request.log().debug(format_args!("authgear: phase {phase:?}"));
     match phase {
         Phase::PostRead => post_read(request),
         Phase::ServerRewrite => server_rewrite(request),
@@ -92,7 +93,7 @@ fn access(worker: &Worker, request: &mut Request) -> Status {
     let location = request.location::<Authgear>();
     let Some(project) = &location.project else { return Status::Declined };
     let log = request.log();
-    log.debug(format_args!("authgear: access phase, project: \"{}\"", project.name));
+    log.debug(format_args!("authgear: decides on access, project: \"{}\"", project.name));
     if location.preflight_pass() && denial::is_preflight(request) {
         return Status::Declined;
     }

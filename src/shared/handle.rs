@@ -10,7 +10,7 @@ use authgear::revocations::Revoked;
 use authgear::subject::Subject;
 use authgear::verdict::Verdict;
 
-use super::ModuleZone;
+use super::module_zone::ModuleZone;
 use nginx::{self, Level, Log, SharedZone};
 
 /// A copyable handle of the module's zone. It is empty before the worker process has begun, and

@@ -1,0 +1,55 @@
+//! Header of the module's zone.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use authgear::metrics::Metrics;
+use authgear::purges::Purges;
+use authgear::revocations::Revocations;
+
+use super::map::{new_secret, HasMap, MapHeader};
+use nginx::Header;
+
+/// Header of the module's zone.
+pub struct ModuleZone {
+    /// Header of the map of key sets.
+    keys: MapHeader,
+    /// Counts changes of key sets.
+    key_changes: AtomicU64,
+    /// Counters.
+    pub metrics: Metrics,
+    /// The purge log. Changed under the lock.
+    pub purges: Purges,
+    /// Users whose older tokens are refused. Changed under the lock.
+    pub revocations: Revocations,
+}
+
+impl ModuleZone {
+    /// Count of changes of key sets.
+    pub fn key_changes(&self) -> u64 {
+        self.key_changes.load(Ordering::Acquire)
+    }
+
+    /// Makes workers read the key sets again.
+    pub fn keys_changed(&self) {
+        self.key_changes.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Header for ModuleZone {
+    fn init(arena: &mut [u8]) -> Result<Self, String> {
+        let secret = || new_secret().map_err(|error| format!("no random numbers: {error}"));
+        Ok(Self {
+            keys: MapHeader::init(arena)?,
+            key_changes: AtomicU64::new(0),
+            metrics: Metrics::new(),
+            purges: Purges::new(secret()?),
+            revocations: Revocations::new(secret()?),
+        })
+    }
+}
+
+impl HasMap for ModuleZone {
+    fn map(&self) -> &MapHeader {
+        &self.keys
+    }
+}
