@@ -129,17 +129,17 @@ fn core_table() -> Table {
     Table::of_order(&[
         "admission",
         "breaker",
-        "freshness",
-        "single_flight",
         "http",
         "operations",
         "identity",
         "verdict",
+        "freshness",
         "policy",
         "token",
         "credentials",
         "resolver",
         "shared",
+        "single_flight",
         "metrics",
     ])
 }
