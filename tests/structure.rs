@@ -61,16 +61,15 @@ impl Table {
 /// The module itself: lib -> request, operations -> lookup -> worker -> jwks, cache, client ->
 /// conf -> shared.
 fn module_table() -> Table {
-    const LEAVES: &[&str] = &[];
     const PAIRS: &[(&str, &[&str])] = &[
-        ("shared", &["single_flight"]),
-        ("single_flight", LEAVES),
+        ("shared", &[]),
         ("conf", &["shared"]),
-        ("client", &["conf", "shared", "single_flight"]),
-        ("cache", &["conf", "shared", "single_flight"]),
-        ("jwks", &["client", "conf", "shared", "single_flight"]),
-        ("worker", &["cache", "client", "conf", "jwks", "resolution", "shared", "single_flight"]),
+        ("client", &["conf", "shared"]),
+        ("cache", &["conf", "shared"]),
+        ("jwks", &["client", "conf", "shared"]),
         ("resolution", &["cache", "conf", "shared"]),
+        ("single_flight", &["resolution"]),
+        ("worker", &["cache", "client", "conf", "jwks", "resolution", "shared", "single_flight"]),
         ("credentials", &["conf"]),
         (
             "lookup",
@@ -128,15 +127,19 @@ fn nginx_table() -> Table {
 /// The logic that needs no nginx, from the lowest room to the highest.
 fn core_table() -> Table {
     Table::of_order(&[
+        "admission",
+        "breaker",
         "http",
         "operations",
         "identity",
         "verdict",
+        "freshness",
         "policy",
         "token",
         "credentials",
         "resolver",
         "shared",
+        "single_flight",
         "metrics",
     ])
 }
