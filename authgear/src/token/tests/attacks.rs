@@ -813,8 +813,6 @@ fn sizes() {
         check_claims(&with(user_claims(), "x", members(json!({}), 257))),
         Err(TokenError::Malformed)
     );
-    assert!(check(&token_with_header(&members(header(), 253))).is_ok());
-    assert_eq!(check(&token_with_header(&members(header(), 254))), Err(TokenError::Malformed));
 }
 
 /// The length of a token with this much padding in its claims, unsigned.
