@@ -4,13 +4,13 @@
 //! spends about 0.6 ns on each byte of a header (1.7 GB/s) over HTTP/2, more over HTTP/1.1.
 
 use authgear::credentials::{has_bearer_scheme, CookieNames, Credentials};
-use authgear::denial::Client;
+use authgear::http::negotiation::Client;
 use authgear::identity::is_identity_header;
-use authgear::purge_request::{is_form, Target};
+use authgear::operations::purge_request::{is_form, Target};
 use authgear::resolver::Answer;
-use authgear::set_cookie::SetCookies;
+use authgear::resolver::set_cookie::SetCookies;
 use authgear::token::{self, Algorithm, KeySet, Profile};
-use authgear::webhook::{Event, Secret};
+use authgear::operations::webhook::{Event, Secret};
 use authgear::{resolver, trace};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use base64::Engine as _;
@@ -202,7 +202,7 @@ mod purge_form {
 mod webhook {
     use super::*;
 
-    const MAX_BODY: usize = authgear::webhook::MAX_BODY;
+    const MAX_BODY: usize = authgear::operations::webhook::MAX_BODY;
 
     fn secret() -> Secret {
         Secret::read(SECRET.as_bytes()).expect("a secret")
@@ -343,7 +343,7 @@ mod resolver_answer {
 
     #[divan::bench]
     fn worst_client(bencher: Bencher<'_, '_>) {
-        let endpoint = authgear::endpoint::Endpoint::parse("https://a.test").expect("an endpoint");
+        let endpoint = authgear::resolver::endpoint::Endpoint::parse("https://a.test").expect("an endpoint");
         let none = Credentials::default();
         measure(bencher, &filled("1", HEADERS), |value| {
             let client = resolver::Client {
@@ -360,7 +360,7 @@ mod resolver_answer {
 /// Whether a login page leads back: of a request that is denied.
 mod redirects {
     use super::*;
-    use authgear::redirect::leads_back;
+    use authgear::http::redirect::leads_back;
 
     #[divan::bench(args = ["/", "a/", "%41", "../"])]
     fn worst(bencher: Bencher<'_, '_>, piece: &str) {

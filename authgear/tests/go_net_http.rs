@@ -47,7 +47,7 @@ fn go_is_installed() -> bool {
 }
 
 /// Returns what Go reads in each request.
-fn read_with_go(requests: &[Request]) -> Vec<Answer> {
+fn read_with_go<'r>(requests: impl Iterator<Item = &'r Request>) -> Vec<Answer> {
     let mut child = Command::new("go")
         .args(["run", PROGRAM])
         .env("GOTOOLCHAIN", "local")
@@ -58,7 +58,6 @@ fn read_with_go(requests: &[Request]) -> Vec<Answer> {
         .expect("go runs");
     let encode = |bytes: &Vec<u8>| STANDARD.encode(bytes);
     let input: String = requests
-        .iter()
         .map(|request| {
             let cookies: Vec<_> = request.cookies.iter().map(encode).collect();
             let authorization = encode(&request.authorization);
@@ -129,7 +128,7 @@ fn credentials_are_read_as_go_reads_them() {
             Credentials::read(Some(&request.authorization), cookies, &names)
         })
         .collect();
-    // The second half is what the resolver is sent.
+    // The credentials as they are sent to the resolver.
     let sent: Vec<_> = read
         .iter()
         .map(|credentials| Request {
@@ -137,12 +136,13 @@ fn credentials_are_read_as_go_reads_them() {
             cookies: credentials.cookie_header().into_iter().collect(),
         })
         .collect();
-    let (from_client, from_here) = (read_with_go(&requests), read_with_go(&sent));
+    let answers = read_with_go(requests.iter().chain(&sent));
+    assert_eq!(answers.len(), 2 * requests.len());
+    let (from_client, from_here) = answers.split_at(requests.len());
 
-    assert_eq!((from_client.len(), from_here.len()), (requests.len(), requests.len()));
     let (mut with_session, mut with_bearer) = (0, 0);
     for (((request, credentials), client), here) in
-        requests.iter().zip(&read).zip(&from_client).zip(&from_here)
+        requests.iter().zip(&read).zip(from_client).zip(from_here)
     {
         let is_own = |cookie: &&Cookie| names.contains(cookie.name.as_bytes());
         let own: Vec<_> = client.cookies.iter().filter(is_own).cloned().collect();

@@ -197,8 +197,6 @@ fn tokens_headers_and_members_are_capped() {
         check_claims(&with(user_claims(), "x", members(json!({}), 257))),
         Err(TokenError::Malformed)
     );
-    assert!(check(&token_with_header(&members(header(), 253))).is_ok());
-    assert_eq!(check(&token_with_header(&members(header(), 254))), Err(TokenError::Malformed));
 }
 
 /// Returns the length of a token with this much padding in its claims, without signing it.
