@@ -89,7 +89,7 @@ fn every_directive_and_setting_is_documented() {
     for name in directives {
         assert!(text.contains(&format!("\n### {name}\n")), "{name}");
     }
-    let source = read(&root().join("src/conf/project.rs"));
+    let source = read(&root().join("src/conf/project_block.rs"));
     let (_, lines) = source.split_once("match key {").expect("settings");
     let (lines, _) = lines.split_once("unknown directive").expect("their end");
     let settings: Vec<_> = (lines.lines())

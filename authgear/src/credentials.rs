@@ -17,6 +17,7 @@
 //! The rules for cookies are those of [`CookieNames`].
 
 mod cookies;
+mod field;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ use crate::token;
 
 pub(crate) use cookies::cookie_name;
 pub use cookies::{CookieNames, CookiePrefixError, Remainder, MAX_COOKIE_PREFIX, MAX_PIECES};
+use field::{is_field_value, is_token_byte, trim};
 
 /// Longest `Authorization` value that is sent, in bytes.
 pub const MAX_AUTHORIZATION: usize = 16 * 1024;
@@ -204,26 +206,6 @@ fn is_bearer(value: &[u8]) -> bool {
 fn bearer_of(authorization: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = authorization.split_at_checked(b"bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
-}
-
-/// Removes the white space around a value, which is no part of it (RFC 9110 section 5.5).
-fn trim(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
-}
-
-/// Returns whether an HTTP field can carry these bytes.
-fn is_field_value(value: &[u8]) -> bool {
-    // The fold reads every byte, so that the compiler can vectorize it.
-    let control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
-    !value.iter().fold(false, |found, &byte| found | control(byte))
-}
-
-/// `tchar` of RFC 9110 section 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn feed_bytes(sink: &mut impl FnMut(&[u8]), bytes: &[u8]) {

@@ -3,7 +3,7 @@
 use memchr::{memchr, memchr_iter};
 use thiserror::Error;
 
-use super::is_token_byte;
+use super::field::is_token_byte;
 
 /// Longest `http.cookie_prefix`, in bytes.
 pub const MAX_COOKIE_PREFIX: usize = 64;
