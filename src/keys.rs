@@ -10,7 +10,7 @@ use std::rc::Rc;
 use authgear::credentials::Credentials;
 use authgear::key::Key;
 use authgear::token::{Cause, KeySet, Published};
-use authgear::zone::NEVER;
+use authgear::zone::{Worth, NEVER};
 use event_listener::Event;
 
 use crate::client;
@@ -215,7 +215,7 @@ impl Keys {
                 published.failed(cause, now());
             }
         }
-        if !lead.store(now(), NEVER, &published.encode()) {
+        if !lead.store(Worth::Lasting, (now(), NEVER), &published.encode()) {
             self.log(Level::Error, format_args!("authgear keys are too large for shared memory"));
         }
         self.map.header().keys_changed();

@@ -44,6 +44,9 @@ pub fn init(main: &'static MainConf) {
     if let (Some(own), Some(slot)) = (&own, nginx::own_slot()) {
         own.header().metrics.worker_begins(slot.into());
     }
+    if let Some(own) = &own {
+        own.header().purges.lives(main.longest_life().as_millis() as u64);
+    }
     WORKER.with_borrow_mut(|worker| worker.own = own);
     for project in main.projects() {
         if let KeySource::File(keys) = &project.tokens.keys {
@@ -107,10 +110,11 @@ pub fn count(count: impl FnOnce(&Metrics)) {
 /// Purges these: what was asked about them before does not count any more, in any worker.
 pub fn purge(subjects: &[Subject<'_>]) {
     let Some(own) = own() else { return };
-    if !own.locked(|own| own.purges.purge(subjects)) {
+    let now = nginx::now().as_millis() as u64;
+    if !own.locked(|own| own.purges.purge(subjects, now)) {
         Log::cycle().write(
             Level::Notice,
-            format_args!("too many authgear purges to keep apart: everything was purged"),
+            format_args!("too many authgear purges to keep apart: older verdicts were purged too"),
         );
     }
 }

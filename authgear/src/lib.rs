@@ -45,6 +45,7 @@
 pub mod credentials;
 pub mod denial;
 pub mod endpoint;
+pub mod front;
 pub mod identity;
 pub mod kept;
 pub mod key;

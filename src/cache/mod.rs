@@ -12,12 +12,13 @@ use core::num::NonZeroUsize;
 use core::time::Duration;
 use std::rc::Rc;
 
+use authgear::front::Proof;
 use authgear::kept;
 use authgear::key::{Key, KeyHasher, KeySecret};
 use authgear::purges::Number;
 use authgear::token::Fingerprint;
 use authgear::verdict::Verdict;
-use authgear::zone::{Record, Stats, NEVER};
+use authgear::zone::{Record, Stats, Worth, NEVER};
 use lru::LruCache;
 
 use crate::conf::cache::{CacheZone, UseStale, Valid};
@@ -128,6 +129,13 @@ impl Kept {
         kept::encode(self.since, self.key, &self.verdict)
     }
 
+    fn worth(&self) -> Worth {
+        match *self.verdict {
+            Verdict::Valid(_) => Worth::Lasting,
+            _ => Worth::Passing,
+        }
+    }
+
     /// Milliseconds, as the zone has them.
     fn times(&self) -> (u64, u64) {
         let expires_at = self.expires_at.map_or(NEVER, |at| at.as_millis() as u64);
@@ -174,6 +182,7 @@ impl Kept {
 struct Front {
     kept: Kept,
     generation: Generation,
+    proof: Proof,
 }
 
 /// Of the zone, and of purges.
@@ -224,42 +233,49 @@ impl Cache {
         let front = self
             .front
             .borrow_mut()
-            .get(&place.key)
-            .and_then(|front| (front.generation == generation).then(|| front.kept.clone()));
+            .get_mut(&place.key)
+            .filter(|front| front.generation == generation)
+            .map(|front| (front.kept.clone(), front.proof.note_hit()));
         // What is old here may have been refreshed by another worker.
-        if let Some(found @ Use::Fresh(_)) = front.and_then(|kept| kept.sort(valid, stale)) {
-            return Found { usable: Some(found), seen: Seen::NOTHING };
+        if let Some((kept, is_news)) = front {
+            if let Some(found @ Use::Fresh(_)) = kept.sort(valid, stale) {
+                if is_news {
+                    self.map.with(|zone| zone.touch(&place.key));
+                }
+                return Found { usable: Some(found), seen: Seen::NOTHING };
+            }
         }
-        let Some(kept) = self.read(place) else {
+        let Some((kept, proof)) = self.read(place) else {
             return Found { usable: None, seen: Seen::NOTHING };
         };
-        self.keep_in_front(&place.key, &kept, generation);
+        self.keep_in_front(&place.key, &kept, generation, proof);
         let seen = Seen(Some(kept.fetched_at));
         Found { usable: kept.sort(valid, stale), seen }
     }
 
     /// What the zone has, unless it was purged.
-    fn read(&self, place: &Place) -> Option<Kept> {
-        self.map.get(&place.key, Kept::decode).filter(|kept| !kept.is_purged(place))
+    fn read(&self, place: &Place) -> Option<(Kept, Proof)> {
+        let decode =
+            |record: &Record<'_>| Some((Kept::decode(record)?, Proof::of_read(record.proven)));
+        self.map.get(&place.key, decode).filter(|(kept, _)| !kept.is_purged(place))
     }
 
     /// What is kept now, if it is not what was seen there.
     fn newer(&self, place: &Place, seen: Seen) -> Option<Kept> {
         let generation = self.generation();
-        let kept = self.read(place).filter(|kept| Seen(Some(kept.fetched_at)) != seen)?;
-        self.keep_in_front(&place.key, &kept, generation);
+        let found = self.read(place);
+        let (kept, proof) = found.filter(|(kept, _)| Seen(Some(kept.fetched_at)) != seen)?;
+        self.keep_in_front(&place.key, &kept, generation, proof);
         Some(kept)
     }
 
-    fn keep_in_front(&self, key: &Key, kept: &Kept, generation: Generation) {
+    fn keep_in_front(&self, key: &Key, kept: &Kept, generation: Generation, proof: Proof) {
         let mut front = self.front.borrow_mut();
         let is_full = front.len() == front.cap().get();
-        // More sessions in turn than there is room for would do no more than push each other out:
-        // who is new must be lucky, or come often.
-        if is_full && !front.contains(key) && !self.draw() {
+        if !front.contains(key) && !proof.may_enter(is_full, || self.draw()) {
             return;
         }
-        let replaced = front.push(*key, Front { kept: kept.clone(), generation });
+        let replaced = front.push(*key, Front { kept: kept.clone(), generation, proof });
         drop(front);
         drop(replaced);
     }
@@ -309,9 +325,9 @@ impl Cache {
         match &answer {
             Answer::Keep(kept) => {
                 if let Some(data) = kept.encode() {
-                    let (fetched_at, expires_at) = kept.times();
-                    lead.store(fetched_at, expires_at, &data);
-                    self.keep_in_front(key, kept, generation);
+                    lead.store(kept.worth(), kept.times(), &data);
+                    let proof = Proof::of_stored(kept.worth());
+                    self.keep_in_front(key, kept, generation, proof);
                 }
             }
             Answer::Pass { code, .. } => lead.fail(*code),
@@ -327,9 +343,9 @@ impl Cache {
             return;
         }
         if let Some(data) = kept.encode() {
-            let (fetched_at, expires_at) = kept.times();
-            self.map.store(&place.key, fetched_at, expires_at, &data);
-            self.keep_in_front(&place.key, kept, generation);
+            self.map.store(&place.key, kept.worth(), kept.times(), &data);
+            let proof = Proof::of_stored(kept.worth());
+            self.keep_in_front(&place.key, kept, generation, proof);
         }
     }
 

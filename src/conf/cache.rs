@@ -40,6 +40,11 @@ impl Default for Valid {
 }
 
 impl Valid {
+    /// The longest of the times.
+    fn longest(&self) -> Duration {
+        self.valid.max(self.invalid).max(self.none)
+    }
+
     /// Time to keep `verdict`.
     pub fn of(&self, verdict: &Verdict) -> Duration {
         match verdict {
@@ -58,6 +63,26 @@ pub struct UseStale {
     pub updating: Duration,
     /// While Authgear fails.
     pub error: Duration,
+}
+
+/// The longest times that any location has.
+#[derive(Clone, Copy, Debug)]
+pub struct LongestLife {
+    valid: Duration,
+    stale: Duration,
+}
+
+impl Default for LongestLife {
+    fn default() -> Self {
+        Self { valid: Valid::default().longest(), stale: Duration::ZERO }
+    }
+}
+
+impl LongestLife {
+    /// Time after which no verdict counts in any location.
+    pub fn total(&self) -> Duration {
+        self.valid + self.stale
+    }
 }
 
 /// `authgear_cache_zone NAME:SIZE [front=1024]`
@@ -154,6 +179,8 @@ impl Directive for CacheValid {
                 _ => return Err(wrong()),
             }
         }
+        let longest = &mut cf.main::<crate::Authgear>().longest_life;
+        longest.valid = longest.valid.max(valid.longest());
         set_once(&mut conf.cache_valid, valid)
     }
 }
@@ -184,6 +211,8 @@ impl Directive for CacheUseStale {
                 _ => return Err(wrong()),
             }
         }
+        let longest = &mut cf.main::<crate::Authgear>().longest_life;
+        longest.stale = longest.stale.max(stale.updating).max(stale.error);
         set_once(&mut conf.cache_use_stale, stale)
     }
 }

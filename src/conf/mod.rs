@@ -10,6 +10,7 @@ pub mod project;
 mod server;
 
 use core::cell::Cell;
+use core::time::Duration;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
@@ -34,6 +35,7 @@ pub struct MainConf {
     zones: Vec<Rc<CacheZone>>,
     /// Where they stand.
     zones_at: Vec<Place>,
+    longest_life: cache::LongestLife,
     /// The module's own zone.
     own_zone: Option<SharedZone<Own>>,
     /// Origins that were warned of.
@@ -84,6 +86,11 @@ pub struct ServerConf {
 }
 
 impl MainConf {
+    /// Time after which no verdict counts in any location.
+    pub fn longest_life(&self) -> Duration {
+        self.longest_life.total()
+    }
+
     /// The cache's zones.
     pub fn zones(&self) -> &[Rc<CacheZone>] {
         &self.zones

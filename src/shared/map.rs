@@ -1,10 +1,13 @@
 //! A map in shared memory: what all workers know, and what any of them is finding out.
 
+use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use authgear::key::{Key, KeySecret};
-use authgear::zone::{self, Flight, Outcome, Owner, Record, Waiters, Zone};
+use authgear::zone::{self, Flight, Outcome, Owner, Record, Waiters, Worth, Zone};
 use event_listener::Event;
 
 use crate::nginx::{self, Header, Level, Log, SharedZone};
@@ -66,8 +69,26 @@ pub fn new_secret() -> Result<KeySecret, getrandom::Error> {
 /// A worker's access to a map.
 pub struct Map<H> {
     zone: SharedZone<H>,
-    /// Notified when this worker is woken.
-    woken: Event,
+    /// Flights that this worker follows, by id. Each is notified when it may have ended.
+    followed: RefCell<BTreeMap<u64, Rc<Event>>>,
+    /// See [`Zone::flights_ended_since`].
+    seen_ended: Cell<u64>,
+}
+
+/// A place in [`Map::followed`].
+struct Following<'a, H: HasMap> {
+    map: &'a Map<H>,
+    id: u64,
+    ended: Rc<Event>,
+}
+
+impl<H: HasMap> Drop for Following<'_, H> {
+    fn drop(&mut self) {
+        // The map's, and this one.
+        if Rc::strong_count(&self.ended) <= 2 {
+            self.map.followed.borrow_mut().remove(&self.id);
+        }
+    }
 }
 
 /// Who finds something out.
@@ -106,7 +127,7 @@ pub enum Ended {
 impl<H: HasMap> Map<H> {
     /// The map in `zone`.
     pub fn new(zone: SharedZone<H>) -> Self {
-        Self { zone, woken: Event::new() }
+        Self { zone, followed: RefCell::default(), seen_ended: Cell::new(0) }
     }
 
     /// All of the header.
@@ -163,20 +184,21 @@ impl<H: HasMap> Map<H> {
         self.with(|zone| zone.get(key).and_then(|record| decode(&record)))?
     }
 
-    /// Keeps `data` under `key`, and ends whatever flight there is. False if it is too large.
-    pub fn store(&self, key: &Key, fetched_at: u64, expires_at: u64, data: &[u8]) -> bool {
-        self.put(key, None, fetched_at, expires_at, data)
+    /// Keeps `data`, with its times `(fetched_at, expires_at)`, under `key`, and ends whatever
+    /// flight there is. False if it is too large.
+    pub fn store(&self, key: &Key, worth: Worth, times: (u64, u64), data: &[u8]) -> bool {
+        self.put(key, None, worth, times, data)
     }
 
     fn put(
         &self,
         key: &Key,
         id: Option<u64>,
-        fetched_at: u64,
-        expires_at: u64,
+        worth: Worth,
+        times: (u64, u64),
         data: &[u8],
     ) -> bool {
-        let stored = self.with(|zone| zone.store(key, id, fetched_at, expires_at, data));
+        let stored = self.with(|zone| zone.store(key, id, worth, times, data));
         let stored = stored.unwrap_or_default();
         wake(stored.waiters);
         stored.kept
@@ -207,9 +229,11 @@ impl<H: HasMap> Map<H> {
 
     /// Waits for the end of another worker's flight.
     pub async fn follow(&self, key: &Key, leader: Leader) -> Ended {
+        let ended = Rc::clone(self.followed.borrow_mut().entry(leader.id).or_default());
+        let following = Following { map: self, id: leader.id, ended };
         loop {
             // Before looking, so that no wake-up in between is lost.
-            let woken = self.woken.listen();
+            let woken = following.ended.listen();
             let outcome = self.with(|zone| zone.outcome(key, leader.id));
             match outcome.unwrap_or(Outcome::Gone) {
                 Outcome::Pending => {}
@@ -228,18 +252,31 @@ impl<H: HasMap> Map<H> {
         }
     }
 
-    /// This worker was woken: some flight that it follows may have ended.
+    /// This worker was woken: resumes those who follow a flight that ended since the last time.
     pub fn woken(&self) {
-        self.woken.notify(usize::MAX);
+        let followed = self.followed.borrow();
+        if followed.is_empty() {
+            return;
+        }
+        let ended = self.with(|zone| {
+            let since = self.seen_ended.replace(zone.flights_ended());
+            let ids = zone.flights_ended_since(since)?;
+            Some(ids.filter_map(|id| followed.get(&id).cloned()).collect::<Vec<_>>())
+        });
+        let ended = ended.flatten().unwrap_or_else(|| followed.values().cloned().collect());
+        drop(followed);
+        for ended in ended {
+            ended.notify(usize::MAX);
+        }
     }
 }
 
 impl<H: HasMap> Lead<'_, H> {
     /// Ends the flight: `data` is kept. False if it is too large.
-    pub fn store(mut self, fetched_at: u64, expires_at: u64, data: &[u8]) -> bool {
+    pub fn store(mut self, worth: Worth, times: (u64, u64), data: &[u8]) -> bool {
         // Without a flight of its own it ends none of another's: it ends with what is kept now.
         let id = self.id.take();
-        self.map.put(self.key, id, fetched_at, expires_at, data)
+        self.map.put(self.key, id, worth, times, data)
     }
 
     /// Ends the flight: nothing is kept, for this reason.
