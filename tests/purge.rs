@@ -375,7 +375,7 @@ fn a_purge_outlives_a_reload() {
 }
 
 #[test]
-fn more_purges_than_there_is_room_for_purge_everything() {
+fn more_purges_than_there_is_room_for_purge_older_verdicts() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").workers(2).error_level("notice").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));
