@@ -17,11 +17,7 @@ pub use algorithm::Algorithm;
 pub use claims::{Claims, MAX_SUBJECT};
 pub use jwks::{Fingerprint, JwksError, KeySet, MAX_KEYS, MAX_KEY_SET};
 pub use jwks_state::{Cause, JwksState, Schedule};
-// Until src is renamed.
-pub use crate::resolver::jwks_request as request;
-// Until src is renamed.
 pub use verify::{verify, Profile, Verified};
-pub use JwksState as Published;
 
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::Engine as _;

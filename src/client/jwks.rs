@@ -1,6 +1,7 @@
 //! Fetches the key set that Authgear publishes.
 
-use authgear::token::{self, MAX_KEY_SET};
+use authgear::resolver;
+use authgear::token::MAX_KEY_SET;
 use authgear::verdict::Unavailable;
 
 use super::connection::connect;
@@ -15,7 +16,7 @@ const MAX_HEADER: usize = 16 * 1024;
 /// Fetches the key set of `project` from `server`, within the project's `timeout`. Any document
 /// with status 200 is returned.
 pub async fn fetch_keys(project: &Project, server: &UpstreamServer) -> Result<Vec<u8>, Failure> {
-    let request = token::request(&project.endpoint, server.url.path())
+    let request = resolver::jwks_request(&project.endpoint, server.url.path())
         .map_err(|error| Failure::new(Unavailable::Internal, error.to_string()))?;
     let exchange = async {
         let mut connection = connect(project, server, MAX_KEY_SET + MAX_HEADER).await?;
