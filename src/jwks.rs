@@ -8,9 +8,9 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::credentials::Credentials;
-use authgear::key::Key;
-use authgear::token::{Cause, KeySet, Published as JwksState};
-use authgear::zone::NEVER;
+use authgear::shared::cache_key::Key;
+use authgear::shared::zone::{Worth, NEVER};
+use authgear::token::{Cause, JwksState, KeySet};
 use event_listener::Event;
 
 use crate::client;
@@ -220,7 +220,7 @@ impl Jwks {
                 state.failed(cause, now());
             }
         }
-        if !leader.store(now(), NEVER, &state.encode()) {
+        if !leader.store(Worth::Lasting, (now(), NEVER), &state.encode()) {
             self.log(Level::Error, format_args!("authgear keys are too large for shared memory"));
         }
         self.map.header().keys_changed();

@@ -8,7 +8,7 @@ use core::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use authgear::key::KeySecret;
+use authgear::shared::cache_key::KeySecret;
 
 use crate::cache::Cache;
 use crate::client::AuthgearClient;
@@ -45,6 +45,9 @@ impl Worker {
         let shared = SharedHandle::new(zone);
         if let (Some(zone), Some(slot)) = (shared.zone(), nginx::own_slot()) {
             zone.metrics.worker_begins(slot.into());
+        }
+        if let Some(zone) = shared.zone() {
+            zone.purges.lives(main.longest_life().as_millis() as u64);
         }
         let key_sets = zone.map(|zone| Rc::new(Map::new(zone)));
         let worker = Self { key_sets, shared, ..Self::default() };

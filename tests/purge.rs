@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use authgear::purges::MARKS;
+use authgear::shared::purges::MARKS;
 use support::{
     eventually, get, Backend, Builder, Connection, FakeAuthgear, Fault, Gate, Nginx, Request,
     Response, User, DEADLINE,
@@ -376,7 +376,7 @@ fn purges_survive_a_reload() {
 }
 
 #[test]
-fn overflowing_the_purge_log_purges_everything() {
+fn overflowing_the_purge_log_purges_older_verdicts() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = purged(&authgear, &backend, "").workers(2).error_level("notice").start();
     let request = get(&nginx, "/").bearer(&authgear.opaque_token(&User::named("alice")));

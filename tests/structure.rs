@@ -127,13 +127,11 @@ fn nginx_table() -> Table {
 /// The logic that needs no nginx, from the lowest room to the highest.
 fn core_table() -> Table {
     Table::of_order(&[
-        "admission",
-        "breaker",
+        "overload",
         "http",
         "operations",
         "identity",
         "verdict",
-        "freshness",
         "policy",
         "token",
         "credentials",

@@ -13,14 +13,16 @@
 //! Each module imports only from modules below it in this list:
 //!
 //! - [`metrics`]: counters in shared memory, and reports.
+//! - [`single_flight`]: look-ups of one worker in flight, and the requests that wait for them.
 //! - [`shared`]: cached verdicts, purges and revocations in shared memory.
 //! - [`resolver`]: requests to Authgear's servers, and the meaning of the resolver's answer.
 //! - [`credentials`]: bearer tokens and cookies of a request.
 //! - [`token`]: verification of access tokens.
 //! - [`policy`]: the conditions of a location.
-//! - [`verdict`]: the result of a look-up, and the reasons.
+//! - [`verdict`]: the result of a look-up, the reasons, and the time for which it may be served.
 //! - [`identity`]: the `x-authgear-*` fields of a session.
-//! - [`http`], [`operations`]: content negotiation and redirects; webhooks and purge forms.
+//! - [`http`], [`operations`], [`overload`]: content negotiation and redirects; webhooks and purge
+//!   forms; limits under load.
 //!
 //! # Example
 //!
@@ -57,10 +59,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
-pub mod admission;
-pub mod breaker;
 pub mod credentials;
-pub mod freshness;
 pub mod http;
 pub mod identity;
 pub mod metrics;
@@ -77,4 +76,3 @@ pub mod verdict;
 pub use self::http::{negotiation as denial, redirect};
 pub use operations::{purge_request, webhook};
 pub use resolver::{endpoint, set_cookie, trace_context as trace};
-pub use shared::{cache_key as key, purges, record as kept, revocations, subject, zone};

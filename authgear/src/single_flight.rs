@@ -7,7 +7,7 @@ use core::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
-use crate::key::{Key, KeyHasher};
+use crate::shared::cache_key::{Key, KeyHasher};
 
 /// Most waiters of one flight. Beyond that, requests are refused and not kept waiting.
 pub const MAX_WAITERS: usize = 4096;

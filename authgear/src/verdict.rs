@@ -1,6 +1,7 @@
 //! The verdict: the result of looking up a request's credentials.
 
 mod codec;
+pub mod freshness;
 mod token_error;
 
 use crate::identity::{self, Identity};

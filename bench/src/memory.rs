@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use authgear::credentials::{CookieNames, Credentials};
 use authgear::identity::Identity;
-use authgear::kept;
-use authgear::key::{Key, KeySecret};
-use authgear::purges::Number;
+use authgear::shared::cache_key::{Key, KeySecret};
+use authgear::shared::purges::PurgeEpoch;
+use authgear::shared::record;
+use authgear::shared::zone::{Worth, Zone, NEVER};
 use authgear::verdict::Verdict;
-use authgear::zone::{Zone, NEVER};
 use serde_json::{json, Value};
 use zerocopy::IntoBytes as _;
 
@@ -41,8 +41,8 @@ fn fill(mib: usize, roles: bool) -> io::Result<Value> {
             builder.push(name.as_bytes(), value.as_bytes()).map_err(io::Error::other)?;
         }
     }
-    let data =
-        kept::encode(Number::default(), None, &Verdict::Valid(builder.build())).unwrap_or_default();
+    let data = record::encode(PurgeEpoch::default(), None, &Verdict::Valid(builder.build()))
+        .unwrap_or_default();
     // Aligned like a zone.
     let mut memory = vec![0_u64; mib << 17];
     let memory = memory.as_mut_slice().as_mut_bytes();
@@ -56,7 +56,7 @@ fn fill(mib: usize, roles: bool) -> io::Result<Value> {
         let credentials = Credentials::read(Some(bearer.as_bytes()), [], &names);
         let key = Key::of(&secret, b"scope", &credentials);
         let mut zone = Zone::open(memory, &dirty).map_err(io::Error::other)?;
-        let _ = zone.store(&key, None, n as u64, NEVER, &data);
+        let _ = zone.store(&key, None, Worth::Lasting, (n as u64, NEVER), &data);
     }
     let micros = (own_cpu() - before) as f64 / 1e3 / SESSIONS as f64;
     let zone = Zone::open(memory, &dirty).map_err(io::Error::other)?;

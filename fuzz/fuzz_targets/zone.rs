@@ -1,11 +1,11 @@
-//! Damaged shared memory: the damage is detected, and the zone works again.
+//! Damaged shared memory: the zone detects the damage, empties itself and works again.
 #![no_main]
 
 use std::sync::atomic::AtomicU32;
 
 use authgear::credentials::{CookieNames, Credentials};
-use authgear::key::{Key, KeySecret};
-use authgear::zone::{Flight, Owner, Zone, MIN_SIZE, NEVER};
+use authgear::shared::cache_key::{Key, KeySecret};
+use authgear::shared::zone::{Flight, Owner, Worth, Zone, MIN_SIZE, NEVER};
 use libfuzzer_sys::fuzz_target;
 
 #[repr(align(8))]
@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
         now += 1;
         let at = usize::from(u16::from_be_bytes([high, low]));
         if op % 8 == 7 {
-            // The map's header comes first, and `open()` checks its magic number.
+            // The zone begins with its magic number and its size, which `open()` checks.
             let index = 16 + at % (MIN_SIZE - 16);
             memory.0[index] ^= op;
             continue;
@@ -40,7 +40,8 @@ fuzz_target!(|data: &[u8]| {
         match op % 8 {
             0 | 1 => {
                 let data = vec![n; at % 3000];
-                let _ = zone.store(&key, None, now, NEVER, &data);
+                let worth = if op & 8 == 0 { Worth::Lasting } else { Worth::Passing };
+                let _ = zone.store(&key, None, worth, (now, NEVER), &data);
             }
             2 => {
                 let owner = Owner { slot: u16::from(high), pid: 1 };
@@ -51,8 +52,14 @@ fuzz_target!(|data: &[u8]| {
             3 => {
                 zone.fail(&key, u64::from(low), high);
             }
-            4 => {
+            4 if op & 8 == 0 => {
                 zone.remove(&key);
+            }
+            4 => {
+                zone.touch(&key);
+                if let Some(ended) = zone.flights_ended_since(u64::from(low)) {
+                    ended.for_each(drop);
+                }
             }
             _ => {
                 zone.get(&key);

@@ -3,13 +3,13 @@
 use core::time::Duration;
 use std::rc::Rc;
 
-use authgear::freshness::{Freshness, Times, UseStale, Valid};
-use authgear::kept;
-use authgear::key::Key;
-use authgear::purges::Number;
+use authgear::shared::cache_key::Key;
+use authgear::shared::purges::PurgeEpoch;
+use authgear::shared::record;
+use authgear::shared::zone::{Record, Worth, NEVER};
 use authgear::token::Fingerprint;
+use authgear::verdict::freshness::{Freshness, Times, UseStale, Valid};
 use authgear::verdict::Verdict;
-use authgear::zone::{Record, NEVER};
 
 use crate::shared::handle::SharedHandle;
 use nginx;
@@ -29,7 +29,7 @@ pub struct AskedAt {
     /// Time, by nginx's clock.
     pub time: Duration,
     /// Position in the purge log.
-    pub since: Number,
+    pub since: PurgeEpoch,
 }
 
 impl AskedAt {
@@ -47,7 +47,7 @@ pub struct CacheEntry {
     /// By nginx's clock, which all workers share.
     times: Times,
     /// Position in the purge log when the look-up began. A purge after it cancels the entry.
-    since: Number,
+    since: PurgeEpoch,
     /// Key that the token was verified with, if this module made the verdict.
     pub key: Option<Fingerprint>,
 }
@@ -71,11 +71,11 @@ impl CacheEntry {
     }
 
     /// Reads an entry from the zone.
-    pub(super) fn decode(record: &Record<'_>) -> Option<Self> {
-        let (since, key, verdict) = kept::decode(&record.data)?;
+    pub(super) fn decode(entry: &Record<'_>) -> Option<Self> {
+        let (since, key, verdict) = record::decode(&entry.data)?;
         let times = Times {
-            fetched_at: Duration::from_millis(record.fetched_at),
-            expires_at: match record.expires_at {
+            fetched_at: Duration::from_millis(entry.fetched_at),
+            expires_at: match entry.expires_at {
                 NEVER => None,
                 at => Some(Duration::from_millis(at)),
             },
@@ -85,7 +85,15 @@ impl CacheEntry {
 
     /// The entry's data in the zone. `None` for a verdict that holds for one request only.
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
-        kept::encode(self.since, self.key, &self.verdict)
+        record::encode(self.since, self.key, &self.verdict)
+    }
+
+    /// Time for which the zone may need the entry: a session lasts, any other verdict passes.
+    pub(super) fn worth(&self) -> Worth {
+        match *self.verdict {
+            Verdict::Valid(_) => Worth::Lasting,
+            _ => Worth::Passing,
+        }
     }
 
     /// When the look-up began.

@@ -11,11 +11,11 @@ use core::num::NonZeroUsize;
 use core::time::Duration;
 use std::rc::Rc;
 
-use authgear::admission::Admission;
-use authgear::freshness::{Freshness, UseStale, Valid};
-use authgear::key::{Key, KeyHasher, KeySecret};
+use authgear::shared::cache_key::{Key, KeyHasher, KeySecret};
+use authgear::shared::front::{Draw, Proof};
+use authgear::shared::zone::{Record, Stats};
+use authgear::verdict::freshness::{Freshness, UseStale, Valid};
 use authgear::verdict::Verdict;
-use authgear::zone::Stats;
 use lru::LruCache;
 
 use crate::conf::cache::CacheZone;
@@ -53,6 +53,7 @@ impl SeenVersion {
 struct FrontEntry {
     entry: CacheEntry,
     generation: Generation,
+    proof: Proof,
 }
 
 /// Generations of the zone and of the purge log.
@@ -62,7 +63,7 @@ type Generation = (u64, u64);
 pub struct Cache {
     map: Map<MapHeader>,
     front: RefCell<LruCache<Key, FrontEntry, KeyHasher>>,
-    admission: Admission,
+    draw: Draw,
     shared: SharedHandle,
 }
 
@@ -84,7 +85,7 @@ impl Cache {
     pub fn new(zone: &CacheZone, shared: SharedHandle) -> Self {
         let front = NonZeroUsize::new(zone.front).unwrap_or(NonZeroUsize::MIN);
         let front = RefCell::new(LruCache::with_hasher(front, KeyHasher::default()));
-        Self { map: Map::new(zone.shared), front, admission: Admission::default(), shared }
+        Self { map: Map::new(zone.shared), front, draw: Draw::default(), shared }
     }
 
     /// Secret of the zone's keys.
@@ -104,43 +105,50 @@ impl Cache {
         let front = self
             .front
             .borrow_mut()
-            .get(&id.key)
-            .and_then(|front| (front.generation == generation).then(|| front.entry.clone()));
-        if let Some(entry) = front {
+            .get_mut(&id.key)
+            .filter(|front| front.generation == generation)
+            .map(|front| (front.entry.clone(), front.proof.note_hit()));
+        if let Some((entry, is_first_hit)) = front {
             // Another worker may have refreshed an entry that is not fresh here.
             if entry.freshness(valid, stale) == Some(Freshness::Fresh) {
+                if is_first_hit {
+                    self.map.with(|zone| zone.touch(&id.key));
+                }
                 let usable = Some((Freshness::Fresh, entry));
                 return CacheLookup { usable, seen: SeenVersion::NONE };
             }
         }
-        let Some(entry) = self.read(id) else { return CacheLookup::NONE };
-        self.store_in_front(&id.key, &entry, generation);
+        let Some((entry, proof)) = self.read(id) else { return CacheLookup::NONE };
+        self.store_in_front(&id.key, &entry, generation, proof);
         let seen = SeenVersion::of(&entry);
         let freshness = entry.freshness(valid, stale);
         CacheLookup { usable: freshness.map(|freshness| (freshness, entry)), seen }
     }
 
     /// The zone's entry, unless it was purged.
-    fn read(&self, id: &EntryId) -> Option<CacheEntry> {
-        self.map.get(&id.key, CacheEntry::decode).filter(|entry| !entry.is_purged(id, self.shared))
+    fn read(&self, id: &EntryId) -> Option<(CacheEntry, Proof)> {
+        let decode = |record: &Record<'_>| {
+            Some((CacheEntry::decode(record)?, Proof::of_read(record.proven)))
+        };
+        self.map.get(&id.key, decode).filter(|(entry, _)| !entry.is_purged(id, self.shared))
     }
 
     /// The zone's entry, if it is another one than was `seen`.
     fn newer(&self, id: &EntryId, seen: SeenVersion) -> Option<CacheEntry> {
         let generation = self.generation();
-        let entry = self.read(id).filter(|entry| SeenVersion::of(entry) != seen)?;
-        self.store_in_front(&id.key, &entry, generation);
+        let found = self.read(id);
+        let (entry, proof) = found.filter(|(entry, _)| SeenVersion::of(entry) != seen)?;
+        self.store_in_front(&id.key, &entry, generation, proof);
         Some(entry)
     }
 
-    fn store_in_front(&self, key: &Key, entry: &CacheEntry, generation: Generation) {
+    fn store_in_front(&self, key: &Key, entry: &CacheEntry, generation: Generation, proof: Proof) {
         let mut front = self.front.borrow_mut();
         let is_full = front.len() == front.cap().get();
-        // The working set exceeds the LRU: admit new keys with probability 1/8, or it thrashes.
-        if is_full && !front.contains(key) && !self.admission.admit() {
+        if !front.contains(key) && !proof.may_enter(is_full, || self.draw.wins()) {
             return;
         }
-        let replaced = front.push(*key, FrontEntry { entry: entry.clone(), generation });
+        let replaced = front.push(*key, FrontEntry { entry: entry.clone(), generation, proof });
         drop(front);
         drop(replaced);
     }
@@ -186,9 +194,8 @@ impl Cache {
         match &result {
             FetchResult::Keep(entry) => {
                 if let Some(data) = entry.encode() {
-                    let (fetched_at, expires_at) = entry.zone_times();
-                    leader.store(fetched_at, expires_at, &data);
-                    self.store_in_front(key, entry, generation);
+                    leader.store(entry.worth(), entry.zone_times(), &data);
+                    self.store_in_front(key, entry, generation, Proof::of_stored(entry.worth()));
                 }
             }
             FetchResult::Pass { code, .. } => leader.fail(*code),
@@ -204,9 +211,8 @@ impl Cache {
             return;
         }
         if let Some(data) = entry.encode() {
-            let (fetched_at, expires_at) = entry.zone_times();
-            self.map.store(&id.key, fetched_at, expires_at, &data);
-            self.store_in_front(&id.key, entry, generation);
+            self.map.store(&id.key, entry.worth(), entry.zone_times(), &data);
+            self.store_in_front(&id.key, entry, generation, Proof::of_stored(entry.worth()));
         }
     }
 

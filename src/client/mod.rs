@@ -23,7 +23,7 @@ use http::Request;
 use crate::conf::project::{Project, Upstream};
 use crate::conf::UpstreamServer;
 use crate::shared::handle::{Counters, SharedHandle};
-use authgear::breaker::Breaker;
+use authgear::overload::breaker::Breaker;
 use connection::{connect, Broken, Connection, HttpResponse};
 pub use failure::Failure;
 pub use jwks::fetch_keys;

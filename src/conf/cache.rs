@@ -4,7 +4,7 @@ use core::ffi::CStr;
 use core::time::Duration;
 use std::rc::Rc;
 
-use authgear::freshness::{UseStale, Valid};
+use authgear::verdict::freshness::{UseStale, Valid};
 
 use super::arguments::{first, invalid, is_name, set_once};
 use super::location::{CacheUse, LocationConf};
@@ -22,6 +22,26 @@ pub struct CacheZone {
     pub shared: SharedZone<MapHeader>,
     /// Entries of each worker's LRU before the zone.
     pub front: usize,
+}
+
+/// The longest times that any location sets.
+#[derive(Clone, Copy, Debug)]
+pub struct LongestLife {
+    valid: Duration,
+    stale: Duration,
+}
+
+impl Default for LongestLife {
+    fn default() -> Self {
+        Self { valid: Valid::default().longest(), stale: UseStale::default().longest() }
+    }
+}
+
+impl LongestLife {
+    /// Age from which no location uses a verdict.
+    pub fn total(&self) -> Duration {
+        self.valid + self.stale
+    }
 }
 
 /// `authgear_cache_zone NAME:SIZE [front=1024]`
@@ -116,6 +136,8 @@ impl Directive for CacheValidDirective {
                 _ => return Err(wrong()),
             }
         }
+        let longest = &mut cf.main::<crate::conf::Authgear>().longest_life;
+        longest.valid = longest.valid.max(valid.longest());
         set_once(&mut conf.cache_valid, valid)
     }
 }
@@ -146,6 +168,8 @@ impl Directive for CacheUseStaleDirective {
                 _ => return Err(wrong()),
             }
         }
+        let longest = &mut cf.main::<crate::conf::Authgear>().longest_life;
+        longest.stale = longest.stale.max(stale.longest());
         set_once(&mut conf.cache_use_stale, stale)
     }
 }

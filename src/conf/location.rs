@@ -4,7 +4,7 @@ use core::ffi::CStr;
 use std::rc::Rc;
 
 use authgear::endpoint::Endpoint;
-use authgear::freshness::{UseStale, Valid};
+use authgear::verdict::freshness::{UseStale, Valid};
 
 use super::arguments::{first, invalid, is_name, set_once, truncated};
 use super::cache::CacheZone;

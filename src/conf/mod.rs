@@ -14,6 +14,7 @@ mod upstream;
 pub mod upstream_headers;
 
 use core::cell::Cell;
+use core::time::Duration;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
@@ -40,6 +41,7 @@ pub struct MainConf {
     zones: Vec<Rc<CacheZone>>,
     /// Positions of the directives.
     zones_at: Vec<Place>,
+    longest_life: cache::LongestLife,
     /// The module's zone.
     module_zone: Option<SharedZone<ModuleZone>>,
     /// Origins without TLS that a warning was written about.
@@ -90,6 +92,11 @@ pub struct ServerConf {
 }
 
 impl MainConf {
+    /// Age from which no location uses a verdict.
+    pub fn longest_life(&self) -> Duration {
+        self.longest_life.total()
+    }
+
     /// All cache zones.
     pub fn zones(&self) -> &[Rc<CacheZone>] {
         &self.zones

@@ -9,8 +9,8 @@ use core::cell::RefCell;
 use core::time::Duration;
 use std::rc::Rc;
 
-use authgear::freshness::{Freshness, UseStale, Valid};
-use authgear::key::Key;
+use authgear::shared::cache_key::Key;
+use authgear::verdict::freshness::{Freshness, UseStale, Valid};
 use authgear::verdict::Unavailable;
 
 use crate::cache::{AskedAt, Cache, CacheEntry, CacheLookup, EntryId, FetchResult};

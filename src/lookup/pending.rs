@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::rc::Rc;
 
-use authgear::freshness::{UseStale, Valid};
+use authgear::verdict::freshness::{UseStale, Valid};
 use authgear::verdict::Unavailable;
 
 use super::subrequest::Subrequest;

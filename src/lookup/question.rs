@@ -4,8 +4,8 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::credentials::Credentials;
-use authgear::key::Key;
 use authgear::resolver;
+use authgear::shared::cache_key::Key;
 use authgear::verdict::{NoSession, Unavailable, Verdict};
 
 use crate::cache::{AskedAt, Cache, CacheEntry, EntryId, FetchResult, SeenVersion};

@@ -4,8 +4,8 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::credentials::Credentials;
-use authgear::freshness::{Freshness, UseStale};
 use authgear::token::{self, Cause, TokenError};
+use authgear::verdict::freshness::{Freshness, UseStale};
 use authgear::verdict::{NoSession, Reason, Unavailable, Verdict};
 
 use super::pending::{Pending, Source, Started};

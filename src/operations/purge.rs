@@ -2,7 +2,7 @@
 
 use authgear::metrics::Purge as PurgeKind;
 use authgear::purge_request::{is_cross_site, is_form, Target, MAX_FORM};
-use authgear::subject::Subject;
+use authgear::shared::subject::PurgeTarget;
 use authgear::verdict::Verdict;
 
 use crate::conf::operations::{BuiltinEndpoint, PurgeDirective};
@@ -51,11 +51,11 @@ fn admin(worker: &Worker, request: &Request, purge: &PurgeDirective, body: &[u8]
             PurgeKind::All
         }
         (Target::All, Some(scope)) => {
-            shared.purge(&[Subject::Project(scope)]);
+            shared.purge(&[PurgeTarget::Project(scope)]);
             PurgeKind::All
         }
         (Target::User(id), scope) => {
-            shared.purge(&[Subject::user(scope, id)]);
+            shared.purge(&[PurgeTarget::user(scope, id)]);
             PurgeKind::User
         }
     };
@@ -86,10 +86,10 @@ fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
         Verdict::Invalid | Verdict::None(_) => None,
     };
     let in_flight = lookup::forget(worker, request, project);
-    let holders = in_flight.iter().map(Subject::Holder);
+    let holders = in_flight.iter().map(PurgeTarget::Holder);
     let (shared, scope) = (worker.shared(), purge.scope());
-    let subjects: Vec<Subject<'_>> =
-        id.map(|id| Subject::user(scope, id)).into_iter().chain(holders).collect();
+    let subjects: Vec<PurgeTarget<'_>> =
+        id.map(|id| PurgeTarget::user(scope, id)).into_iter().chain(holders).collect();
     // A purge of nothing counts too: other workers read the zone again, not their LRU.
     shared.purge(&subjects);
     shared.count(|metrics| metrics.purged(PurgeKind::Caller));

@@ -1,8 +1,8 @@
 //! `authgear_webhook`: Authgear's events about users.
 
 use authgear::metrics::Event as EventOutcome;
-use authgear::revocations::Revoked;
-use authgear::subject::Subject;
+use authgear::shared::revocations::Revoked;
+use authgear::shared::subject::PurgeTarget;
 pub use authgear::webhook::MAX_BODY;
 use authgear::webhook::{Event, NoEvent, SIGNATURE};
 
@@ -55,7 +55,7 @@ fn act(worker: &Worker, request: &Request, webhook: &WebhookDirective, event: &E
     match event {
         Event::Ignored => {}
         Event::Changed(users) => {
-            let users = users.iter().map(|id| Subject::user(scope, id.as_bytes()));
+            let users = users.iter().map(|id| PurgeTarget::user(scope, id.as_bytes()));
             shared.purge(&users.collect::<Vec<_>>());
         }
         Event::Ended { user, at } => {
@@ -63,7 +63,7 @@ fn act(worker: &Worker, request: &Request, webhook: &WebhookDirective, event: &E
             // Counted from the event's own time: an event that is sent again extends nothing.
             let until = at.saturating_add(ttl.as_secs());
             let now = nginx::unix_time().as_secs();
-            let user = Subject::user(scope, user.as_bytes());
+            let user = PurgeTarget::user(scope, user.as_bytes());
             // Before the purge, so that every verification after it finds the revocation.
             if shared.revoke(&user, *at, until, now) == Some(Revoked::KeptForAnother) {
                 let message = "authgear webhook: too many users whose tokens are refused, the \

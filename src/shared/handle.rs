@@ -3,11 +3,11 @@
 use core::cell::OnceCell;
 use core::ops::Deref;
 
-use authgear::key::Key;
 use authgear::metrics::{Metrics, ProjectMetrics, Slot};
-use authgear::purges::{Held, Number};
-use authgear::revocations::Revoked;
-use authgear::subject::Subject;
+use authgear::shared::cache_key::Key;
+use authgear::shared::purges::{EntryScope, PurgeEpoch};
+use authgear::shared::revocations::Revoked;
+use authgear::shared::subject::PurgeTarget;
 use authgear::verdict::Verdict;
 
 use super::module_zone::ModuleZone;
@@ -35,11 +35,14 @@ impl SharedHandle {
 
     /// Purges `subjects` in all workers: verdicts of look-ups that began before are not used any
     /// more.
-    pub fn purge(&self, subjects: &[Subject<'_>]) {
-        if self.locked(|zone| zone.purges.purge(subjects)) == Some(false) {
+    pub fn purge(&self, subjects: &[PurgeTarget<'_>]) {
+        let now = nginx::now().as_millis() as u64;
+        if self.locked(|zone| zone.purges.purge(subjects, now)) == Some(false) {
             Log::cycle().write(
                 Level::Notice,
-                format_args!("too many authgear purges to keep apart: everything was purged"),
+                format_args!(
+                    "too many authgear purges to keep apart: older verdicts were purged too"
+                ),
             );
         }
     }
@@ -50,7 +53,7 @@ impl SharedHandle {
     }
 
     /// Position in the purge log at which a look-up begins. Purges after it cancel its verdict.
-    pub fn purge_epoch(&self) -> Number {
+    pub fn purge_epoch(&self) -> PurgeEpoch {
         self.zone().map(|zone| zone.purges.now()).unwrap_or_default()
     }
 
@@ -61,13 +64,19 @@ impl SharedHandle {
 
     /// Whether the verdict of a look-up that began at `since` was purged meanwhile. `key` is that
     /// of its credentials, and `scope` that of its project.
-    pub fn is_purged(&self, since: Number, key: &Key, scope: &[u8; 32], verdict: &Verdict) -> bool {
+    pub fn is_purged(
+        &self,
+        since: PurgeEpoch,
+        key: &Key,
+        scope: &[u8; 32],
+        verdict: &Verdict,
+    ) -> bool {
         let user = match verdict {
             Verdict::Valid(identity) => identity.user_id(),
             _ => None,
         };
-        let held = Held { key, project: scope, user };
-        self.zone().is_some_and(|zone| zone.purges.is_purged(since, &held))
+        let entry = EntryScope { key, project: scope, user };
+        self.zone().is_some_and(|zone| zone.purges.is_purged(since, &entry))
     }
 
     /// Whether tokens of `user` that were issued at `issued` are refused. Seconds since 1970.
@@ -78,7 +87,13 @@ impl SharedHandle {
 
     /// Refuses tokens of `user` that were issued up to `issued`, from `now` until `until`. Seconds
     /// since 1970.
-    pub fn revoke(&self, user: &Subject<'_>, issued: u64, until: u64, now: u64) -> Option<Revoked> {
+    pub fn revoke(
+        &self,
+        user: &PurgeTarget<'_>,
+        issued: u64,
+        until: u64,
+        now: u64,
+    ) -> Option<Revoked> {
         self.locked(|zone| zone.revocations.revoke(user, issued, until, now))
     }
 

@@ -1,10 +1,13 @@
 //! A map in shared memory, with the look-ups of its keys that workers have in flight.
 
+use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use authgear::key::{Key, KeySecret};
-use authgear::zone::{self, Flight, Outcome, Owner, Record, Waiters, Zone};
+use authgear::shared::cache_key::{Key, KeySecret};
+use authgear::shared::zone::{self, Flight, Outcome, Owner, Record, Waiters, Worth, Zone};
 use event_listener::Event;
 
 use nginx::{self, Header, Level, Log, SharedZone};
@@ -65,8 +68,27 @@ pub fn new_secret() -> Result<KeySecret, getrandom::Error> {
 /// A worker's access to a map.
 pub struct Map<H> {
     zone: SharedZone<H>,
-    /// Notified when this worker is woken.
-    woken: Event,
+    /// Flights that this worker follows, by id. The event of a flight is notified when the flight
+    /// may have ended.
+    followed: RefCell<BTreeMap<u64, Rc<Event>>>,
+    /// Count of ended flights at the last wake-up; see [`Zone::flights_ended_since`].
+    seen_ended: Cell<u64>,
+}
+
+/// A follower of a flight in [`Map::followed`]. The last one that is dropped removes the flight.
+struct Following<'a, H: HasMap> {
+    map: &'a Map<H>,
+    id: u64,
+    ended: Rc<Event>,
+}
+
+impl<H: HasMap> Drop for Following<'_, H> {
+    fn drop(&mut self) {
+        // One reference is the map's, and one is this follower's.
+        if Rc::strong_count(&self.ended) <= 2 {
+            self.map.followed.borrow_mut().remove(&self.id);
+        }
+    }
 }
 
 /// Whether this worker makes the look-up or waits for another worker's.
@@ -105,7 +127,7 @@ pub enum FlightEnd {
 impl<H: HasMap> Map<H> {
     /// The map in `zone`.
     pub fn new(zone: SharedZone<H>) -> Self {
-        Self { zone, woken: Event::new() }
+        Self { zone, followed: RefCell::default(), seen_ended: Cell::new(0) }
     }
 
     /// The zone's header.
@@ -152,20 +174,21 @@ impl<H: HasMap> Map<H> {
         self.with(|zone| zone.get(key).and_then(|record| decode(&record)))?
     }
 
-    /// Stores `data` under `key`, and ends its flight, if any. False if it is too large.
-    pub fn store(&self, key: &Key, fetched_at: u64, expires_at: u64, data: &[u8]) -> bool {
-        self.put(key, None, fetched_at, expires_at, data)
+    /// Stores `data` and its times `(fetched_at, expires_at)` under `key`, and ends its flight, if
+    /// any. False if `data` is too large.
+    pub fn store(&self, key: &Key, worth: Worth, times: (u64, u64), data: &[u8]) -> bool {
+        self.put(key, None, worth, times, data)
     }
 
     fn put(
         &self,
         key: &Key,
         id: Option<u64>,
-        fetched_at: u64,
-        expires_at: u64,
+        worth: Worth,
+        times: (u64, u64),
         data: &[u8],
     ) -> bool {
-        let stored = self.with(|zone| zone.store(key, id, fetched_at, expires_at, data));
+        let stored = self.with(|zone| zone.store(key, id, worth, times, data));
         let stored = stored.unwrap_or_default();
         wake(stored.waiters);
         stored.kept
@@ -196,9 +219,11 @@ impl<H: HasMap> Map<H> {
 
     /// Waits for the end of another worker's flight.
     pub async fn follow(&self, key: &Key, leader: RemoteLeader) -> FlightEnd {
+        let ended = Rc::clone(self.followed.borrow_mut().entry(leader.id).or_default());
+        let following = Following { map: self, id: leader.id, ended };
         loop {
             // Listen before reading the outcome, so that no wake-up in between is lost.
-            let woken = self.woken.listen();
+            let woken = following.ended.listen();
             let outcome = self.with(|zone| zone.outcome(key, leader.id));
             match outcome.unwrap_or(Outcome::Gone) {
                 Outcome::Pending => {}
@@ -217,18 +242,32 @@ impl<H: HasMap> Map<H> {
         }
     }
 
-    /// Called when another worker has woken this one: a flight that it follows may have ended.
+    /// Called when another worker has woken this one. Resumes those who follow a flight that ended
+    /// since the last call, and nobody else.
     pub fn woken(&self) {
-        self.woken.notify(usize::MAX);
+        let followed = self.followed.borrow();
+        if followed.is_empty() {
+            return;
+        }
+        let ended = self.with(|zone| {
+            let since = self.seen_ended.replace(zone.flights_ended());
+            let ids = zone.flights_ended_since(since)?;
+            Some(ids.filter_map(|id| followed.get(&id).cloned()).collect::<Vec<_>>())
+        });
+        let ended = ended.flatten().unwrap_or_else(|| followed.values().cloned().collect());
+        drop(followed);
+        for ended in ended {
+            ended.notify(usize::MAX);
+        }
     }
 }
 
 impl<H: HasMap> LeaderGuard<'_, H> {
     /// Ends the flight with `data`, which is stored. False if it is too large.
-    pub fn store(mut self, fetched_at: u64, expires_at: u64, data: &[u8]) -> bool {
+    pub fn store(mut self, worth: Worth, times: (u64, u64), data: &[u8]) -> bool {
         // Without a flight of its own, it ends no other worker's flight.
         let id = self.id.take();
-        self.map.put(self.key, id, fetched_at, expires_at, data)
+        self.map.put(self.key, id, worth, times, data)
     }
 
     /// Ends the flight with this code; nothing is stored.

@@ -3,8 +3,8 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use authgear::metrics::Metrics;
-use authgear::purges::Purges;
-use authgear::revocations::Revocations;
+use authgear::shared::purges::PurgeLog;
+use authgear::shared::revocations::Revocations;
 
 use super::map::{new_secret, HasMap, MapHeader};
 use nginx::Header;
@@ -18,7 +18,7 @@ pub struct ModuleZone {
     /// Counters.
     pub metrics: Metrics,
     /// The purge log. Changed under the lock.
-    pub purges: Purges,
+    pub purges: PurgeLog,
     /// Users whose older tokens are refused. Changed under the lock.
     pub revocations: Revocations,
 }
@@ -42,7 +42,7 @@ impl Header for ModuleZone {
             keys: MapHeader::init(arena)?,
             key_changes: AtomicU64::new(0),
             metrics: Metrics::new(),
-            purges: Purges::new(secret()?),
+            purges: PurgeLog::new(secret()?),
             revocations: Revocations::new(secret()?),
         })
     }

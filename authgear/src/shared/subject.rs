@@ -6,9 +6,6 @@ use siphasher::sip::SipHasher24;
 
 use crate::shared::cache_key::{Key, KeySecret};
 
-// Until src is renamed.
-pub use PurgeTarget as Subject;
-
 /// Target of a purge or revocation. A project is identified by its [scope](Key::of).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PurgeTarget<'a> {

@@ -1,17 +1,18 @@
-//! Memory that several processes share: verdicts, and who is asking for one.
+//! Shared memory of several processes: verdicts, and the look-ups that are under way.
 //!
-//! A zone is a map in a flat region of bytes. It holds no pointers, so that every process may have
-//! the region at another address, and it never grows: who was used longest ago makes room. All
-//! calls are made under a lock that the caller has.
+//! A zone is a map in a flat region of bytes. It holds no pointers, so each process may map the
+//! region at another address. It never grows. The module `admission` says which entry makes
+//! room for which: a verdict that was never used displaces none that was, and a look-up under
+//! way displaces no verdict. All calls are made under a lock that the caller holds.
 //!
-//! A process may be killed at any instruction, and the lock is then freed for it. A mark outside
-//! the region says that a change was going on; who finds it starts with an empty zone. So does
-//! who finds a contradiction, which only a fault could have made.
+//! A process may be killed at any instruction, and the lock is then released for it. A mark
+//! outside the region tells that a change was under way: the next process that opens the zone
+//! empties it. A contradiction in the region, which only a fault can cause, empties it too.
 //!
 //! Times are milliseconds of one monotonic clock that all processes share.
 //!
 //! ```
-//! # use authgear::{credentials::{CookieNames, Credentials}, key::{Key, KeySecret}};
+//! # use authgear::{credentials::{CookieNames, Credentials}, shared::cache_key::{Key, KeySecret}};
 //! # let secret = KeySecret::from_bytes([0; 16]);
 //! # let credentials = Credentials::read(Some(b"Bearer a"), [], &CookieNames::default());
 //! # let key = Key::of(&secret, b"project", &credentials);
@@ -20,7 +21,7 @@
 //! # let mut memory = Memory([0; MIN_SIZE]);
 //! # let memory = &mut memory.0;
 //! use std::sync::atomic::AtomicU32;
-//! use authgear::zone::{Flight, Outcome, Owner, Zone, MIN_SIZE, NEVER};
+//! use authgear::shared::zone::{Flight, Outcome, Owner, Worth, Zone, MIN_SIZE, NEVER};
 //!
 //! // Once, before there are other processes:
 //! Zone::format(memory)?;
@@ -34,15 +35,16 @@
 //! // Another process must not ask too:
 //! assert_eq!(zone.lead(&key, second, 1_001, 6_001), Flight::Follower { id, owner: first, lease_until: 6_000 });
 //! assert_eq!(zone.outcome(&key, id), Outcome::Pending);
-//! // The first has its answer, and wakes the other:
-//! let stored = zone.store(&key, Some(id), 1_020, NEVER, b"verdict");
+//! // The first has its answer and wakes the other:
+//! let stored = zone.store(&key, Some(id), Worth::Lasting, (1_020, NEVER), b"verdict");
 //! assert_eq!(stored.waiters.slots().collect::<Vec<_>>(), [2]);
-//! // ... which looks:
+//! // The other looks:
 //! assert_eq!(zone.outcome(&key, id), Outcome::Gone);
 //! assert_eq!(*zone.get(&key).unwrap().data, *b"verdict");
-//! # Ok::<(), authgear::zone::ZoneError>(())
+//! # Ok::<(), authgear::shared::zone::ZoneError>(())
 //! ```
 
+mod admission;
 mod arena;
 mod layout;
 #[cfg(test)]
@@ -53,152 +55,108 @@ use std::fmt;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use thiserror::Error;
-
 use crate::shared::cache_key::Key;
 use arena::{further_chunks, Corrupt};
-use layout::Region;
+use layout::{state, Region};
 
-pub use layout::{CHUNK, MIN_SIZE};
+pub use layout::{Waiters, Worth, ZoneError, CHUNK, MAX_DATA, MAX_SLOTS, MIN_SIZE};
 
-/// Most bytes that are kept under one key.
-pub const MAX_DATA: usize = 128 * 1024;
-
-/// Slots from this one on are never in [`Waiters`].
-pub const MAX_SLOTS: u16 = 128;
-
-/// A time that does not come: what never expires has it.
+/// Expiry time of verdicts that never expire.
 pub const NEVER: u64 = u64::MAX;
 
-/// Why memory is no zone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum ZoneError {
-    /// It does not begin at a multiple of 8.
-    #[error("memory is not aligned")]
-    Alignment,
-    /// It is smaller than [`MIN_SIZE`], larger than 1 TiB, or not what it was when formatted.
-    #[error("unexpected size of memory")]
-    Size,
-    /// It was never formatted.
-    #[error("not a zone")]
-    Magic,
-    /// It is a zone of another version of this module.
-    #[error("zone of another version")]
-    Version,
-}
-
-/// Who is making a look-up.
+/// A process that makes a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The number under which this process can be woken.
+    /// Number under which the process can be woken.
     pub slot: u16,
-    /// Its process id.
+    /// Process id.
     pub pid: u32,
 }
 
-/// The slots of those who wait for a flight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waiters([u64; 2]);
-
-impl Waiters {
-    /// Whether nobody waits.
-    pub fn is_empty(self) -> bool {
-        self.0 == [0; 2]
-    }
-
-    /// The slots, in their order.
-    pub fn slots(self) -> impl Iterator<Item = u16> {
-        let bits = u128::from(self.0[1]) << 64 | u128::from(self.0[0]);
-        (0..MAX_SLOTS).filter(move |slot| bits >> slot & 1 == 1)
-    }
-}
-
-impl From<Waiters> for [u64; 2] {
-    /// Slot n is bit n modulo 64 of word n / 64.
-    fn from(waiters: Waiters) -> Self {
-        waiters.0
-    }
-}
-
-/// A verdict that is kept.
+/// A kept verdict.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// When it was made.
+    /// Time at which the verdict was asked for.
     pub fetched_at: u64,
-    /// When it ends, whatever its age, or [`NEVER`].
+    /// Time at which it expires, whatever its age, or [`NEVER`].
     pub expires_at: u64,
-    /// What was stored.
+    /// Whether it was used since it was stored. This use counts. Never of a
+    /// [passing](Worth::Passing) verdict.
+    pub proven: bool,
+    /// The stored data.
     pub data: Cow<'a, [u8]>,
 }
 
 impl fmt::Debug for Record<'_> {
-    /// Tells everything but the data, which is about a person.
+    /// Omits the data, which is about a person.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Record")
             .field("fetched_at", &self.fetched_at)
             .field("expires_at", &self.expires_at)
+            .field("proven", &self.proven)
             .finish_non_exhaustive()
     }
 }
 
-/// What came of [`Zone::store`].
+/// Result of [`Zone::store`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Stored {
-    /// Whether the verdict is kept. Only one that is too large is not.
+    /// Whether the verdict is kept. Only a large one may not be.
     pub kept: bool,
-    /// Whom to wake: the flight has ended.
+    /// Processes to wake: the flight has ended.
     pub waiters: Waiters,
 }
 
-/// Who makes a look-up.
+/// Role of the caller in a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flight {
-    /// The caller, who ends it with [`Zone::store`] or [`Zone::fail`].
+    /// The caller makes the look-up, and ends it with [`Zone::store`] or [`Zone::fail`].
     Leader {
-        /// What the flight is called, never 0.
+        /// Id of the flight, never 0.
         id: u64,
     },
-    /// Somebody else. The caller is woken at its end, and asks [`Zone::outcome`] then and from
-    /// time to time.
+    /// Another process makes the look-up. It wakes the caller at the end. The caller asks
+    /// [`Zone::outcome`] then, and from time to time.
     Follower {
-        /// What the flight is called.
+        /// Id of the flight.
         id: u64,
-        /// Who makes it.
+        /// The process that makes the look-up.
         owner: Owner,
-        /// When somebody else may take over.
+        /// Time from which another process may take over.
         lease_until: u64,
     },
-    /// The caller, and others may do the same: there is no room to note it.
+    /// The caller makes the look-up, and others may make the same one: the room for look-ups
+    /// under way is used up.
     Alone,
 }
 
-/// What became of a flight.
+/// State of a flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is under way, or its leader died.
+    /// The flight is under way, or its leader died.
     Pending,
-    /// It ended without a verdict to keep, for this reason.
+    /// The flight ended without a verdict to keep, for this reason.
     Failed(u8),
-    /// It is no longer known: look for the verdict, and lead if there is none.
+    /// The flight is no longer known: look for the verdict, and lead if there is none.
     Gone,
 }
 
-/// How full a zone is.
+/// Use of a zone's room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Keys that are there, with a verdict or without.
+    /// Number of keys, with a verdict or without.
     pub entries: usize,
-    /// Chunks that the zone is made of. An entry takes at least one.
+    /// Number of chunks of the zone. An entry takes at least one.
     pub chunks: usize,
-    /// Chunks of them that are free.
+    /// Number of free chunks.
     pub chunks_free: usize,
-    /// Entries that were removed to make room since the zone was formatted or found damaged.
+    /// Number of verdicts that were removed to make room since the zone was formatted or found
+    /// damaged.
     pub evictions: u64,
 }
 
-/// A zone, as long as its lock is held.
+/// A zone whose lock is held.
 pub struct Zone<'m> {
     region: Region<'m>,
     dirty: &'m AtomicU32,
@@ -206,24 +164,24 @@ pub struct Zone<'m> {
 }
 
 impl<'m> Zone<'m> {
-    /// Makes an empty zone of memory that may hold anything, and that nobody else uses yet.
+    /// Makes an empty zone of memory that no other process uses yet, whatever it holds.
     ///
     /// # Errors
     ///
     /// The memory must begin at a multiple of 8 and have [`MIN_SIZE`] bytes.
     pub fn format(memory: &mut [u8]) -> Result<(), ZoneError> {
-        Region::split(memory)?.format(0);
+        Region::split(memory)?.format(0, 0);
         Ok(())
     }
 
-    /// The zone in this memory; see [`emptied`](Self::emptied).
+    /// Opens the zone in this memory; see [`emptied`](Self::emptied).
     ///
-    /// `dirty` is the mark of a change going on: 0 when the zone is made, and not in its memory.
-    /// Memory and mark must not be used otherwise while the zone is.
+    /// `dirty` is the mark of a change under way: outside the memory, and 0 when the zone is
+    /// made. Memory and mark must not be used otherwise while the zone is open.
     ///
     /// # Errors
     ///
-    /// See [`ZoneError`]. Nothing was changed then.
+    /// See [`ZoneError`]. Nothing is changed then.
     pub fn open(memory: &'m mut [u8], dirty: &'m AtomicU32) -> Result<Self, ZoneError> {
         let mut zone = Self { region: Region::split(memory)?, dirty, emptied: false };
         if dirty.load(Ordering::SeqCst) == 0 {
@@ -234,25 +192,15 @@ impl<'m> Zone<'m> {
         Ok(zone)
     }
 
-    /// Whether it was emptied since it was opened, or by that, because of what was found in it.
+    /// Whether the zone was emptied by or since its opening, as a change was broken off or its
+    /// contents contradict each other.
     pub fn emptied(&self) -> bool {
         self.emptied
     }
 
-    /// The verdict kept under `key`, whatever its age.
+    /// Returns the verdict kept under `key`, whatever its age, and notes its use.
     pub fn get(&mut self, key: &Key) -> Option<Record<'_>> {
-        let index = match self.region.find(key) {
-            Ok(found) => found?,
-            Err(Corrupt) => {
-                self.recover();
-                return None;
-            }
-        };
-        let entry = self.region.entry(index).ok()?;
-        if entry.has_verdict == 0 {
-            return None;
-        }
-        let used_last = entry.flight != 0 || self.region.header.idle.head == index;
+        let index = self.used(key)?;
         let long = match self.region.long_data(index) {
             Ok(long) => long,
             Err(Corrupt) => {
@@ -260,83 +208,110 @@ impl<'m> Zone<'m> {
                 return None;
             }
         };
-        // The most used entries are read without a write.
-        if !used_last {
-            self.change(|region| {
-                region.unlink(index)?;
-                region.link(index)
-            })?;
-        }
         let entry = self.region.entry(index).ok()?;
         let data = match long {
             Some(data) => Cow::Owned(data),
             None => Cow::Borrowed(Region::short_data(entry)?),
         };
-        Some(Record { fetched_at: entry.fetched_at, expires_at: entry.expires_at, data })
+        Some(Record {
+            fetched_at: entry.fetched_at,
+            expires_at: entry.expires_at,
+            proven: entry.state == state::PROVEN,
+            data,
+        })
     }
 
-    /// Keeps a verdict made now, at `fetched_at`, in place of any other under `key`, and ends the
-    /// flight: `id`, or with `None` whichever there is. If `id` was taken over by another flight,
-    /// that one goes on.
+    /// Notes a use of the verdict kept under `key` that the caller served from a copy.
     ///
-    /// What was used longest ago makes room, and what is in flight only when nothing else is left.
-    /// Whoever waits for such a flight finds it [`Gone`](Outcome::Gone) when he looks.
+    /// One call for each copy suffices: without any, a verdict that only copies serve would
+    /// count as never used, and make room early.
+    pub fn touch(&mut self, key: &Key) {
+        let _ = self.used(key);
+    }
+
+    /// Finds the entry of a verdict, and notes its use.
+    fn used(&mut self, key: &Key) -> Option<u32> {
+        let found = self.region.find(key).and_then(|found| {
+            let Some(index) = found else { return Ok(None) };
+            let has_verdict = self.region.entry(index)?.state != state::NONE;
+            Ok(has_verdict.then_some((index, self.region.use_matters(index)?)))
+        });
+        match found {
+            // The most used entries are read without a write.
+            Ok(Some((index, false))) => Some(index),
+            Ok(Some((index, true))) => {
+                self.change(|region| region.note_use(index))?;
+                Some(index)
+            }
+            Ok(None) => None,
+            Err(Corrupt) => {
+                self.recover();
+                None
+            }
+        }
+    }
+
+    /// Keeps a verdict with its times `(fetched_at, expires_at)` in place of any other under
+    /// `key`, and ends the flight: `id`, or with `None` whichever there is. If another flight
+    /// took `id` over, that one goes on.
     ///
-    /// Data longer than [`MAX_DATA`], or than the whole zone can hold, is not kept; the verdict
-    /// that was there goes, and the flight ends all the same.
+    /// A verdict that takes more room than the zone has for its kind, or whose data is longer
+    /// than [`MAX_DATA`], is not kept. The verdict that was there goes, and the flight ends all
+    /// the same.
     pub fn store(
         &mut self,
         key: &Key,
         id: Option<u64>,
-        fetched_at: u64,
-        expires_at: u64,
+        worth: Worth,
+        times: (u64, u64),
         data: &[u8],
     ) -> Stored {
-        let further = further_chunks(data.len());
-        let kept = data.len() <= MAX_DATA && further < self.region.chunks.len();
+        let chunks = 1 + further_chunks(data.len());
         self.change(|region| {
             let found = region.find(key)?;
             let mut waiters = Waiters::default();
+            let mut was_proven = false;
             if let Some(index) = found {
                 region.unlink(index)?;
+                was_proven = region.entry(index)?.state == state::PROVEN;
                 region.drop_verdict(index)?;
-                let entry = region.entry_mut(index)?;
-                if id.is_none_or(|id| entry.flight == id) {
-                    entry.flight = 0;
-                    waiters = Waiters(std::mem::take(&mut entry.waiters));
+                if id.is_none_or(|id| region.entry(index).is_ok_and(|entry| entry.flight == id)) {
+                    waiters = region.end_flight(index)?;
                 }
-                if !kept {
-                    if entry.flight == 0 && entry.failed == 0 {
+            }
+            let fits = data.len() <= MAX_DATA;
+            let state = fits.then(|| region.admit(key, chunks, worth, was_proven)).flatten();
+            let Some(state) = state else {
+                if let Some(index) = found {
+                    let entry = region.entry(index)?;
+                    let is_empty = entry.flight == 0 && entry.failed == 0;
+                    if is_empty || region.without_verdict() > region.flight_share() {
                         region.delete(index)?;
                     } else {
                         region.link(index)?;
                     }
                 }
-            }
-            if kept {
-                let wanted = further + usize::from(found.is_none());
-                // In no list, the entry itself cannot be what makes room.
-                if !region.make_room(wanted, fetched_at, true)? {
-                    return Err(Corrupt);
-                }
-                let index = match found {
-                    Some(index) => index,
-                    None => region.insert(key)?,
-                };
-                region.set_verdict(index, fetched_at, expires_at, data)?;
-                region.entry_mut(index)?.failed = 0;
-                region.link(index)?;
-            }
-            Ok(Stored { kept, waiters })
+                return Ok(Stored { kept: false, waiters });
+            };
+            // In no list, the entry itself cannot be chosen to make room.
+            region.make_room(chunks, state)?;
+            let index = match found {
+                Some(index) => index,
+                None => region.insert(key)?,
+            };
+            region.set_verdict(index, state, times, data)?;
+            region.entry_mut(index)?.failed = 0;
+            region.link(index)?;
+            Ok(Stored { kept: true, waiters })
         })
         .unwrap_or_default()
     }
 
     /// Begins the flight of `key`, to be ended before `lease_until`, unless there is one.
     ///
-    /// A flight whose lease is over at `now` is taken over: who waits for it waits for the new
-    /// one. Somebody who knows that its owner died need not wait for that: with the lease's end
-    /// as `now`, that flight and no later one is taken over.
+    /// A flight whose lease is over at `now` is taken over: its waiters wait for the new one. A
+    /// caller that knows that the owner died need not wait for the end of the lease: with that
+    /// time as `now`, that flight and no later one is taken over.
     pub fn lead(&mut self, key: &Key, owner: Owner, now: u64, lease_until: u64) -> Flight {
         self.change(|region| {
             let index = match region.find(key)? {
@@ -352,17 +327,19 @@ impl<'m> Zone<'m> {
                             lease_until: entry.lease_until,
                         });
                     }
+                    let (taken_over, waiters) = (entry.flight, Waiters(entry.waiters));
                     region.unlink(index)?;
+                    region.flight_ended(taken_over, waiters)?;
                     index
                 }
                 None => {
-                    if !region.make_room(1, now, false)? {
+                    if !region.make_room_for_flight(now)? {
                         return Ok(Flight::Alone);
                     }
                     region.insert(key)?
                 }
             };
-            // 0 is none.
+            // 0 means no flight.
             let id = region.header.last_flight.wrapping_add(1).max(1);
             region.header.last_flight = id;
             let entry = region.entry_mut(index)?;
@@ -376,8 +353,9 @@ impl<'m> Zone<'m> {
         .unwrap_or(Flight::Alone)
     }
 
-    /// Ends flight `id` of `key` without a verdict, and tells who waits for it why. A verdict from
-    /// before is kept. Nothing happens if that flight was taken over, or is no longer known.
+    /// Ends flight `id` of `key` without a verdict, and keeps the reason for its waiters. A
+    /// verdict from before is kept. Nothing happens if that flight was taken over or is no longer
+    /// known.
     pub fn fail(&mut self, key: &Key, id: u64, why: u8) -> Waiters {
         self.change(|region| {
             let Some(index) = region.find(key)? else { return Ok(Waiters::default()) };
@@ -385,18 +363,17 @@ impl<'m> Zone<'m> {
                 return Ok(Waiters::default());
             }
             region.unlink(index)?;
+            let waiters = region.end_flight(index)?;
             let entry = region.entry_mut(index)?;
-            entry.flight = 0;
             entry.failed = id;
             entry.why = why;
-            let waiters = Waiters(std::mem::take(&mut entry.waiters));
             region.link(index)?;
             Ok(waiters)
         })
         .unwrap_or_default()
     }
 
-    /// What became of flight `id` of `key`.
+    /// Returns the state of flight `id` of `key`.
     pub fn outcome(&self, key: &Key, id: u64) -> Outcome {
         let Ok(Some(index)) = self.region.find(key) else { return Outcome::Gone };
         match self.region.entry(index) {
@@ -406,8 +383,24 @@ impl<'m> Zone<'m> {
         }
     }
 
-    /// Removes what is known of `key`: the verdict, and the flight, whose waiters are returned.
-    /// Its leader may yet store a verdict.
+    /// Number of flights that ever ended while a process waited for them.
+    pub fn flights_ended(&self) -> u64 {
+        self.region.header.ended
+    }
+
+    /// Ids of the flights that ended while a process waited for them, since
+    /// [`flights_ended`](Self::flights_ended) returned `since`. `None` if they are no longer all
+    /// known: any flight may have ended then.
+    pub fn flights_ended_since(&self, since: u64) -> Option<impl Iterator<Item = u64> + '_> {
+        let ring = &*self.region.ended;
+        let count = self.region.header.ended.checked_sub(since)?;
+        let is_known = usize::try_from(count).is_ok_and(|count| count <= ring.len());
+        let at = move |n: u64| ring.get(n as usize % ring.len().max(1)).copied();
+        is_known.then(|| (since..since.saturating_add(count)).filter_map(at))
+    }
+
+    /// Removes the verdict and the flight of `key`, and returns the waiters of the flight. Its
+    /// leader may yet store a verdict.
     pub fn remove(&mut self, key: &Key) -> Waiters {
         self.change(|region| {
             let Some(index) = region.find(key)? else { return Ok(Waiters::default()) };
@@ -419,7 +412,8 @@ impl<'m> Zone<'m> {
         .unwrap_or_default()
     }
 
-    /// Removes the verdict kept under `key`, unless `key` is in flight: true then.
+    /// Removes the verdict kept under `key`, unless a look-up of `key` is under way. Returns
+    /// whether one is.
     pub fn forget(&mut self, key: &Key) -> bool {
         let Ok(found) = self.region.find(key) else {
             self.recover();
@@ -433,17 +427,17 @@ impl<'m> Zone<'m> {
         false
     }
 
-    /// Removes everything. Any slot may have been waiting.
+    /// Removes everything. Processes in any slot may have been waiting.
     pub fn clear(&mut self) {
         self.change(|region| {
             let evictions = region.header.evictions;
-            region.format(region.header.last_flight);
+            region.empty();
             region.header.evictions = evictions;
             Ok(())
         });
     }
 
-    /// How full it is.
+    /// Returns how much room is used.
     pub fn stats(&self) -> Stats {
         Stats {
             entries: self.region.header.entries as usize,
@@ -453,26 +447,26 @@ impl<'m> Zone<'m> {
         }
     }
 
-    /// Empties the zone, of which nothing can be believed.
+    /// Empties the zone, as its contents cannot be trusted.
     fn recover(&mut self) {
         self.change(|_| Err::<(), _>(Corrupt));
     }
 
-    /// Makes a change, and empties the zone if it finds that it cannot.
+    /// Makes a change, and empties the zone if `body` finds a contradiction.
     fn change<T>(&mut self, body: impl FnOnce(&mut Region<'m>) -> Result<T, Corrupt>) -> Option<T> {
         // This process may be killed (SIGKILL, the OOM killer) at any instruction of what follows,
-        // and whoever gets the lock next sees what was written until then. So the mark must be
-        // set by the first write and taken away by the last. Plain writes may be reordered by the
-        // compiler; the two atomic operations keep them between, as acquire and release. What
-        // the processor may reorder does not matter: when a process is seen to be dead, all it
-        // did up to some instruction is done, and nothing after.
+        // and the next holder of the lock sees what was written until then. So the first write
+        // must set the mark, and the last one take it away. The compiler may reorder plain
+        // writes; the two atomic operations keep them between, as acquire and release. The
+        // processor's reordering does not matter: when a process is seen to be dead, all it did
+        // up to some instruction is done, and nothing after.
         self.dirty.swap(1, Ordering::SeqCst);
-        // Memory that is known to nobody else could be written at any time: let the compiler
-        // believe that others have it, as they do.
+        // The compiler may delay writes to memory that nothing else refers to: let it assume that
+        // others do, which is true.
         black_box(&mut self.region);
         let result = body(&mut self.region);
         if result.is_err() {
-            self.region.format(self.region.header.last_flight);
+            self.region.empty();
             self.emptied = true;
         }
         black_box(&mut self.region);

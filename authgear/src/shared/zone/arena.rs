@@ -1,12 +1,13 @@
-//! The lists, chains and buckets of a zone.
+//! Chunks, hash buckets, lists and data of a zone.
 //!
-//! Whatever is read from memory is checked before it is used, and every loop is bounded by the
-//! number of chunks: a process that went wrong must not make the others panic or hang.
+//! Every index read from memory is checked before it is used, and every loop is bounded by the
+//! number of chunks: a faulty process must not make the others panic or hang.
 
 use zerocopy::{transmute_mut, transmute_ref};
 
-use super::layout::{kind, Ends, Entry, Further, Region, FURTHER, INLINE, NIL};
-use super::MAX_DATA;
+use super::layout::{
+    kind, state, Ends, Entry, Further, Region, Waiters, FURTHER, INLINE, MAX_DATA, NIL,
+};
 use crate::shared::cache_key::Key;
 
 /// Two places of a zone contradict each other.
@@ -15,15 +16,43 @@ pub(super) struct Corrupt;
 
 pub(super) type Result<T> = std::result::Result<T, Corrupt>;
 
-/// How many chunks data of this length takes besides the first.
+/// Number of chunks that data of this length takes besides the first.
 pub(super) fn further_chunks(data_len: usize) -> usize {
     data_len.saturating_sub(INLINE).div_ceil(FURTHER)
+}
+
+/// Number of chunks of an entry whose data has this length.
+pub(super) fn chunks_of(data_len: u32) -> u32 {
+    // At most MAX_DATA bytes, unless memory is damaged: then a sum does not come out.
+    u32::try_from(further_chunks(data_len as usize)).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+/// One of the lists that entries are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum List {
+    Main,
+    Probation,
+    Flying,
+    Failed,
+}
+
+impl Entry {
+    /// The list of an entry in this state.
+    fn list(&self) -> Result<List> {
+        match (self.state, self.flight) {
+            (state::PROVEN, _) => Ok(List::Main),
+            (state::PASSING | state::UNPROVEN | state::DEMOTED, _) => Ok(List::Probation),
+            (state::NONE, 0) => Ok(List::Failed),
+            (state::NONE, _) => Ok(List::Flying),
+            _ => Err(Corrupt),
+        }
+    }
 }
 
 impl Region<'_> {
     fn chunk(&self, index: u32, kind: u32) -> Result<&Entry> {
         let chunk = self.chunks.get(index as usize).ok_or(Corrupt)?;
-        // Behind what was ever used lie chunks from before the zone was emptied.
+        // Chunks that were never used hold data from before the zone was emptied.
         (index < self.header.touched && chunk.kind == kind).then_some(chunk).ok_or(Corrupt)
     }
 
@@ -50,17 +79,17 @@ impl Region<'_> {
 
     // Chunks
 
-    /// How many chunks nobody uses.
+    /// Number of unused chunks.
     pub(super) fn available(&self) -> usize {
         let untouched = self.chunks.len().saturating_sub(self.header.touched as usize);
         untouched.saturating_add(self.header.free_count as usize)
     }
 
-    /// A chunk whose contents are anything.
+    /// Takes an unused chunk, whose contents are undefined.
     fn allocate(&mut self, kind: u32) -> Result<u32> {
         let index = if self.header.free == NIL {
             let index = self.header.touched;
-            // Fails when there is none.
+            // Fails when all chunks are used.
             self.chunks.get(index as usize).ok_or(Corrupt)?;
             self.header.touched = index + 1;
             index
@@ -87,7 +116,7 @@ impl Region<'_> {
     // Buckets
 
     fn bucket_of(&self, key: &[u8; 16]) -> usize {
-        // A key is a hash: some of its bits are as good as any.
+        // A key is a hash: any of its bits will do.
         let [a, b, c, d, ..] = *key;
         let mask = self.buckets.len().wrapping_sub(1);
         u32::from_ne_bytes([a, b, c, d]) as usize & mask
@@ -127,7 +156,7 @@ impl Region<'_> {
         entry.newer = NIL;
         entry.older = NIL;
         entry.data_len = 0;
-        entry.has_verdict = 0;
+        entry.state = state::NONE;
         entry.flight = 0;
         entry.waiters = [0; 2];
         entry.failed = 0;
@@ -135,9 +164,10 @@ impl Region<'_> {
         Ok(index)
     }
 
-    /// Removes an entry that is in no list any more.
+    /// Removes an entry that is in no list any more, with its verdict and its flight.
     pub(super) fn delete(&mut self, index: u32) -> Result<()> {
         self.drop_verdict(index)?;
+        self.end_flight(index)?;
         let entry = self.entry(index)?;
         let (key, next) = (entry.key, entry.bucket_next);
         let chunks = self.chunks.len();
@@ -160,42 +190,43 @@ impl Region<'_> {
 
     // Lists
 
-    fn ends(&mut self, flying: bool) -> &mut Ends {
-        if flying {
-            &mut self.header.flying
-        } else {
-            &mut self.header.idle
+    fn ends(&mut self, list: List) -> &mut Ends {
+        match list {
+            List::Main => &mut self.header.main,
+            List::Probation => &mut self.header.probation,
+            List::Flying => &mut self.header.flying,
+            List::Failed => &mut self.header.failed,
         }
     }
 
-    /// Puts an entry that is in no list in front of the one it belongs to.
+    /// Puts an entry that is in no list at the head of the list of its state.
     pub(super) fn link(&mut self, index: u32) -> Result<()> {
-        let flying = self.entry(index)?.flight != 0;
-        let older = std::mem::replace(&mut self.ends(flying).head, index);
+        let list = self.entry(index)?.list()?;
+        let older = std::mem::replace(&mut self.ends(list).head, index);
         let entry = self.entry_mut(index)?;
         entry.newer = NIL;
         entry.older = older;
         if older == NIL {
-            let tail = std::mem::replace(&mut self.ends(flying).tail, index);
+            let tail = std::mem::replace(&mut self.ends(list).tail, index);
             return (tail == NIL).then_some(()).ok_or(Corrupt);
         }
         let newer = std::mem::replace(&mut self.entry_mut(older)?.newer, index);
         (newer == NIL).then_some(()).ok_or(Corrupt)
     }
 
-    /// Takes an entry out of its list; to be done before its flight begins or ends.
+    /// Takes an entry out of its list. The caller changes its state afterwards, not before.
     pub(super) fn unlink(&mut self, index: u32) -> Result<()> {
         let entry = self.entry(index)?;
-        let (flying, newer, older) = (entry.flight != 0, entry.newer, entry.older);
+        let (list, newer, older) = (entry.list()?, entry.newer, entry.older);
         let from_newer = match newer {
-            NIL => &mut self.ends(flying).head,
+            NIL => &mut self.ends(list).head,
             _ => &mut self.entry_mut(newer)?.older,
         };
         if std::mem::replace(from_newer, older) != index {
             return Err(Corrupt);
         }
         let from_older = match older {
-            NIL => &mut self.ends(flying).tail,
+            NIL => &mut self.ends(list).tail,
             _ => &mut self.entry_mut(older)?.newer,
         };
         if std::mem::replace(from_older, newer) != index {
@@ -204,41 +235,36 @@ impl Region<'_> {
         Ok(())
     }
 
-    /// Makes room for so many chunks, and says whether there is.
-    ///
-    /// Of what is in flight only the flight that began first is looked at: leases are about
-    /// equally long. `all`: flights too have to make room, in the end.
-    pub(super) fn make_room(&mut self, chunks: usize, now: u64, all: bool) -> Result<bool> {
-        // Each turn ends with one entry less.
-        for _ in 0..=self.chunks.len() {
-            if self.available() >= chunks {
-                return Ok(true);
-            }
-            let Ends { tail: flying, .. } = self.header.flying;
-            let victim = if flying != NIL && self.entry(flying)?.lease_until <= now {
-                flying
-            } else if self.header.idle.tail != NIL {
-                self.header.idle.tail
-            } else if all && flying != NIL {
-                flying
-            } else {
-                return Ok(false);
-            };
-            self.unlink(victim)?;
-            self.delete(victim)?;
-            self.header.evictions = self.header.evictions.wrapping_add(1);
+    // Flights
+
+    /// Takes the flight of an entry that is in no list, and returns its waiters.
+    pub(super) fn end_flight(&mut self, index: u32) -> Result<Waiters> {
+        let entry = self.entry_mut(index)?;
+        let id = std::mem::take(&mut entry.flight);
+        let waiters = Waiters(std::mem::take(&mut entry.waiters));
+        self.flight_ended(id, waiters)?;
+        Ok(waiters)
+    }
+
+    /// Notes that a flight ended, for the processes that wait for it.
+    pub(super) fn flight_ended(&mut self, id: u64, waiters: Waiters) -> Result<()> {
+        if id == 0 || waiters.is_empty() {
+            return Ok(());
         }
-        Err(Corrupt)
+        let at = self.header.ended as usize % self.ended.len().max(1);
+        *self.ended.get_mut(at).ok_or(Corrupt)? = id;
+        self.header.ended = self.header.ended.wrapping_add(1);
+        Ok(())
     }
 
     // Data
 
-    /// The data of an entry's verdict, if it is in one piece.
+    /// Data of an entry's verdict that fits into one chunk.
     pub(super) fn short_data(entry: &Entry) -> Option<&[u8]> {
         entry.data.get(..entry.data_len as usize)
     }
 
-    /// The data of an entry's verdict, if it is not in one piece.
+    /// Data of an entry's verdict that takes several chunks.
     pub(super) fn long_data(&self, index: u32) -> Result<Option<Vec<u8>>> {
         let entry = self.entry(index)?;
         let len = entry.data_len as usize;
@@ -260,12 +286,12 @@ impl Region<'_> {
         (next == NIL).then_some(Some(data)).ok_or(Corrupt)
     }
 
-    /// Gives an entry without verdict one; there is room.
+    /// Gives a verdict to an entry that has none. The caller made room.
     pub(super) fn set_verdict(
         &mut self,
         index: u32,
-        fetched_at: u64,
-        expires_at: u64,
+        state: u8,
+        (fetched_at, expires_at): (u64, u64),
         data: &[u8],
     ) -> Result<()> {
         let (inline, rest) = data.split_at(data.len().min(INLINE));
@@ -283,19 +309,30 @@ impl Region<'_> {
         entry.data_len = u32::try_from(data.len()).map_err(|_| Corrupt)?;
         entry.fetched_at = fetched_at;
         entry.expires_at = expires_at;
-        entry.has_verdict = 1;
+        entry.state = state;
         entry.data.get_mut(..inline.len()).ok_or(Corrupt)?.copy_from_slice(inline);
+        let chunks = chunks_of(entry.data_len);
+        self.header.kept = self.header.kept.checked_add(chunks).ok_or(Corrupt)?;
+        if state == state::PROVEN {
+            self.header.proven = self.header.proven.checked_add(chunks).ok_or(Corrupt)?;
+        }
         Ok(())
     }
 
-    /// Takes an entry's verdict away, if it has one.
+    /// Takes an entry's verdict away, if it has one. The entry is in no list.
     pub(super) fn drop_verdict(&mut self, index: u32) -> Result<()> {
         let entry = self.entry_mut(index)?;
-        let chunks = further_chunks(entry.data_len as usize);
+        let chunks = chunks_of(entry.data_len);
         let mut next = std::mem::replace(&mut entry.next, NIL);
         entry.data_len = 0;
-        entry.has_verdict = 0;
-        for _ in 0..chunks {
+        let state = std::mem::replace(&mut entry.state, state::NONE);
+        if state != state::NONE {
+            self.header.kept = self.header.kept.checked_sub(chunks).ok_or(Corrupt)?;
+        }
+        if state == state::PROVEN {
+            self.header.proven = self.header.proven.checked_sub(chunks).ok_or(Corrupt)?;
+        }
+        for _ in 1..chunks {
             let chunk = next;
             next = self.further(chunk)?.next;
             self.give_back(chunk, kind::FURTHER)?;

@@ -23,6 +23,11 @@ impl Default for Valid {
 }
 
 impl Valid {
+    /// The longest of the lifetimes.
+    pub fn longest(&self) -> Duration {
+        self.valid.max(self.invalid).max(self.none)
+    }
+
     /// Lifetime of `verdict`.
     pub fn lifetime(&self, verdict: &Verdict) -> Duration {
         match verdict {
@@ -42,6 +47,13 @@ pub struct UseStale {
     pub updating: Duration,
     /// While look-ups fail.
     pub error: Duration,
+}
+
+impl UseStale {
+    /// The longer of the times.
+    pub fn longest(&self) -> Duration {
+        self.updating.max(self.error)
+    }
 }
 
 /// Use that a location may make of a stored verdict.
