@@ -1,9 +1,12 @@
 //! Joins identical look-ups that one process has in flight.
 //!
 //! A flight belongs to the process and not to a request. A waiter that is dropped leaves the
-//! flight without ending it, and the leader's outcome goes to all waiters that are left.
+//! flight without ending it, and the leader's outcome goes to all waiters that are left. The leader
+//! can ask whether any is left, and give up a look-up that nobody waits for.
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
+use core::future::{poll_fn, Future};
+use core::task::{Poll, Waker};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
@@ -24,15 +27,37 @@ pub struct LeaderLost;
 
 /// Look-ups in flight, by key.
 #[derive(Debug)]
-pub struct SingleFlight<T, W>(RefCell<HashMap<Key, Waiters<T, W>, KeyHasher>>);
+pub struct SingleFlight<T, W>(RefCell<HashMap<Key, Flight<T, W>, KeyHasher>>);
 
-type Waiters<T, W> = Vec<Weak<Waiter<T, W>>>;
+#[derive(Debug)]
+struct Flight<T, W> {
+    waiters: Vec<Weak<Waiter<T, W>>>,
+    interest: Rc<Interest>,
+}
+
+/// Whether anybody wants the outcome of a flight.
+#[derive(Debug, Default)]
+struct Interest {
+    /// Waiters that have not left.
+    waiting: Cell<usize>,
+    /// The flight goes on without waiters.
+    is_detached: Cell<bool>,
+    /// The leader, while it waits for the last waiter to leave.
+    leader: RefCell<Option<Waker>>,
+}
+
+impl Interest {
+    fn is_lost(&self) -> bool {
+        self.waiting.get() == 0 && !self.is_detached.get()
+    }
+}
 
 /// A place in a flight. Dropping it leaves the flight.
 #[derive(Debug)]
 pub struct Waiter<T, W> {
     outcome: RefCell<Option<Result<T, LeaderLost>>>,
     wake: W,
+    interest: Rc<Interest>,
 }
 
 /// Obligation to end a flight: with [`Self::complete`], or by being dropped, which gives the
@@ -41,6 +66,7 @@ pub struct Waiter<T, W> {
 pub struct Leader<T: Clone, W: Wake> {
     flights: Rc<SingleFlight<T, W>>,
     key: Option<Key>,
+    interest: Rc<Interest>,
 }
 
 /// A place in a flight, and the flight's leader if it is new.
@@ -56,7 +82,7 @@ impl<T: Clone, W: Wake> SingleFlight<T, W> {
     /// Whether the flight of `key` takes another waiter.
     pub fn has_room(&self, key: &Key) -> bool {
         let mut flights = self.0.borrow_mut();
-        let Some(waiters) = flights.get_mut(key) else { return true };
+        let Some(Flight { waiters, .. }) = flights.get_mut(key) else { return true };
         if waiters.len() >= MAX_WAITERS {
             waiters.retain(|waiter| waiter.strong_count() > 0);
         }
@@ -65,20 +91,55 @@ impl<T: Clone, W: Wake> SingleFlight<T, W> {
 
     /// Adds a waiter to the flight of `key`. The first one also gets the leader of a new flight.
     pub fn join(self: &Rc<Self>, key: Key, wake: W) -> Joined<T, W> {
-        let leader = self.lead(key);
-        let waiter = Rc::new(Waiter { outcome: RefCell::new(None), wake });
-        self.0.borrow_mut().entry(key).or_default().push(Rc::downgrade(&waiter));
+        let mut flights = self.0.borrow_mut();
+        let is_new = !flights.contains_key(&key);
+        let flight = flights.entry(key).or_insert_with(Flight::new);
+        let interest = Rc::clone(&flight.interest);
+        interest.waiting.set(interest.waiting.get() + 1);
+        let outcome = RefCell::new(None);
+        let waiter = Rc::new(Waiter { outcome, wake, interest: Rc::clone(&interest) });
+        flight.waiters.push(Rc::downgrade(&waiter));
+        let leader = is_new.then(|| Leader { flights: Rc::clone(self), key: Some(key), interest });
         (waiter, leader)
     }
 
-    /// Begins a flight of `key` without a waiter. `None` if there is one already.
+    /// Begins a flight that goes on without waiters. `None` if `key` is in flight.
     pub fn lead(self: &Rc<Self>, key: Key) -> Option<Leader<T, W>> {
         let mut flights = self.0.borrow_mut();
         if flights.contains_key(&key) {
             return None;
         }
-        flights.insert(key, Vec::new());
-        Some(Leader { flights: Rc::clone(self), key: Some(key) })
+        let flight = Flight::new();
+        let interest = Rc::clone(&flight.interest);
+        interest.is_detached.set(true);
+        flights.insert(key, flight);
+        Some(Leader { flights: Rc::clone(self), key: Some(key), interest })
+    }
+}
+
+impl<T, W> Flight<T, W> {
+    fn new() -> Self {
+        Self { waiters: Vec::new(), interest: Rc::default() }
+    }
+}
+
+impl<T, W> Waiter<T, W> {
+    /// Lets the flight go on when this waiter, and all others, have left.
+    pub fn detach(&self) {
+        self.interest.is_detached.set(true);
+    }
+}
+
+impl<T, W> Drop for Waiter<T, W> {
+    fn drop(&mut self) {
+        let interest = &self.interest;
+        interest.waiting.set(interest.waiting.get().saturating_sub(1));
+        if interest.is_lost() {
+            let leader = interest.leader.take();
+            if let Some(leader) = leader {
+                leader.wake();
+            }
+        }
     }
 }
 
@@ -95,9 +156,22 @@ impl<T: Clone, W: Wake> Leader<T, W> {
         self.end(&Ok(outcome));
     }
 
+    /// Completes when nobody waits any more. A flight that goes on without waiters never does.
+    pub fn abandoned(&self) -> impl Future<Output = ()> {
+        let interest = Rc::clone(&self.interest);
+        poll_fn(move |cx| {
+            if interest.is_lost() {
+                return Poll::Ready(());
+            }
+            interest.leader.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+    }
+
     fn end(&mut self, outcome: &Result<T, LeaderLost>) {
         let Some(key) = self.key.take() else { return };
-        let waiters = self.flights.0.borrow_mut().remove(&key).unwrap_or_default();
+        let flight = self.flights.0.borrow_mut().remove(&key);
+        let waiters = flight.map(|flight| flight.waiters).unwrap_or_default();
         for waiter in waiters.iter().filter_map(Weak::upgrade) {
             *waiter.outcome.borrow_mut() = Some(outcome.clone());
             waiter.wake.wake();
@@ -185,6 +259,40 @@ mod tests {
         assert!(flights.has_room(&key(2)));
         waiters.pop();
         assert!(flights.has_room(&key(1)));
+    }
+
+    /// Polls `future` once, with a waker that does nothing.
+    fn is_ready(future: impl Future<Output = ()>) -> bool {
+        let mut future = core::pin::pin!(future);
+        let mut cx = core::task::Context::from_waker(Waker::noop());
+        future.as_mut().poll(&mut cx).is_ready()
+    }
+
+    #[test]
+    fn a_flight_is_abandoned_when_its_last_waiter_leaves() {
+        let flights = Rc::new(Flights::default());
+        let (first, leader) = flights.join(key(1), Counter::default());
+        let (second, _) = flights.join(key(1), Counter::default());
+        let leader = leader.unwrap();
+        assert!(!is_ready(leader.abandoned()));
+        drop(first);
+        assert!(!is_ready(leader.abandoned()));
+        drop(second);
+        assert!(is_ready(leader.abandoned()));
+        // Somebody who joins wants it again.
+        let (_late, none) = flights.join(key(1), Counter::default());
+        assert!(none.is_none() && !is_ready(leader.abandoned()));
+    }
+
+    #[test]
+    fn a_detached_flight_is_never_abandoned() {
+        let flights = Rc::new(Flights::default());
+        let leader = flights.lead(key(1)).unwrap();
+        assert!(!is_ready(leader.abandoned()));
+        let (waiter, leader) = flights.join(key(2), Counter::default());
+        waiter.detach();
+        drop(waiter);
+        assert!(!is_ready(leader.unwrap().abandoned()));
     }
 
     proptest! {

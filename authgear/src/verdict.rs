@@ -51,14 +51,18 @@ pub enum Unavailable {
     Timeout,
     /// The resolver closed the connection before the answer was complete.
     Closed,
-    /// The resolver's status was not 200.
+    /// The resolver's status was neither 200 nor 4xx.
     BadStatus,
+    /// The resolver's status was 4xx: it is up, and refuses this look-up.
+    Refused,
     /// The answer is not HTTP, or contradicts itself.
     BadAnswer,
     /// The answer is larger than allowed.
     TooLarge,
     /// The circuit breaker is open: too many recent look-ups failed.
     Suspended,
+    /// The look-up would not have been made in time: too many others wait for a connection.
+    Overloaded,
     /// Too many requests wait for the same look-up.
     Crowded,
     /// No key set to verify tokens with could be fetched.
@@ -76,10 +80,11 @@ impl Unavailable {
             Self::Tls => Reason::TlsError,
             Self::Timeout => Reason::Timeout,
             Self::Closed => Reason::ConnectionClosed,
-            Self::BadStatus => Reason::BadStatus,
+            Self::BadStatus | Self::Refused => Reason::BadStatus,
             Self::BadAnswer => Reason::BadAnswer,
             Self::TooLarge => Reason::AnswerTooLarge,
             Self::Suspended => Reason::ResolverSuspended,
+            Self::Overloaded => Reason::ResolverOverloaded,
             Self::Crowded => Reason::TooManyWaiting,
             Self::Keys => Reason::KeysUnavailable,
             Self::Internal => Reason::InternalError,
@@ -101,6 +106,8 @@ impl Unavailable {
             Self::Crowded => 10,
             Self::Internal => 11,
             Self::Keys => 12,
+            Self::Overloaded => 13,
+            Self::Refused => 14,
         }
     }
 
@@ -118,13 +125,21 @@ impl Unavailable {
             9 => Self::Suspended,
             10 => Self::Crowded,
             12 => Self::Keys,
+            13 => Self::Overloaded,
+            14 => Self::Refused,
             _ => Self::Internal,
         }
     }
 
     /// Whether the resolver was never contacted.
     pub const fn nobody_was_asked(self) -> bool {
-        matches!(self, Self::Suspended | Self::Crowded)
+        matches!(self, Self::Suspended | Self::Overloaded | Self::Crowded)
+    }
+
+    /// Whether a verdict from before may be served in its place. Not if the resolver is up and
+    /// refuses the look-up.
+    pub const fn is_outage(self) -> bool {
+        !matches!(self, Self::Refused)
     }
 }
 
@@ -191,6 +206,8 @@ reasons! {
     AnswerTooLarge = "answer_too_large",
     /// See [`Unavailable::Suspended`].
     ResolverSuspended = "resolver_suspended",
+    /// The look-up would not have been made in time, and was not made.
+    ResolverOverloaded = "resolver_overloaded",
     /// See [`Unavailable::Crowded`].
     TooManyWaiting = "too_many_waiting",
     /// See [`Unavailable::Keys`].
