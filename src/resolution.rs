@@ -61,7 +61,7 @@ impl Resolution {
 pub struct LookupOutcome {
     /// The verdict.
     pub verdict: Rc<Verdict>,
-    /// The look-up failed, whatever the verdict: a stale one may be served instead.
+    /// The look-up failed: a stale verdict may be served instead.
     pub failed: bool,
     /// Another worker made the look-up.
     pub followed: bool,
@@ -74,10 +74,11 @@ pub struct LookupOutcome {
 impl LookupOutcome {
     /// The end of a look-up with the resolver.
     pub fn of(result: FetchResult, followed: bool) -> Self {
-        let (verdict, failed) = match result {
-            FetchResult::Keep(entry) => (entry.verdict, false),
-            FetchResult::Pass { verdict, .. } => (verdict, true),
+        let verdict = match result {
+            FetchResult::Keep(entry) => entry.verdict,
+            FetchResult::Pass { verdict, .. } => verdict,
         };
+        let failed = matches!(&*verdict, Verdict::Unavailable(why) if why.is_outage());
         Self { verdict, failed, followed, by_token: false, set_cookies: None }
     }
 

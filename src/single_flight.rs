@@ -3,6 +3,11 @@
 //! Authgear serialises the look-ups of one session behind a mutex, and answers 500 when it cannot
 //! get it: joining is what makes a page with thirty images work.
 
+use core::cell::Cell;
+use core::future::{poll_fn, Future};
+use core::pin::pin;
+use core::task::Poll;
+
 use authgear::single_flight::{self, Wake};
 
 use crate::resolution::LookupOutcome;
@@ -23,3 +28,24 @@ pub type SingleFlight = single_flight::SingleFlight<LookupOutcome, Resumption>;
 pub type Waiter = single_flight::Waiter<LookupOutcome, Resumption>;
 /// Obligation to end a look-up.
 pub type Leader = single_flight::Leader<LookupOutcome, Resumption>;
+
+/// Output of `work`, or `None` if nobody waits for it any more. Once `must_go_on` is set, the work
+/// is completed in any case.
+pub async fn unless_abandoned<T>(
+    leader: &Leader,
+    must_go_on: &Cell<bool>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = pin!(work);
+    let mut abandoned = pin!(leader.abandoned());
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        if !must_go_on.get() && abandoned.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    })
+    .await
+}

@@ -231,6 +231,13 @@ pub struct ProjectMetrics {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProjectSlot(usize);
 
+impl ProjectSlot {
+    /// Number of the slot. [`PROJECTS`] is the slot that further projects share.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// Guard of a look-up in flight; dropping it ends the look-up.
 #[derive(Debug)]
 pub struct InFlight<'m>(Option<&'m AtomicU32>);

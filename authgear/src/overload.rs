@@ -3,7 +3,6 @@
 //! Everything here decides and nothing waits: times are passed in, and the caller owns timers
 //! and connections. So each rule is tested in virtual time.
 
-pub mod breaker;
 pub mod client_network;
 pub mod failures;
 pub mod lookup_limit;

@@ -173,7 +173,10 @@ impl From<Unavailable> for ResolverAnswer {
 /// one `x-authgear-session-valid` with the value `true`, and a user id.
 pub fn verdict(status: StatusCode, headers: &HeaderMap) -> Verdict {
     if status != StatusCode::OK {
-        return Verdict::Unavailable(Unavailable::BadStatus);
+        return Verdict::Unavailable(match status.is_client_error() {
+            true => Unavailable::Refused,
+            false => Unavailable::BadStatus,
+        });
     }
     let mut values = headers.get_all(SESSION_VALID).iter();
     match (values.next(), values.next()) {

@@ -133,7 +133,7 @@ impl Unavailable {
 
     /// Whether the resolver was never contacted.
     pub const fn nobody_was_asked(self) -> bool {
-        matches!(self, Self::Suspended | Self::Overloaded | Self::Crowded)
+        matches!(self, Self::Suspended | Self::Overloaded | Self::Crowded | Self::Internal)
     }
 
     /// Whether a verdict from before may be served in its place. Not if the resolver is up and

@@ -31,6 +31,8 @@ pub enum StreamError {
     Connect(String),
     /// The TLS handshake failed.
     Tls(String),
+    /// This host has no free memory, descriptor or connection (`worker_connections`).
+    Local(String),
 }
 
 /// A connection, for hyper to read and write.
@@ -103,7 +105,7 @@ impl Stream {
 
             let pool = ngx_create_pool(1024, log);
             if pool.is_null() {
-                return Err(StreamError::Connect("no memory".into()));
+                return Err(StreamError::Local("no memory".into()));
             }
             inner.pool.set(pool);
 
@@ -118,7 +120,11 @@ impl Stream {
             pc.socklen = sockaddr.len() as _;
             pc.name = &mut name;
             let rc = ngx_event_connect_peer(&mut pc);
-            if rc == NGX_ERROR as ngx_int_t || rc == NGX_DECLINED as ngx_int_t {
+            // NGX_ERROR comes before connect() is called.
+            if rc == NGX_ERROR as ngx_int_t {
+                return Err(StreamError::Local(inner.why("no connection is free")));
+            }
+            if rc == NGX_DECLINED as ngx_int_t {
                 return Err(StreamError::Connect(inner.why("connect() failed")));
             }
             let c = pc.connection;

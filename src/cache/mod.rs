@@ -30,11 +30,13 @@ pub struct CacheLookup {
     pub usable: Option<(Freshness, CacheEntry)>,
     /// For [`Cache::get_or_fetch`].
     pub seen: SeenVersion,
+    /// Whether the zone remembers a valid session, usable or not.
+    pub was_valid: bool,
 }
 
 impl CacheLookup {
     /// Nothing found.
-    pub const NONE: Self = Self { usable: None, seen: SeenVersion::NONE };
+    pub const NONE: Self = Self { usable: None, seen: SeenVersion::NONE, was_valid: false };
 }
 
 /// Version of the entry that a read found in the zone, usable or not.
@@ -115,14 +117,15 @@ impl Cache {
                     self.map.with(|zone| zone.touch(&id.key));
                 }
                 let usable = Some((Freshness::Fresh, entry));
-                return CacheLookup { usable, seen: SeenVersion::NONE };
+                return CacheLookup { usable, seen: SeenVersion::NONE, was_valid: true };
             }
         }
         let Some((entry, proof)) = self.read(id) else { return CacheLookup::NONE };
         self.store_in_front(&id.key, &entry, generation, proof);
         let seen = SeenVersion::of(&entry);
         let freshness = entry.freshness(valid, stale);
-        CacheLookup { usable: freshness.map(|freshness| (freshness, entry)), seen }
+        let was_valid = matches!(*entry.verdict, Verdict::Valid(_));
+        CacheLookup { usable: freshness.map(|freshness| (freshness, entry)), seen, was_valid }
     }
 
     /// The zone's entry, unless it was purged.

@@ -18,8 +18,10 @@ use crate::conf::project::Project;
 use crate::conf::UpstreamServer;
 use nginx::{self, Elapsed, SslContext, Stream, StreamControl, StreamError};
 
-/// A complete response.
+/// A response.
 pub(super) struct HttpResponse {
+    /// Whether the whole body was received.
+    pub(super) is_complete: bool,
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
@@ -83,7 +85,14 @@ impl Connection {
         let (head, mut frames) =
             response.map_err(|error| self.failure(&error, before))?.into_parts();
         let mut body = Vec::new();
+        let mut is_complete = true;
+        // The head of a 4xx says all: the resolver is up and refuses.
+        let head_decides = head.status.is_client_error();
         loop {
+            if head_decides && self.exceeded(before) {
+                is_complete = false;
+                break;
+            }
             if self.exceeded(before) {
                 let detail = format!("the answer exceeds {} bytes", self.max_response_size);
                 return Err(Failure::new(Unavailable::TooLarge, detail));
@@ -92,11 +101,15 @@ impl Connection {
                 Some(Ok(frame)) => {
                     body.extend_from_slice(frame.data_ref().map_or(&[], |data| data))
                 }
+                Some(Err(_)) if head_decides => {
+                    is_complete = false;
+                    break;
+                }
                 Some(Err(error)) => return Err(self.failure(&error, before)),
                 None => break,
             }
         }
-        Ok(HttpResponse { status: head.status, headers: head.headers, body })
+        Ok(HttpResponse { is_complete, status: head.status, headers: head.headers, body })
     }
 
     fn exceeded(&self, before: u64) -> bool {
@@ -146,6 +159,7 @@ impl From<StreamError> for Failure {
         match error {
             StreamError::Connect(detail) => Self::new(Unavailable::Connect, detail),
             StreamError::Tls(detail) => Self::new(Unavailable::Tls, detail),
+            StreamError::Local(detail) => Self::new(Unavailable::Internal, detail),
         }
     }
 }

@@ -3,61 +3,97 @@
 //!
 //! It runs on nginx's event loop and belongs to the worker, not to a request.
 
+mod breaker;
 mod connection;
 mod failure;
 mod jwks;
 mod outage;
+mod turns;
 
 use core::cell::{Cell, RefCell};
+use core::num::NonZeroUsize;
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
-use async_lock::Semaphore;
 use authgear::metrics::ConnectionState;
-use authgear::resolver;
+use authgear::overload::client_network::ClientNetwork;
+use authgear::overload::failures::{self, REFRESH_PAUSE};
+use authgear::resolver::ResolverAnswer;
+use authgear::shared::cache_key::{Key, KeyHasher};
 use authgear::verdict::{Unavailable, Verdict};
-use http::Request;
+use http::{HeaderValue, Request};
+use lru::LruCache;
 
 use crate::conf::project::{Project, Upstream};
 use crate::conf::UpstreamServer;
 use crate::shared::handle::{Counters, SharedHandle};
-use authgear::overload::breaker::Breaker;
+use breaker::Breaker;
 use connection::{connect, Broken, Connection, HttpResponse};
 pub use failure::Failure;
 pub use jwks::fetch_keys;
-use nginx::{self, Elapsed};
+use nginx::{self, Elapsed, Log};
 use outage::Outage;
+use turns::Turns;
 
 /// Longest life of a connection, as in nginx (`keepalive_time`).
 const MAX_AGE: Duration = Duration::from_secs(3600);
 /// Longest life of a connection to a host name, whose addresses may have changed.
 const MAX_AGE_OF_NAME: Duration = Duration::from_secs(60);
 
+/// Longest wait for a turn, as a fraction of the project's `timeout`: what is left is for the
+/// exchange.
+const PATIENCE: u32 = 4;
+
+/// A look-up for the resolver.
+#[derive(Clone)]
+pub struct Inquiry {
+    /// The request to send.
+    pub request: Request<()>,
+    /// The client that the look-up is for.
+    pub client: ClientNetwork,
+    /// Identifies the credentials.
+    pub key: Key,
+    /// Asks over a new connection.
+    pub over_new_connection: bool,
+}
+
 /// Client of one project in one worker.
 pub struct AuthgearClient {
     project: Rc<Project>,
     shared: SharedHandle,
-    /// One permit per connection in use.
-    connections: Semaphore,
+    turns: Turns,
     /// Idle connections, the most recently used at the back.
     idle: RefCell<VecDeque<Connection>>,
     /// Whether the task that closes idle connections is running.
     janitor: Cell<bool>,
     breaker: Breaker,
+    /// The look-up that probes repeat while the breaker is open, and whether their task is
+    /// running.
+    probe: RefCell<Option<Inquiry>>,
+    is_probing: Cell<bool>,
+    /// Entries whose refresh failed, and when.
+    failed_refreshes: RefCell<LruCache<Key, Duration, KeyHasher>>,
     outage: Outage,
 }
 
 impl AuthgearClient {
     /// A client without connections yet.
     pub fn new(project: Rc<Project>, shared: SharedHandle) -> Self {
+        /// Entries whose failed refresh is remembered.
+        const FAILED_REFRESHES: usize = 1024;
+        let capacity = NonZeroUsize::new(FAILED_REFRESHES).unwrap_or(NonZeroUsize::MIN);
+        let failed_refreshes = LruCache::with_hasher(capacity, KeyHasher::default());
         Self {
             shared,
-            connections: Semaphore::new(project.max_connections),
+            turns: Turns::new(project.max_connections),
             idle: RefCell::default(),
             janitor: Cell::new(false),
-            breaker: Breaker::new(project.max_fails, project.fail_timeout),
+            breaker: Breaker::new(&project, shared),
+            probe: RefCell::default(),
+            is_probing: Cell::new(false),
+            failed_refreshes: RefCell::new(failed_refreshes),
             outage: Outage::default(),
             project,
         }
@@ -67,82 +103,162 @@ impl AuthgearClient {
         self.project.counters(self.shared)
     }
 
-    /// Sends `request` to the resolver, within the project's `timeout`.
-    pub async fn ask(self: &Rc<Self>, request: &Request<()>) -> resolver::Answer {
+    /// Sends the look-up to the resolver once it has its turn, and waits until `deadline` at most.
+    /// `has_turn` is set when the exchange begins.
+    pub async fn ask(
+        self: &Rc<Self>,
+        inquiry: &Inquiry,
+        deadline: Duration,
+        has_turn: &Cell<bool>,
+    ) -> ResolverAnswer {
+        if self.breaker.is_open() {
+            return self.suspended(inquiry);
+        }
         let metrics = self.metrics();
-        let in_flight = metrics.asking(nginx::own_slot().map(usize::from));
+        let in_flight = metrics.asking(nginx::wake_slot().map(usize::from));
         // nginx's clock stands still while it handles events.
         let begun = Instant::now();
-        let said = self.ask_uncounted(request).await;
-        drop(in_flight);
-        match &said.verdict {
-            suspended @ Verdict::Unavailable(Unavailable::Suspended) => {
-                metrics.left_alone(suspended);
-            }
-            verdict => metrics.asked(verdict, begun.elapsed(), nginx::unix_time().as_secs()),
+        let bytes = inquiry.request.headers().values().map(HeaderValue::len).sum();
+        let patience = (self.project.timeout / PATIENCE).min(left_until(deadline));
+        let Some(turn) = self.turns.take(inquiry.client, bytes, patience).await else {
+            let detail = "no connection would become free in time";
+            self.outage.report(&self.project, &Failure::new(Unavailable::Overloaded, detail));
+            return self.not_asked(Unavailable::Overloaded);
+        };
+        // The breaker may have opened while this look-up waited.
+        if self.breaker.is_open() {
+            return self.suspended(inquiry);
         }
-        said
+        has_turn.set(true);
+        let answer = self.exchange(inquiry, left_until(deadline)).await;
+        drop(turn);
+        drop(in_flight);
+        metrics.asked(&answer.verdict, begun.elapsed(), nginx::unix_time().as_secs());
+        answer
     }
 
-    async fn ask_uncounted(self: &Rc<Self>, request: &Request<()>) -> resolver::Answer {
+    fn suspended(self: &Rc<Self>, inquiry: &Inquiry) -> ResolverAnswer {
+        self.hold_probe(inquiry);
+        self.outage.suspended();
+        self.not_asked(Unavailable::Suspended)
+    }
+
+    fn not_asked(&self, why: Unavailable) -> ResolverAnswer {
+        let verdict = Verdict::Unavailable(why);
+        self.metrics().left_alone(&verdict);
+        why.into()
+    }
+
+    /// One exchange, and its effect on the breaker.
+    async fn exchange(self: &Rc<Self>, inquiry: &Inquiry, time: Duration) -> ResolverAnswer {
         let Upstream::Url(server) = &self.project.resolver else {
             return Unavailable::Internal.into();
         };
-        let Some(attempt) = self.breaker.admit(nginx::now()) else {
-            self.outage.suspended();
-            return Unavailable::Suspended.into();
-        };
-        let turn = Cell::new(None);
-        let exchange = self.exchange(server, request, &turn);
-        let answer = match nginx::timeout(self.project.timeout, exchange).await {
-            Ok(answer) => answer,
-            // A look-up that spent most of its time waiting for a connection says nothing about
-            // the resolver: any client can make others wait.
-            Err(Elapsed) if !self.was_long_enough(turn.get()) => {
-                let detail = "no connection became free in time";
-                self.outage.report(&self.project, &Failure::new(Unavailable::Timeout, detail));
-                return Unavailable::Timeout.into();
-            }
+        let response = match nginx::timeout(time, self.send(server, inquiry)).await {
+            Ok(response) => response,
             Err(Elapsed) => Err(Failure::new(Unavailable::Timeout, "timed out")),
         };
-        let cookies = &self.project.cookies;
-        let said = answer.map(|answer| {
-            (resolver::Answer::read(answer.status, &answer.headers, cookies), answer.status)
-        });
-        match said {
-            Ok((said @ resolver::Answer { verdict: Verdict::Unavailable(why), .. }, status)) => {
-                // 500 may concern one session (Authgear's mutex), and 4xx may be the fault of one
-                // client: only a gateway's report on the server behind it counts.
-                if matches!(status.as_u16(), 502..=504) {
-                    attempt.failed(nginx::now());
-                } else {
-                    attempt.succeeded();
-                }
-                let detail = format!("it answered with status {}", status.as_u16());
-                self.outage.report(&self.project, &Failure::new(why, detail));
-                said
-            }
-            Ok((said, _)) => {
-                attempt.succeeded();
-                self.outage.over(&self.project);
-                said
-            }
+        let response = match response {
+            Ok(response) => response,
             Err(failure) => {
                 match failure.why {
                     // The identity of a single user may be that large.
-                    Unavailable::TooLarge => attempt.succeeded(),
-                    _ => attempt.failed(nginx::now()),
+                    Unavailable::TooLarge => self.breaker.succeeded(),
+                    // This host lacks memory, descriptors or worker_connections.
+                    Unavailable::Internal => {}
+                    _ => self.failed(inquiry, failures::Failure::Resolver),
                 }
                 self.outage.report(&self.project, &failure);
-                failure.why.into()
+                return failure.why.into();
             }
+        };
+        let status = response.status.as_u16();
+        let answer =
+            ResolverAnswer::read(response.status, &response.headers, &self.project.cookies);
+        match status {
+            502..=504 => self.failed(inquiry, failures::Failure::Resolver),
+            500.. => {
+                let credentials = *inquiry.key.as_bytes();
+                let client = inquiry.client;
+                self.failed(inquiry, failures::Failure::Request { credentials, client });
+            }
+            // A 4xx may be the fault of one client.
+            _ => self.breaker.succeeded(),
+        }
+        match &answer.verdict {
+            Verdict::Unavailable(why) => {
+                let detail = format!("it answered with status {status}");
+                self.outage.report(&self.project, &Failure::new(*why, detail));
+            }
+            _ => self.outage.over(&self.project),
+        }
+        answer
+    }
+
+    fn failed(self: &Rc<Self>, inquiry: &Inquiry, failure: failures::Failure) {
+        if self.breaker.failed(failure) {
+            self.hold_probe(inquiry);
         }
     }
 
-    /// Whether a look-up that got its connection at `turn` had it for half of the project's
-    /// `timeout`.
-    fn was_long_enough(&self, turn: Option<Duration>) -> bool {
-        turn.is_some_and(|turn| nginx::now().saturating_sub(turn) >= self.project.timeout / 2)
+    /// Keeps the look-up for probes, and starts their task.
+    fn hold_probe(self: &Rc<Self>, inquiry: &Inquiry) {
+        let mut probe = self.probe.borrow_mut();
+        if probe.is_none() {
+            *probe = Some(inquiry.clone());
+        }
+        drop(probe);
+        if !self.is_probing.replace(true) {
+            nginx::spawn(Rc::clone(self).probe_until_closed());
+        }
+    }
+
+    /// Probes the resolver until the breaker is closed. Workers take turns: one probes at a time.
+    async fn probe_until_closed(self: Rc<Self>) {
+        /// Shortest pause between two looks at the shared state.
+        const LEAST: Duration = Duration::from_millis(10);
+        let lease = self.project.timeout + Duration::from_millis(500);
+        while self.breaker.is_open() {
+            nginx::sleep(self.breaker.until_probe().max(LEAST)).await;
+            if nginx::worker_is_exiting() {
+                break;
+            }
+            if !self.breaker.take_probe(lease) {
+                continue;
+            }
+            let Some(inquiry) = self.probe.borrow().clone() else { break };
+            Log::cycle().debug(format_args!("authgear: probes the resolver"));
+            let begun = Instant::now();
+            let answer = self.exchange(&inquiry, self.project.timeout).await;
+            let now = nginx::unix_time().as_secs();
+            self.metrics().asked(&answer.verdict, begun.elapsed(), now);
+            if self.breaker.is_open() {
+                self.breaker.probe_failed();
+            }
+        }
+        self.is_probing.set(false);
+        self.probe.take();
+    }
+
+    /// Whether a verdict from before is to be served at once: the resolver fails, or has failed to
+    /// refresh the entry just now. While the breaker is open the look-up serves as a probe.
+    pub fn serves_stale_at_once(self: &Rc<Self>, inquiry: &Inquiry) -> bool {
+        if self.breaker.is_open() {
+            self.hold_probe(inquiry);
+            return true;
+        }
+        let failed_at = self.failed_refreshes.borrow().peek(&inquiry.key).copied();
+        failed_at.is_some_and(|at| nginx::now().saturating_sub(at) < REFRESH_PAUSE)
+    }
+
+    /// Notes whether the look-up of `key` failed.
+    pub fn note_refresh(&self, key: Key, has_failed: bool) {
+        let mut failed = self.failed_refreshes.borrow_mut();
+        if has_failed {
+            failed.push(key, nginx::now());
+        } else if !failed.is_empty() {
+            failed.pop(&key);
+        }
     }
 
     /// Logs that Authgear said nothing about a session cookie in its own format.
@@ -152,9 +268,9 @@ impl AuthgearClient {
         self.outage.report(&self.project, &Failure::new(Unavailable::BadAnswer, detail));
     }
 
-    /// Time from now for which the breaker is open.
+    /// Time from now until a look-up may be made again.
     pub fn suspended_for(&self) -> Duration {
-        self.breaker.remaining(nginx::now())
+        self.breaker.until_probe()
     }
 
     /// Closes idle connections.
@@ -162,19 +278,19 @@ impl AuthgearClient {
         drop(self.idle.take());
     }
 
-    async fn exchange(
+    async fn send(
         self: &Rc<Self>,
         server: &UpstreamServer,
-        request: &Request<()>,
-        turn: &Cell<Option<Duration>>,
+        inquiry: &Inquiry,
     ) -> Result<HttpResponse, Failure> {
-        let _permit = self.connections.acquire().await;
-        turn.set(Some(nginx::now()));
-        if let Some(mut connection) = self.take_idle(server) {
+        let idle = (!inquiry.over_new_connection).then(|| self.take_idle(server)).flatten();
+        if let Some(mut connection) = idle {
             self.metrics().connection(ConnectionState::Reused);
-            match connection.exchange(request).await {
+            match connection.exchange(&inquiry.request).await {
                 Ok(answer) => {
-                    self.keep(connection);
+                    if answer.is_complete {
+                        self.keep(connection);
+                    }
                     return Ok(answer);
                 }
                 Err(Broken { failure, answer_begun: true }) => return Err(failure),
@@ -185,8 +301,11 @@ impl AuthgearClient {
         let size = self.project.max_response_size;
         let mut connection = connect(&self.project, server, size).await?;
         self.metrics().connection(ConnectionState::Opened);
-        let answer = connection.exchange(request).await.map_err(|broken| broken.failure)?;
-        self.keep(connection);
+        let answer =
+            connection.exchange(&inquiry.request).await.map_err(|broken| broken.failure)?;
+        if answer.is_complete {
+            self.keep(connection);
+        }
         Ok(answer)
     }
 
@@ -237,4 +356,9 @@ impl AuthgearClient {
         }
         self.janitor.set(false);
     }
+}
+
+/// Time until `deadline`, by nginx's clock.
+fn left_until(deadline: Duration) -> Duration {
+    deadline.saturating_sub(nginx::now())
 }

@@ -11,7 +11,7 @@ use authgear::metrics::Slot;
 use authgear::token::{KeySet, Profile, Schedule};
 
 use super::{Id, Mode, UpstreamServer};
-use crate::shared::handle::{Counters, SharedHandle};
+use crate::shared::handle::{Counters, ProjectBreaker, SharedHandle};
 use nginx::Resolver;
 
 /// An Authgear project, from `authgear_project NAME {}` or `authgear URL`.
@@ -115,6 +115,11 @@ impl Project {
     /// Counters of the project.
     pub fn counters(&self, shared: SharedHandle) -> Counters {
         shared.counters(&self.name, &self.slot)
+    }
+
+    /// Breaker of the project's resolver.
+    pub fn breaker(&self, shared: SharedHandle) -> ProjectBreaker {
+        shared.breaker(&self.name, &self.slot)
     }
 
     /// Servers that the module's client connects to.

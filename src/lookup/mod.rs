@@ -5,22 +5,25 @@ mod question;
 mod subrequest;
 mod token;
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::time::Duration;
 use std::rc::Rc;
 
+use authgear::resolver::ResolverAnswer;
 use authgear::shared::cache_key::Key;
 use authgear::verdict::freshness::{Freshness, UseStale, Valid};
 use authgear::verdict::Unavailable;
 
 use crate::cache::{AskedAt, Cache, CacheEntry, CacheLookup, EntryId, FetchResult};
+use crate::client::AuthgearClient;
 use crate::conf::project::{Project, Upstream};
 use crate::conf::{Authgear, LocationConf, Mode};
 use crate::credentials;
 use crate::resolution::{LookupOutcome, Resolution};
-use crate::single_flight::{Leader, Resumption};
+use crate::shared::handle::SharedHandle;
+use crate::single_flight::{unless_abandoned, Leader, Resumption};
 use crate::worker::Worker;
-use nginx::{self, Failed, Request, State};
+use nginx::{self, Failed, Log, Request, State};
 pub use pending::{LookupId, Pending, Poll, Started};
 use pending::{Source, Stale};
 use question::{decode, key_of, Question, BLANK};
@@ -66,12 +69,19 @@ pub fn start(
         request.log().debug(format_args!("authgear: cache hit"));
         return Ok(Started::Ready(Resolution::cached(entry, "HIT")));
     }
-    let question =
-        match Question::new(request, project, worker.shared(), (id, found.seen), &credentials) {
-            Ok(question) => question,
-            Err(why) => return Ok(failed(why, "BYPASS")),
-        };
+    let question = match Question::new(request, project, worker.shared(), id, &found, &credentials)
+    {
+        Ok(question) => question,
+        Err(why) => return Ok(failed(why, "BYPASS")),
+    };
     drop(credentials);
+    if let (Some((_, entry)), Upstream::Url(_)) = (&found.usable, &project.resolver) {
+        let client = worker.client(project);
+        if entry.usable_on_error(&valid, &stale) && client.serves_stale_at_once(&question.inquiry) {
+            request.log().debug(format_args!("authgear: cache hit while the resolver fails"));
+            return Ok(Started::Ready(Resolution::cached(entry, "STALE")));
+        }
+    }
 
     let (entry, status) = match (found.usable, &project.resolver) {
         (Some((Freshness::Updating, entry)), Upstream::Url(_)) => {
@@ -96,7 +106,11 @@ pub fn start(
             if !flights.has_room(&key) {
                 return Ok(too_many_waiters(entry, &valid, &stale, status));
             }
-            let resume = request.suspend(state, project.timeout)?;
+            // A refresh that takes longer goes on behind the stale verdict.
+            let is_bridged =
+                entry.as_ref().is_some_and(|entry| entry.usable_on_error(&valid, &stale));
+            let time = if is_bridged { project.timeout / SLOW_REFRESH } else { project.timeout };
+            let resume = request.suspend(state, time)?;
             let (waiter, leader) = flights.join(key, Resumption(resume));
             let joined = leader.is_none();
             let role = if joined { "joins a look-up" } else { "leads a look-up" };
@@ -147,21 +161,13 @@ fn spawn(
     // A leader that exceeds its own deadline is lost.
     let lease = project.timeout + Duration::from_millis(500);
     let until = nginx::now() + project.timeout;
-    let (id, seen) = (question.id, question.seen);
+    let (id, seen, was_valid) = (question.id, question.seen, question.was_valid());
     nginx::spawn(async move {
         let set_cookies = RefCell::default();
+        let has_turn = Cell::new(false);
         let fetch = || async {
             let mut question = question;
-            let mut answer = client.ask(&question.request).await;
-            while question.is_purged(&answer.verdict, shared) {
-                // The answer may be older than the change that caused the purge.
-                if nginx::now() >= until {
-                    answer = Unavailable::Timeout.into();
-                    break;
-                }
-                question.asked_at = AskedAt::now(shared);
-                answer = client.ask(&question.request).await;
-            }
+            let answer = ask(&client, &mut question, shared, until, &has_turn).await;
             set_cookies.replace(answer.set_cookies);
             let result = question.result(Rc::new(answer.verdict));
             if matches!(result, FetchResult::Pass { code: BLANK, .. }) {
@@ -169,16 +175,58 @@ fn spawn(
             }
             result
         };
-        let outcome = match cache {
-            Some(cache) => {
-                let (result, followed) = cache.get_or_fetch(&id, seen, lease, fetch, decode).await;
-                LookupOutcome::of(result, followed)
+        let work = async {
+            match cache {
+                Some(cache) => {
+                    let (result, followed) =
+                        cache.get_or_fetch(&id, seen, lease, fetch, decode).await;
+                    LookupOutcome::of(result, followed)
+                }
+                None => LookupOutcome::of(fetch().await, false),
             }
-            None => LookupOutcome::of(fetch().await, false),
         };
-        leader.complete(outcome.with_cookies(set_cookies.take()));
+        match unless_abandoned(&leader, &has_turn, work).await {
+            Some(outcome) => {
+                if was_valid {
+                    client.note_refresh(id.key, outcome.failed);
+                }
+                leader.complete(outcome.with_cookies(set_cookies.take()));
+            }
+            None => Log::cycle().debug(format_args!("authgear: nobody waits for the look-up")),
+        }
     });
 }
+
+/// Asks the resolver; once more if a purge outdated the answer, or if the answer is to be
+/// confirmed.
+async fn ask(
+    client: &Rc<AuthgearClient>,
+    question: &mut Question,
+    shared: SharedHandle,
+    until: Duration,
+    has_turn: &Cell<bool>,
+) -> ResolverAnswer {
+    loop {
+        question.inquiry.over_new_connection = false;
+        let mut answer = client.ask(&question.inquiry, until, has_turn).await;
+        if question.needs_confirmation(&answer.verdict) {
+            question.inquiry.over_new_connection = true;
+            answer = client.ask(&question.inquiry, until, has_turn).await;
+        }
+        if !question.is_purged(&answer.verdict, shared) {
+            return answer;
+        }
+        // The answer may be older than the change that caused the purge.
+        if nginx::now() >= until {
+            return Unavailable::Timeout.into();
+        }
+        question.asked_at = AskedAt::now(shared);
+    }
+}
+
+/// Part of the project's `timeout` after which a stale verdict is served while its refresh goes
+/// on: a tenth.
+const SLOW_REFRESH: u32 = 10;
 
 /// Removes the cache entries of the request's credentials with `project`, whatever their verdict.
 /// Returns the keys of look-ups that are in flight.

@@ -108,7 +108,16 @@ impl Pending {
                     Some(outcome) => outcome
                         .unwrap_or_else(|_lost| LookupOutcome::unavailable(Unavailable::Internal)),
                     // The request's own deadline resumed it.
-                    None => LookupOutcome::unavailable(Unavailable::Timeout),
+                    None => {
+                        match self.stale.as_ref().map(|stale| stale.usable(shared).is_some()) {
+                            // The refresh goes on behind the stale verdict.
+                            Some(true) => waiter.detach(),
+                            // A purge concerns the user: the request waits for the new verdict.
+                            Some(false) => return Poll::Again,
+                            None => {}
+                        }
+                        LookupOutcome::unavailable(Unavailable::Timeout)
+                    }
                 };
                 (outcome, *joined)
             }

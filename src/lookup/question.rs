@@ -4,11 +4,13 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::credentials::Credentials;
+use authgear::overload::client_network::ClientNetwork;
 use authgear::resolver;
 use authgear::shared::cache_key::Key;
 use authgear::verdict::{NoSession, Unavailable, Verdict};
 
-use crate::cache::{AskedAt, Cache, CacheEntry, EntryId, FetchResult, SeenVersion};
+use crate::cache::{AskedAt, Cache, CacheEntry, CacheLookup, EntryId, FetchResult, SeenVersion};
+use crate::client::Inquiry;
 use crate::conf::project::{Project, Upstream};
 use crate::conf::Authgear;
 use crate::shared::handle::SharedHandle;
@@ -21,13 +23,15 @@ pub(super) struct Question {
     pub(super) id: EntryId,
     /// Version of the entry in the zone.
     pub(super) seen: SeenVersion,
-    pub(super) request: http::Request<()>,
+    pub(super) inquiry: Inquiry,
     pub(super) asked_at: AskedAt,
     /// When the first of the tokens expires, by nginx's clock.
     expires_at: Option<Duration>,
     /// The credentials have a session cookie in Authgear's format. An answer of no session is not
     /// stored then.
     has_session: bool,
+    /// The zone remembers a valid session of these credentials.
+    was_valid: bool,
 }
 
 impl Question {
@@ -35,7 +39,8 @@ impl Question {
         request: &Request,
         project: &Project,
         shared: SharedHandle,
-        (id, seen): (EntryId, SeenVersion),
+        id: EntryId,
+        found: &CacheLookup,
         credentials: &Credentials<'_>,
     ) -> Result<Self, Unavailable> {
         let request_id = request.main_conf::<Authgear>().request_id();
@@ -50,17 +55,35 @@ impl Question {
             Upstream::Url(server) => server.url.path(),
             Upstream::Location(uri) => uri,
         };
-        let request = resolver::request(&project.endpoint, path, credentials, &client)
-            .map_err(|_| Unavailable::Internal)?;
+        let inquiry = Inquiry {
+            request: resolver::request(&project.endpoint, path, credentials, &client)
+                .map_err(|_| Unavailable::Internal)?,
+            client: ClientNetwork::parse(request.client_address()),
+            key: id.key,
+            over_new_connection: false,
+        };
         let now = nginx::unix_time().as_secs();
         Ok(Self {
             id,
-            seen,
-            request,
+            seen: found.seen,
+            inquiry,
             asked_at: AskedAt::now(shared),
             expires_at: credentials.expires_at(&project.cookies, now).map(cached_until),
             has_session: credentials.has_session(&project.cookies),
+            was_valid: found.was_valid,
         })
+    }
+
+    /// Whether the zone remembers a valid session of these credentials.
+    pub(super) fn was_valid(&self) -> bool {
+        self.was_valid
+    }
+
+    /// Whether an answer of no session is to be confirmed. Authgear gives it on a passing fault of
+    /// its database too: about a session cookie of its own format, which it otherwise answers with
+    /// `true` or `false`, and about a bearer that was valid.
+    pub(super) fn needs_confirmation(&self, verdict: &Verdict) -> bool {
+        matches!(verdict, Verdict::None(_)) && (self.has_session || self.was_valid)
     }
 
     /// Whether the entry was purged between the question and its answer `verdict`. Without a

@@ -30,7 +30,7 @@ impl Subrequest {
         question: Question,
         cache: Option<Rc<Cache>>,
     ) -> Result<Self, Failed> {
-        let headers: Vec<(&[u8], &[u8])> = (question.request.headers().iter())
+        let headers: Vec<(&[u8], &[u8])> = (question.inquiry.request.headers().iter())
             .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
             .collect();
         let answer = Rc::new(RefCell::new(None));

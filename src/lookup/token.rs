@@ -1,5 +1,6 @@
 //! Verification of bearer tokens by this worker.
 
+use core::cell::Cell;
 use core::time::Duration;
 use std::rc::Rc;
 
@@ -16,7 +17,7 @@ use crate::conf::{Authgear, LocationConf, Mode};
 use crate::jwks::{Fetched, Jwks, Waiting};
 use crate::resolution::{LookupOutcome, Resolution};
 use crate::shared::handle::SharedHandle;
-use crate::single_flight::{Leader, Resumption};
+use crate::single_flight::{unless_abandoned, Leader, Resumption};
 use crate::worker::Worker;
 use nginx::{self, Elapsed, Failed, Log, Request, State};
 
@@ -222,7 +223,10 @@ async fn verify_later(
             }
         }
     };
-    let verified = match nginx::timeout(patience, verification).await {
+    let must_go_on = Cell::new(false);
+    let waited = nginx::timeout(patience, verification);
+    let Some(waited) = unless_abandoned(&leader, &must_go_on, waited).await else { return };
+    let verified = match waited {
         Ok(verified) => verified,
         Err(Elapsed) => verify(&project, shared, &keys, &bearer),
     };

@@ -4,6 +4,7 @@ use core::cell::OnceCell;
 use core::ops::Deref;
 
 use authgear::metrics::{Metrics, ProjectMetrics, Slot};
+use authgear::overload::probe_schedule::SharedBreaker;
 use authgear::shared::cache_key::Key;
 use authgear::shared::purges::{EntryScope, PurgeEpoch};
 use authgear::shared::revocations::Revoked;
@@ -104,6 +105,18 @@ impl SharedHandle {
         }
     }
 
+    /// Breaker of the project `name`. `slot` keeps its position, as for [`Self::counters`].
+    pub fn breaker(&self, name: &str, slot: &OnceCell<Slot>) -> ProjectBreaker {
+        let found = self.0.and_then(|zone| {
+            let slot = *slot.get_or_init(|| zone.header().metrics.slot(name));
+            zone.header().breaker(slot).is_some().then_some((zone, slot))
+        });
+        match found {
+            Some((zone, slot)) => ProjectBreaker::Shared(zone, slot),
+            None => ProjectBreaker::Own(SharedBreaker::new()),
+        }
+    }
+
     /// Counters of the project `name`. `slot` keeps their position, which is the same in each
     /// process.
     pub fn counters(&self, name: &str, slot: &OnceCell<Slot>) -> Counters {
@@ -111,6 +124,27 @@ impl SharedHandle {
             let find = || zone.header().metrics.slot(name);
             (zone, *slot.get_or_init(find))
         }))
+    }
+}
+
+/// The breaker of one project: in shared memory, or this worker's own where the project has no
+/// place there.
+pub enum ProjectBreaker {
+    /// All workers share it.
+    Shared(SharedZone<ModuleZone>, Slot),
+    /// This worker's own.
+    Own(SharedBreaker),
+}
+
+impl Deref for ProjectBreaker {
+    type Target = SharedBreaker;
+
+    fn deref(&self) -> &SharedBreaker {
+        static CLOSED: SharedBreaker = SharedBreaker::new();
+        match self {
+            Self::Shared(zone, slot) => zone.header().breaker(*slot).unwrap_or(&CLOSED),
+            Self::Own(breaker) => breaker,
+        }
     }
 }
 

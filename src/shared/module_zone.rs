@@ -2,7 +2,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use authgear::metrics::Metrics;
+use authgear::metrics::{Metrics, ProjectSlot, PROJECTS};
+use authgear::overload::probe_schedule::SharedBreaker;
 use authgear::shared::purges::PurgeLog;
 use authgear::shared::revocations::Revocations;
 
@@ -21,12 +22,19 @@ pub struct ModuleZone {
     pub purges: PurgeLog,
     /// Users whose older tokens are refused. Changed under the lock.
     pub revocations: Revocations,
+    /// Breakers of the projects that have a slot of their own.
+    breakers: [SharedBreaker; PROJECTS],
 }
 
 impl ModuleZone {
     /// Count of changes of key sets.
     pub fn key_changes(&self) -> u64 {
         self.key_changes.load(Ordering::Acquire)
+    }
+
+    /// Breaker of the project with this slot. `None` if the project shares its slot with others.
+    pub fn breaker(&self, slot: ProjectSlot) -> Option<&SharedBreaker> {
+        self.breakers.get(slot.index())
     }
 
     /// Makes workers read the key sets again.
@@ -44,6 +52,7 @@ impl Header for ModuleZone {
             metrics: Metrics::new(),
             purges: PurgeLog::new(secret()?),
             revocations: Revocations::new(secret()?),
+            breakers: [const { SharedBreaker::new() }; PROJECTS],
         })
     }
 }

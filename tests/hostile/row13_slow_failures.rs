@@ -157,7 +157,7 @@ fn a_user_who_was_purged_waits_for_a_slow_refresh() {
     let mut watcher = Connection::open(&nginx);
     assert_eq!(watcher.send(&get(&nginx, "/")).status, 200);
     gate.open();
-    assert_eq!(told(&pending.wait()), "invalid MISS");
+    assert_eq!(told(&pending.wait()), "invalid JOINED");
 }
 
 /// Makes the first look-up fail, which suspends the resolver.

@@ -202,7 +202,7 @@ fn reasons<const N: usize>(counters: &LabelCounters<N>) -> LabelTable {
 }
 
 /// Failures of a look-up.
-const FAILURES: [Unavailable; 10] = [
+const FAILURES: [Unavailable; 11] = [
     Unavailable::Dns,
     Unavailable::Connect,
     Unavailable::Tls,
@@ -212,6 +212,7 @@ const FAILURES: [Unavailable; 10] = [
     Unavailable::BadAnswer,
     Unavailable::TooLarge,
     Unavailable::Suspended,
+    Unavailable::Overloaded,
     Unavailable::Internal,
 ];
 

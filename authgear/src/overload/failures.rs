@@ -18,7 +18,7 @@ pub enum Failure {
     /// collide at its mutex in Authgear. So it counts once per credentials and once per client.
     Request {
         /// Identifies the credentials.
-        credentials: u64,
+        credentials: [u8; 16],
         /// The client.
         client: ClientNetwork,
     },
@@ -28,7 +28,7 @@ pub enum Failure {
 #[derive(Clone, Debug, Default)]
 pub struct FailureStreak {
     resolver: usize,
-    credentials: SmallVec<[u64; 4]>,
+    credentials: SmallVec<[[u8; 16]; 4]>,
     clients: SmallVec<[ClientNetwork; 4]>,
 }
 
@@ -72,8 +72,8 @@ pub const REFRESH_PAUSE: Duration = Duration::from_secs(1);
 mod tests {
     use super::*;
 
-    fn request(credentials: u64, client: u32) -> Failure {
-        Failure::Request { credentials, client: ClientNetwork::V4(client) }
+    fn request(credentials: u8, client: u32) -> Failure {
+        Failure::Request { credentials: [credentials; 16], client: ClientNetwork::V4(client) }
     }
 
     #[test]

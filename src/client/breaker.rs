@@ -1,0 +1,83 @@
+//! The breaker of one project: failures of this worker, and the state that all workers share.
+
+use core::cell::{Cell, RefCell};
+use core::time::Duration;
+
+use authgear::overload::failures::{Failure, FailureStreak};
+use authgear::overload::probe_schedule::SharedBreaker;
+
+use crate::conf::project::Project;
+use crate::shared::handle::{ProjectBreaker, SharedHandle};
+use nginx;
+
+/// `max_fails` and `fail_timeout` of a project.
+pub(super) struct Breaker {
+    shared: ProjectBreaker,
+    max_fails: u32,
+    longest_pause: Duration,
+    streak: RefCell<FailureStreak>,
+    /// The state as this worker saw it last, to notice when another worker's probe succeeds.
+    was_open: Cell<bool>,
+}
+
+impl Breaker {
+    pub(super) fn new(project: &Project, shared: SharedHandle) -> Self {
+        Self {
+            shared: project.breaker(shared),
+            max_fails: project.max_fails,
+            longest_pause: project.fail_timeout,
+            streak: RefCell::default(),
+            was_open: Cell::new(false),
+        }
+    }
+
+    fn state(&self) -> &SharedBreaker {
+        &self.shared
+    }
+
+    /// Whether only probes may ask.
+    pub(super) fn is_open(&self) -> bool {
+        let is_open = self.state().is_open();
+        if self.was_open.replace(is_open) && !is_open {
+            self.streak.borrow_mut().reset();
+        }
+        is_open
+    }
+
+    /// Called when the resolver answered: closes the breaker for all workers.
+    pub(super) fn succeeded(&self) {
+        self.streak.borrow_mut().reset();
+        self.state().close();
+        self.was_open.set(false);
+    }
+
+    /// Called when a look-up failed. True if the breaker is open now.
+    pub(super) fn failed(&self, failure: Failure) -> bool {
+        let is_enough = self.streak.borrow_mut().add(failure, self.max_fails);
+        if is_enough {
+            self.state().open(now(), self.longest_pause);
+            self.was_open.set(true);
+        }
+        is_enough
+    }
+
+    /// Time until the next probe.
+    pub(super) fn until_probe(&self) -> Duration {
+        self.state().until_probe(now())
+    }
+
+    /// Takes the probe that is due, if no other worker has taken it. Another one may after
+    /// `lease`.
+    pub(super) fn take_probe(&self, lease: Duration) -> bool {
+        self.state().take_probe(now(), lease)
+    }
+
+    /// Called when a probe failed.
+    pub(super) fn probe_failed(&self) {
+        self.state().probe_failed(now(), self.longest_pause);
+    }
+}
+
+fn now() -> u64 {
+    u64::try_from(nginx::now().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,127 @@
+//! Turns at the resolver: a look-up waits here until it may use a connection.
+
+use core::cell::{Cell, RefCell};
+use core::future::poll_fn;
+use core::task::{Poll, Waker};
+use core::time::Duration;
+use std::rc::Rc;
+
+use authgear::overload::client_network::ClientNetwork;
+use authgear::overload::turn_queue::{Arrival, Ticket, TurnQueue};
+
+use nginx::Elapsed;
+
+/// Most bytes of queued look-ups, per worker and project.
+const CAPACITY: usize = 8 * 1024 * 1024;
+
+type Queue = TurnQueue<ClientNetwork, Rc<Place>>;
+
+/// The queue of one project's resolver in this worker.
+pub(super) struct Turns(Rc<RefCell<Queue>>);
+
+/// A look-up's place in the queue.
+#[derive(Default)]
+struct Place {
+    decision: Cell<Option<Decision>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Turn,
+    Refused,
+}
+
+/// The right to use a connection. Dropping it passes it on.
+pub(super) struct Turn(Rc<RefCell<Queue>>);
+
+/// A queued look-up. Dropping it leaves the queue.
+struct Waiting<'a> {
+    queue: &'a Rc<RefCell<Queue>>,
+    client: ClientNetwork,
+    ticket: Ticket,
+    place: Rc<Place>,
+}
+
+impl Turns {
+    /// A queue for `turns` connections.
+    pub(super) fn new(turns: usize) -> Self {
+        Self(Rc::new(RefCell::new(TurnQueue::new(turns, CAPACITY))))
+    }
+
+    /// Waits for a turn, for at most `patience`. `bytes` is the size of the credentials. `None` if
+    /// the look-up would not have its turn in time.
+    pub(super) async fn take(
+        &self,
+        client: ClientNetwork,
+        bytes: usize,
+        patience: Duration,
+    ) -> Option<Turn> {
+        let place = Rc::new(Place::default());
+        let now = nginx::now();
+        let arrival = self.0.borrow_mut().arrive(client, Rc::clone(&place), bytes, now, patience);
+        let ticket = match arrival {
+            Arrival::Turn => return Some(Turn(Rc::clone(&self.0))),
+            Arrival::Queued(ticket, refused) => {
+                refused.iter().for_each(|place| place.decide(Decision::Refused));
+                ticket
+            }
+            Arrival::Refused(refused) => {
+                refused.iter().for_each(|place| place.decide(Decision::Refused));
+                return None;
+            }
+        };
+        let waiting = Waiting { queue: &self.0, client, ticket, place };
+        match nginx::timeout(patience, waiting.decision()).await {
+            Ok(Decision::Turn) => Some(Turn(Rc::clone(&self.0))),
+            Ok(Decision::Refused) | Err(Elapsed) => None,
+        }
+    }
+}
+
+impl Place {
+    fn decide(&self, decision: Decision) {
+        self.decision.set(Some(decision));
+        let waker = self.waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Waiting<'_> {
+    /// The decision, once it is made. A turn then belongs to the caller.
+    async fn decision(&self) -> Decision {
+        poll_fn(|cx| {
+            if let Some(decision) = self.place.decision.take() {
+                return Poll::Ready(decision);
+            }
+            self.place.waker.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.queue.borrow_mut().leave(self.client, self.ticket);
+        if self.place.decision.take() == Some(Decision::Turn) {
+            pass_on(self.queue);
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        pass_on(&self.0);
+    }
+}
+
+/// Gives a turn that ended to the next look-up.
+fn pass_on(queue: &RefCell<Queue>) {
+    let next = queue.borrow_mut().done(nginx::now());
+    if let Some(place) = next {
+        place.decide(Decision::Turn);
+    }
+}
