@@ -216,8 +216,11 @@ impl Cache {
         }
     }
 
-    /// Removes the entry of `key`. True if a look-up of it is in flight, which goes on.
+    /// Removes the entry of `key` from the zone and from this worker's LRU. True if a look-up of it
+    /// is in flight, which goes on.
     pub fn forget(&self, key: &Key) -> bool {
+        let removed = self.front.borrow_mut().pop(key);
+        drop(removed);
         self.map.with(|zone| zone.forget(key)).unwrap_or_default()
     }
 
