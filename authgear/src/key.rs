@@ -1,4 +1,4 @@
-//! Under what a verdict is kept: a keyed hash of credentials and of what judges them.
+//! The cache key of a verdict: a keyed hash of credentials and of the project that judges them.
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -7,39 +7,39 @@ use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
 use crate::credentials::Credentials;
 
-/// What keys are made with. Who does not know it can neither make two requests share a key nor
-/// try credentials against one.
+/// Secret of the hash. Without it, nobody can make two requests share a key, or try credentials
+/// against a key.
 #[derive(Clone)]
 pub struct KeySecret([u8; 16]);
 
 impl KeySecret {
-    /// A secret of these bytes, which must come from a random number generator.
+    /// Makes a secret of these bytes, which must come from a random number generator.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// Returns its bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 }
 
 impl fmt::Debug for KeySecret {
-    /// Tells nothing.
+    /// Shows the name of the type only.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeySecret")
     }
 }
 
-/// Stands for credentials where a verdict about them is kept: SipHash-2-4 with 128 bits.
+/// Key of the verdict about some credentials: SipHash-2-4 with 128 bits.
 ///
-/// Under one secret, equal keys mean equal scopes and that equal bytes would be sent to Authgear.
+/// Under one secret, two keys are equal if the scopes are, and the bytes sent to Authgear.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key([u8; 16]);
 
 impl Key {
-    /// The key of these credentials. `scope` is whatever else a verdict about them depends on:
-    /// the project's settings, and who is asked.
+    /// Returns the key of these credentials. The verdict about them depends on `scope` too: the
+    /// settings of the project, and the resolver that is asked.
     pub fn of(secret: &KeySecret, scope: &[u8], credentials: &Credentials<'_>) -> Self {
         let mut hasher = SipHasher24::new_with_key(&secret.0);
         hasher.write(&(scope.len() as u64).to_be_bytes());
@@ -48,7 +48,7 @@ impl Key {
         Self(hasher.finish128().as_bytes())
     }
 
-    /// Its bytes.
+    /// Returns its bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -60,14 +60,14 @@ impl Key {
 }
 
 impl Hash for Key {
-    /// A part of it, which is as good as any hash of it.
+    /// Writes a part of the key, which is a hash already.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         state.write_u64(u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
     }
 }
 
-/// For maps of [`Key`]s, and of nothing else: keys are hashes already, under a secret.
+/// Hasher for maps of [`Key`]s only: keys are hashes already, under a secret.
 pub type KeyHasher = BuildHasherDefault<AsIs>;
 
 /// See [`KeyHasher`].
@@ -91,7 +91,7 @@ impl Hasher for AsIs {
 }
 
 impl fmt::Debug for Key {
-    /// Shows it in hexadecimal: it tells nothing without the secret.
+    /// Shows the key in hexadecimal. Without the secret, it reveals nothing.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({:032x})", u128::from_be_bytes(self.0))
     }
@@ -113,7 +113,7 @@ mod tests {
         Credentials::read(authorization, cookies, &CookieNames::default())
     }
 
-    /// As [`Key::of`], of one piece.
+    /// As [`Key::of`], with one call of the hash.
     fn key_of_whole(secret: &KeySecret, scope: &[u8], credentials: &Credentials<'_>) -> Key {
         let mut bytes = (scope.len() as u64).to_be_bytes().to_vec();
         bytes.extend_from_slice(scope);
@@ -121,10 +121,10 @@ mod tests {
         Key(SipHasher24::new_with_key(secret.as_bytes()).hash(&bytes).as_bytes())
     }
 
-    /// The first and the last of the vectors of SipHash's authors (`vectors.h`,
+    /// First, second and last of the test vectors of SipHash's authors (`vectors.h`,
     /// `vectors_sip128`): the key is 00 01 .. 0f, the input as many bytes 00 01 ..
     #[test]
-    fn it_is_siphash_2_4_128() {
+    fn the_hash_is_siphash_2_4_128() {
         let secret: [u8; 16] = std::array::from_fn(|n| n as u8);
         let input: Vec<u8> = (0..63).collect();
         for (length, hash) in [
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(format!("{key:?}"), "Key(00ab0000000000000000000000000000)");
     }
 
-    /// Where one part ends and the next begins matters.
+    /// The border between scope and credentials is a part of the hash.
     #[test]
     fn parts_do_not_run_together() {
         let credentials = read(Some(b"bearer a"), &[]);
@@ -159,9 +159,9 @@ mod tests {
         }
     }
 
-    /// Maps must not believe that keys are equal because their hashes are.
+    /// The first 8 bytes of these keys, and so their hashes, are equal.
     #[test]
-    fn maps_tell_keys_apart() {
+    fn maps_tell_keys_with_equal_hashes_apart() {
         let mut bytes = [7; 16];
         let first = Key::from_bytes(bytes);
         bytes[15] = 8;
@@ -183,7 +183,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(1000))]
 
         #[test]
-        fn keys_are_equal_when_scope_and_sent_bytes_are(
+        fn keys_are_equal_when_scope_and_sent_bytes_are_equal(
             scopes in ("[ab]{0,2}", "[ab]{0,2}"),
             authorizations in (authorization(), authorization()),
             fields in (cookies(), cookies()),
@@ -244,7 +244,7 @@ mod tests {
         }
 
         #[test]
-        fn the_hash_is_that_of_the_whole(
+        fn hashing_in_parts_gives_the_hash_of_the_whole(
             scope in vec(any::<u8>(), 0..20),
             authorization in authorization(),
             fields in cookies(),

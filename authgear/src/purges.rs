@@ -102,14 +102,15 @@ struct Table<const N: usize> {
 }
 
 impl<const N: usize> Table<N> {
-    /// A constant, so that the compiler makes it in place: it is larger than a stack should bear.
-    const EMPTY: Self = Self {
-        began: AtomicU64::new(0),
-        after: AtomicU64::new(0),
-        last: AtomicU64::new(0),
-        used: AtomicU64::new(0),
-        marks: [const { AtomicU64::new(0) }; N],
-    };
+    const fn new() -> Self {
+        Self {
+            began: AtomicU64::new(0),
+            after: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+            marks: [const { AtomicU64::new(0) }; N],
+        }
+    }
 
     fn clear(&self) {
         for mark in &self.marks {
@@ -177,7 +178,6 @@ pub struct PurgeLog<const N: usize = PLACES> {
 
 impl<const N: usize> PurgeLog<N> {
     /// Returns an empty log. Fingerprints are made with the secret.
-    #[inline]
     pub const fn new(secret: KeySecret) -> Self {
         Self {
             last: AtomicU64::new(0),
@@ -186,7 +186,7 @@ impl<const N: usize> PurgeLog<N> {
             longest_life: AtomicU64::new(0),
             current: AtomicU64::new(0),
             secret,
-            tables: [const { Table::EMPTY }; 2],
+            tables: [const { Table::new() }; 2],
         }
     }
 
