@@ -43,7 +43,7 @@ pub const MAX_COOKIES: usize = 16;
 pub fn has_bearer_scheme(authorization: &[u8]) -> bool {
     trim(authorization).split_at_checked(b"bearer".len()).is_some_and(|(scheme, rest)| {
         scheme.eq_ignore_ascii_case(b"bearer")
-            && rest.first().is_none_or(|&byte| !is_token_byte(byte))
+            && rest.first().is_none_or(|&byte| !cookies::is_token_byte(byte))
     })
 }
 
@@ -219,11 +219,6 @@ fn is_field_value(value: &[u8]) -> bool {
     // The fold reads every byte, so that the compiler can vectorize it.
     let control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
     !value.iter().fold(false, |found, &byte| found | control(byte))
-}
-
-/// `tchar` of RFC 9110 section 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn feed_bytes(sink: &mut impl FnMut(&[u8]), bytes: &[u8]) {

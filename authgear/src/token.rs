@@ -8,6 +8,7 @@ mod claims;
 mod json;
 mod jwks;
 mod jwks_state;
+mod profile;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -17,7 +18,8 @@ pub use algorithm::Algorithm;
 pub use claims::{Claims, MAX_SUBJECT};
 pub use jwks::{Fingerprint, JwksError, KeySet, MAX_KEYS, MAX_KEY_SET};
 pub use jwks_state::{Cause, JwksState, Schedule};
-pub use verify::{verify, Profile, Verified};
+pub use profile::Profile;
+pub use verify::{verify, Verified};
 
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::Engine as _;

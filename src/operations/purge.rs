@@ -65,7 +65,7 @@ fn admin(worker: &Worker, request: &Request, purge: &PurgeDirective, body: &[u8]
 }
 
 /// Purges the caller's user, and the cache entries of its credentials. For a caller without a valid
-/// session, only the entries of its credentials are removed, from the zone and this worker's LRU.
+/// session, only the entries of its credentials are removed.
 fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
     if !request.query().is_empty() {
         return 400;

@@ -3,8 +3,6 @@
 use memchr::{memchr, memchr_iter};
 use thiserror::Error;
 
-use super::is_token_byte;
-
 /// Longest `http.cookie_prefix`, in bytes.
 pub const MAX_COOKIE_PREFIX: usize = 64;
 
@@ -245,4 +243,9 @@ fn trim_end(text: &[u8]) -> &[u8] {
 /// White space of Go's `textproto.TrimString`.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// `tchar` of RFC 9110 section 5.6.2.
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::json::{self, Json, Object};
-use super::{Profile, TokenError};
+use super::profile::Profile;
+use super::TokenError;
 use crate::identity::Identity;
 
 /// Longest `sub`, in bytes. Authgear's are UUIDs, or `client_id_` and a client's id.

@@ -4,23 +4,9 @@ use super::algorithm::Algorithm;
 use super::claims::{self, Claims};
 use super::json::Json;
 use super::jwks::{Fingerprint, KeySet};
+use super::profile::Profile;
 use super::{base64url, is_kid, looks_like_jwt, Parts, TokenError, MAX_HEADER, MAX_TOKEN};
 use crate::verdict::Verdict;
-
-/// Requirements for tokens of a project.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Profile {
-    /// Exact value of `iss`: the project's public origin.
-    pub issuer: String,
-    /// Accepted audiences. `aud` must be or contain one of these, compared byte by byte.
-    pub audiences: Vec<String>,
-    /// Accepted values of `alg`.
-    pub algorithms: Vec<Algorithm>,
-    /// Tolerated difference to the issuer's clock, in seconds.
-    pub leeway: u64,
-    /// Whether tokens of machines (client credentials grant) are accepted.
-    pub machine_tokens: bool,
-}
 
 /// Content of an accepted token.
 #[derive(Clone, Debug, PartialEq, Eq)]
