@@ -8,6 +8,7 @@ use authgear::http::negotiation::Client;
 use authgear::identity::is_identity_header;
 use authgear::operations::purge_request::{is_form, Target};
 use authgear::operations::webhook::{Event, Secret};
+use authgear::resolver::endpoint::Endpoint;
 use authgear::resolver::set_cookie::SetCookies;
 use authgear::resolver::Answer;
 use authgear::token::{self, Algorithm, KeySet, Profile};
@@ -343,8 +344,7 @@ mod resolver_answer {
 
     #[divan::bench]
     fn worst_client(bencher: Bencher<'_, '_>) {
-        let endpoint =
-            authgear::resolver::endpoint::Endpoint::parse("https://a.test").expect("an endpoint");
+        let endpoint = Endpoint::parse("https://a.test").expect("an endpoint");
         let none = Credentials::default();
         measure(bencher, &filled("1", HEADERS), |value| {
             let client = resolver::Client {
