@@ -151,13 +151,14 @@ impl<H: HasMap> Map<H> {
     /// generation.
     pub fn generation(&self, key: &Key) -> (u64, u64) {
         let generation = self.header().map().generation.load(Ordering::Acquire);
-        (generation, self.group(key).load(Ordering::Acquire))
+        (generation, self.group(key).map_or(0, |group| group.load(Ordering::Acquire)))
     }
 
-    fn group(&self, key: &Key) -> &AtomicU64 {
+    /// Count of the group of `key`. `None` never occurs: a byte has as many values as there are
+    /// groups.
+    fn group(&self, key: &Key) -> Option<&AtomicU64> {
         let [first, ..] = key.as_bytes();
-        // A byte has as many values as there are groups.
-        &self.header().map().forgotten[usize::from(*first)]
+        self.header().map().forgotten.get(usize::from(*first))
     }
 
     /// Removes the entry of `key`, and invalidates its copies in all workers. True if a look-up of
@@ -165,7 +166,9 @@ impl<H: HasMap> Map<H> {
     pub fn forget(&self, key: &Key) -> bool {
         let is_in_flight = self.with(|zone| zone.forget(key)).unwrap_or_default();
         // After the removal: a worker that reads the zone from here on finds no entry.
-        self.group(key).fetch_add(1, Ordering::AcqRel);
+        if let Some(group) = self.group(key) {
+            group.fetch_add(1, Ordering::AcqRel);
+        }
         is_in_flight
     }
 

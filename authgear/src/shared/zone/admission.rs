@@ -29,7 +29,7 @@ use super::layout::{state, Ends, Region, Worth, GHOST_WAYS, NIL};
 use crate::shared::cache_key::Key;
 
 /// Part of all chunks for entries without a verdict.
-const FLIGHTS: usize = 16;
+const FLIGHTS: usize = 32;
 
 /// Part of the chunks for verdicts that main must leave to probation.
 const PROBATION: usize = 10;
