@@ -20,7 +20,6 @@ use crate::shared::handle::{Counters, SharedHandle};
 use crate::shared::map::{new_secret, Map};
 use crate::shared::ModuleZone;
 use crate::single_flight::SingleFlight;
-use nginx;
 
 /// A worker process. Callbacks borrow it; tasks clone the handles they need, and never hold it
 /// over an await.

@@ -12,7 +12,6 @@ use authgear::verdict::freshness::{Freshness, Times, UseStale, Valid};
 use authgear::verdict::Verdict;
 
 use crate::shared::handle::SharedHandle;
-use nginx;
 
 /// Identity of a cache entry.
 #[derive(Clone, Copy)]

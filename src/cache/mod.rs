@@ -58,8 +58,8 @@ struct FrontEntry {
     proof: Proof,
 }
 
-/// Generations of the zone and of the purge log.
-type Generation = (u64, u64);
+/// Generations of the zone, of the key's group in it, and of the purge log.
+type Generation = ((u64, u64), u64);
 
 /// A worker's view of a zone.
 pub struct Cache {
@@ -97,13 +97,13 @@ impl Cache {
 
     /// Generation to store with the next read. Take it first, so that a purge in between
     /// invalidates the copy.
-    fn generation(&self) -> Generation {
-        (self.map.generation(), self.shared.purge_generation())
+    fn generation(&self, key: &Key) -> Generation {
+        (self.map.generation(key), self.shared.purge_generation())
     }
 
     /// The entry `id`, for a location with these settings.
     pub fn get(&self, id: &EntryId, valid: &Valid, stale: &UseStale) -> CacheLookup {
-        let generation = self.generation();
+        let generation = self.generation(&id.key);
         let front = self
             .front
             .borrow_mut()
@@ -138,7 +138,7 @@ impl Cache {
 
     /// The zone's entry, if it is another one than was `seen`.
     fn newer(&self, id: &EntryId, seen: SeenVersion) -> Option<CacheEntry> {
-        let generation = self.generation();
+        let generation = self.generation(&id.key);
         let found = self.read(id);
         let (entry, proof) = found.filter(|(entry, _)| SeenVersion::of(entry) != seen)?;
         self.store_in_front(&id.key, &entry, generation, proof);
@@ -192,7 +192,7 @@ impl Cache {
             return (FetchResult::Keep(entry), true);
         }
         Log::cycle().debug(format_args!("authgear: leads the look-up for all workers"));
-        let generation = self.generation();
+        let generation = self.generation(&id.key);
         let result = fetch().await;
         match &result {
             FetchResult::Keep(entry) => {
@@ -208,7 +208,7 @@ impl Cache {
 
     /// Stores the entry of a look-up that was made without [`Self::get_or_fetch`].
     pub fn put(&self, id: &EntryId, entry: &CacheEntry) {
-        let generation = self.generation();
+        let generation = self.generation(&id.key);
         // Checked after the generation was taken: a later purge changes that.
         if entry.is_purged(id, self.shared) {
             return;
@@ -219,9 +219,10 @@ impl Cache {
         }
     }
 
-    /// Removes the entry of `key`. True if a look-up of it is in flight, which goes on.
+    /// Removes the entry of `key`, for all workers. True if a look-up of it is in flight, which goes
+    /// on.
     pub fn forget(&self, key: &Key) -> bool {
-        self.map.with(|zone| zone.forget(key)).unwrap_or_default()
+        self.map.forget(key)
     }
 
     /// Fill level of the zone.

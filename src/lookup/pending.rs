@@ -14,7 +14,6 @@ use crate::resolution::{LookupOutcome, Resolution};
 use crate::shared::handle::SharedHandle;
 use crate::single_flight::Waiter;
 use crate::worker::Worker;
-use nginx;
 
 /// Identity of a look-up within a request: the project, and who decides.
 pub type LookupId = (Id, Mode);

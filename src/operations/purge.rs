@@ -64,7 +64,8 @@ fn admin(worker: &Worker, request: &Request, purge: &PurgeDirective, body: &[u8]
     204
 }
 
-/// Purges the caller's user, and the cache entries of its credentials, whatever their verdict.
+/// Purges the caller's user, and the cache entries of its credentials. For a caller without a valid
+/// session, only the entries of its credentials are removed.
 fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
     if !request.query().is_empty() {
         return 400;
@@ -80,18 +81,21 @@ fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
         );
         return 403;
     };
-    let id = match &*resolution.verdict {
-        Verdict::Valid(identity) => identity.user_id(),
+    let session = match &*resolution.verdict {
+        Verdict::Valid(identity) => Some(identity),
         Verdict::Unavailable(_) => return 503,
         Verdict::Invalid | Verdict::None(_) => None,
     };
     let in_flight = lookup::forget(worker, request, project);
-    let holders = in_flight.iter().map(PurgeTarget::Holder);
+    // Anybody can call without a session: such calls must not fill the purge log, nor make all
+    // workers read the zone again.
+    let Some(identity) = session else { return 204 };
     let (shared, scope) = (worker.shared(), purge.scope());
-    let subjects: Vec<PurgeTarget<'_>> =
-        id.map(|id| PurgeTarget::user(scope, id)).into_iter().chain(holders).collect();
+    let user = identity.user_id().map(|id| PurgeTarget::user(scope, id));
+    let holders = in_flight.iter().map(PurgeTarget::Holder);
+    let targets: Vec<PurgeTarget<'_>> = user.into_iter().chain(holders).collect();
     // A purge of nothing counts too: other workers read the zone again, not their LRU.
-    shared.purge(&subjects);
+    shared.purge(&targets);
     shared.count(|metrics| metrics.purged(PurgeKind::Caller));
     204
 }

@@ -18,12 +18,18 @@ const POLL: Duration = Duration::from_millis(250);
 /// Code of a flight whose leader left without a result.
 const ABANDONED: u8 = u8::MAX;
 
+/// Number of groups of keys. When a key is forgotten, copies of the keys in its group become
+/// invalid, and all other copies stay valid.
+const FORGET_GROUPS: usize = 256;
+
 /// The part of a map that is read without its lock.
 pub struct MapHeader {
     /// See [`Zone::open`].
     dirty: AtomicU32,
     /// Changes when copies of the map's entries in workers become invalid.
     generation: AtomicU64,
+    /// Counts of forgotten keys, by the first byte of the key: see [`Map::forget`].
+    forgotten: [AtomicU64; FORGET_GROUPS],
     /// Secret of the keys; made with the map, and never written anywhere else.
     secret: KeySecret,
 }
@@ -34,6 +40,7 @@ impl Header for MapHeader {
         Ok(Self {
             dirty: AtomicU32::new(0),
             generation: AtomicU64::new(0),
+            forgotten: [const { AtomicU64::new(0) }; FORGET_GROUPS],
             secret: new_secret().map_err(|error| format!("no random numbers: {error}"))?,
         })
     }
@@ -140,9 +147,29 @@ impl<H: HasMap> Map<H> {
         &self.header().map().secret
     }
 
-    /// Generation of the map; copies of entries are valid for one generation.
-    pub fn generation(&self) -> u64 {
-        self.header().map().generation.load(Ordering::Acquire)
+    /// Generation of the map and of the group of `key`. A copy of the entry is valid for one
+    /// generation.
+    pub fn generation(&self, key: &Key) -> (u64, u64) {
+        let generation = self.header().map().generation.load(Ordering::Acquire);
+        (generation, self.group(key).map_or(0, |group| group.load(Ordering::Acquire)))
+    }
+
+    /// Count of the group of `key`. `None` never occurs: a byte has as many values as there are
+    /// groups.
+    fn group(&self, key: &Key) -> Option<&AtomicU64> {
+        let [first, ..] = key.as_bytes();
+        self.header().map().forgotten.get(usize::from(*first))
+    }
+
+    /// Removes the entry of `key`, and invalidates its copies in all workers. True if a look-up of
+    /// it is in flight: then the entry stays, and the look-up goes on.
+    pub fn forget(&self, key: &Key) -> bool {
+        let is_in_flight = self.with(|zone| zone.forget(key)).unwrap_or_default();
+        // After the removal: a worker that reads the zone from here on finds no entry.
+        if let Some(group) = self.group(key) {
+            group.fetch_add(1, Ordering::AcqRel);
+        }
+        is_in_flight
     }
 
     /// Runs `body` with the map, while no other process has it.

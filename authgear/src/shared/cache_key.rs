@@ -1,4 +1,4 @@
-//! Under what a verdict is kept: a keyed hash of credentials and of what judges them.
+//! Key of a cached verdict: a keyed hash of the credentials and of the scope.
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -7,39 +7,40 @@ use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
 use crate::credentials::Credentials;
 
-/// What keys are made with. Who does not know it can neither make two requests share a key nor
-/// try credentials against one.
+/// Secret of the keyed hash. Without the secret, an attacker can neither find two credentials with
+/// the same key nor test guessed credentials against a key.
 #[derive(Clone)]
 pub struct KeySecret([u8; 16]);
 
 impl KeySecret {
-    /// A secret of these bytes, which must come from a random number generator.
+    /// Makes a secret of these bytes, which must come from a secure random number generator.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// Returns the bytes of the secret.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 }
 
 impl fmt::Debug for KeySecret {
-    /// Tells nothing.
+    /// Writes the type's name only, so that no log contains the secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeySecret")
     }
 }
 
-/// Stands for credentials where a verdict about them is kept: SipHash-2-4 with 128 bits.
+/// Key of a cached verdict: SipHash-2-4 with 128 bits of the scope and the credentials.
 ///
-/// Under one secret, equal keys mean equal scopes and that equal bytes would be sent to Authgear.
+/// Under one secret, keys are equal if and only if the scopes are equal and the same credentials
+/// would be sent to Authgear, byte for byte.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key([u8; 16]);
 
 impl Key {
-    /// The key of these credentials. `scope` is whatever else a verdict about them depends on:
-    /// the project's settings, and who is asked.
+    /// Makes the key of `credentials`. `scope` stands for everything else that the verdict depends
+    /// on: the project's settings and the server that is asked.
     pub fn of(secret: &KeySecret, scope: &[u8], credentials: &Credentials<'_>) -> Self {
         let mut hasher = SipHasher24::new_with_key(&secret.0);
         hasher.write(&(scope.len() as u64).to_be_bytes());
@@ -48,7 +49,7 @@ impl Key {
         Self(hasher.finish128().as_bytes())
     }
 
-    /// Its bytes.
+    /// Returns the bytes of the key.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -60,17 +61,18 @@ impl Key {
 }
 
 impl Hash for Key {
-    /// A part of it, which is as good as any hash of it.
+    /// Feeds the first half of the key, which is already a hash.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         state.write_u64(u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
     }
 }
 
-/// For maps of [`Key`]s, and of nothing else: keys are hashes already, under a secret.
+/// Hasher for maps from [`Key`]s only. A key is already a hash under a secret, so the hasher passes
+/// it through.
 pub type KeyHasher = BuildHasherDefault<AsIs>;
 
-/// See [`KeyHasher`].
+/// The pass-through hasher of [`KeyHasher`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsIs(u64);
 
@@ -91,7 +93,7 @@ impl Hasher for AsIs {
 }
 
 impl fmt::Debug for Key {
-    /// Shows it in hexadecimal: it tells nothing without the secret.
+    /// Writes the key in hexadecimal. Without the secret, a key reveals nothing of the credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({:032x})", u128::from_be_bytes(self.0))
     }
@@ -113,7 +115,7 @@ mod tests {
         Credentials::read(authorization, cookies, &CookieNames::default())
     }
 
-    /// As [`Key::of`], of one piece.
+    /// Does as [`Key::of`], but hashes all bytes in one call.
     fn key_of_whole(secret: &KeySecret, scope: &[u8], credentials: &Credentials<'_>) -> Key {
         let mut bytes = (scope.len() as u64).to_be_bytes().to_vec();
         bytes.extend_from_slice(scope);
@@ -121,10 +123,10 @@ mod tests {
         Key(SipHasher24::new_with_key(secret.as_bytes()).hash(&bytes).as_bytes())
     }
 
-    /// The first and the last of the vectors of SipHash's authors (`vectors.h`,
-    /// `vectors_sip128`): the key is 00 01 .. 0f, the input as many bytes 00 01 ..
+    /// The first two and the last of the test vectors of SipHash's authors (`vectors.h`,
+    /// `vectors_sip128`). The secret is 00 01 .. 0f; the input is 00 01 .. of the given length.
     #[test]
-    fn it_is_siphash_2_4_128() {
+    fn keys_are_siphash_2_4_128() {
         let secret: [u8; 16] = std::array::from_fn(|n| n as u8);
         let input: Vec<u8> = (0..63).collect();
         for (length, hash) in [
@@ -147,9 +149,8 @@ mod tests {
         assert_eq!(format!("{key:?}"), "Key(00ab0000000000000000000000000000)");
     }
 
-    /// Where one part ends and the next begins matters.
     #[test]
-    fn parts_do_not_run_together() {
+    fn bytes_moved_between_scope_and_credentials_change_the_key() {
         let credentials = read(Some(b"bearer a"), &[]);
         let scope = [&0_u64.to_be_bytes()[..], b"x"].concat();
         let keys = [&b""[..], b"x", &scope, &scope[..8]]
@@ -159,9 +160,9 @@ mod tests {
         }
     }
 
-    /// Maps must not believe that keys are equal because their hashes are.
+    /// The two keys have the same hash in a map.
     #[test]
-    fn maps_tell_keys_apart() {
+    fn maps_distinguish_keys_with_the_same_hash() {
         let mut bytes = [7; 16];
         let first = Key::from_bytes(bytes);
         bytes[15] = 8;
@@ -201,7 +202,7 @@ mod tests {
         }
 
         #[test]
-        fn any_change_changes_the_key(
+        fn any_change_of_secret_scope_or_credentials_changes_the_key(
             scope in vec(any::<u8>(), 1..20),
             token in "[a-z]{1,40}",
             mut values in vec("[a-z]{1,40}", 1..4),
@@ -244,7 +245,7 @@ mod tests {
         }
 
         #[test]
-        fn the_hash_is_that_of_the_whole(
+        fn hashing_in_pieces_gives_the_key_of_the_whole(
             scope in vec(any::<u8>(), 0..20),
             authorization in authorization(),
             fields in cookies(),

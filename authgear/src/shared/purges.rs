@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::shared::cache_key::{Key, KeySecret};
 use crate::shared::subject::PurgeTarget;
 
-/// Places of a table: two tables take 512 KiB.
+/// Places of a table: two tables take 256 KiB.
 ///
 /// Three quarters of them are used at most. That is room for 20 minutes of 10 purges a second:
 /// for verdicts that live 10 minutes, and are served stale for 10 more.
@@ -65,10 +65,28 @@ pub struct EntryScope<'a> {
     pub user: Option<&'a [u8]>,
 }
 
-struct Mark {
-    /// Fingerprint, or 0 where there is none.
-    whose: AtomicU64,
-    number: AtomicU64,
+/// A mark in one word: 40 bits of a fingerprint, never 0, and the number of its purge, counted
+/// from [`Table::after`]. Two subjects may share these bits by chance: then a purge of one is one
+/// of the other too.
+#[derive(Clone, Copy)]
+struct Mark(u64);
+
+impl Mark {
+    const NUMBER_BITS: u32 = 24;
+
+    /// Returns none for a number that is too high.
+    fn new(fingerprint: u64, number: u64) -> Option<Self> {
+        let whose = (fingerprint >> Self::NUMBER_BITS).max(1) << Self::NUMBER_BITS;
+        (number >> Self::NUMBER_BITS == 0).then_some(Self(whose | number))
+    }
+
+    fn is_of(self, fingerprint: u64) -> bool {
+        self.0 >> Self::NUMBER_BITS == (fingerprint >> Self::NUMBER_BITS).max(1)
+    }
+
+    fn number(self) -> u64 {
+        self.0 & ((1 << Self::NUMBER_BITS) - 1)
+    }
 }
 
 struct Table<const N: usize> {
@@ -79,7 +97,8 @@ struct Table<const N: usize> {
     /// Number of its last mark.
     last: AtomicU64,
     used: AtomicU64,
-    marks: [Mark; N],
+    /// Marks, or 0 in free places.
+    marks: [AtomicU64; N],
 }
 
 impl<const N: usize> Table<N> {
@@ -89,59 +108,56 @@ impl<const N: usize> Table<N> {
             after: AtomicU64::new(0),
             last: AtomicU64::new(0),
             used: AtomicU64::new(0),
-            marks: [const { Mark { whose: AtomicU64::new(0), number: AtomicU64::new(0) } }; N],
+            marks: [const { AtomicU64::new(0) }; N],
         }
     }
 
     fn clear(&self) {
         for mark in &self.marks {
-            mark.whose.store(0, Ordering::SeqCst);
+            mark.store(0, Ordering::SeqCst);
         }
         self.used.store(0, Ordering::SeqCst);
     }
 
     /// Places where the mark of a fingerprint may be, in the order of search.
-    fn path(&self, whose: u64) -> impl Iterator<Item = &Mark> {
-        let (before, after) = self.marks.split_at(whose as usize % N);
+    fn path(&self, fingerprint: u64) -> impl Iterator<Item = &AtomicU64> {
+        let (before, after) = self.marks.split_at(fingerprint as usize % N);
         after.iter().chain(before)
     }
 
     /// Makes a mark. False if the table is full.
-    fn mark(&self, whose: u64, number: u64) -> bool {
-        for mark in self.path(whose) {
-            match mark.whose.load(Ordering::SeqCst) {
-                0 => {
-                    if self.used.load(Ordering::SeqCst) >= marks(N) as u64 {
-                        return false;
-                    }
-                    self.used.fetch_add(1, Ordering::SeqCst);
-                    // Before the mark: readers skip a table whose last mark is too old.
-                    self.last.store(number, Ordering::SeqCst);
-                    mark.number.store(number, Ordering::SeqCst);
-                    mark.whose.store(whose, Ordering::SeqCst);
-                    return true;
-                }
-                own if own == whose => {
-                    self.last.store(number, Ordering::SeqCst);
-                    mark.number.store(number, Ordering::SeqCst);
-                    return true;
-                }
-                _ => {}
+    fn mark(&self, fingerprint: u64, number: u64) -> bool {
+        let after = self.after.load(Ordering::SeqCst);
+        let Some(new) = Mark::new(fingerprint, number.saturating_sub(after)) else { return false };
+        for place in self.path(fingerprint) {
+            let mark = place.load(Ordering::SeqCst);
+            if mark != 0 && !Mark(mark).is_of(fingerprint) {
+                continue;
             }
+            if mark == 0 {
+                if self.used.load(Ordering::SeqCst) >= marks(N) as u64 {
+                    return false;
+                }
+                self.used.fetch_add(1, Ordering::SeqCst);
+            }
+            // Before the mark: readers skip a table whose last mark is too old.
+            self.last.store(number, Ordering::SeqCst);
+            place.store(new.0, Ordering::SeqCst);
+            return true;
         }
         false
     }
 
     /// Whether there is a mark with a higher number.
-    fn has_mark(&self, whose: u64, since: u64) -> bool {
-        for mark in self.path(whose) {
-            match mark.whose.load(Ordering::SeqCst) {
-                0 => return false,
-                own if own == whose => return mark.number.load(Ordering::SeqCst) > since,
-                _ => {}
-            }
-        }
-        false
+    fn has_mark(&self, fingerprint: u64, since: u64) -> bool {
+        // While the table is cleared and used again, this may belong to other marks. The floor
+        // then tells of those that were cleared, and the purges of the new ones have not returned.
+        let after = self.after.load(Ordering::SeqCst);
+        self.path(fingerprint)
+            .map(|place| Mark(place.load(Ordering::SeqCst)))
+            .take_while(|mark| mark.0 != 0)
+            .find(|mark| mark.is_of(fingerprint))
+            .is_some_and(|mark| after.saturating_add(mark.number()) > since)
     }
 }
 
@@ -170,7 +186,7 @@ impl<const N: usize> PurgeLog<N> {
             longest_life: AtomicU64::new(0),
             current: AtomicU64::new(0),
             secret,
-            tables: [Table::new(), Table::new()],
+            tables: [const { Table::new() }; 2],
         }
     }
 
@@ -210,14 +226,14 @@ impl<const N: usize> PurgeLog<N> {
             table = self.turn(number.saturating_sub(1), now);
         }
         for subject in subjects {
-            let whose = subject.fingerprint(&self.secret);
+            let fingerprint = subject.fingerprint(&self.secret);
             // An empty table has room for a mark.
-            if !table.mark(whose, number) {
+            if !table.mark(fingerprint, number) {
                 let current = self.current.load(Ordering::SeqCst);
                 in_time &= self.table(current.wrapping_add(1)).used.load(Ordering::SeqCst) == 0;
                 // Marks of this purge may be in both tables.
                 table = self.turn(number, now);
-                table.mark(whose, number);
+                table.mark(fingerprint, number);
             }
         }
         // After the marks: copies made until now may have been checked before them.
@@ -271,11 +287,11 @@ impl<const N: usize> PurgeLog<N> {
             return false;
         }
         let purged = |subject: PurgeTarget<'_>| {
-            let whose = subject.fingerprint(&self.secret);
+            let fingerprint = subject.fingerprint(&self.secret);
             self.tables
                 .iter()
                 .filter(|table| table.last.load(Ordering::SeqCst) > since)
-                .any(|table| table.has_mark(whose, since))
+                .any(|table| table.has_mark(fingerprint, since))
         };
         purged(PurgeTarget::Holder(scope.key))
             || purged(PurgeTarget::Project(scope.project))
@@ -469,6 +485,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_table_whose_numbers_are_used_up_ends_its_turn() {
+        let purges = PurgeLog::<16>::new(KeySecret::from_bytes([9; 16]));
+        purges.lives(1_000_000);
+        let before = purges.now();
+        assert!(purges.purge(&[PurgeTarget::User(b"alice")], 0));
+        purges.last.store((1 << Mark::NUMBER_BITS) - 2, Ordering::SeqCst);
+        for user in [b"bob", b"dan"] {
+            let since = purges.now();
+            assert!(purges.purge(&[PurgeTarget::User(user)], 1));
+            assert!(purges.is_purged(since, &scope(b"p", user)));
+            assert!(!purges.is_purged(purges.now(), &scope(b"p", user)));
+            assert!(purges.is_purged(before, &scope(b"p", b"alice")));
+        }
+        assert_eq!(purges.current.load(Ordering::SeqCst), 2);
     }
 
     #[test]

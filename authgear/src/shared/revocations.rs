@@ -1,13 +1,13 @@
 //! Users whose older tokens are refused, in memory that all workers share.
 //!
-//! A token that is verified here says nothing of its user having been disabled since it was
-//! issued. Authgear's events do, and are remembered for as long as such tokens live.
+//! A token that is verified locally does not tell whether its user was disabled after it was
+//! issued. Authgear's events tell, and are remembered for as long as such tokens live.
 //!
-//! There is room for a bounded number. Beyond it the refusal goes that would end first.
+//! The number of users is bounded. Beyond it, the refusal that would end first is dropped.
 //!
-//! Entries are made by one process at a time, under a lock that the caller has, and looked for by
-//! all of them without one. A process may be killed at any instruction: an entry is there as a
-//! whole or not at all.
+//! Entries are written by one process at a time, under a lock that the caller holds, and read by
+//! all processes without one. A process may be killed at any instruction: readers see an entry as
+//! a whole or not at all.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,15 +15,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::shared::cache_key::KeySecret;
 use crate::shared::subject::PurgeTarget;
 
-/// Most users.
+/// Most users in the table.
 pub const MAX_USERS: usize = 4096;
 
 struct Entry {
     /// Fingerprint, or 0 where there is none.
     whose: AtomicU64,
-    /// Tokens issued up to then are refused. Seconds since 1970, as below.
+    /// Tokens issued up to this time are refused. Seconds since 1970, as below.
     issued: AtomicU64,
-    /// Until then.
+    /// End of the refusal.
     until: AtomicU64,
 }
 
@@ -31,34 +31,34 @@ impl Entry {
     fn get(&self) -> Option<(u64, u64, u64)> {
         let whose = self.whose.load(Ordering::SeqCst);
         let times = (self.issued.load(Ordering::SeqCst), self.until.load(Ordering::SeqCst));
-        // It may just be replaced.
+        // Another process may be replacing the entry.
         let is_whole = whose != 0 && self.whose.load(Ordering::SeqCst) == whose;
         is_whole.then_some((whose, times.0, times.1))
     }
 }
 
-/// The users.
+/// Table of the users.
 pub struct Revocations {
     secret: KeySecret,
-    /// Entries from here on were never used.
+    /// Index of the first entry that was never used.
     end: AtomicU64,
     entries: [Entry; MAX_USERS],
 }
 
-/// What became of [`Revocations::revoke`].
+/// Result of [`Revocations::revoke`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Revoked {
-    /// It is remembered.
+    /// The refusal is remembered.
     Kept,
-    /// It is remembered, and another one is no longer, though its time was not over.
+    /// The refusal is remembered, and another one was dropped before its end.
     KeptForAnother,
-    /// Its time was over before.
+    /// The refusal had ended already.
     TooOld,
 }
 
 impl Revocations {
-    /// None yet. Fingerprints are made with the secret.
+    /// Returns an empty table. Fingerprints are made with the secret.
     pub const fn new(secret: KeySecret) -> Self {
         Self {
             secret,
@@ -78,8 +78,8 @@ impl Revocations {
         self.entries.get(..end).unwrap_or(&self.entries)
     }
 
-    /// From `now` until `until`, under the lock, tokens of this user are refused that were issued
-    /// up to `issued`. To say it again, of the same tokens or of older ones, changes nothing.
+    /// Refuses, from `now` until `until`, tokens of this user that were issued up to `issued`. The
+    /// caller holds the lock. A repetition for the same or older tokens changes nothing.
     pub fn revoke(&self, user: &PurgeTarget<'_>, issued: u64, until: u64, now: u64) -> Revoked {
         if until <= now {
             return Revoked::TooOld;
@@ -112,7 +112,7 @@ impl Revocations {
         revoked
     }
 
-    /// Whether a token of the user of that project is refused `now` that was issued at `issued`.
+    /// Whether a token that this user of the project was issued at `issued` is refused `now`.
     pub fn is_refused(&self, project: &[u8], user: &[u8], issued: u64, now: u64) -> bool {
         let used = self.used();
         if used.is_empty() {
@@ -127,7 +127,7 @@ impl Revocations {
             .any(|(whose, up_to, until)| own(whose) && issued <= up_to && now < until)
     }
 
-    /// How many users there are `now`.
+    /// Number of users with a refusal `now`.
     pub fn count(&self, now: u64) -> usize {
         self.used().iter().filter_map(Entry::get).filter(|(.., until)| now < *until).count()
     }
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_of_one_project_is_one_of_no_other() {
+    fn a_refusal_in_one_project_does_not_reach_another() {
         let table = revocations();
         let _ = table.revoke(&PurgeTarget::UserOf(b"p", b"alice"), 10, 100, 10);
         assert!(table.is_refused(b"p", b"alice", 10, 10));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn to_say_it_again_changes_nothing() {
+    fn a_repeated_refusal_changes_nothing() {
         let table = revocations();
         let say =
             |issued, now| table.revoke(&PurgeTarget::User(b"alice"), issued, issued + 100, now);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn when_there_is_no_room_the_first_to_end_goes() {
+    fn a_full_table_drops_the_refusal_that_ends_first() {
         let table = revocations();
         let user = |n: usize| n.to_be_bytes();
         for n in 0..MAX_USERS {
@@ -202,7 +202,7 @@ mod tests {
         assert!(table.is_refused(b"p", b"one more", 10, 10));
         assert!(!table.is_refused(b"p", &user(0), 10, 10));
         assert!((1..MAX_USERS).all(|n| table.is_refused(b"p", &user(n), 10, 10)));
-        // What is over makes room.
+        // Refusals that ended make room.
         let another = PurgeTarget::User(b"another");
         assert_eq!(table.revoke(&another, 2000, 9000, 1002), Revoked::Kept);
         assert_eq!(table.count(1002), MAX_USERS - 1);
@@ -210,7 +210,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_was_said_is_forgotten(
+        fn every_refusal_is_remembered(
             said in prop::collection::vec((0..6_u8, 0..100_u64, 1..50_u64), 0..40),
             now in 0..150_u64,
         ) {
@@ -218,7 +218,7 @@ mod tests {
             let mut expected = std::collections::HashMap::new();
             for (user, issued, ttl) in said {
                 let until = issued + ttl;
-                // All are said at one time, the first one.
+                // The time of all calls is 0.
                 let _ = table.revoke(&PurgeTarget::User(&[user]), issued, until, 0);
                 let (i, u) = expected.entry(user).or_insert((issued, until));
                 (*i, *u) = ((*i).max(issued), (*u).max(until));

@@ -102,9 +102,9 @@ pub const MIN_SIZE: usize = size_of::<Header>()
 
 /// Use of a chunk.
 pub(super) mod kind {
-    pub(in super::super) const FREE: u32 = 0x6672_6565;
-    pub(in super::super) const ENTRY: u32 = 0x656e_7472;
-    pub(in super::super) const FURTHER: u32 = 0x6675_7274;
+    pub(crate) const FREE: u32 = 0x6672_6565;
+    pub(crate) const ENTRY: u32 = 0x656e_7472;
+    pub(crate) const FURTHER: u32 = 0x6675_7274;
 }
 
 /// First and last entry of a list.
@@ -153,15 +153,15 @@ pub(super) struct Header {
 /// State of an entry's verdict.
 pub(super) mod state {
     /// There is none.
-    pub(in super::super) const NONE: u8 = 0;
-    /// See [`Worth::Passing`](super::Worth::Passing).
-    pub(in super::super) const PASSING: u8 = 1;
+    pub(crate) const NONE: u8 = 0;
+    /// A verdict that is of use for seconds only (`Worth::Passing`).
+    pub(crate) const PASSING: u8 = 1;
     /// It was not used since it was stored.
-    pub(in super::super) const UNPROVEN: u8 = 2;
+    pub(crate) const UNPROVEN: u8 = 2;
     /// It was proven once, and main has no room for it any more.
-    pub(in super::super) const DEMOTED: u8 = 3;
+    pub(crate) const DEMOTED: u8 = 3;
     /// It was used since it was stored, or came back soon after its eviction.
-    pub(in super::super) const PROVEN: u8 = 4;
+    pub(crate) const PROVEN: u8 = 4;
 }
 
 /// A chunk as the first of an entry.

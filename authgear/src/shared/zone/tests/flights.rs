@@ -148,7 +148,7 @@ fn a_process_learns_which_flights_ended() {
     zone.remove(&key(3));
     // Its waiters may as well look: another flight took it over.
     let taken_over = begin(&mut zone, 4);
-    let ids = vec![failed, stored, removed, taken_over];
+    let ids = [failed, stored, removed, taken_over];
     leader(zone.lead(&key(4), B, 100, 200));
     assert_eq!(ended(&zone, start + 2), Some(ids[2..].to_vec()));
     assert_eq!(ended(&zone, start + 3), Some(ids[3..].to_vec()));
