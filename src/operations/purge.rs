@@ -82,7 +82,7 @@ fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
     };
     let id = match &*resolution.verdict {
         Verdict::Valid(identity) => identity.user_id(),
-        Verdict::Unavailable(_) => return 503,
+        Verdict::Unavailable(_) | Verdict::Limited(_) => return 503,
         Verdict::Invalid | Verdict::None(_) => None,
     };
     let in_flight = lookup::forget(worker, request, project);
