@@ -23,8 +23,8 @@ use core::cell::RefCell;
 use conf::operations::BuiltinEndpoint;
 use conf::Authgear;
 use nginx::{
-    Conf, ConfError, Content, ContentHandler, Failed, ModuleCell, Phase, PhaseStatus, Renewal,
-    Reply, Request, Value,
+    Conf, ConfError, Content, ContentHandler, Failed, ModuleCell, Override, Phase, PhaseStatus,
+    Renewal, Reply, Request, Value,
 };
 use operations::{purge, status, webhook};
 use request::variables;
@@ -52,6 +52,9 @@ nginx::nginx_modules!(
         conf::upstream_headers::SetHeadersDirective,
         conf::upstream_headers::ForwardCredentialsDirective,
         conf::upstream_headers::RelayCookiesDirective,
+        conf::upstream_headers::RemoteUserDirective,
+        conf::upgrade::UpgradeDirective,
+        conf::unknown_limit::UnknownLimitDirective,
         conf::cache::ZoneDirective,
         conf::cache::CacheDirective,
         conf::cache::CacheValidDirective,
@@ -120,7 +123,7 @@ impl nginx::Module for Authgear {
         variables::get(request, name)
     }
 
-    fn override_variable(request: &Request, _name: &[u8]) -> Value {
+    fn override_variable(request: &Request, _name: &[u8]) -> Override {
         variables::remote_user(request)
     }
 

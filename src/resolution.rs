@@ -45,6 +45,7 @@ impl Resolution {
     pub fn of_resolver(verdict: Rc<Verdict>, status: &'static str) -> Self {
         let source = match &*verdict {
             Verdict::Unavailable(why) if why.nobody_was_asked() => "none",
+            Verdict::Limited(_) => "none",
             _ => "resolver",
         };
         Self { source, ..Self::new(verdict, status) }

@@ -1,4 +1,5 @@
-//! HTTP between client and nginx: content negotiation and redirects.
+//! HTTP between client and nginx: content negotiation, redirects and upgrades.
 
 pub mod negotiation;
 pub mod redirect;
+pub mod upgrade;

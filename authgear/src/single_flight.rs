@@ -89,6 +89,11 @@ impl<T: Clone, W: Wake> SingleFlight<T, W> {
         waiters.len() < MAX_WAITERS
     }
 
+    /// Whether there is a flight of `key`.
+    pub fn has_flight(&self, key: &Key) -> bool {
+        self.0.borrow().contains_key(key)
+    }
+
     /// Adds a waiter to the flight of `key`. The first one also gets the leader of a new flight.
     pub fn join(self: &Rc<Self>, key: Key, wake: W) -> Joined<T, W> {
         let mut flights = self.0.borrow_mut();
@@ -212,6 +217,7 @@ mod tests {
         let (first, leader) = flights.join(key(1), woken.clone());
         let (second, none) = flights.join(key(1), woken.clone());
         assert!(none.is_none());
+        assert!(flights.has_flight(&key(1)) && !flights.has_flight(&key(2)));
         assert_eq!((first.outcome(), second.outcome()), (None, None));
         leader.unwrap().complete(7);
         assert_eq!((first.outcome(), second.outcome()), (Some(Ok(7)), Some(Ok(7))));

@@ -4,6 +4,8 @@ mod codec;
 pub mod freshness;
 mod token_error;
 
+use std::time::Duration;
+
 use crate::identity::{self, Identity};
 pub use token_error::TokenError;
 
@@ -24,6 +26,9 @@ pub enum Verdict {
     None(NoSession),
     /// No result, because the look-up failed.
     Unavailable(Unavailable),
+    /// No result, because the client made too many look-ups (`authgear_unknown_limit`). Nobody was
+    /// asked, and nothing failed. Another look-up is within the limit after this time.
+    Limited(Duration),
 }
 
 /// Why there is no session.
@@ -210,6 +215,8 @@ reasons! {
     ResolverOverloaded = "resolver_overloaded",
     /// See [`Unavailable::Crowded`].
     TooManyWaiting = "too_many_waiting",
+    /// See [`Verdict::Limited`].
+    TooManyLookups = "too_many_lookups",
     /// See [`Unavailable::Keys`].
     KeysUnavailable = "keys_unavailable",
     /// See [`Unavailable::Internal`].
@@ -255,7 +262,7 @@ impl Verdict {
             Self::Valid(_) => "valid",
             Self::Invalid => "invalid",
             Self::None(_) => "none",
-            Self::Unavailable(_) => "error",
+            Self::Unavailable(_) | Self::Limited(_) => "error",
         }
     }
 
@@ -268,6 +275,7 @@ impl Verdict {
             Self::None(NoSession::Resolver) => Reason::NoSession,
             Self::None(NoSession::Token(error)) => error.reason(),
             Self::Unavailable(why) => why.reason(),
+            Self::Limited(_) => Reason::TooManyLookups,
         }
     }
 
@@ -278,7 +286,7 @@ impl Verdict {
         let (identity, invalid) = match self {
             Self::Valid(identity) => (Some(identity), None),
             Self::Invalid => (None, Some(INVALID)),
-            Self::None(_) | Self::Unavailable(_) => (None, None),
+            Self::None(_) | Self::Unavailable(_) | Self::Limited(_) => (None, None),
         };
         identity.into_iter().flat_map(Identity::iter).chain(invalid)
     }
@@ -295,7 +303,6 @@ mod tests {
     use super::*;
     use crate::policy::Shortfall;
     use std::collections::HashSet;
-    use std::time::Duration;
 
     const UNAVAILABLE: [(Unavailable, &str); 12] = [
         (Unavailable::Dns, "dns_error"),
@@ -323,6 +330,7 @@ mod tests {
         let mut verdicts = vec![
             (Verdict::None(NoSession::NoCredentials), "none", "no_credentials"),
             (Verdict::None(NoSession::Resolver), "none", "no_session"),
+            (Verdict::Limited(Duration::from_secs(1)), "error", "too_many_lookups"),
         ];
         verdicts.extend(UNAVAILABLE.map(|(why, word)| (Verdict::Unavailable(why), "error", word)));
         verdicts

@@ -68,6 +68,8 @@ pub enum Context {
     Everywhere,
     /// `http`, `server` and `location`.
     HttpServerLocation,
+    /// `http` and `server`.
+    HttpServer,
     /// `location`.
     Location,
 }

@@ -92,7 +92,7 @@ impl<'a> Iterator for Headers<'a> {
 pub(crate) unsafe fn remove(
     list: &mut ngx_list_t,
     pool: *mut ngx_pool_t,
-    unwanted: fn(&[u8]) -> bool,
+    unwanted: impl Fn(&[u8]) -> bool,
 ) -> Result<(), Failed> {
     // SAFETY: the list is valid and not touched by anybody else meanwhile.
     unsafe {

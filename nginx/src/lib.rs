@@ -63,16 +63,16 @@ pub use module::{Module, ModuleCell};
 pub use process::{process_exists, version, worker_is_exiting, REPEATED_HEADERS_ARE_JOINED};
 pub use request::{Phase, PhaseStatus, Request};
 pub use servers::{Server, ServerLevel};
-pub use shm::{SharedZone, ZoneHeader};
+pub use shm::{SharedZone, ZoneHeader, ZoneKind};
 pub use ssl::{SslContext, SslError};
 pub use state::{FieldsOf, State};
 pub use stream::{Stream, StreamControl, StreamError};
 pub use subrequest::SubrequestOutcome;
 pub use suspend::Resume;
 pub use task::spawn;
-pub use timer::{now, sleep, timeout, unix_time, Elapsed, Sleep};
+pub use timer::{now, sleep, system_time, timeout, unix_time, Elapsed, Sleep};
 pub use value::ComplexValue;
-pub use variable::{Renewal, Value};
+pub use variable::{Override, Renewal, Value};
 pub use wake::{wake, wake_slot, Slots};
 
 // Former names.

@@ -9,7 +9,7 @@ use crate::configuration::Configuration;
 use crate::content::ContentHandler;
 use crate::error::Failed;
 use crate::request::{Phase, PhaseStatus, Request};
-use crate::variable::{Renewal, Value};
+use crate::variable::{Override, Renewal, Value};
 
 /// The callbacks of an nginx HTTP module, in the order in which nginx calls them.
 pub trait Module: Configuration {
@@ -46,8 +46,8 @@ pub trait Module: Configuration {
     fn content(request: &Request) -> Option<ContentHandler>;
     /// Returns the value of the variable `name`, spelt as in the configuration.
     fn variable(request: &Request, name: &[u8]) -> Value;
-    /// Returns a value in place of nginx's for its own variable `name`, or [`Value::NotFound`].
-    fn override_variable(request: &Request, name: &[u8]) -> Value;
+    /// Returns the value of nginx's own variable `name`.
+    fn override_variable(request: &Request, name: &[u8]) -> Override;
     /// Whether [`Request::forget_variables`] concerns the variable `name`. `of_prefix` is true if
     /// nginx found it by a prefix such as `http_`, and false if a module defined this very name.
     fn renewal(main: &Self::Main, name: &[u8], of_prefix: bool) -> Renewal;

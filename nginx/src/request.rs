@@ -272,6 +272,11 @@ impl Request {
         self.0.method == nginx_sys::NGX_HTTP_OPTIONS as usize
     }
 
+    /// Whether the client speaks HTTP/2 or a later version.
+    pub fn is_http2_or_later(&self) -> bool {
+        self.0.http_version >= nginx_sys::NGX_HTTP_VERSION_20 as usize
+    }
+
     /// Returns the normalized path of this pass.
     pub fn path(&self) -> &[u8] {
         // SAFETY: in the request's memory.
@@ -291,9 +296,19 @@ impl Request {
     }
 
     /// Removes every request header with an `unwanted` name.
-    pub fn remove_headers_in(&mut self, unwanted: fn(&[u8]) -> bool) -> Result<(), Failed> {
+    pub fn remove_headers_in(&mut self, unwanted: impl Fn(&[u8]) -> bool) -> Result<(), Failed> {
         // SAFETY: the list and the pool are the request's own.
         unsafe { headers::remove(&mut self.0.headers_in.headers, self.0.pool, unwanted) }
+    }
+
+    /// Whether the request has an `Upgrade` header.
+    pub fn has_upgrade(&self) -> bool {
+        !self.0.headers_in.upgrade.is_null()
+    }
+
+    /// Forgets the pointer to the `Upgrade` header, which was removed: upstream modules read it.
+    pub fn forget_upgrade(&mut self) {
+        self.0.headers_in.upgrade = ptr::null_mut();
     }
 
     /// Removes headers with an `unwanted` name from this subrequest, and from no other request.

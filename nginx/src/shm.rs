@@ -22,8 +22,20 @@ use crate::wake;
 
 /// Contents of a zone besides its arena.
 pub trait ZoneHeader: Sync + Sized + 'static {
+    /// Number of this kind of zone. nginx never takes a zone for one of another kind.
+    const KIND: ZoneKind = ZoneKind::First;
+
     /// Initializes the arena of a new zone, and returns its header, or a reason for the error log.
     fn init(arena: &mut [u8]) -> Result<Self, String>;
+}
+
+/// Kinds of zones of a module.
+#[derive(Clone, Copy, Debug)]
+pub enum ZoneKind {
+    /// The first kind.
+    First,
+    /// The second kind.
+    Second,
 }
 
 /// Stored in the zone, where `ngx_slab_pool_t.data` points to it.
@@ -57,7 +69,9 @@ impl Conf<'_> {
         // SAFETY: nginx keeps the name: it is copied into the configuration's pool.
         unsafe {
             let mut name = copy_to((*cf).pool, name.as_bytes()).map_err(|_| ConfError::Logged)?;
-            let tag = ptr::from_ref(C::index()).cast_mut().cast::<c_void>();
+            // nginx compares tags and reads nothing there: an address inside the index.
+            let tag = ptr::from_ref(C::index()).cast::<u8>().wrapping_add(H::KIND as usize);
+            let tag = tag.cast_mut().cast::<c_void>();
             let zone = ngx_shared_memory_add(cf, &mut name, size, tag);
             let Some(mut zone) = NonNull::new(zone) else { return Err(ConfError::Logged) };
             zone.as_mut().init = Some(init::<H>);

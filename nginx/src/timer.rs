@@ -24,6 +24,12 @@ pub fn unix_time() -> Duration {
     seconds + Duration::from_millis(time.msec as u64)
 }
 
+/// Returns the time since 1970 by the system's clock, which may be ahead of [`unix_time`] by as much
+/// as nginx's `timer_resolution`. Costs a call of `clock_gettime()`.
+pub fn system_time() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
 /// Converts `duration` for nginx's timers. The result is at most a day.
 pub(crate) fn msec(duration: Duration) -> ngx_msec_t {
     const DAY: Duration = Duration::from_secs(86400);

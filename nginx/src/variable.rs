@@ -33,6 +33,15 @@ pub enum Value {
     Static(&'static str),
 }
 
+/// Value of a variable of nginx that the module may override.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Override {
+    /// nginx's own value.
+    Original,
+    /// The module's value in its place.
+    Value(Value),
+}
+
 /// Whether [`Request::forget_variables`] drops the stored value of a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {

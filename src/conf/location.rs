@@ -11,6 +11,7 @@ use super::cache::CacheZone;
 use super::operations::BuiltinEndpoint;
 use super::policy::Requirement;
 use super::project::Project;
+use super::unknown_limit::UnknownLimit;
 use super::{MainConf, ServerConf};
 use nginx::{self, ComplexValue, Conf, ConfError, Context, Directive, Place};
 
@@ -36,6 +37,9 @@ pub struct LocationConf {
     pub(super) set_headers: Option<bool>,
     pub(super) forward_credentials: Option<bool>,
     pub(super) relay_cookies: Option<bool>,
+    pub(super) remote_user: Option<bool>,
+    pub(super) upgrade: Option<Rc<[String]>>,
+    pub(super) unknown_limit: Option<Option<Rc<UnknownLimit>>>,
     /// Built-in endpoint of the location. It is not inherited.
     pub endpoint: Option<BuiltinEndpoint>,
     /// The project that decides; none if `authgear` is off.
@@ -117,6 +121,21 @@ impl LocationConf {
         self.relay_cookies.unwrap_or(false)
     }
 
+    /// Value of `authgear_remote_user`.
+    pub fn remote_user(&self) -> bool {
+        self.remote_user.unwrap_or(true)
+    }
+
+    /// Value of `authgear_unknown_limit`.
+    pub fn unknown_limit(&self) -> Option<&UnknownLimit> {
+        self.unknown_limit.as_ref()?.as_deref()
+    }
+
+    /// Value of `authgear_upgrade`.
+    pub fn upgrade(&self) -> &[String] {
+        self.upgrade.as_deref().unwrap_or_default()
+    }
+
     /// Value of `authgear_login_redirect`.
     pub fn login_redirect(&self) -> Option<ComplexValue> {
         self.login_redirect.as_ref()?.as_ref().map(|(url, _)| *url)
@@ -164,6 +183,13 @@ impl LocationConf {
         self.set_headers = self.set_headers.or(parent.set_headers);
         self.forward_credentials = self.forward_credentials.or(parent.forward_credentials);
         self.relay_cookies = self.relay_cookies.or(parent.relay_cookies);
+        self.remote_user = self.remote_user.or(parent.remote_user);
+        if self.unknown_limit.is_none() {
+            self.unknown_limit = parent.unknown_limit.clone();
+        }
+        if self.upgrade.is_none() {
+            self.upgrade = parent.upgrade.clone();
+        }
         self.require_from = self.require_place.clone();
         if self.require.is_none() {
             self.require = parent.require.clone();

@@ -10,6 +10,8 @@ pub mod operations;
 pub mod policy;
 pub mod project;
 pub mod project_block;
+pub mod unknown_limit;
+pub mod upgrade;
 mod upstream;
 pub mod upstream_headers;
 
@@ -42,6 +44,8 @@ pub struct MainConf {
     /// Positions of the directives.
     zones_at: Vec<Place>,
     longest_life: cache::LongestLife,
+    /// Zones of `authgear_unknown_limit`.
+    limit_zones: Vec<unknown_limit::LimitZoneUse>,
     /// The module's zone.
     module_zone: Option<SharedZone<ModuleZone>>,
     /// Origins without TLS that a warning was written about.

@@ -78,7 +78,7 @@ impl ProjectBuilder {
             jwks_refresh: Duration::from_secs(300),
             jwks_cooldown: Duration::from_secs(30),
             audiences: Vec::new(),
-            leeway: Duration::ZERO,
+            leeway: Duration::from_secs(5),
             algorithms: Vec::new(),
             machine_tokens: false,
             revocation_ttl: Duration::from_secs(30 * 60),

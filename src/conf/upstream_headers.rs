@@ -1,4 +1,4 @@
-//! Directives about headers for the backend, and cookies for the client.
+//! Directives about headers for the backend, cookies for the client, and `$remote_user`.
 
 use core::ffi::CStr;
 
@@ -42,5 +42,18 @@ impl Directive for RelayCookiesDirective {
 
     fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
         set_flag(cf, &mut conf.relay_cookies)
+    }
+}
+
+/// `authgear_remote_user on | off`
+pub struct RemoteUserDirective;
+
+impl Directive for RemoteUserDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
+    const NAME: &'static CStr = c"authgear_remote_user";
+    const CONTEXT: Context = Context::HttpServerLocation;
+
+    fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
+        set_flag(cf, &mut conf.remote_user)
     }
 }

@@ -1,5 +1,6 @@
 //! From credentials to a verdict: the cache first, then a look-up.
 
+mod limit;
 mod pending;
 mod question;
 mod subrequest;
@@ -23,6 +24,7 @@ use crate::resolution::{LookupOutcome, Resolution};
 use crate::shared::handle::SharedHandle;
 use crate::single_flight::{unless_abandoned, Leader, Resumption};
 use crate::worker::Worker;
+use limit::LimitOnce;
 use nginx::{self, Failed, Log, Request, State};
 pub use pending::{LookupId, Pending, Poll, Started};
 use pending::{Source, Stale};
@@ -47,8 +49,9 @@ pub fn start(
         // Authgear would say the same.
         return Ok(Started::Ready(Resolution::no_credentials()));
     }
+    let limit = LimitOnce::default();
     if mode != Mode::Resolver {
-        match token::decide(worker, request.log(), location, project, &credentials) {
+        match token::decide(worker, request, location, project, &credentials, &limit) {
             TokenDecision::Decided(resolution) => return Ok(Started::Ready(resolution)),
             TokenDecision::AskResolver => {}
             TokenDecision::WaitForKeys(undecided) => {
@@ -100,6 +103,12 @@ pub fn start(
         (None, _) => (None, "BYPASS"),
     };
     request.log().debug(format_args!("authgear: cache status {status}"));
+    // A request that joins a look-up makes none.
+    if !worker.flights().has_flight(&key) {
+        if let Some(beyond) = limit.check(worker, request, location, project, status) {
+            return Ok(Started::Ready(beyond));
+        }
+    }
     let from = match &project.resolver {
         Upstream::Url(_) => {
             let flights = worker.flights();

@@ -62,13 +62,14 @@ impl Question {
             key: id.key,
             over_new_connection: false,
         };
-        let now = nginx::unix_time().as_secs();
+        let now = nginx::unix_time();
+        let expiry = credentials.expires_at(&project.cookies, now.as_secs());
         Ok(Self {
             id,
             seen: found.seen,
             inquiry,
             asked_at: AskedAt::now(shared),
-            expires_at: credentials.expires_at(&project.cookies, now).map(cached_until),
+            expires_at: expiry.map(|time| cached_until(time, now)),
             has_session: credentials.has_session(&project.cookies),
             was_valid: found.was_valid,
         })
@@ -119,11 +120,11 @@ pub(super) fn key_of(
     Some(Key::of(secret, scope, credentials))
 }
 
-/// Converts a time in seconds since 1970 to nginx's clock.
-pub(super) fn cached_until(expires_at: u64) -> Duration {
+/// Converts a time in seconds since 1970 to nginx's clock. `now` is the time since 1970.
+pub(super) fn cached_until(expires_at: u64, now: Duration) -> Duration {
     // Longer than any entry is kept; a token may name any time.
     const MOST: Duration = Duration::from_secs(30 * 86400);
-    let left = Duration::from_secs(expires_at).saturating_sub(nginx::unix_time());
+    let left = Duration::from_secs(expires_at).saturating_sub(now);
     nginx::now() + left.min(MOST)
 }
 

@@ -9,6 +9,7 @@ use authgear::token::{self, Cause, TokenError};
 use authgear::verdict::freshness::{Freshness, UseStale};
 use authgear::verdict::{NoSession, Reason, Unavailable, Verdict};
 
+use super::limit::LimitOnce;
 use super::pending::{Pending, Source, Started};
 use super::question::{cached_until, key_of};
 use crate::cache::{AskedAt, Cache, CacheEntry, EntryId};
@@ -19,7 +20,7 @@ use crate::resolution::{LookupOutcome, Resolution};
 use crate::shared::handle::SharedHandle;
 use crate::single_flight::{unless_abandoned, Leader, Resumption};
 use crate::worker::Worker;
-use nginx::{self, Elapsed, Failed, Log, Request, State};
+use nginx::{self, Elapsed, Failed, Request, State};
 
 /// Result of [`decide`].
 pub(super) enum TokenDecision {
@@ -44,11 +45,13 @@ pub(super) struct Undecided {
 /// Decides about `credentials` by their bearer token, if it can be verified here.
 pub(super) fn decide(
     worker: &Worker,
-    log: Log,
+    request: &Request,
     location: &LocationConf,
     project: &Rc<Project>,
     credentials: &Credentials<'_>,
+    limit: &LimitOnce,
 ) -> TokenDecision {
+    let log = request.log();
     let is_final = location.mode() == Mode::Jwt;
     let Some(bearer) = credentials.bearer() else { return TokenDecision::AskResolver };
     if !is_final && !token::looks_like_jwt(bearer) {
@@ -70,6 +73,9 @@ pub(super) fn decide(
         return TokenDecision::Decided(Resolution::cached(&entry, "HIT"));
     }
     log.debug(format_args!("authgear: cache status {status} of a token"));
+    if let Some(beyond) = limit.check(worker, request, location, project, status) {
+        return TokenDecision::Decided(beyond);
+    }
 
     let mut verified = verify(project, shared, &keys, bearer);
     let cause = verified.as_ref().err().and_then(|rejection| rejection.cause());
@@ -179,8 +185,8 @@ fn verify(
     let set = keys.current().ok_or(TokenRejection::NoKeys)?;
     // Taken before the check for revocation, so that a purge in between cancels the entry.
     let asked_at = AskedAt::now(shared);
-    let now = nginx::unix_time().as_secs();
-    let verified = token::verify(bearer, &set, &project.tokens.profile, now);
+    let now = nginx::system_time();
+    let verified = token::verify(bearer, &set, &project.tokens.profile, now.as_secs());
     let verified = verified.map_err(TokenRejection::Token)?;
     if let Verdict::Valid(identity) = &verified.verdict {
         // A token that does not say when it was issued may be of any age.
@@ -189,7 +195,7 @@ fn verify(
             return Err(TokenRejection::Token(TokenError::Revoked));
         }
     }
-    let expires_at = cached_until(verified.expires_at);
+    let expires_at = cached_until(verified.expires_at, now);
     Ok(CacheEntry::of_token(Rc::new(verified.verdict), asked_at, expires_at, verified.key))
 }
 

@@ -131,11 +131,23 @@ pub fn unavailable(
         (_, Upstream::Location(_)) => None,
     };
     let wait = wait.unwrap_or(Duration::ZERO);
-    let seconds = wait.as_millis().div_ceil(1000).max(1);
-    let header = Some(("Retry-After", seconds.to_string()));
+    let header = Some(("Retry-After", whole_seconds(wait)));
     let (place, is_grpc) = (place(request), client(request).is_grpc());
     let (project, reason) = (project.id, why.reason());
     Denial { project, status: 503, reason, is_grpc, place, header, login: None }
+}
+
+/// The denial of a request whose client made too many look-ups.
+pub fn limited(request: &Request, project: &Project, wait: Duration) -> Denial {
+    let header = Some(("Retry-After", whole_seconds(wait)));
+    let (place, is_grpc) = (place(request), client(request).is_grpc());
+    let (project, reason) = (project.id, Reason::TooManyLookups);
+    Denial { project, status: 429, reason, is_grpc, place, header, login: None }
+}
+
+/// `wait` for `Retry-After`: rounded up, and at least 1.
+fn whole_seconds(wait: Duration) -> String {
+    wait.as_millis().div_ceil(1000).max(1).to_string()
 }
 
 fn place(request: &Request) -> (&'static LocationConf, Vec<u8>) {
@@ -165,6 +177,7 @@ fn client(request: &Request) -> Client<'_> {
     Client {
         is_get: request.is_get(),
         is_post: request.is_post(),
+        is_http2_or_later: request.is_http2_or_later(),
         accept: header(b"accept"),
         content_type: header(b"content-type"),
         fetch_dest: header(b"sec-fetch-dest"),

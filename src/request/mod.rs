@@ -1,6 +1,7 @@
 //! The story of one request.
 //!
-//! 1. [`post_read`]: removes identity headers that the client sent.
+//! 1. [`post_read`]: removes identity headers that the client sent, and requests for a tunnel of
+//!    HTTP/2.
 //! 2. [`server_rewrite`], [`preaccess`]: the same for requests that skip that phase. They also
 //!    withdraw the headers that an earlier pass of this request injected.
 //! 3. [`access`]: looks up the credentials, which may suspend the request, and passes the verdict
@@ -14,6 +15,7 @@ pub mod address;
 pub mod denial;
 mod metrics;
 mod state;
+mod upgrade;
 pub mod variables;
 
 use std::rc::Rc;
@@ -44,7 +46,8 @@ pub fn phase(worker: &Worker, phase: Phase, request: &mut Request) -> Status {
     }
 }
 
-/// Removes identity headers that the client sent, before maps and rewrites can read them.
+/// Removes identity headers that the client sent, and an `Upgrade` that the site does not take,
+/// before maps and rewrites can read them.
 fn post_read(request: &mut Request) -> Status {
     strip(request)
 }
@@ -70,8 +73,15 @@ fn strip(request: &mut Request) -> Status {
     if !request.is_main() || !request.server::<Authgear>().in_use {
         return Status::Declined;
     }
-    match request.remove_headers_in(is_identity_header) {
-        Ok(()) => Status::Declined,
+    let refused = upgrade::is_refused(request);
+    let unwanted = |name: &[u8]| is_identity_header(name) || upgrade::is_unwanted(name, refused);
+    match request.remove_headers_in(unwanted) {
+        Ok(()) => {
+            if refused {
+                request.forget_upgrade();
+            }
+            Status::Declined
+        }
         Err(Failed) => Status::InternalServerError,
     }
 }
@@ -121,6 +131,7 @@ fn access(worker: &Worker, request: &mut Request) -> Status {
         return Status::InternalServerError;
     }
     let denial = match verdict {
+        Verdict::Limited(wait) => Some(denial::limited(request, project, *wait)),
         Verdict::Unavailable(why) if location.on_error() == Fallback::Deny => {
             Some(denial::unavailable(worker, request, project, *why))
         }
@@ -183,7 +194,9 @@ fn precontent(request: &mut Request) -> Status {
         drop(state.denial.borrow_mut().take_if(|denial| denial.is_here(request)));
     }
     let Some(project) = &location.project else { return Status::Declined };
-    if location.forward_credentials() {
+    // Nobody has checked the credentials of a preflight that is let through.
+    let unchecked = location.preflight_pass() && denial::is_preflight(request);
+    if location.forward_credentials() && !unchecked {
         return Status::Declined;
     }
     let Ok(state) = request.state_or_default::<Authgear>() else { return FAILED };

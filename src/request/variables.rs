@@ -7,7 +7,7 @@ use super::address;
 use crate::conf::Authgear;
 use crate::credentials;
 use crate::resolution::Resolution;
-use nginx::{Conf, ConfError, Request, Value};
+use nginx::{Conf, ConfError, Override, Request, Value};
 
 /// Prefix of variables that hold a header of the verdict.
 const IDENTITY: &str = "x_authgear_";
@@ -74,15 +74,23 @@ pub fn get(request: &Request, name: &[u8]) -> Value {
     own.map_or(Value::NotFound, |(_, get)| get(request))
 }
 
-/// `$remote_user` of a valid session. nginx's own value is the name in an Authorization of scheme
-/// Basic, verified or not.
-pub fn remote_user(request: &Request) -> Value {
-    of(request, |resolution| match &*resolution.verdict {
-        Verdict::Valid(identity) => {
-            identity.user_id().map_or(Value::NotFound, |id| Value::Bytes(id.to_vec()))
-        }
-        _ => Value::NotFound,
-    })
+/// Value of `$remote_user`: the user of the session where Authgear decides or has decided, and
+/// nobody without a session. nginx's own value is the name in an Authorization of scheme Basic,
+/// which nobody may have verified.
+pub fn remote_user(request: &Request) -> Override {
+    let location = request.location::<Authgear>();
+    if !location.remote_user() {
+        return Override::Original;
+    }
+    let current = request.state::<Authgear>().and_then(|state| state.current());
+    if current.is_none() && location.project.is_none() {
+        return Override::Original;
+    }
+    let user_id = current.as_ref().and_then(|resolution| match &*resolution.verdict {
+        Verdict::Valid(identity) => identity.user_id(),
+        _ => None,
+    });
+    Override::Value(user_id.map_or(Value::NotFound, |id| Value::Bytes(id.to_vec())))
 }
 
 fn of(request: &Request, get: impl FnOnce(Resolution) -> Value) -> Value {

@@ -1,9 +1,11 @@
 //! Shared memory of all worker processes.
 //!
-//! Verdicts are in the zones that `authgear_cache_zone` declares. The module's zone, which is
+//! Verdicts are in the zones that `authgear_cache_zone` declares, accounts of look-ups in those of
+//! `authgear_unknown_limit`. The module's zone, which is
 //! always there, has the key sets, counters, the purge log and revocations.
 
 pub mod handle;
+pub mod limit_zone;
 pub mod map;
 mod module_zone;
 

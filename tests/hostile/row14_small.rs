@@ -99,7 +99,7 @@ fn cost_of_following(n: usize) -> Duration {
     let backend = Backend::start();
     let nginx = crowded(&authgear, &backend)
         .workers(2)
-        .http("authgear_cache_zone z:4m;")
+        .http("authgear_cache_zone z:16m;")
         .http(project("p", &authgear, "max_connections 2000; timeout 9s; max_fails 0;"))
         .server("location / { authgear p; authgear_cache z; empty_gif; }")
         .server("location = /worker { authgear off; return 200 $pid; }")

@@ -10,6 +10,8 @@ pub struct ClientHeaders<'a> {
     pub is_get: bool,
     /// Whether the method is POST.
     pub is_post: bool,
+    /// Whether the version is HTTP/2 or later.
+    pub is_http2_or_later: bool,
     /// `Accept`.
     pub accept: Option<&'a [u8]>,
     /// `Content-Type`.
@@ -23,9 +25,9 @@ pub struct ClientHeaders<'a> {
 }
 
 impl ClientHeaders<'_> {
-    /// Whether this is a gRPC call, by its method and content type.
+    /// Whether this is a gRPC call, by its method and content type. gRPC needs HTTP/2 or 3.
     pub fn is_grpc(&self) -> bool {
-        if !self.is_post {
+        if !self.is_post || !self.is_http2_or_later {
             return false;
         }
         let Some(rest) = self.content_type.and_then(|value| value.strip_prefix(GRPC)) else {
@@ -87,11 +89,13 @@ fn weight(parameter: &[u8]) -> Option<u16> {
     Some((value.filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0) * 1000.0) as u16)
 }
 
-/// Returns the `grpc-status` for an HTTP status: `UNAUTHENTICATED`, `PERMISSION_DENIED`, `UNAVAILABLE`.
+/// Returns the `grpc-status` for an HTTP status: `UNAUTHENTICATED`, `PERMISSION_DENIED`,
+/// `RESOURCE_EXHAUSTED`, `UNAVAILABLE`.
 pub const fn grpc_status(status: u16) -> &'static str {
     match status {
         401 => "16",
         403 => "7",
+        429 => "8",
         _ => "14",
     }
 }
@@ -101,6 +105,7 @@ pub fn problem(status: u16, reason: &str) -> String {
     let title = match status {
         401 => "Unauthorized",
         403 => "Forbidden",
+        429 => "Too Many Requests",
         _ => "Service Unavailable",
     };
     format!("{{\"title\":\"{title}\",\"status\":{status},\"reason\":\"{reason}\"}}\n")
@@ -122,11 +127,13 @@ mod tests {
         ] {
             let client = ClientHeaders {
                 is_post: true,
+                is_http2_or_later: true,
                 content_type: Some(value.as_bytes()),
                 ..ClientHeaders::default()
             };
             assert_eq!(client.is_grpc(), expected, "{value}");
             assert!(!ClientHeaders { is_post: false, ..client }.is_grpc());
+            assert!(!ClientHeaders { is_http2_or_later: false, ..client }.is_grpc());
         }
         assert!(!ClientHeaders::default().is_grpc());
     }
@@ -196,6 +203,6 @@ mod tests {
     fn problem_bodies_and_grpc_statuses_match_the_http_status() {
         let expected = "{\"title\":\"Forbidden\",\"status\":403,\"reason\":\"role_missing\"}\n";
         assert_eq!(problem(403, "role_missing"), expected);
-        assert_eq!([401, 403, 503].map(grpc_status), ["16", "7", "14"]);
+        assert_eq!([401, 403, 429, 503].map(grpc_status), ["16", "7", "8", "14"]);
     }
 }

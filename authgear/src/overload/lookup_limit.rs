@@ -6,8 +6,10 @@
 //! costs the same, and memory that a dying worker left half written only misjudges one key. All
 //! calls are made under a lock that the caller has.
 
+use std::hash::Hasher as _;
 use std::time::Duration;
 
+use siphasher::sip128::{Hasher128 as _, SipHasher24};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Places where a key may stand.
@@ -19,13 +21,39 @@ pub const MIN_SIZE: usize = WAYS * size_of::<Bucket>();
 /// Thousandths of a look-up, the unit of accounts.
 const ONE: u64 = 1000;
 
+/// Milliseconds of a minute.
+const MINUTE: u64 = 60_000;
+
 /// Rate and burst of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Thousandths of a look-up per second, not 0.
+    /// Thousandths of a look-up per minute, not 0.
     pub rate: u32,
     /// Look-ups that may come at once above the rate.
     pub burst: u32,
+}
+
+/// Most look-ups per second that a rate may allow.
+pub const MAX_RATE: u32 = 10_000;
+
+/// Parses a rate such as `10r/s` or `30r/m`, as in nginx's `limit_req_zone`. `None` for anything
+/// else, 0, and more than [`MAX_RATE`].
+pub fn parse_rate(text: &str) -> Option<u32> {
+    let (number, per_minute) = match text.strip_suffix("r/s") {
+        Some(number) => (number, 60),
+        None => (text.strip_suffix("r/m")?, 1),
+    };
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u32 = is_number.then(|| number.parse().ok())??;
+    let rate = number.checked_mul(per_minute)?;
+    (1..=MAX_RATE * 60).contains(&rate).then(|| rate * 1000)
+}
+
+/// Returns the key of a client's `identity`: a keyed hash.
+pub fn key_of(secret: &[u8; 16], identity: &[u8]) -> u128 {
+    let mut hasher = SipHasher24::new_with_key(secret);
+    hasher.write(identity);
+    hasher.finish128().as_u128()
 }
 
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -80,10 +108,10 @@ impl Bucket {
     fn take(&mut self, now: u64, limit: Limit) -> Leave {
         let rate = u64::from(limit.rate.max(1));
         let elapsed = now.saturating_sub(self.used_at);
-        let drained = self.excess.saturating_sub(rate.saturating_mul(elapsed) / 1000);
+        let drained = self.excess.saturating_sub(rate.saturating_mul(elapsed) / MINUTE);
         let allowed = u64::from(limit.burst) * ONE;
         if drained > allowed {
-            let wait = (drained - allowed).saturating_mul(1000).div_ceil(rate);
+            let wait = (drained - allowed).saturating_mul(MINUTE).div_ceil(rate);
             return Leave::Refused(Duration::from_millis(wait));
         }
         self.excess = drained.saturating_add(ONE);
@@ -97,7 +125,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMIT: Limit = Limit { rate: 2000, burst: 3 };
+    const LIMIT: Limit = Limit { rate: 120_000, burst: 3 };
 
     /// Aligned as nginx's shared memory is.
     #[repr(align(8))]
@@ -151,12 +179,47 @@ mod tests {
         assert_eq!(take(&mut [], 1, 0, LIMIT), Leave::Granted);
     }
 
+    #[test]
+    fn rates_are_those_of_limit_req() {
+        for (text, rate) in [
+            ("10r/s", Some(600_000)),
+            ("30r/m", Some(30_000)),
+            ("1r/m", Some(1000)),
+            ("10000r/s", Some(600_000_000)),
+            ("10001r/s", None),
+            ("0r/s", None),
+            ("+1r/s", None),
+            ("r/s", None),
+            ("1", None),
+            ("1r/h", None),
+            ("4294967296r/s", None),
+            ("99999999r/s", None),
+        ] {
+            assert_eq!(parse_rate(text), rate, "{text}");
+        }
+    }
+
+    #[test]
+    fn one_look_up_a_minute_waits_a_minute() {
+        let (mut table, limit) = (table(), Limit { rate: 1000, burst: 0 });
+        assert_eq!(take(&mut table.0, 7, 0, limit), Leave::Granted);
+        assert_eq!(take(&mut table.0, 7, 0, limit), Leave::Refused(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn keys_depend_on_secret_and_identity() {
+        let key = key_of(&[1; 16], b"a");
+        assert_eq!(key, key_of(&[1; 16], b"a"));
+        assert_ne!(key, key_of(&[2; 16], b"a"));
+        assert_ne!(key, key_of(&[1; 16], b"b"));
+    }
+
     proptest! {
         /// Within any span of time, no more is granted than the burst and the rate allow.
         #[test]
         fn never_more_is_granted_than_rate_and_burst_allow(
             steps in proptest::collection::vec(0_u64..400, 1..200),
-            rate in 1_u32..5000,
+            rate in 1_u32..300_000,
             burst in 0_u32..5,
         ) {
             let mut table = table();
@@ -165,7 +228,7 @@ mod tests {
             for step in steps {
                 now += step;
                 granted += u64::from(take(&mut table.0, 5, now, limit) == Leave::Granted);
-                let most = u64::from(burst) + 2 + now * u64::from(rate) / 1_000_000;
+                let most = u64::from(burst) + 2 + now * u64::from(rate) / (1000 * MINUTE);
                 prop_assert!(granted <= most, "{granted} of {most}");
             }
         }

@@ -30,7 +30,7 @@ const UUID_LEN: usize = 36;
 
 impl Verdict {
     /// Appends the binary form. Returns `false` for a verdict that is valid for one request only:
-    /// those without credentials, with a rejected token, or of a failed look-up.
+    /// those without credentials, with a rejected token, or of a look-up that failed or was not made.
     pub fn encode(&self, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Valid(identity) => {
@@ -39,9 +39,9 @@ impl Verdict {
             }
             Self::Invalid => out.push(INVALID),
             Self::None(NoSession::Resolver) => out.push(NONE),
-            Self::None(NoSession::NoCredentials | NoSession::Token(_)) | Self::Unavailable(_) => {
-                return false
-            }
+            Self::None(NoSession::NoCredentials | NoSession::Token(_))
+            | Self::Unavailable(_)
+            | Self::Limited(_) => return false,
         }
         true
     }
@@ -300,6 +300,7 @@ mod tests {
         for verdict in [
             Verdict::None(NoSession::NoCredentials),
             Verdict::None(NoSession::Token(TokenError::Expired)),
+            Verdict::Limited(std::time::Duration::from_secs(1)),
             Verdict::Unavailable(Unavailable::Timeout),
             Verdict::Unavailable(Unavailable::Internal),
         ] {

@@ -34,7 +34,7 @@ impl Valid {
             Verdict::Valid(_) => self.valid,
             Verdict::Invalid => self.invalid,
             Verdict::None(_) => self.none,
-            Verdict::Unavailable(_) => Duration::ZERO,
+            Verdict::Unavailable(_) | Verdict::Limited(_) => Duration::ZERO,
         }
     }
 }

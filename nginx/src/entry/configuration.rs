@@ -112,6 +112,7 @@ impl<D: Directive> Command for D {
             Context::HttpServerLocation => {
                 NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF
             }
+            Context::HttpServer => NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF,
             Context::Location => NGX_HTTP_LOC_CONF,
             Context::Everywhere => {
                 NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LMT_CONF
@@ -161,8 +162,7 @@ impl Conf<'_> {
         self.define_variable(name, prefix, request::variable::<M>)
     }
 
-    /// Gives nginx's own variable `name` the value of [`Module::override_variable`], if that has
-    /// one for the request.
+    /// Gives nginx's own variable `name` the value of [`Module::override_variable`].
     pub fn override_variable<M: Module>(&mut self, name: &'static CStr) -> Result<(), ConfError> {
         self.replace_variable(name, request::overridden_variable::<M>)
     }

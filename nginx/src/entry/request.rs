@@ -15,7 +15,7 @@ use crate::error::Failed;
 use crate::module::Module;
 use crate::panic::guard;
 use crate::request::{Phase, PhaseStatus, Request};
-use crate::variable::{self, Value};
+use crate::variable::{self, Override, Value};
 
 const OK: ngx_int_t = NGX_OK as ngx_int_t;
 const ERROR: ngx_int_t = NGX_ERROR as ngx_int_t;
@@ -118,9 +118,10 @@ pub(super) extern "C" fn overridden_variable<M: Module>(
     unsafe {
         let request = Request::from_ptr(r);
         let name = variable::name(data);
-        match guard(request.log(), Value::NotFound, || M::override_variable(request, name)) {
-            Value::NotFound => variable::write_original(r, value),
-            found => variable::write(r, value, found),
+        let refused = Override::Value(Value::NotFound);
+        match guard(request.log(), refused, || M::override_variable(request, name)) {
+            Override::Original => variable::write_original(r, value),
+            Override::Value(found) => variable::write(r, value, found),
         }
     }
 }
