@@ -7,10 +7,10 @@ use authgear::credentials::{has_bearer_scheme, CookieNames, Credentials};
 use authgear::http::negotiation::Client;
 use authgear::identity::is_identity_header;
 use authgear::operations::purge_request::{is_form, Target};
-use authgear::resolver::Answer;
-use authgear::resolver::set_cookie::SetCookies;
-use authgear::token::{self, Algorithm, KeySet, Profile};
 use authgear::operations::webhook::{Event, Secret};
+use authgear::resolver::set_cookie::SetCookies;
+use authgear::resolver::Answer;
+use authgear::token::{self, Algorithm, KeySet, Profile};
 use authgear::{resolver, trace};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use base64::Engine as _;
@@ -343,7 +343,8 @@ mod resolver_answer {
 
     #[divan::bench]
     fn worst_client(bencher: Bencher<'_, '_>) {
-        let endpoint = authgear::resolver::endpoint::Endpoint::parse("https://a.test").expect("an endpoint");
+        let endpoint =
+            authgear::resolver::endpoint::Endpoint::parse("https://a.test").expect("an endpoint");
         let none = Credentials::default();
         measure(bencher, &filled("1", HEADERS), |value| {
             let client = resolver::Client {

@@ -10,6 +10,7 @@ use authgear::redirect::leads_back;
 use authgear::verdict::{Reason, Unavailable, Verdict};
 
 use super::address;
+use super::state::RequestState;
 use crate::conf::project::{Project, Upstream};
 use crate::conf::Authgear;
 use crate::conf::{Id, LocationConf};
@@ -26,7 +27,7 @@ pub struct Denial {
     /// Reason for logs, variables and clients.
     pub reason: Reason,
     /// Whether the request is a gRPC call; nginx turns it into a GET for its error pages.
-    is_grpc: bool,
+    pub is_grpc: bool,
     /// Location and path at which the request was denied.
     place: (&'static LocationConf, Vec<u8>),
     header: Option<(&'static str, String)>,
@@ -50,6 +51,9 @@ impl Denial {
     /// Adapts the response to the client. Returns its body, if it replaces nginx's.
     pub fn answer(&self, request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
         if self.is_grpc {
+            if !self.is_here(request) && is_grpc_answer(request) {
+                return Ok(None);
+            }
             request.answer(200, "application/grpc", 0);
             request.replace_header_out("Cache-Control", "no-store")?;
             request.add_header_out("grpc-status", grpc_status(self.status))?;
@@ -78,6 +82,7 @@ impl Denial {
 /// Checks the location's requirements; returns the denial if one does not hold.
 pub fn check(
     request: &Request,
+    state: &RequestState,
     location: &LocationConf,
     project: &Project,
     verdict: &Verdict,
@@ -99,16 +104,24 @@ pub fn check(
         }
         let Some(shortfall) = shortfall else { continue };
         let status = requirement.error.unwrap_or(shortfall.status());
-        let bearer = credentials::has_bearer(request);
-        let mut challenge = shortfall.challenge(status, bearer);
+        let reason = shortfall.reason().unwrap_or(verdict.reason());
+        let mut challenge = match location.challenge() {
+            true => shortfall.challenge(status, credentials::has_bearer(request)),
+            false => None,
+        };
         if let (Some(challenge), Some(url)) = (&mut challenge, location.resource_metadata()) {
             let separator = if challenge == "Bearer" { " " } else { ", " };
             let _ = write!(challenge, "{separator}resource_metadata=\"{url}\"");
         }
-        let reason = shortfall.reason().unwrap_or(verdict.reason());
         let header = challenge.map(|challenge| ("WWW-Authenticate", challenge));
         let login = match location.login_redirect() {
-            Some(url) if status == 401 && client(request).is_navigation() => login(request, url)?,
+            Some(url) if status == 401 && client(request).is_navigation() => {
+                // The URL may depend on $authgear_reason.
+                let before = state.denied.replace(Some(reason));
+                let url = login(request, url);
+                state.denied.set(before);
+                url?
+            }
             _ => None,
         };
         let (place, is_grpc) = (place(request), client(request).is_grpc());
@@ -136,6 +149,12 @@ pub fn unavailable(
     let (place, is_grpc) = (place(request), client(request).is_grpc());
     let (project, reason) = (project.id, why.reason());
     Denial { project, status: 503, reason, is_grpc, place, header, login: None }
+}
+
+/// Whether an error page of the site answers as gRPC servers do.
+fn is_grpc_answer(request: &Request) -> bool {
+    request.content_type_out().starts_with(b"application/grpc")
+        || request.names_header_out("grpc-status")
 }
 
 fn place(request: &Request) -> (&'static LocationConf, Vec<u8>) {
