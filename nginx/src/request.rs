@@ -268,14 +268,12 @@ impl Request {
         unsafe { bits::ngx_rust_request_set_unconditional(&mut self.0) };
     }
 
-    /// Ends the response with its header, in the last header filter, if the client's connection
-    /// has streams (HTTP/2 and 3). gRPC takes headers for trailers only if nothing follows them.
+    /// Ends the response with its header, in the last header filter. gRPC takes headers for
+    /// trailers only if nothing follows them.
     pub fn end_with_header(&mut self) {
-        if self.0.http_version >= nginx_sys::NGX_HTTP_VERSION_20 as usize {
-            self.0.headers_out.content_length_n = 0;
-            // SAFETY: a valid request.
-            unsafe { set_header_only(&mut self.0, true) };
-        }
+        self.0.headers_out.content_length_n = 0;
+        // SAFETY: a valid request.
+        unsafe { bits::ngx_rust_request_end_with_header(&mut self.0) };
     }
 
     /// Sends the body of [`Self::answer`] through the body filters, after its header: `rc` is the
@@ -388,6 +386,7 @@ mod bits {
         pub(crate) fn ngx_rust_request_internal(r: *const ngx_http_request_t) -> ngx_uint_t;
         pub(crate) fn ngx_rust_request_filter_finalize(r: *const ngx_http_request_t) -> ngx_uint_t;
         pub(crate) fn ngx_rust_request_header_only(r: *const ngx_http_request_t) -> ngx_uint_t;
+        pub(crate) fn ngx_rust_request_end_with_header(r: *mut ngx_http_request_t);
         pub(crate) fn ngx_rust_request_set_unconditional(r: *mut ngx_http_request_t);
         pub(crate) fn ngx_rust_request_set_header_only(
             r: *mut ngx_http_request_t,

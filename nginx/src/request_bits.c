@@ -32,6 +32,15 @@ ngx_rust_request_header_only(const ngx_http_request_t *r)
 }
 
 
+/* Makes the header the end of the response, without chunks. */
+void
+ngx_rust_request_end_with_header(ngx_http_request_t *r)
+{
+    r->header_only = 1;
+    r->expect_trailers = 0;
+}
+
+
 /* Makes the response one that Range, If-Match and the like do not change. */
 void
 ngx_rust_request_set_unconditional(ngx_http_request_t *r)
