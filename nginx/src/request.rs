@@ -272,6 +272,8 @@ impl Request {
     /// trailers only if nothing follows them.
     pub fn end_with_header(&mut self) {
         self.0.headers_out.content_length_n = 0;
+        // nginx makes the field from the number.
+        self.0.headers_out.content_length = ptr::null_mut();
         // SAFETY: a valid request.
         unsafe { bits::ngx_rust_request_end_with_header(&mut self.0) };
     }
