@@ -1,5 +1,6 @@
 //! Denials of access, and the response that each kind of client gets.
 
+use core::cell::Cell;
 use core::fmt::Write as _;
 use core::time::Duration;
 use std::rc::Rc;
@@ -10,7 +11,6 @@ use authgear::redirect::leads_back;
 use authgear::verdict::{Reason, Unavailable, Verdict};
 
 use super::address;
-use super::state::RequestState;
 use crate::conf::project::{Project, Upstream};
 use crate::conf::Authgear;
 use crate::conf::{Id, LocationConf};
@@ -79,10 +79,11 @@ impl Denial {
     }
 }
 
-/// Checks the location's requirements; returns the denial if one does not hold.
+/// Checks the location's requirements; returns the denial if one does not hold. `told` is the reason
+/// that `$authgear_reason` tells.
 pub fn check(
     request: &Request,
-    state: &RequestState,
+    told: &Cell<Option<Reason>>,
     location: &LocationConf,
     project: &Project,
     verdict: &Verdict,
@@ -117,9 +118,9 @@ pub fn check(
         let login = match location.login_redirect() {
             Some(url) if status == 401 && client(request).is_navigation() => {
                 // The URL may depend on $authgear_reason.
-                let before = state.denied.replace(Some(reason));
+                let before = told.replace(Some(reason));
                 let url = login(request, url);
-                state.denied.set(before);
+                told.set(before);
                 url?
             }
             _ => None,

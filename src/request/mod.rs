@@ -177,7 +177,7 @@ fn access(worker: &Worker, request: &mut Request) -> Status {
             metrics::passed(worker, &state, location, project, verdict);
             return Status::Declined;
         }
-        verdict => match denial::check(request, &state, location, project, verdict) {
+        verdict => match denial::check(request, &state.denied, location, project, verdict) {
             Ok(denial) => denial,
             Err(Failed) => return Status::InternalServerError,
         },

@@ -104,7 +104,7 @@ const NEIGHBOURS: [Neighbour; 11] = [
         name: "ssi and charset",
         modules: &[],
         http: "",
-        location: "ssi on; ssi_types *; charset utf-8; charset_types *; source_charset koi8-r;",
+        location: "ssi on; ssi_types *; charset utf-8; charset_types *;",
         status: 401,
         shows: |answer| answer.text().contains("Unauthorized"),
     },
