@@ -101,7 +101,13 @@ nginx:
 # Clients that some tests drive, and other modules that some tests load.
 clients:
 	$(INSTALL) curl python3 python3-grpcio python3-prometheus-client chromium chromium-driver \
-	    libnginx-mod-http-lua lua-resty-core lua-resty-lrucache
+	    libnginx-mod-http-lua lua-resty-core lua-resty-lrucache libnginx-mod-http-js \
+	    libnginx-mod-http-brotli-filter libnginx-mod-http-subs-filter libnginx-mod-http-echo \
+	    libnginx-mod-http-headers-more-filter libnginx-mod-http-image-filter
+	@command -v npm >/dev/null || { echo "no npm: tests skip grpc-js"; exit 0; }; \
+	    [ -d build/npm/node_modules/@grpc/grpc-js ] || { echo "installing @grpc/grpc-js (npm)"; \
+	    mkdir -p build/npm && npm install --silent --no-audit --no-fund --ignore-scripts \
+	    --prefix build/npm @grpc/grpc-js@1.14.7; }
 
 test: $(MODULE_TARGET) nginx clients $(if $(ONLY),,test-core)
 	$(TEST_ENV) $(CARGO) test --locked -p authgear-tests $(if $(ONLY),--test integration) -- $(ONLY)

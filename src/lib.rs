@@ -38,6 +38,7 @@ thread_local! {
 nginx::nginx_modules!(
     Authgear,
     c"ngx_http_authgear_module",
+    c"ngx_http_authgear_preaccess_module",
     c"ngx_http_authgear_filter_module",
     [
         conf::project_block::ProjectDirective,
@@ -46,7 +47,9 @@ nginx::nginx_modules!(
         conf::location::OnErrorDirective,
         conf::policy::RequireDirective,
         conf::policy::ResourceMetadataDirective,
+        conf::policy::ChallengeDirective,
         conf::policy::DryRunDirective,
+        conf::policy::EarlyDirective,
         conf::policy::LoginRedirectDirective,
         conf::policy::PreflightDirective,
         conf::upstream_headers::SetHeadersDirective,
@@ -139,6 +142,10 @@ impl nginx::Module for Authgear {
 
     fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
         request::header_filter(request)
+    }
+
+    fn last_header_filter(request: &mut Request) {
+        request::last_header_filter(request);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::site::site;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A browser for one test. It ends when dropped.
-struct Browser {
+pub(crate) struct Browser {
     driver: Child,
     agent: ureq::Agent,
     session: String,
@@ -25,7 +25,7 @@ struct Browser {
 
 impl Browser {
     #[track_caller]
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -105,26 +105,26 @@ impl Browser {
 
     /// Opens a page and follows redirects.
     #[track_caller]
-    fn go(&self, url: &str) {
+    pub(crate) fn go(&self, url: &str) {
         self.post("/url", &json!({ "url": url }));
     }
 
     /// The current URL.
     #[track_caller]
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.get("/url").as_str().expect("a URL").to_owned()
     }
 
     /// The text of the page.
     #[track_caller]
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let text = self.run("return document.body ? document.body.innerText : ''");
         text.as_str().expect("text").to_owned()
     }
 
     /// Runs a script and returns its result; a promise is awaited.
     #[track_caller]
-    fn run(&self, script: &str) -> Value {
+    pub(crate) fn run(&self, script: &str) -> Value {
         self.post("/execute/sync", &json!({ "script": script, "args": [] }))
     }
 
@@ -156,7 +156,7 @@ impl Drop for Browser {
 }
 
 /// An application with a login page that sets the session, and comes back.
-fn application(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
+pub(crate) fn application(authgear: &FakeAuthgear, backend: &Backend) -> Builder {
     let session = authgear.session(&User::named("alice"));
     site(authgear, backend).var("SESSION", session).server(
         "authgear %%AUTHGEAR%%;

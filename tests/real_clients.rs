@@ -10,14 +10,14 @@ use crate::site::site;
 
 /// Runs a client and returns its output.
 #[track_caller]
-fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|error| {
         panic!("{:?}: {error} (\"make test\" installs it)", command.get_program())
     })
 }
 
 #[track_caller]
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -131,6 +131,16 @@ with grpc.insecure_channel(target) as channel:
         print(error.code().name, error.details())
 ";
 
+/// Returns what [`CALL`] prints.
+#[track_caller]
+pub(crate) fn call_with_python(nginx: &Nginx, path: &str, token: &str) -> String {
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-c", CALL, &nginx.addr().to_string(), path, token]);
+    // The test ignores proxies of the environment.
+    python.env_remove("http_proxy").env_remove("https_proxy").env("no_proxy", "127.0.0.1");
+    text(&run(&mut python)).trim().to_owned()
+}
+
 #[test]
 fn the_grpc_library_understands_denials() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::grpc());
@@ -151,13 +161,7 @@ fn the_grpc_library_understands_denials() {
         )
         .start();
     let token = authgear.opaque_token(&User::named("alice"));
-    let call = |path: &str, token: &str| {
-        let mut python = Command::new("/usr/bin/python3");
-        python.args(["-c", CALL, &nginx.addr().to_string(), path, token]);
-        // The test ignores proxies of the environment.
-        python.env_remove("http_proxy").env_remove("https_proxy").env("no_proxy", "127.0.0.1");
-        text(&run(&mut python)).trim().to_owned()
-    };
+    let call = |path: &str, token: &str| call_with_python(&nginx, path, token);
     assert_eq!(call("/a.B/C", &token), "OK True");
     assert_eq!(call("/a.B/C", "dead"), "UNAUTHENTICATED no_session");
     assert_eq!(call("/admin.B/C", &token), "PERMISSION_DENIED role_missing");

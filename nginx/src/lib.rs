@@ -10,11 +10,11 @@
 //! | Files | Subject |
 //! |---|---|
 //! | error, string, log, panic, address | small values, and the error log |
-//! | process, configuration, conf | the process, configurations, directives |
+//! | process, modules, configuration, conf | the process, configurations, directives |
 //! | headers, task, wake, timer | header lists, and the event loop |
 //! | request | a request, without the module's state |
 //! | dns, ssl, shm, servers | for `http {}`: names, TLS, shared memory, its servers |
-//! | hidden, suspend, subrequest, content, variable, value | for a request |
+//! | upstream, held, hidden, suspend, subrequest, content, variable, value | for a request |
 //! | stream | connections to other servers |
 //! | module, state | a module, and its state of a request |
 //! | entry | callbacks that nginx calls |
@@ -31,9 +31,11 @@ mod dns;
 pub mod entry;
 mod error;
 mod headers;
+mod held;
 mod hidden;
 mod log;
 mod module;
+mod modules;
 mod panic;
 mod process;
 mod request;
@@ -47,6 +49,7 @@ mod subrequest;
 mod suspend;
 mod task;
 mod timer;
+mod upstream;
 mod value;
 mod variable;
 mod wake;

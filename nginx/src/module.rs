@@ -51,9 +51,11 @@ pub trait Module: Configuration {
     /// Whether [`Request::forget_variables`] concerns the variable `name`. `of_prefix` is true if
     /// nginx found it by a prefix such as `http_`, and false if a module defined this very name.
     fn renewal(main: &Self::Main, name: &[u8], of_prefix: bool) -> Renewal;
-    /// Edits the response before its header is sent. A returned body replaces that of the
-    /// response.
+    /// Edits the response before any other module's filter sees its header. A returned body
+    /// replaces that of the response.
     fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed>;
+    /// Edits the header of the response after the filters of other modules.
+    fn last_header_filter(request: &mut Request);
 }
 
 /// The `ngx_module_t` of a module, in which nginx writes the indices it assigns.

@@ -1,18 +1,30 @@
 //! Requests (`ngx_http_request_t`).
 
+use core::cell::Cell;
 use core::fmt;
 use core::ptr;
 
 use nginx_sys::{
-    ngx_http_request_t, ngx_int_t, ngx_list_push, ngx_table_elt_t, NGX_AGAIN, NGX_DECLINED,
-    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_OK,
+    ngx_http_core_loc_conf_t, ngx_http_request_t, ngx_int_t, ngx_list_push, ngx_table_elt_t,
+    NGX_AGAIN, NGX_DECLINED, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_OK,
 };
+use ngx::http::{HttpModuleLocationConf as _, NgxHttpCoreModule};
 
 use crate::configuration::Configuration;
 use crate::error::Failed;
 use crate::headers::{self, Elements, Headers};
 use crate::log::Log;
 use crate::string::{bytes, copy_to, str_of, Printable};
+
+thread_local! {
+    /// Index of the module's access handler among the handlers of all phases.
+    static ACCESS_INDEX: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Sets the index by which [`Request::is_before_access`] compares.
+pub(crate) fn set_access_index(index: usize) {
+    ACCESS_INDEX.set(index);
+}
 
 /// Phases with a handler of the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,44 +202,97 @@ impl Request {
         Ok(())
     }
 
-    /// Replaces the response whose header is about to be sent, in the header filter. The body of
-    /// the replaced response is not sent.
+    /// Media type of the response, with its parameters.
+    pub fn content_type_out(&self) -> &[u8] {
+        // SAFETY: static, of the configuration, or in the request's memory.
+        unsafe { bytes(&self.0.headers_out.content_type) }
+    }
+
+    /// Whether the response has a header of this name.
+    pub fn names_header_out(&self, name: &str) -> bool {
+        self.headers_out_named(name).next().is_some()
+    }
+
+    /// Leaves out all headers of this name but the last one.
+    pub fn keep_last_header_out(&mut self, name: &str) {
+        let mut headers = self.headers_out_named(name);
+        let Some(mut earlier) = headers.next() else { return };
+        for header in headers {
+            // SAFETY: an element of the list, which no other code touches meanwhile; nginx sends
+            // no header whose hash is 0.
+            unsafe { (*earlier).hash = 0 };
+            earlier = header;
+        }
+    }
+
+    fn headers_out_named<'a>(
+        &self,
+        name: &'a str,
+    ) -> impl Iterator<Item = *mut ngx_table_elt_t> + use<'a> {
+        // SAFETY: the list of the response headers; it lives as long as the request.
+        let headers = unsafe { Elements::of(&self.0.headers_out.headers) };
+        // SAFETY: as above.
+        headers.filter(move |&header| unsafe {
+            (*header).hash != 0 && bytes(&(*header).key).eq_ignore_ascii_case(name.as_bytes())
+        })
+    }
+
+    /// Replaces the response whose header is about to be sent, in the first header filter. The
+    /// body of the replaced response is not sent.
     pub fn answer(&mut self, status: u16, content_type: &'static str, length: usize) {
-        let out = &mut self.0.headers_out;
-        out.status = status as usize;
         // $status and logs show this one.
         self.0.err_status = status as usize;
         let out = &mut self.0.headers_out;
+        out.status = status as usize;
         out.status_line = nginx_sys::ngx_str_t::empty();
         out.content_type = str_of(content_type.as_bytes());
         out.content_type_len = content_type.len();
+        out.content_type_lowcase = ptr::null_mut();
         out.charset = nginx_sys::ngx_str_t::empty();
         out.content_length_n = length as _;
         out.last_modified_time = -1;
-        for header in [&mut out.content_length, &mut out.content_encoding, &mut out.etag] {
+        for header in [
+            &mut out.content_length,
+            &mut out.content_encoding,
+            &mut out.etag,
+            &mut out.last_modified,
+            &mut out.accept_ranges,
+        ] {
             // SAFETY: null, or a header of this response.
             if let Some(header) = unsafe { header.as_mut() } {
                 header.hash = 0;
             }
             *header = ptr::null_mut();
         }
-        if length == 0 {
-            // SAFETY: a valid request.
-            unsafe { set_header_only(&mut self.0, true) };
-        }
+        // SAFETY: a valid request.
+        unsafe { bits::ngx_rust_request_set_unconditional(&mut self.0) };
     }
 
-    /// Sends the body of [`Self::answer`], after its header.
-    pub(crate) fn send_body(&mut self, body: &[u8]) -> Result<ngx_int_t, Failed> {
-        let mut rc = NGX_OK as ngx_int_t;
+    /// Ends the response with its header, in the last header filter. gRPC takes headers for
+    /// trailers only if nothing follows them.
+    pub fn end_with_header(&mut self) {
+        self.0.headers_out.content_length_n = 0;
+        // nginx makes the field from the number.
+        self.0.headers_out.content_length = ptr::null_mut();
+        // SAFETY: a valid request.
+        unsafe { bits::ngx_rust_request_end_with_header(&mut self.0) };
+    }
+
+    /// Sends the body of [`Self::answer`] through the body filters, after its header: `rc` is the
+    /// result of the header filters.
+    pub(crate) fn send_body(&mut self, rc: ngx_int_t, body: &[u8]) -> Result<ngx_int_t, Failed> {
         // SAFETY: a valid request; the buffer and its chain live in its pool.
         unsafe {
-            if self.0.method == nginx_sys::NGX_HTTP_HEAD as usize {
+            let r = &raw mut self.0;
+            // For HEAD, and on streams that the header ended.
+            if bits::ngx_rust_request_header_only(r) != 0 {
                 return Ok(rc);
             }
-            if !body.is_empty() {
-                let buf = nginx_sys::ngx_create_temp_buf(self.0.pool, body.len());
-                let chain = nginx_sys::ngx_alloc_chain_link(self.0.pool);
+            let rc = if body.is_empty() {
+                nginx_sys::ngx_http_send_special(r, nginx_sys::NGX_HTTP_LAST as usize)
+            } else {
+                let buf = nginx_sys::ngx_create_temp_buf((*r).pool, body.len());
+                let chain = nginx_sys::ngx_alloc_chain_link((*r).pool);
                 if buf.is_null() || chain.is_null() {
                     return Err(Failed);
                 }
@@ -237,19 +302,27 @@ impl Request {
                 (*buf).set_last_in_chain(1);
                 (*chain).buf = buf;
                 (*chain).next = ptr::null_mut();
-                rc = nginx_sys::ngx_http_output_filter(&mut self.0, chain);
-            } else if bits::ngx_rust_request_chunked(&self.0) != 0 {
-                // nginx chose chunked encoding because of trailers: the last chunk must follow.
-                set_header_only(&mut self.0, false);
-                rc = nginx_sys::ngx_http_send_special(
-                    &mut self.0,
-                    nginx_sys::NGX_HTTP_LAST as usize,
-                );
-            }
+                nginx_sys::ngx_http_output_filter(r, chain)
+            };
             // The handler whose response was replaced sends no body then.
-            set_header_only(&mut self.0, true);
+            set_header_only(r, true);
+            Ok(rc)
         }
-        Ok(rc)
+    }
+
+    /// Whether the module's access phase is still to come for this pass.
+    pub fn is_before_access(&self) -> bool {
+        let index = usize::try_from(self.0.phase_handler).unwrap_or(usize::MAX);
+        // A response that was made before that phase ends the pass.
+        self.0.headers_out.status == 0 && index < ACCESS_INDEX.get()
+    }
+
+    /// Whether the location says `satisfy any`.
+    pub fn is_satisfied_by_any(&self) -> bool {
+        // SAFETY: a valid request.
+        let core = unsafe { NgxHttpCoreModule::location_conf(&*self.as_ptr()) };
+        let core: Option<&ngx_http_core_loc_conf_t> = core;
+        core.is_some_and(|core| core.satisfy == nginx_sys::NGX_HTTP_SATISFY_ANY as usize)
     }
 
     /// Whether the method is GET.
@@ -329,7 +402,9 @@ mod bits {
     extern "C" {
         pub(crate) fn ngx_rust_request_internal(r: *const ngx_http_request_t) -> ngx_uint_t;
         pub(crate) fn ngx_rust_request_filter_finalize(r: *const ngx_http_request_t) -> ngx_uint_t;
-        pub(crate) fn ngx_rust_request_chunked(r: *const ngx_http_request_t) -> ngx_uint_t;
+        pub(crate) fn ngx_rust_request_header_only(r: *const ngx_http_request_t) -> ngx_uint_t;
+        pub(crate) fn ngx_rust_request_end_with_header(r: *mut ngx_http_request_t);
+        pub(crate) fn ngx_rust_request_set_unconditional(r: *mut ngx_http_request_t);
         pub(crate) fn ngx_rust_request_set_header_only(
             r: *mut ngx_http_request_t,
             value: ngx_uint_t,

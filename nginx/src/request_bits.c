@@ -26,9 +26,27 @@ ngx_rust_request_filter_finalize(const ngx_http_request_t *r)
 
 
 ngx_uint_t
-ngx_rust_request_chunked(const ngx_http_request_t *r)
+ngx_rust_request_header_only(const ngx_http_request_t *r)
 {
-    return r->chunked;
+    return r->header_only;
+}
+
+
+/* Makes the header the end of the response, without chunks. */
+void
+ngx_rust_request_end_with_header(ngx_http_request_t *r)
+{
+    r->header_only = 1;
+    r->expect_trailers = 0;
+}
+
+
+/* Makes the response one that Range, If-Match and the like do not change. */
+void
+ngx_rust_request_set_unconditional(ngx_http_request_t *r)
+{
+    r->allow_ranges = 0;
+    r->disable_not_modified = 1;
 }
 
 
@@ -36,4 +54,12 @@ void
 ngx_rust_request_set_header_only(ngx_http_request_t *r, ngx_uint_t value)
 {
     r->header_only = value;
+}
+
+
+/* Whether an upstream with this configuration ends a request whose client left. */
+ngx_uint_t
+ngx_rust_upstream_watches_client(const ngx_http_upstream_conf_t *conf)
+{
+    return !conf->store && !conf->ignore_client_abort;
 }

@@ -212,8 +212,9 @@ impl Request {
     }
 
     /// Suspends the request for at most `deadline`. The caller then returns
-    /// [`crate::PhaseStatus::Again`] from the access phase. nginx calls the phase again when the
-    /// request is resumed or the time has passed.
+    /// [`crate::PhaseStatus::Again`] from the preaccess or access phase. nginx calls the phase
+    /// again when the request is resumed or the time has passed. A client that leaves ends the
+    /// request only if the handler that follows would end it.
     pub fn suspend<M: Module>(
         &mut self,
         state: &State<M>,

@@ -1,7 +1,8 @@
-//! Suspension of a request in the access phase.
+//! Suspension of a request in the preaccess or access phase.
 //!
-//! The code follows ngx_http_limit_req_module. nginx watches the client's connection and does not
-//! write. The timer is not cancelable, so that a worker that was told to quit stays alive until
+//! The code follows ngx_http_limit_req_module. nginx does not write meanwhile. It watches the
+//! client's connection if the handler that follows would do that too: then a client that leaves
+//! ends the request. Otherwise the request goes on, as it does after an `auth_request`. The timer is not cancelable, so that a worker that was told to quit stays alive until
 //! the request is finished.
 
 use core::cell::{Cell, RefCell, UnsafeCell};
@@ -76,7 +77,7 @@ impl Drop for Suspension {
 pub struct Resume(Weak<Suspension>);
 
 impl Resume {
-    /// Makes nginx call the access phase of the request again, from its event loop.
+    /// Makes nginx call the handler of the phase again, from its event loop.
     pub fn resume(&self) {
         let Some(suspension) = self.0.upgrade() else { return };
         if suspension.request.get().is_null() {
@@ -102,15 +103,19 @@ impl Request {
             request: Cell::new(r),
         });
         let event = suspension.event.get();
-        // SAFETY: `r` is the request nginx called us with, in its access phase.
+        // SAFETY: `r` is the request nginx called us with, in one of the two phases.
         unsafe {
             let c = (*r).connection;
-            if (*(*c).read).ready() != 0 {
-                ngx_post_event((*c).read, ptr::addr_of_mut!(ngx_posted_events));
-            } else if ngx_handle_read_event((*c).read, 0) != NGX_OK as ngx_int_t {
-                return Err(Failed);
+            if !self.is_ended_by_its_client() {
+                (*r).read_event_handler = Some(ngx_http_block_reading);
+            } else {
+                if (*(*c).read).ready() != 0 {
+                    ngx_post_event((*c).read, ptr::addr_of_mut!(ngx_posted_events));
+                } else if ngx_handle_read_event((*c).read, 0) != NGX_OK as ngx_int_t {
+                    return Err(Failed);
+                }
+                (*r).read_event_handler = Some(ngx_http_test_reading);
             }
-            (*r).read_event_handler = Some(ngx_http_test_reading);
             (*r).write_event_handler = Some(ngx_http_request_empty_handler);
 
             (*event).handler = Some(wake_up);

@@ -30,7 +30,9 @@ pub struct LocationConf {
     /// Position of the `authgear_require` in force.
     pub(super) require_from: Option<Place>,
     pub(super) resource_metadata: Option<Option<String>>,
+    pub(super) challenge: Option<bool>,
     pub(super) dry_run: Option<bool>,
+    pub(super) early: Option<bool>,
     /// The value, and its text in the configuration.
     pub(super) login_redirect: Option<Option<(ComplexValue, Rc<str>)>>,
     pub(super) preflight_pass: Option<bool>,
@@ -151,6 +153,16 @@ impl LocationConf {
         self.preflight_pass.unwrap_or(false)
     }
 
+    /// Value of `authgear_challenge`.
+    pub fn challenge(&self) -> bool {
+        self.challenge.unwrap_or(true)
+    }
+
+    /// Value of `authgear_early`.
+    pub fn early(&self) -> bool {
+        self.early.unwrap_or(false)
+    }
+
     /// Value of `authgear_dry_run`.
     pub fn dry_run(&self) -> bool {
         self.dry_run.unwrap_or(false)
@@ -178,7 +190,9 @@ impl LocationConf {
         self.on_error = self.on_error.or(parent.on_error);
         self.cache_valid = self.cache_valid.or(parent.cache_valid);
         self.cache_use_stale = self.cache_use_stale.or(parent.cache_use_stale);
+        self.challenge = self.challenge.or(parent.challenge);
         self.dry_run = self.dry_run.or(parent.dry_run);
+        self.early = self.early.or(parent.early);
         self.preflight_pass = self.preflight_pass.or(parent.preflight_pass);
         self.set_headers = self.set_headers.or(parent.set_headers);
         self.forward_credentials = self.forward_credentials.or(parent.forward_credentials);

@@ -54,6 +54,8 @@ pub struct MainConf {
     request_id: Option<ComplexValue>,
     /// Variables that `authgear_require` names. nginx may have cached values from before the verdict.
     required_variables: Vec<String>,
+    /// Whether this worker logged that a variable was evaluated before the verdict.
+    pub reported_early: Cell<bool>,
     expected_projects: Vec<(String, Place)>,
     expected_zones: Vec<(String, Place)>,
 }

@@ -138,6 +138,32 @@ impl Directive for ResourceMetadataDirective {
     }
 }
 
+/// `authgear_challenge on | off`
+pub struct ChallengeDirective;
+
+impl Directive for ChallengeDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
+    const NAME: &'static CStr = c"authgear_challenge";
+    const CONTEXT: Context = Context::HttpServerLocation;
+
+    fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
+        set_flag(cf, &mut conf.challenge)
+    }
+}
+
+/// `authgear_early on | off`
+pub struct EarlyDirective;
+
+impl Directive for EarlyDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
+    const NAME: &'static CStr = c"authgear_early";
+    const CONTEXT: Context = Context::HttpServerLocation;
+
+    fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
+        set_flag(cf, &mut conf.early)
+    }
+}
+
 /// `authgear_dry_run on | off`
 pub struct DryRunDirective;
 
@@ -163,6 +189,10 @@ impl Directive for LoginRedirectDirective {
         let url = match first(cf).as_str() {
             "off" => None,
             "" => return Err(invalid("authgear_login_redirect", "", "a URL or \"off\"")),
+            url if !url.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                let right = "a URL of printable ASCII characters, with others as %XX";
+                return Err(invalid("authgear_login_redirect", url, right));
+            }
             url => Some((cf.complex_value(url)?, url.into())),
         };
         set_once(&mut conf.login_redirect, url)

@@ -1,5 +1,6 @@
 //! Denials of access, and the response that each kind of client gets.
 
+use core::cell::Cell;
 use core::fmt::Write as _;
 use core::time::Duration;
 use std::rc::Rc;
@@ -26,7 +27,7 @@ pub struct Denial {
     /// Reason for logs, variables and clients.
     pub reason: Reason,
     /// Whether the request is a gRPC call; nginx turns it into a GET for its error pages.
-    is_grpc: bool,
+    pub is_grpc: bool,
     /// Location and path at which the request was denied.
     place: (&'static LocationConf, Vec<u8>),
     header: Option<(&'static str, String)>,
@@ -50,6 +51,9 @@ impl Denial {
     /// Adapts the response to the client. Returns its body, if it replaces nginx's.
     pub fn answer(&self, request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
         if self.is_grpc {
+            if !self.is_here(request) && is_grpc_answer(request) {
+                return Ok(None);
+            }
             request.answer(200, "application/grpc", 0);
             request.replace_header_out("Cache-Control", "no-store")?;
             request.add_header_out("grpc-status", grpc_status(self.status))?;
@@ -75,9 +79,11 @@ impl Denial {
     }
 }
 
-/// Checks the location's requirements; returns the denial if one does not hold.
+/// Checks the location's requirements; returns the denial if one does not hold. `told` is the reason
+/// that `$authgear_reason` tells.
 pub fn check(
     request: &Request,
+    told: &Cell<Option<Reason>>,
     location: &LocationConf,
     project: &Project,
     verdict: &Verdict,
@@ -99,16 +105,24 @@ pub fn check(
         }
         let Some(shortfall) = shortfall else { continue };
         let status = requirement.error.unwrap_or(shortfall.status());
-        let bearer = credentials::has_bearer(request);
-        let mut challenge = shortfall.challenge(status, bearer);
+        let reason = shortfall.reason().unwrap_or(verdict.reason());
+        let mut challenge = match location.challenge() {
+            true => shortfall.challenge(status, credentials::has_bearer(request)),
+            false => None,
+        };
         if let (Some(challenge), Some(url)) = (&mut challenge, location.resource_metadata()) {
             let separator = if challenge == "Bearer" { " " } else { ", " };
             let _ = write!(challenge, "{separator}resource_metadata=\"{url}\"");
         }
-        let reason = shortfall.reason().unwrap_or(verdict.reason());
         let header = challenge.map(|challenge| ("WWW-Authenticate", challenge));
         let login = match location.login_redirect() {
-            Some(url) if status == 401 && client(request).is_navigation() => login(request, url)?,
+            Some(url) if status == 401 && client(request).is_navigation() => {
+                // The URL may depend on $authgear_reason.
+                let before = told.replace(Some(reason));
+                let url = login(request, url);
+                told.set(before);
+                url?
+            }
             _ => None,
         };
         let (place, is_grpc) = (place(request), client(request).is_grpc());
@@ -148,6 +162,12 @@ pub fn limited(request: &Request, project: &Project, wait: Duration) -> Denial {
 /// `wait` for `Retry-After`: rounded up, and at least 1.
 fn whole_seconds(wait: Duration) -> String {
     wait.as_millis().div_ceil(1000).max(1).to_string()
+}
+
+/// Whether an error page of the site answers as gRPC servers do.
+fn is_grpc_answer(request: &Request) -> bool {
+    request.content_type_out().starts_with(b"application/grpc")
+        || request.names_header_out("grpc-status")
 }
 
 fn place(request: &Request) -> (&'static LocationConf, Vec<u8>) {

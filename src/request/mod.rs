@@ -3,13 +3,15 @@
 //! 1. [`post_read`]: removes identity headers that the client sent, and requests for a tunnel of
 //!    HTTP/2.
 //! 2. [`server_rewrite`], [`preaccess`]: the same for requests that skip that phase. They also
-//!    withdraw the headers that an earlier pass of this request injected.
+//!    withdraw the headers that an earlier pass of this request injected. With `authgear_early`,
+//!    [`preaccess`] makes the look-up.
 //! 3. [`access`]: looks up the credentials, which may suspend the request, and passes the verdict
 //!    on as request headers for the backend and as variables. Then the location's policy allows,
 //!    denies, or has no opinion.
 //! 4. [`precontent`]: hides the credentials of an allowed request from the backend, if the
 //!    location says so.
-//! 5. [`header_filter`]: completes a response that denies access, and relays cookies.
+//! 5. [`header_filter`]: completes a response that denies access, and relays cookies, before the
+//!    filters of other modules. [`last_header_filter`] runs after them.
 
 pub mod address;
 pub mod denial;
@@ -40,7 +42,7 @@ pub fn phase(worker: &Worker, phase: Phase, request: &mut Request) -> Status {
     match phase {
         Phase::PostRead => post_read(request),
         Phase::ServerRewrite => server_rewrite(request),
-        Phase::Preaccess => preaccess(request),
+        Phase::Preaccess => preaccess(worker, request),
         Phase::Access => access(worker, request),
         Phase::Precontent => precontent(request),
     }
@@ -64,9 +66,53 @@ fn server_rewrite(request: &mut Request) -> Status {
     }
 }
 
-/// Handles redirects to named locations, which skip SERVER_REWRITE.
-fn preaccess(request: &mut Request) -> Status {
-    server_rewrite(request)
+/// Handles redirects to named locations, which skip SERVER_REWRITE. Then finds the verdict early,
+/// before the limits of nginx, if the location says so.
+fn preaccess(worker: &Worker, request: &mut Request) -> Status {
+    let location = request.location::<Authgear>();
+    let state = request.state::<Authgear>();
+    let is_resumed = state.is_some_and(|state| {
+        state.waits_early.get().is_some_and(|waits| core::ptr::eq(waits, location))
+    });
+    if !is_resumed {
+        match server_rewrite(request) {
+            Status::Declined => {}
+            status => return status,
+        }
+    }
+    match &location.project {
+        Some(project) if location.early() => early(worker, request, location, project),
+        _ => Status::Declined,
+    }
+}
+
+/// Sets the variables of the verdict. The policy, the denial and the request headers follow in the
+/// access phase, which finds the verdict in the request's state.
+///
+/// Under `satisfy any` another module may make the look-up needless. A preflight has no user.
+fn early(
+    worker: &Worker,
+    request: &mut Request,
+    location: &'static LocationConf,
+    project: &Rc<Project>,
+) -> Status {
+    if !request.is_main() || request.is_satisfied_by_any() || denial::is_preflight(request) {
+        return Status::Declined;
+    }
+    let Ok(state) = request.state_or_default::<Authgear>() else { return FAILED };
+    match resolve(worker, request, &state, location, project) {
+        Ok(Some(resolution)) => {
+            state.waits_early.set(None);
+            *state.current.borrow_mut() = Some(resolution);
+            request.forget_variables();
+            Status::Declined
+        }
+        Ok(None) => {
+            state.waits_early.set(Some(location));
+            Status::Again
+        }
+        Err(Failed) => FAILED,
+    }
 }
 
 fn strip(request: &mut Request) -> Status {
@@ -91,6 +137,7 @@ fn strip(request: &mut Request) -> Status {
 fn withdraw(request: &mut Request) -> Result<(), Failed> {
     let Some(state) = request.state::<Authgear>() else { return Ok(()) };
     state.granted.set(false);
+    state.waits_early.set(None);
     credentials::restore(request, &state);
     // post_action runs for a request whose client left while it waited, too.
     request.cancel_suspension(&state);
@@ -141,7 +188,7 @@ fn access(worker: &Worker, request: &mut Request) -> Status {
             metrics::passed(worker, &state, location, project, verdict);
             return Status::Declined;
         }
-        verdict => match denial::check(request, location, project, verdict) {
+        verdict => match denial::check(request, &state.denied, location, project, verdict) {
             Ok(denial) => denial,
             Err(Failed) => return Status::InternalServerError,
         },
@@ -298,7 +345,24 @@ pub fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
         return Ok(None);
     }
     state.denied.set(Some(denial.reason));
-    denial.answer(request)
+    state.denied_call.set(denial.is_grpc);
+    let body = denial.answer(request)?;
+    request.pass_image_filter()?;
+    Ok(body)
+}
+
+/// Makes the response to a gRPC call that was denied one of trailers only, with one `grpc-status`:
+/// that of `add_header`, if an error page has one.
+pub fn last_header_filter(request: &mut Request) {
+    if !request.is_main() {
+        return;
+    }
+    let Some(state) = request.state::<Authgear>() else { return };
+    if state.denied_call.get() {
+        request.keep_last_header_out("grpc-status");
+        request.keep_last_header_out("grpc-message");
+        request.end_with_header();
+    }
 }
 
 /// Adds Authgear's cookies, and forbids caches to store the response, which is for this client

@@ -23,6 +23,8 @@ pub struct RequestState {
     pub(super) current: RefCell<Option<Resolution>>,
     /// The look-up that the request waits for.
     pub(super) pending: RefCell<Option<Box<Pending>>>,
+    /// The location in whose preaccess phase the request waits for that look-up.
+    pub(super) waits_early: Cell<Option<&'static LocationConf>>,
     /// Time spent waiting for look-ups.
     pub(super) waited: Cell<Duration>,
     /// The last denial, until it is answered.
@@ -30,8 +32,10 @@ pub struct RequestState {
     /// Whether access was granted on this pass. Then subrequests get the headers that their
     /// location allows.
     pub(super) granted: Cell<bool>,
-    /// Reason of the denial that was answered.
+    /// Reason of the denial that was answered, or whose login URL is being made.
     pub(super) denied: Cell<Option<Reason>>,
+    /// Whether the denial that was answered is that of a gRPC call.
+    pub(super) denied_call: Cell<bool>,
     /// Authgear's `Set-Cookie` values for the response (`authgear_relay_cookies`).
     pub(super) set_cookies: RefCell<Vec<Rc<SetCookies>>>,
     /// The project for which the request was counted.

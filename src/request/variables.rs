@@ -7,7 +7,7 @@ use super::address;
 use crate::conf::Authgear;
 use crate::credentials;
 use crate::resolution::Resolution;
-use nginx::{Conf, ConfError, Override, Request, Value};
+use nginx::{Conf, ConfError, Level, Override, Request, Value};
 
 /// Prefix of variables that hold a header of the verdict.
 const IDENTITY: &str = "x_authgear_";
@@ -51,8 +51,23 @@ pub fn is_own(name: &[u8], of_prefix: bool) -> bool {
         || OWN.iter().any(|(own, _)| own.as_bytes() == name)
 }
 
+/// Whether the value of `name`, one of the module's own variables, comes from a verdict.
+pub fn depends_on_verdict(name: &[u8]) -> bool {
+    const OF_THE_REQUEST: [&[u8]; 5] = [
+        AUTHORIZATION.as_bytes(),
+        b"authgear_return_to",
+        b"authgear_time",
+        b"authgear_host",
+        b"authgear_scheme",
+    ];
+    !OF_THE_REQUEST.contains(&name)
+}
+
 /// Value of `name` for `request`. Subrequests have the values of the client's request.
 pub fn get(request: &Request, name: &[u8]) -> Value {
+    if depends_on_verdict(name) {
+        report_too_early(request, name);
+    }
     if let Some(suffix) = name.strip_prefix(IDENTITY.as_bytes()) {
         return of(request, |resolution| {
             let value = resolution.verdict.get_suffix(suffix);
@@ -96,6 +111,29 @@ pub fn remote_user(request: &Request) -> Override {
 fn of(request: &Request, get: impl FnOnce(Resolution) -> Value) -> Value {
     let current = request.state::<Authgear>().and_then(|state| state.current());
     current.map_or(Value::NotFound, get)
+}
+
+/// Logs, once a worker, that a variable of the verdict is evaluated before there is one.
+fn report_too_early(request: &Request, name: &[u8]) {
+    let main = request.main_conf::<Authgear>();
+    if main.reported_early.get()
+        || !request.is_main()
+        || !request.is_before_access()
+        || request.location::<Authgear>().project.is_none()
+        || request.state::<Authgear>().is_some_and(|state| state.current().is_some())
+    {
+        return;
+    }
+    main.reported_early.set(true);
+    request.log().write(
+        Level::Warn,
+        format_args!(
+            "\"${}\" is evaluated before there is a verdict, and has no value: \"authgear_early \
+             on\" finds the verdict before limit_req and limit_conn; rewrite, if, set and return \
+             come before it in any case (logged once a worker)",
+            String::from_utf8_lossy(name)
+        ),
+    );
 }
 
 fn of_project(

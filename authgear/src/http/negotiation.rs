@@ -36,36 +36,48 @@ impl ClientHeaders<'_> {
         matches!(rest.first(), None | Some(b'+' | b';'))
     }
 
-    /// Whether a browser will show the response as a page. Only then does a redirect to a login
-    /// page help.
+    /// Whether a browser will show the response as a page of its own. Only then does a redirect to a
+    /// login page help.
     ///
-    /// Browsers send Fetch Metadata for it. Without Fetch Metadata, `text/html` in `Accept` counts.
+    /// Browsers send Fetch Metadata. A navigation has the mode `navigate`, and the destination
+    /// `document`, or `empty` if a service worker passes it on. In a frame, `embed` or `object` a
+    /// login page would not work: login pages forbid frames, and browsers withhold cookies there.
+    /// Without these headers, `text/html` in `Accept` counts.
     pub fn is_navigation(&self) -> bool {
         if !self.is_get || self.upgrade.is_some() {
             return false;
         }
         match (self.fetch_mode, self.fetch_dest) {
-            (Some(mode), dest) => mode == b"navigate" && dest == Some(b"document"),
-            (None, _) => self.quality(b"text/html") > 0,
+            (Some(b"navigate"), Some(dest)) => matches!(dest, b"document" | b"empty"),
+            (Some(b"navigate") | None, None) => self.quality(b"text/html") > 0,
+            (None, Some(dest)) => dest == b"document",
+            (Some(_), _) => false,
         }
     }
 
-    /// Whether `Accept` gives JSON a higher weight than HTML (RFC 9110 section 12.5.1).
+    /// Whether `Accept` gives JSON a higher weight than HTML (RFC 9110 section 12.5.1). JSON is
+    /// `application/json` and every type that ends with `+json` (RFC 6839).
     pub fn prefers_json(&self) -> bool {
-        let json = self.quality(b"application/json").max(self.quality(b"application/problem+json"));
+        let json = self.highest_quality(|media_type| {
+            media_type.eq_ignore_ascii_case(b"application/json")
+                || media_type
+                    .last_chunk::<5>()
+                    .is_some_and(|end| end.eq_ignore_ascii_case(b"+json"))
+        });
         json > self.quality(b"text/html")
     }
 
     /// Returns the weight of a media type in `Accept`, in thousandths; 0 if not named. Wildcards
     /// do not count.
     pub(crate) fn quality(&self, media_type: &[u8]) -> u16 {
+        self.highest_quality(|named| named.eq_ignore_ascii_case(media_type))
+    }
+
+    fn highest_quality(&self, wanted: impl Fn(&[u8]) -> bool) -> u16 {
         let accept = self.accept.filter(|accept| accept.len() <= MAX_ACCEPT).unwrap_or_default();
-        let ranges = accept.split(|&byte| byte == b',');
-        let ranges = ranges.filter(|range| range.len() >= media_type.len());
-        let weights = ranges.filter_map(|range| {
+        let weights = accept.split(|&byte| byte == b',').filter_map(|range| {
             let mut parts = range.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
-            let named = parts.next()?.eq_ignore_ascii_case(media_type);
-            named.then(|| parts.find_map(weight).unwrap_or(1000))
+            wanted(parts.next()?).then(|| parts.find_map(weight).unwrap_or(1000))
         });
         weights.max().unwrap_or(0)
     }
@@ -150,7 +162,14 @@ mod tests {
         for (client, expected, kind) in [
             (browser, true, "an old browser"),
             (fetch(b"navigate", b"document"), true, "a browser"),
+            (fetch(b"navigate", b"empty"), true, "a service worker that passes a navigation on"),
             (fetch(b"navigate", b"iframe"), false, "a frame"),
+            (fetch(b"navigate", b"frame"), false, "a frame of a frameset"),
+            (fetch(b"navigate", b"embed"), false, "an embed"),
+            (fetch(b"navigate", b"object"), false, "an object"),
+            (fetch(b"same-origin", b"empty"), false, "fetch() of the same origin"),
+            (ClientHeaders { fetch_dest: None, ..fetch(b"navigate", b"") }, true, "no destination"),
+            (ClientHeaders { fetch_mode: None, ..fetch(b"", b"iframe") }, false, "no mode"),
             (fetch(b"cors", b"empty"), false, "fetch()"),
             (fetch(b"no-cors", b"image"), false, "an image"),
             (fetch(b"websocket", b"websocket"), false, "a WebSocket"),
@@ -171,6 +190,12 @@ mod tests {
             ("APPLICATION/JSON", true),
             ("application/problem+json", true),
             ("application/json, text/plain, */*", true),
+            ("application/vnd.api+json", true),
+            ("application/hal+JSON;profile=x, */*", true),
+            ("application/vnd.api+json;q=0.8, text/html;q=0.9", false),
+            ("application/ld+json;q=0", false),
+            ("application/vnd.json", false),
+            ("+json", true),
             ("application/json;q=0.9, text/html;q=0.8", true),
             ("application/json;q=0.8, text/html;q=0.9", false),
             ("application/json;q=0.5, text/html", false),

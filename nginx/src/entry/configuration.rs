@@ -11,12 +11,13 @@ use nginx_sys::{
 use ngx::core::{Pool, NGX_CONF_ERROR, NGX_CONF_OK};
 use ngx::http::{HttpModuleLocationConf as _, HttpModuleMainConf as _, NgxHttpCoreModule};
 
-use super::request;
+use super::{filter, request};
 use crate::conf::{Arguments, Conf, ConfError, Context, Directive};
 use crate::configuration::Scope;
 use crate::log::Log;
 use crate::module::Module;
 use crate::panic::guard;
+use crate::upstream;
 
 const OK: ngx_int_t = NGX_OK as ngx_int_t;
 const ERROR: ngx_int_t = NGX_ERROR as ngx_int_t;
@@ -90,9 +91,22 @@ pub(super) extern "C" fn postconfiguration<M: Module>(cf: *mut ngx_conf_t) -> ng
     if !done {
         return ERROR;
     }
+    upstream::find_handlers(&mut conf);
     // SAFETY: as above.
     let core = unsafe { NgxHttpCoreModule::main_conf_mut(&*cf) };
     match core.map(request::install_phases::<M>) {
+        Some(Ok(())) => {
+            filter::begin();
+            OK
+        }
+        _ => ERROR,
+    }
+}
+
+pub(super) extern "C" fn install_preaccess<M: Module>(cf: *mut ngx_conf_t) -> ngx_int_t {
+    // SAFETY: nginx passes a valid `cf` inside http {}.
+    let core = unsafe { NgxHttpCoreModule::main_conf_mut(&*cf) };
+    match core.map(request::install_preaccess::<M>) {
         Some(Ok(())) => OK,
         _ => ERROR,
     }

@@ -1,13 +1,17 @@
 //! The tables that nginx reads when it loads the module. Its submodules are the callbacks in them.
 
 mod configuration;
+mod filter;
 mod process;
 mod request;
 
 use core::ffi::{c_char, CStr};
 use core::ptr;
 
-use nginx_sys::{ngx_command_t, ngx_http_module_t, ngx_module_t, ngx_uint_t, NGX_HTTP_MODULE};
+use nginx_sys::{
+    ngx_command_t, ngx_conf_t, ngx_http_module_t, ngx_int_t, ngx_module_t, ngx_uint_t,
+    NGX_HTTP_MODULE,
+};
 
 use crate::module::{Module, ModuleCell};
 
@@ -36,11 +40,20 @@ impl Table {
         })
     }
 
-    /// The callback of the companion of `M`, which only adds its header filter.
+    /// The callback of the companion of `M` that adds its handler of the preaccess phase.
+    pub const fn preaccess_of<M: Module>() -> Self {
+        Self::companion(configuration::install_preaccess::<M>)
+    }
+
+    /// The callback of the companion of `M` that adds its last header filter.
     pub const fn filter_of<M: Module>() -> Self {
+        Self::companion(filter::install_last::<M>)
+    }
+
+    const fn companion(install: extern "C" fn(*mut ngx_conf_t) -> ngx_int_t) -> Self {
         Self(ngx_http_module_t {
             preconfiguration: None,
-            postconfiguration: Some(request::install_filter::<M>),
+            postconfiguration: Some(install),
             create_main_conf: None,
             init_main_conf: None,
             create_srv_conf: None,
@@ -76,7 +89,7 @@ pub const fn http_with_process<M: Module, const N: usize>(
     commands: &'static Commands<N>,
 ) -> ModuleCell {
     ModuleCell::new(ngx_module_t {
-        init_module: Some(process::init_module),
+        init_module: Some(process::init_module::<M>),
         init_process: Some(process::init_process::<M>),
         exit_process: Some(process::exit_process::<M>),
         ..http_module(ctx, commands)
@@ -98,7 +111,7 @@ const fn http_module<const N: usize>(
 /// Value of the exported `ngx_modules`: the modules, and null.
 #[repr(transparent)]
 #[derive(Debug)]
-pub struct Pointers(pub [*const ModuleCell; 3]);
+pub struct Pointers(pub [*const ModuleCell; 4]);
 
 // SAFETY: never written; the modules are Sync.
 unsafe impl Sync for Pointers {}
@@ -116,15 +129,19 @@ pub const fn cstr(name: &'static CStr) -> *const c_char {
     name.as_ptr()
 }
 
-/// Defines the static `MODULE` and exports two modules: `$module`, and its header filter, which
-/// has another place in nginx's order of modules.
+/// Defines the static `MODULE` and exports three modules: `$module`, and two companions, which have
+/// other places in nginx's order of modules: one for the preaccess phase, one for the last header
+/// filter.
 ///
 /// nginx's `load_module` looks up the three exported symbols (`ngx_load_module()`). `no_mangle` in
 /// this macro is no unsafe code of the caller's: rustc reports no lint in the expansion of another
 /// crate's macro, so the caller may forbid unsafe code.
 #[macro_export]
 macro_rules! nginx_modules {
-    ($module:ty, $name:literal, $filter_name:literal, [$($directive:ty),* $(,)?]) => {
+    (
+        $module:ty, $name:literal, $preaccess_name:literal, $filter_name:literal,
+        [$($directive:ty),* $(,)?]
+    ) => {
         static MODULE: $crate::ModuleCell = {
             use $crate::entry::{http_with_process, Command, Commands, Table, END};
             const N: usize = [$(stringify!($directive)),*].len() + 1;
@@ -134,6 +151,12 @@ macro_rules! nginx_modules {
                 END,
             ]);
             http_with_process::<$module, N>(&TABLE, &COMMANDS)
+        };
+        static PREACCESS: $crate::ModuleCell = {
+            use $crate::entry::{http, Commands, Table, END};
+            static TABLE: Table = Table::preaccess_of::<$module>();
+            static COMMANDS: Commands<1> = Commands([END]);
+            http(&TABLE, &COMMANDS)
         };
         static FILTER: $crate::ModuleCell = {
             use $crate::entry::{http, Commands, Table, END};
@@ -145,22 +168,37 @@ macro_rules! nginx_modules {
             use $crate::entry::{cstr, Names, Pointers};
 
             #[no_mangle]
-            static ngx_modules: Pointers =
-                Pointers([&raw const MODULE, &raw const FILTER, core::ptr::null()]);
+            static ngx_modules: Pointers = Pointers([
+                &raw const MODULE,
+                &raw const PREACCESS,
+                &raw const FILTER,
+                core::ptr::null(),
+            ]);
             #[no_mangle]
-            static ngx_module_names: Names<3> =
-                Names([cstr($name), cstr($filter_name), core::ptr::null()]);
-            // nginx runs access handlers in reverse order of modules. The module stands before
-            // nginx's own, so that it runs after them and makes no look-up for a request that
-            // they deny. The filter stands with nginx's other header filters.
+            static ngx_module_names: Names<4> =
+                Names([cstr($name), cstr($preaccess_name), cstr($filter_name), core::ptr::null()]);
+            // nginx runs the handlers of a phase in reverse order of modules, and puts a module
+            // before the first one present of those that stand after it here.
+            //
+            // Access: the module stands before nginx's own, so that it runs after them and makes
+            // no look-up for a request that they deny. Preaccess: between realip, which sets the
+            // client's address, and the limits, which may be keyed by the user. The last filter
+            // stands before all filters that may add to a response.
             #[no_mangle]
-            static ngx_module_order: Names<7> = Names([
+            static ngx_module_order: Names<14> = Names([
                 cstr($name),
                 cstr(c"ngx_http_auth_request_module"),
                 cstr(c"ngx_http_auth_basic_module"),
                 cstr(c"ngx_http_access_module"),
+                cstr($preaccess_name),
+                cstr(c"ngx_http_realip_module"),
+                cstr(c"ngx_http_geo_module"),
+                cstr(c"ngx_http_map_module"),
+                cstr(c"ngx_http_split_clients_module"),
+                cstr(c"ngx_http_referer_module"),
+                cstr(c"ngx_http_rewrite_module"),
                 cstr($filter_name),
-                cstr(c"ngx_http_copy_filter_module"),
+                cstr(c"ngx_http_range_header_filter_module"),
                 core::ptr::null(),
             ]);
         };

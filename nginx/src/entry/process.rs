@@ -2,21 +2,23 @@
 
 use nginx_sys::{ngx_core_conf_t, ngx_core_module, ngx_cycle_t, ngx_int_t, NGX_OK};
 
+use super::{filter, request};
 use crate::configuration::main_conf;
 use crate::log::Log;
 use crate::module::Module;
 use crate::panic::guard;
 use crate::process::is_worker;
-use crate::{stream, task, variable, wake};
+use crate::{held, stream, task, variable, wake};
 
 /// Prepares for the workers of a new configuration, before they are forked.
-pub(super) extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+pub(super) extern "C" fn init_module<M: Module>(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     // SAFETY: nginx passes the new cycle, whose core module was configured.
     unsafe {
         let core = *(*cycle).conf_ctx.add(ngx_core_module.index);
         let workers = (*core.cast::<ngx_core_conf_t>()).worker_processes;
         wake::prepare(usize::try_from(workers).unwrap_or(1), Log::from_ptr((*cycle).log));
     }
+    filter::put_on_top::<M>();
     NGX_OK as ngx_int_t
 }
 
@@ -31,6 +33,9 @@ pub(super) extern "C" fn init_process<M: Module>(cycle: *mut ngx_cycle_t) -> ngx
             if let Some(main) = main {
                 let renewal = |name: &[u8], of_prefix| M::renewal(main, name, of_prefix);
                 variable::index_variables(cycle, renewal);
+                filter::put_on_top::<M>();
+                held::find(cycle);
+                request::find_access::<M>(cycle);
             }
             wake::listen(cycle, M::woken);
         }

@@ -1,36 +1,46 @@
-//! Callbacks for requests.
-
-use core::cell::UnsafeCell;
+//! Callbacks for phases and variables of requests.
 
 use nginx_sys::{
-    ngx_array_push, ngx_conf_t, ngx_http_core_main_conf_t, ngx_http_handler_pt,
-    ngx_http_output_header_filter_pt, ngx_http_phases_NGX_HTTP_ACCESS_PHASE,
-    ngx_http_phases_NGX_HTTP_POST_READ_PHASE, ngx_http_phases_NGX_HTTP_PREACCESS_PHASE,
-    ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_http_phases_NGX_HTTP_SERVER_REWRITE_PHASE,
-    ngx_http_request_t, ngx_http_top_header_filter, ngx_http_variable_value_t, ngx_int_t,
-    NGX_AGAIN, NGX_ERROR, NGX_OK,
+    ngx_array_push, ngx_cycle_t, ngx_http_core_main_conf_t, ngx_http_handler_pt, ngx_http_phases,
+    ngx_http_phases_NGX_HTTP_ACCESS_PHASE, ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
+    ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE,
+    ngx_http_phases_NGX_HTTP_SERVER_REWRITE_PHASE, ngx_http_request_t, ngx_http_variable_value_t,
+    ngx_int_t,
 };
+use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 
 use crate::error::Failed;
 use crate::module::Module;
 use crate::panic::guard;
-use crate::request::{Phase, PhaseStatus, Request};
+use crate::request::{set_access_index, Phase, PhaseStatus, Request};
 use crate::variable::{self, Override, Value};
 
-const OK: ngx_int_t = NGX_OK as ngx_int_t;
-const ERROR: ngx_int_t = NGX_ERROR as ngx_int_t;
-
-/// Adds the module's handler to each phase.
+/// Adds the handlers of the module itself.
 pub(super) fn install_phases<M: Module>(
     core: &mut ngx_http_core_main_conf_t,
 ) -> Result<(), Failed> {
-    let handlers: [(_, ngx_http_handler_pt); 5] = [
-        (ngx_http_phases_NGX_HTTP_POST_READ_PHASE, Some(post_read::<M>)),
-        (ngx_http_phases_NGX_HTTP_SERVER_REWRITE_PHASE, Some(server_rewrite::<M>)),
-        (ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, Some(preaccess::<M>)),
-        (ngx_http_phases_NGX_HTTP_ACCESS_PHASE, Some(access::<M>)),
-        (ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, Some(precontent::<M>)),
-    ];
+    install(
+        core,
+        [
+            (ngx_http_phases_NGX_HTTP_POST_READ_PHASE, Some(post_read::<M>)),
+            (ngx_http_phases_NGX_HTTP_SERVER_REWRITE_PHASE, Some(server_rewrite::<M>)),
+            (ngx_http_phases_NGX_HTTP_ACCESS_PHASE, Some(access::<M>)),
+            (ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, Some(precontent::<M>)),
+        ],
+    )
+}
+
+/// Adds the handler of the phase in which a companion has another place than its module.
+pub(super) fn install_preaccess<M: Module>(
+    core: &mut ngx_http_core_main_conf_t,
+) -> Result<(), Failed> {
+    install(core, [(ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, Some(preaccess::<M>))])
+}
+
+fn install<const N: usize>(
+    core: &mut ngx_http_core_main_conf_t,
+    handlers: [(ngx_http_phases, ngx_http_handler_pt); N],
+) -> Result<(), Failed> {
     for (phase, handler) in handlers {
         let phase = core.phases.get_mut(phase as usize).ok_or(Failed)?;
         // SAFETY: the array holds ngx_http_handler_pt (ngx_http_init_phases()).
@@ -43,6 +53,30 @@ pub(super) fn install_phases<M: Module>(
         }
     }
     Ok(())
+}
+
+/// Notes where the access handler of `M` stands among the handlers of all phases.
+///
+/// # Safety
+///
+/// `cycle` is the running cycle.
+pub(super) unsafe fn find_access<M: Module>(cycle: &ngx_cycle_t) {
+    let core: Option<&ngx_http_core_main_conf_t> = NgxHttpCoreModule::main_conf(cycle);
+    let Some(core) = core else { return };
+    let own: unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t = access::<M>;
+    // SAFETY: handlers up to one without a checker (ngx_http_init_phase_handlers()).
+    unsafe {
+        let mut index = 0;
+        while let Some(entry) = core.phase_engine.handlers.add(index).as_ref() {
+            if entry.checker.is_none() {
+                return;
+            }
+            if entry.handler.is_some_and(|handler| core::ptr::fn_addr_eq(handler, own)) {
+                return set_access_index(index);
+            }
+            index += 1;
+        }
+    }
 }
 
 fn phase<M: Module>(phase: Phase, r: *mut ngx_http_request_t) -> ngx_int_t {
@@ -64,7 +98,7 @@ extern "C" fn preaccess<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t {
     phase::<M>(Phase::Preaccess, r)
 }
 
-extern "C" fn access<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t {
+pub(super) extern "C" fn access<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t {
     phase::<M>(Phase::Access, r)
 }
 
@@ -123,36 +157,5 @@ pub(super) extern "C" fn overridden_variable<M: Module>(
             Override::Original => variable::write_original(r, value),
             Override::Value(found) => variable::write(r, value, found),
         }
-    }
-}
-
-struct NextFilter(UnsafeCell<ngx_http_output_header_filter_pt>);
-// SAFETY: written while the configuration is read, on nginx's only thread.
-unsafe impl Sync for NextFilter {}
-static NEXT_HEADER_FILTER: NextFilter = NextFilter(UnsafeCell::new(None));
-
-/// Puts the header filter of `M` at the head of nginx's chain.
-pub(super) extern "C" fn install_filter<M: Module>(_cf: *mut ngx_conf_t) -> ngx_int_t {
-    // SAFETY: the chain of filters is built on nginx's only thread, and each cycle anew.
-    unsafe {
-        *NEXT_HEADER_FILTER.0.get() = ngx_http_top_header_filter;
-        ngx_http_top_header_filter = Some(header_filter::<M>);
-    }
-    OK
-}
-
-extern "C" fn header_filter<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: nginx passes a valid request.
-    let request = unsafe { Request::from_ptr(r) };
-    let log = request.log();
-    let Ok(body) = guard(log, Err(Failed), || M::header_filter(request)) else { return ERROR };
-    // SAFETY: set before the first request, and the next filter takes the same request.
-    let rc = unsafe { (*NEXT_HEADER_FILTER.0.get()).map_or(0, |next| next(r)) };
-    match body {
-        // NGX_AGAIN is no error: nginx keeps what it could not write yet.
-        Some(body) if rc == OK || rc == NGX_AGAIN as ngx_int_t => {
-            request.send_body(&body).unwrap_or(ERROR)
-        }
-        _ => rc,
     }
 }

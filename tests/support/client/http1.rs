@@ -223,6 +223,11 @@ impl Pending {
         self.connection.try_read_response(&self.method)
     }
 
+    /// Closes the client's half of the connection: nothing more is sent, and the answer is read.
+    pub fn close_half(&mut self) {
+        let _ = self.connection.tcp.shutdown(Shutdown::Write);
+    }
+
     /// Disconnects without waiting for the answer.
     pub fn leave(self) {
         self.connection.leave();

@@ -1,48 +1,14 @@
-//! Other nginx modules that handle the same request.
+//! Lua in every phase, loaded after the module and before it.
 
-use std::env;
-use std::fs;
-use std::sync::Once;
+use support::{get, sha256, Backend, FakeAuthgear, Fault, Gate, Request, User};
 
-use support::{
-    eventually, get, sha256, Backend, Builder, FakeAuthgear, Fault, Gate, Request, User, DEADLINE,
-};
-
+use super::{has_debian_modules, with_lua};
 use crate::project::{project, verdict, TELLING};
-use crate::site::{assert_nothing_forged, identity_of, report_skipped, site, Pairs, FORGED};
-
-/// Debian's Lua module works with the system's nginx only. With another nginx, prints that these
-/// tests are skipped.
-fn has_lua() -> bool {
-    static REPORTED: Once = Once::new();
-    let has = env::var_os("AUTHGEAR_NGINX").is_none();
-    if !has {
-        report_skipped(&REPORTED, "Lua, whose module is not for this nginx");
-    }
-    has
-}
-
-/// nginx with Lua, loaded after the module and before it. By default Lua decides on access after
-/// all other modules; with `access_by_lua_no_postpone`, in its place in the order.
-fn with_lua(builder: impl Fn() -> Builder) -> [(&'static str, Builder); 4] {
-    const NDK: &str = "load_module /usr/lib/nginx/modules/ndk_http_module.so;";
-    const LUA: &str = "load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;";
-    let lua = |builder: Builder| builder.http("lua_package_path '/usr/share/lua/5.1/?.lua;;';");
-    let after = || lua(builder().main(format!("{NDK} {LUA}")));
-    let before =
-        || lua(builder().without_module().main(format!("{NDK} {LUA} load_module %%MODULE%%;")));
-    let first = |builder: Builder| builder.http("access_by_lua_no_postpone on;");
-    [
-        ("Lua loaded last", after()),
-        ("Lua loaded first", before()),
-        ("Lua loaded last, deciding first", first(after())),
-        ("Lua loaded first, deciding first", first(before())),
-    ]
-}
+use crate::site::{assert_nothing_forged, identity_of, site, Pairs, FORGED};
 
 #[test]
 fn lua_reads_the_identity_in_every_phase() {
-    if !has_lua() {
+    if !has_debian_modules() {
         return;
     }
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -99,7 +65,7 @@ fn lua_reads_the_identity_in_every_phase() {
 
 #[test]
 fn lua_can_wait_in_the_access_phase_beside_the_module() {
-    if !has_lua() {
+    if !has_debian_modules() {
         return;
     }
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -164,7 +130,7 @@ fn lua_can_wait_in_the_access_phase_beside_the_module() {
 /// denial does not change that answer.
 #[test]
 fn a_denial_overridden_by_satisfy_any_leaves_no_trace() {
-    if !has_lua() {
+    if !has_debian_modules() {
         return;
     }
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -221,7 +187,7 @@ fn a_denial_overridden_by_satisfy_any_leaves_no_trace() {
 
 #[test]
 fn redirects_and_subrequests_by_lua_are_judged_by_their_target_location() {
-    if !has_lua() {
+    if !has_debian_modules() {
         return;
     }
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -285,7 +251,7 @@ fn redirects_and_subrequests_by_lua_are_judged_by_their_target_location() {
 
 #[test]
 fn headers_changed_by_lua_take_effect() {
-    if !has_lua() {
+    if !has_debian_modules() {
         return;
     }
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
@@ -342,184 +308,4 @@ fn headers_changed_by_lua_take_effect() {
             assert_eq!(echo.header("authorization"), None, "{path}, {order}");
         }
     }
-}
-
-#[test]
-fn rate_limited_requests_make_no_look_up_and_limits_can_be_keyed_by_user() {
-    let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
-    let nginx = site(&authgear, &backend)
-        .http(
-            "limit_req_zone $server_name zone=requests:1m rate=1r/m;
-             limit_req_zone $server_name zone=delayed:1m rate=50r/s;
-             limit_req_zone $x_authgear_user_id zone=users:1m rate=1r/m;
-             limit_conn_zone $server_name zone=connections:1m;",
-        )
-        .server(
-            "authgear %%AUTHGEAR%%;
-             location /requests { limit_req zone=requests; proxy_pass http://%%BACKEND%%; }
-             location /delayed { limit_req zone=delayed burst=9; proxy_pass http://%%BACKEND%%; }
-             location /early { limit_req zone=users; proxy_pass http://%%BACKEND%%; }
-             location /users { try_files /nothing @limited; }
-             location @limited { limit_req zone=users; proxy_pass http://%%BACKEND%%; }
-             location /connections {
-               limit_conn connections 1;
-               proxy_pass http://%%BACKEND%%;
-             }",
-        )
-        .start();
-    let alice = User::named("alice");
-    let token = authgear.opaque_token(&alice);
-    let request = |path: &str| get(&nginx, path).bearer(&token);
-    let served = |path: &str| {
-        let answer = request(path).send();
-        if answer.status == 200 {
-            assert_eq!(answer.echo().identity(), identity_of(&alice), "{path}");
-        }
-        answer.status
-    };
-    assert_eq!([served("/requests"), served("/requests")], [200, 503]);
-    assert_eq!(authgear.hits(), 1);
-    // Delayed requests are looked up afterwards.
-    let pending = [(); 4].map(|()| request("/delayed").start());
-    for pending in pending {
-        assert_eq!(pending.wait().echo().identity(), identity_of(&alice));
-    }
-    // The limits apply before the look-up, so the user is unknown; but the verdict survives a
-    // redirect.
-    assert_eq!([served("/early"), served("/early")], [200, 200]);
-    assert_eq!([served("/users"), served("/users")], [200, 503]);
-    let bob = authgear.opaque_token(&User::named("bob"));
-    assert_eq!(get(&nginx, "/users").bearer(&bob).send().status, 200);
-
-    let asked = authgear.hits();
-    authgear.inject(Fault::Gate(gate.clone()));
-    let first = request("/connections").start();
-    gate.wait_for_waiters(1);
-    assert_eq!(served("/connections"), 503);
-    gate.open();
-    assert_eq!(first.wait().status, 200);
-    assert_eq!(authgear.hits() - asked, 1);
-}
-
-#[test]
-fn every_slice_subrequest_has_the_identity_of_its_user() {
-    const SLICE: usize = 1024;
-    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    let file: Vec<u8> = (0..5 * SLICE + 100).map(|n| (n ^ n >> 8) as u8).collect();
-    let nginx = site(&authgear, &backend)
-        // A single worker has stored a slice before it reads the next request.
-        .workers(1)
-        .listen_extra(1)
-        .file("html/file", file.clone())
-        .http(
-            "proxy_cache_path %%DIR%%/kept keys_zone=kept:1m;
-             log_format origin '$http_x_authgear_user_id $http_range <$http_authorization>';
-             server {
-               listen %%ADDR2%%;
-               root html;
-               access_log %%DIR%%/logs/origin.log origin;
-             }",
-        )
-        .server(
-            "authgear %%AUTHGEAR%%;
-             authgear_require session;
-             authgear_forward_credentials off;
-             location / {
-               slice 1k;
-               proxy_cache kept;
-               proxy_cache_key $uri$slice_range$x_authgear_user_id;
-               proxy_cache_valid 206 1h;
-               proxy_set_header Range $slice_range;
-               proxy_pass http://%%ADDR2%%;
-             }",
-        )
-        .start();
-    let origin = || fs::read_to_string(nginx.dir().join("logs/origin.log")).unwrap_or_default();
-    let mut expected = String::new();
-    for (n, name) in ["alice", "bob"].into_iter().enumerate() {
-        let token = authgear.opaque_token(&User::named(name));
-        for slice in 0..6 {
-            let (start, end) = (slice * SLICE, (slice + 1) * SLICE - 1);
-            expected += &format!("{name} bytes={start}-{end} <->\n");
-        }
-        for round in 1..=2 {
-            let answer = get(&nginx, "/file").bearer(&token).send();
-            assert_eq!((answer.status, &answer.body), (200, &file), "{name}");
-            // One look-up for each client request, and each slice is fetched once.
-            assert_eq!(authgear.hits(), 2 * n + round);
-            assert!(eventually(DEADLINE, || origin() == expected), "{}", origin());
-        }
-    }
-    assert_eq!(get(&nginx, "/file").send().status, 401);
-    assert_eq!(origin(), expected);
-}
-
-#[test]
-fn x_accel_redirect_targets_are_protected_by_their_location() {
-    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    let nginx = site(&authgear, &backend)
-        .listen_extra(1)
-        .file("html/files/report", "report")
-        .http(
-            "server {
-               listen %%ADDR2%%;
-               access_log off;
-               location / { add_header X-Accel-Redirect $arg_to; return 200 application; }
-             }",
-        )
-        .server(
-            "authgear %%AUTHGEAR%%;
-             location / { proxy_pass http://%%ADDR2%%; }
-             location /files/ { internal; root html; authgear_require session; }
-             location /off/ { internal; authgear off; proxy_pass http://%%BACKEND%%; }
-             location /on/ { internal; proxy_pass http://%%BACKEND%%; }",
-        )
-        .start();
-    let token = authgear.opaque_token(&User::named("alice"));
-    let (alice, dead) = (Some(token.as_str()), Some("dead"));
-    for (path, token, expected) in [
-        ("/?to=/files/report", alice, (200, 1)),
-        ("/?to=/files/report", dead, (401, 1)),
-        ("/?to=/files/report", None, (401, 0)),
-        ("/files/report", alice, (404, 0)),
-        ("/?to=/off/", alice, (200, 1)),
-        ("/?to=/on/", alice, (200, 1)),
-    ] {
-        let asked = authgear.hits();
-        let request = get(&nginx, path).header("X-Authgear-User-Id", FORGED);
-        let request = token.map_or(request.clone(), |token| request.bearer(token));
-        let answer = request.send();
-        assert_eq!((answer.status, authgear.hits() - asked), expected, "{path} {token:?}");
-    }
-    let got = backend.requests();
-    let users: Vec<_> = got.iter().map(|request| request.all("x-authgear-user-id")).collect();
-    assert_eq!(users, [vec![], vec!["alice"]]);
-}
-
-#[test]
-fn only_authorized_clients_can_store_files() {
-    let (authgear, backend, gate) = (FakeAuthgear::start(), Backend::start(), Gate::new());
-    let nginx = site(&authgear, &backend)
-        .file("html/store/kept", "kept")
-        .server(
-            "authgear %%AUTHGEAR%%;
-             authgear_require session;
-             client_max_body_size 1m;
-             location /store/ { root html; dav_methods PUT DELETE; }",
-        )
-        .start();
-    let body: Vec<u8> = (0..200_000).map(|n: usize| (n ^ n >> 8) as u8).collect();
-    let token = authgear.opaque_token(&User::named("alice"));
-    let put = |name: &str| get(&nginx, &format!("/store/{name}")).method("PUT").body(body.clone());
-    let stored = |name: &str| fs::read(nginx.dir().join("html/store").join(name)).ok();
-    assert_eq!(put("new").send().status, 401);
-    assert_eq!(get(&nginx, "/store/kept").method("DELETE").bearer("dead").send().status, 401);
-    assert_eq!((stored("new"), stored("kept")), (None, Some(b"kept".to_vec())));
-    authgear.inject(Fault::Gate(gate.clone()));
-    let pending = put("new").bearer(&token).start();
-    gate.wait_for_waiters(1);
-    assert_eq!(stored("new"), None);
-    gate.open();
-    assert_eq!(pending.wait().status, 201);
-    assert_eq!(stored("new"), Some(body));
 }
