@@ -72,7 +72,7 @@ fn the_resolver_decides_about_everything_but_verified_tokens() {
     support::eventually(support::DEADLINE, || {
         verdict(&get(&nginx, "/").bearer(&jwt).send()) == "valid ok jwt"
     });
-    let expired = || authgear.token(&alice).expires_in(-5).sign();
+    let expired = || authgear.token(&alice).expires_in(-60).sign();
     let dead = authgear.session(&alice);
     authgear.expire(&dead);
     let bearer = |token: &str| get(&nginx, "/").bearer(token);

@@ -4,6 +4,7 @@
 
 pub mod endpoint;
 pub mod set_cookie;
+pub mod system_names;
 pub mod trace_context;
 
 use std::net::IpAddr;

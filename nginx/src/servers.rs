@@ -45,6 +45,23 @@ impl<C: Configuration> Clone for ServerLevel<'_, C> {
 impl<C: Configuration> Copy for ServerLevel<'_, C> {}
 
 impl Conf<'_> {
+    /// Returns the index of the HTTP module `name` among the configurations of a level, if nginx
+    /// has it.
+    pub fn module_index(&self, name: &CStr) -> Option<usize> {
+        // SAFETY: `modules` is an array of pointers to modules that ends with a null; a name is
+        // null or ends with a zero.
+        unsafe {
+            let mut next = (*(*self.as_const_ptr()).cycle).modules;
+            while let Some(module) = (*next).as_ref() {
+                if !module.name.is_null() && CStr::from_ptr(module.name.cast()) == name {
+                    return Some(module.ctx_index);
+                }
+                next = next.add(1);
+            }
+            None
+        }
+    }
+
     /// Returns all servers. For postconfiguration, when nginx has merged them and sorted their
     /// locations.
     pub fn servers<C: Configuration>(&self) -> Vec<Server<'_, C>> {
@@ -136,6 +153,23 @@ impl<'a, C: Configuration> Server<'a, C> {
 }
 
 impl<'a, C: Configuration> ServerLevel<'a, C> {
+    /// Returns whether another module has settings here, by the first word of its configuration:
+    /// for `auth_basic` its realm, for `allow` and `deny` their rules, for `auth_request` its
+    /// length. Each is 0 where the directive does not apply.
+    pub fn is_used(&self, module: Option<usize>) -> bool {
+        let Some(index) = module else { return false };
+        // SAFETY: each module with an index has an entry in the array of each location, null or a
+        // block of at least one word. The word is read and not followed.
+        unsafe {
+            // Null for the server's own level, whose directives its locations inherit.
+            if self.core.loc_conf.is_null() {
+                return false;
+            }
+            let conf = (*self.core.loc_conf.add(index)).cast::<usize>();
+            conf.as_ref().is_some_and(|word| *word != 0 && *word != usize::MAX)
+        }
+    }
+
     /// Wraps `core`.
     ///
     /// # Safety

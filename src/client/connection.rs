@@ -198,7 +198,7 @@ pub(super) async fn connect(
 /// Addresses of the server's host, resolved for each connection: nginx's resolver caches them for
 /// their TTL.
 async fn addresses(project: &Project, server: &UpstreamServer) -> Result<Vec<SocketAddr>, Failure> {
-    let Some(name_servers) = server.name_servers().filter(|_| server.url.ip().is_none()) else {
+    let Some(name_servers) = server.name_servers() else {
         return Ok(server.addresses().to_vec());
     };
     let host = server.url.host();

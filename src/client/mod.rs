@@ -310,7 +310,7 @@ impl AuthgearClient {
     }
 
     fn take_idle(&self, server: &UpstreamServer) -> Option<Connection> {
-        let max_age = if server.url.ip().is_some() { MAX_AGE } else { MAX_AGE_OF_NAME };
+        let max_age = if server.may_move() { MAX_AGE_OF_NAME } else { MAX_AGE };
         let now = nginx::now();
         loop {
             let connection = self.idle.borrow_mut().pop_back()?;

@@ -4,17 +4,22 @@
 
 use authgear::redirect::configured_path;
 
+use super::operations::BuiltinEndpoint;
 use super::Authgear;
 use super::{LocationConf, MainConf};
-use nginx::{Conf, Server};
+use nginx::{Conf, Server, ServerLevel};
 
 type ServerOf<'a> = Server<'a, Authgear>;
 
 /// Checks the whole configuration.
 pub fn check(cf: &Conf<'_>, main: &MainConf) {
     unused(cf, main);
+    for server in &cf.servers::<Authgear>() {
+        open_purges(cf, server);
+    }
     for server in cf.servers::<Authgear>().iter().filter(|server| server.conf().in_use) {
         odd_headers(cf, server);
+        remote_users(cf, server);
         login_pages(cf, server);
     }
 }
@@ -30,6 +35,46 @@ fn unused(cf: &Conf<'_>, main: &MainConf) {
         if !main.expected_zones.iter().any(|(used, _)| used == name) {
             cf.warn_at(place, format_args!("authgear_cache_zone \"{name}\" is never used"));
         }
+    }
+}
+
+/// Warns of a purge of any user that nothing protects.
+fn open_purges(cf: &Conf<'_>, server: &ServerOf<'_>) {
+    let guards =
+        [c"ngx_http_access_module", c"ngx_http_auth_basic_module", c"ngx_http_auth_request_module"]
+            .map(|name| cf.module_index(name));
+    for level in server.levels() {
+        let Some(BuiltinEndpoint::Purge(purge)) = &level.conf.endpoint else { continue };
+        let is_guarded = guards.iter().any(|guard| level.is_used(*guard));
+        if purge.is_self || is_guarded || needs_session(level.conf).is_some() {
+            continue;
+        }
+        cf.warn_at(
+            &purge.place,
+            format_args!(
+                "everybody may purge any user by \"authgear_purge admin\": protect it by \
+                 \"allow\" and \"deny\", or by \"authgear_require\""
+            ),
+        );
+    }
+}
+
+/// Warns of two modules that both name the user.
+fn remote_users(cf: &Conf<'_>, server: &ServerOf<'_>) {
+    let auth_basic = cf.module_index(c"ngx_http_auth_basic_module");
+    let is_both = |level: &ServerLevel<'_, Authgear>| {
+        let conf = level.conf;
+        conf.project.is_some() && conf.remote_user() && level.is_used(auth_basic)
+    };
+    if server.levels().iter().any(is_both) {
+        cf.warn_at(
+            &server.place(),
+            format_args!(
+                "\"auth_basic\" in a place with \"authgear\": $remote_user is the user of the \
+                 session, and not the name that the password belongs to; \
+                 \"authgear_remote_user off\" leaves that name"
+            ),
+        );
     }
 }
 

@@ -30,7 +30,7 @@ pub struct PurgeDirective {
     /// Purges the caller's user, and no other (`self`).
     pub is_self: bool,
     filter: ProjectFilter,
-    place: Place,
+    pub(super) place: Place,
 }
 
 /// `authgear_webhook SECRET_FILE [project=NAME]`

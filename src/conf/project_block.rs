@@ -160,7 +160,7 @@ impl ProjectBuilder {
                         truncated(value)
                     ))
                 })?;
-                if url.is_exposed() {
+                if super::upstream::is_exposed(&url) {
                     cf.warn(format_args!("keys are fetched from \"{url}\" in clear: use https"));
                 }
                 self.jwks_url = Some(url);
@@ -292,7 +292,7 @@ fn settings_of(profile: &Profile) -> Vec<String> {
 
 /// Warns of credentials that are sent without TLS.
 pub(super) fn warn_if_exposed(cf: &Conf<'_>, url: &Url, place: &Place) {
-    if url.is_exposed() {
+    if super::upstream::is_exposed(url) {
         cf.warn_at(place, format_args!("credentials are sent to \"{url}\" in clear: use https"));
     }
 }

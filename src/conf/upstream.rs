@@ -1,10 +1,12 @@
 //! Servers that the module's client connects to, and their addresses.
 
 use core::cell::{Cell, OnceCell};
-use std::net::SocketAddr;
+use std::io::Read as _;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use authgear::endpoint::{Scheme, Url};
+use authgear::resolver::system_names;
 
 use super::system_resolver;
 use nginx::{Conf, ConfError, Resolver, SslContext};
@@ -17,6 +19,8 @@ pub struct UpstreamServer {
     pub tls: Option<Rc<SslContext>>,
     in_use: Cell<bool>,
     name_servers: OnceCell<Resolver>,
+    /// The host is an address, or a name that the system knows: no name server is asked.
+    is_fixed: bool,
     /// Addresses that the configuration names, or that the system returned when it was read.
     addresses: OnceCell<Vec<SocketAddr>>,
 }
@@ -32,15 +36,24 @@ impl UpstreamServer {
             Scheme::Https => Some(tls()?),
         };
         let addresses = OnceCell::new();
-        if let Some(ip) = url.ip() {
-            let _ = addresses.set(vec![SocketAddr::new(ip, url.port())]);
+        let known = known_addresses(&url);
+        let is_fixed = !known.is_empty();
+        if is_fixed {
+            let known = known.into_iter().map(|ip| SocketAddr::new(ip, url.port()));
+            let _ = addresses.set(known.collect());
         }
-        Ok(Self { url, tls, in_use: Cell::new(false), name_servers: OnceCell::new(), addresses })
+        let (in_use, name_servers) = (Cell::new(false), OnceCell::new());
+        Ok(Self { url, tls, in_use, name_servers, is_fixed, addresses })
     }
 
-    /// Name servers for the host, if it is a name.
+    /// Name servers for the host, if its addresses are not fixed.
     pub fn name_servers(&self) -> Option<Resolver> {
-        self.name_servers.get().copied()
+        self.name_servers.get().copied().filter(|_| !self.is_fixed)
+    }
+
+    /// Whether the host's addresses may change while nginx runs.
+    pub fn may_move(&self) -> bool {
+        !self.is_fixed
     }
 
     /// Addresses to use if there are no name servers, or they fail.
@@ -98,4 +111,26 @@ impl UpstreamServer {
         }
         Ok(())
     }
+}
+
+/// Addresses of the URL's host that need no name server.
+fn known_addresses(url: &Url) -> Vec<IpAddr> {
+    if let Some(ip) = url.ip() {
+        return vec![ip];
+    }
+    let mut hosts = Vec::new();
+    // Without a hosts file the system knows no names but localhost.
+    if let Ok(file) = std::fs::File::open("/etc/hosts") {
+        let _ = file.take(system_names::MAX_HOSTS_FILE as u64).read_to_end(&mut hosts);
+    }
+    system_names::addresses(url.host(), &String::from_utf8_lossy(&hosts))
+}
+
+/// Whether requests to `url` may cross a public network unencrypted.
+pub(super) fn is_exposed(url: &Url) -> bool {
+    let is_private = || {
+        let known = known_addresses(url);
+        !known.is_empty() && known.into_iter().all(system_names::is_private)
+    };
+    url.is_exposed() && !is_private()
 }

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use http::Uri;
 use thiserror::Error;
 
+use super::system_names;
+
 /// Longest URL that is read, in bytes.
 pub const MAX_URL: usize = 2048;
 
@@ -185,17 +187,9 @@ impl Url {
     /// is neither loopback nor link-local nor private (RFC 1918, RFC 4193). A name other than
     /// `localhost` counts as public.
     pub fn is_exposed(&self) -> bool {
-        let private = |ip: Ipv4Addr| ip.is_loopback() || ip.is_private() || ip.is_link_local();
         let safe = match self.ip {
-            Some(IpAddr::V4(ip)) => private(ip),
-            Some(IpAddr::V6(ip)) => {
-                ip.is_loopback()
-                    || ip.is_unique_local()
-                    || ip.is_unicast_link_local()
-                    || ip.to_ipv4_mapped().is_some_and(private)
-            }
-            // RFC 6761 section 6.3.
-            None => self.host == "localhost" || self.host.ends_with(".localhost"),
+            Some(ip) => system_names::is_private(ip),
+            None => system_names::is_localhost(&self.host),
         };
         self.scheme == Scheme::Http && !safe
     }
