@@ -312,6 +312,14 @@ fn assert_denial(answer: &Response, form: DenialForm, fate: Fate, bearer: bool, 
     assert_eq!(header("grpc-message").as_deref(), grpc.map(|_| reason), "{what}");
 }
 
+/// The form of a denial over HTTP/1.1, where there is no gRPC: the media type alone makes no call.
+fn over_http1(form: DenialForm) -> DenialForm {
+    match form {
+        DenialForm::Grpc => DenialForm::Page,
+        form => form,
+    }
+}
+
 #[test]
 fn every_kind_of_http_client_gets_the_denial_in_the_table() {
     let table = Table::new();
@@ -321,7 +329,7 @@ fn every_kind_of_http_client_gets_the_denial_in_the_table() {
             let what = format!("{client} at {place}, {}", VERDICTS[verdict]);
             let bearer = table.credentials[verdict].as_ref().is_some_and(|(n, _)| *n != "Cookie");
             let answer = make(table.request(http1, place, verdict)).send();
-            assert_denial(&answer, form, fate, bearer, &what);
+            assert_denial(&answer, over_http1(form), fate, bearer, &what);
             let answer = make(table.request(http2, place, verdict)).send_h2();
             assert_denial(&answer, form, fate, bearer, &format!("{what}, HTTP/2"));
         }
@@ -360,7 +368,7 @@ fn requests_after_a_denial_on_the_same_connection_are_unaffected() {
             let what = format!("{client} at {place}, {}", VERDICTS[verdict]);
             let bearer = table.credentials[verdict].as_ref().is_some_and(|(n, _)| *n != "Cookie");
             let answer = connection.send(&make(table.request(table.nginx.addr(), place, verdict)));
-            assert_denial(&answer, form, fate, bearer, &what);
+            assert_denial(&answer, over_http1(form), fate, bearer, &what);
         }
         CLIENTS.len()
     });

@@ -133,20 +133,23 @@ unsafe fn command(module: &ngx_module_t, name: &str) -> Option<*mut ngx_command_
 }
 
 impl Request {
-    /// Whether the handler of the request's location ends a request whose client left before the
-    /// response. Upstream modules do, without `proxy_ignore_client_abort` and the like.
+    /// Whether a request whose client left before the response ends. Upstream modules end it,
+    /// without `proxy_ignore_client_abort` and the like. Any other handler would answer: over
+    /// HTTP/1 its client may be half-closed and still read, while a stream of HTTP/2 or 3 that its
+    /// client reset has no reader.
     pub(crate) fn is_ended_by_its_client(&self) -> bool {
         // SAFETY: a valid request, with a configuration of each HTTP module; that of an upstream
         // module begins with an ngx_http_upstream_conf_t.
         unsafe {
             let r = &*self.as_ptr();
-            let Some(own) = r.content_handler else { return false };
+            let is_stream = r.http_version >= nginx_sys::NGX_HTTP_VERSION_20 as usize;
+            let Some(own) = r.content_handler else { return is_stream };
             HANDLERS.with_borrow(|handlers| {
                 let is_own = |handler: &ngx_http_handler_pt| {
                     handler.is_some_and(|handler| ptr::fn_addr_eq(handler, own))
                 };
                 let found = handlers.iter().find(|(handler, _)| is_own(handler));
-                found.is_some_and(|(_, index)| {
+                found.map_or(is_stream, |(_, index)| {
                     ngx_rust_upstream_watches_client((*r.loc_conf.add(*index)).cast()) != 0
                 })
             })
