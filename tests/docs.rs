@@ -63,7 +63,7 @@ fn tests_named_in_security_md_exist() {
     let names: Vec<_> = names.filter(|(file, _)| *file != "token").collect();
     assert!(names.len() > 30, "{names:?}");
     for (file, name) in names {
-        let tests = read(&root().join(format!("tests/{}.rs", file.replace("::", "/")));
+        let tests = read(&root().join(format!("tests/{}.rs", file.replace("::", "/"))));
         let found = name.is_empty() || tests.contains(&format!("fn {name}()"));
         assert!(found, "{file}::{name}");
     }
