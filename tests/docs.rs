@@ -60,7 +60,7 @@ fn tests_named_in_security_md_exist() {
     let text = read(&root().join("SECURITY.md"));
     // A folder's file stands before the last `::`.
     let names = text.split('`').skip(1).step_by(2).filter_map(|code| code.rsplit_once("::"));
-    let names: Vec<_> = names.filter(|(file, _)| *file != "token").collect();
+    let names: Vec<_> = names.filter(|(file, _)| !file.starts_with("token")).collect();
     assert!(names.len() > 30, "{names:?}");
     for (file, name) in names {
         let tests = read(&root().join(format!("tests/{}.rs", file.replace("::", "/"))));
