@@ -27,6 +27,12 @@ configured
 # The configuration in /etc/nginx is still valid.
 nginx -t -q
 
+# The module loads and serves beside every http module of Debian at once.
+mapfile -t others < <(apt-cache pkgnames libnginx-mod-http- | grep -v -e -dev$ -e "^$package$" | sort)
+packaging/install.sh "${others[@]}"
+configured
+nginx -t -q
+
 dpkg --remove $package
 refused test -e $link
 refused configured 2> /dev/null

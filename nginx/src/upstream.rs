@@ -79,7 +79,8 @@ unsafe fn handler(
         if confs.is_null() {
             return None;
         }
-        for module in [&*(&raw const ngx_http_core_module), module] {
+        for module in [&raw const ngx_http_core_module, ptr::from_ref(module)] {
+            let module = &*module;
             let table = module.ctx.cast::<ngx_http_module_t>().as_ref()?;
             let conf = table.create_loc_conf?(cf);
             if conf.is_null() {
