@@ -8,7 +8,6 @@ use authgear::overload::probe_schedule::SharedBreaker;
 
 use crate::conf::project::Project;
 use crate::shared::handle::{ProjectBreaker, SharedHandle};
-use nginx;
 
 /// `max_fails` and `fail_timeout` of a project.
 pub(super) struct Breaker {
