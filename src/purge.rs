@@ -91,7 +91,7 @@ fn caller(request: &Request, purge: &operating::Purge) -> u16 {
     let id = match &*finding.verdict {
         Verdict::Valid(identity) => identity.user_id(),
         Verdict::Unavailable(_) => return 503,
-        Verdict::Invalid | Verdict::None(_) => None,
+        Verdict::Invalid | Verdict::BearerNotAccepted | Verdict::None(_) => None,
     };
     let flying = lookup::forget(request, project);
     let holders = flying.iter().map(Subject::Holder);

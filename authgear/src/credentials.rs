@@ -4,12 +4,16 @@
 //! (`pkg/lib/oauth/resolver.go`) and at three cookies (`pkg/lib/session/cookie.go`). Nothing else
 //! of a request is a credential, and nothing else is sent.
 
+mod binding;
+
 use std::fmt;
 
 use smallvec::SmallVec;
 
 use crate::token;
 use thiserror::Error;
+
+pub use binding::{token_check, LookupMode, TokenCheck};
 
 /// Longest `http.cookie_prefix`, in bytes.
 pub const MAX_COOKIE_PREFIX: usize = 64;
