@@ -59,6 +59,7 @@ fn act(request: &Request, webhook: &operating::Webhook, event: &Event) {
     let project = webhook.project().map(|project| &**project);
     match event {
         Event::Ignored => {}
+        Event::Status { user, .. } => worker::purge(&[purge::user(project, user.as_bytes())]),
         Event::Changed(users) => {
             let users = users.iter().map(|id| purge::user(project, id.as_bytes()));
             worker::purge(&users.collect::<Vec<_>>());

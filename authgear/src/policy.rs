@@ -9,13 +9,9 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::identity::Identity;
+use crate::operations::protected_resource::{is_scope, unique_scopes};
 use crate::token::Claims;
 use crate::verdict::Reason;
-
-/// Scopes that Authgear wants in each authorization request: it refuses one without `openid`, and
-/// issues a refresh token only with `offline_access`. MCP clients ask for exactly the scopes that a
-/// challenge or a metadata document lists.
-pub const OPENID_SCOPES: [&str; 2] = ["openid", "offline_access"];
 
 /// A condition that a location requires of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -262,7 +258,8 @@ impl Combination {
 }
 
 /// Scopes for a challenge, so that a client with them meets the conditions: the first of each
-/// `scope=`, separated by spaces. With `openid`, [`OPENID_SCOPES`] come first. Empty if no condition
+/// `scope=`, separated by spaces. With `openid`,
+/// [`OPENID_SCOPES`](crate::operations::protected_resource::OPENID_SCOPES) come first. Empty if no condition
 /// is about scopes.
 pub fn challenge_scope<'a>(
     conditions: impl IntoIterator<Item = &'a Condition>,
@@ -278,20 +275,6 @@ pub fn challenge_scope<'a>(
         true => String::new(),
         false => unique_scopes(openid, scopes).join(" "),
     }
-}
-
-/// Returns the scopes without duplicates. With `openid`, [`OPENID_SCOPES`] come first.
-pub(crate) fn unique_scopes<'a>(
-    openid: bool,
-    scopes: impl IntoIterator<Item = &'a str>,
-) -> Vec<&'a str> {
-    let mut unique = Vec::new();
-    for scope in OPENID_SCOPES.into_iter().filter(|_| openid).chain(scopes) {
-        if !unique.contains(&scope) {
-            unique.push(scope);
-        }
-    }
-    unique
 }
 
 /// Parameters of a challenge that depend on the location.
@@ -419,12 +402,6 @@ fn is_role(name: &str) -> bool {
     (1..=LONGEST).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':'))
-}
-
-/// Whether `scope` is a scope token (RFC 6749 section 3.3), so that it is valid in a quoted string.
-pub(crate) fn is_scope(scope: &str) -> bool {
-    let is_scope_byte = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
-    !scope.is_empty() && scope.bytes().all(is_scope_byte)
 }
 
 #[cfg(test)]
