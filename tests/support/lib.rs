@@ -60,7 +60,10 @@ mod tls;
 mod wait;
 mod ws;
 
-pub use authgear::{unix_now, FakeAuthgear, FakeAuthgearBuilder, Fault, SigningKey, Token, User};
+pub use authgear::{
+    unix_now, ClientKind, FakeAuthgear, FakeAuthgearBuilder, Fault, SigningKey, Token, User,
+    Version,
+};
 pub use backend::Backend;
 pub use client::{
     get, Connection, H2Pending, H3Pending, Pending, Request, Response, WebSocket, H2, H3,

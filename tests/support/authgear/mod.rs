@@ -1,10 +1,13 @@
 //! A fake Authgear: the resolver and the JWKS endpoint, exactly as the real one answers.
 
 mod fault;
+mod main_server;
 mod resolver;
+mod seed;
 mod serve;
 mod token;
 mod users;
+mod versions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +15,7 @@ use std::sync::Arc;
 pub use fault::Fault;
 pub use token::{unix_now, SigningKey, Token};
 pub use users::User;
+pub use versions::{ClientKind, Version};
 
 use crate::net::ToAddr;
 use crate::random;
@@ -29,6 +33,8 @@ pub struct FakeAuthgearBuilder {
     trust_proxy: bool,
     database: bool,
     cookie_prefix: String,
+    cookie_domain: Option<String>,
+    version: Version,
     session_mutex: bool,
     tls: Option<ServerIdentity>,
     listen: String,
@@ -61,6 +67,18 @@ impl FakeAuthgearBuilder {
         self
     }
 
+    /// `http.cookie_domain` of the project.
+    pub fn cookie_domain(mut self, domain: &str) -> Self {
+        self.cookie_domain = Some(domain.to_owned());
+        self
+    }
+
+    /// The version to answer as; `2026-08` unless said otherwise.
+    pub fn version(mut self, version: Version) -> Self {
+        self.version = version;
+        self
+    }
+
     /// Whether a look-up of a session that is being looked up already gets a 500.
     pub fn session_mutex(mut self, session_mutex: bool) -> Self {
         self.session_mutex = session_mutex;
@@ -90,6 +108,8 @@ impl FakeAuthgearBuilder {
                 trust_proxy: self.trust_proxy,
                 database: self.database,
                 cookie_prefix: self.cookie_prefix,
+                cookie_domain: self.cookie_domain,
+                version: self.version,
                 tls: tls.is_some(),
             },
             session_mutex: self.session_mutex,
@@ -130,6 +150,8 @@ impl FakeAuthgear {
             trust_proxy: true,
             database: true,
             cookie_prefix: String::new(),
+            cookie_domain: None,
+            version: Version::default(),
             session_mutex: false,
             tls: None,
             listen: "127.0.0.1:0".to_owned(),
