@@ -83,7 +83,7 @@ fn check(version: Version) -> Vec<String> {
     let location = |project: &str, mode: &str| {
         format!(
             "location /{project}-{mode} {{ authgear {project}; authgear_mode {mode}; \
-             proxy_pass http://%%BACKEND%%; }}"
+             authgear_require session; proxy_pass http://%%BACKEND%%; }}"
         )
     };
     let locations = MODES.iter().flat_map(|mode| [location("plain", mode), location("api", mode)]);
