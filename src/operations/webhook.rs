@@ -58,6 +58,9 @@ fn act(worker: &Worker, request: &Request, webhook: &WebhookDirective, event: &E
             let users = users.iter().map(|id| PurgeTarget::user(scope, id.as_bytes()));
             shared.purge(&users.collect::<Vec<_>>());
         }
+        Event::Status { user, .. } => {
+            shared.purge(&[PurgeTarget::user(scope, user.as_bytes())]);
+        }
         Event::Ended { user, at } => {
             let ttl = webhook.revocation_ttl(request.main_conf::<Authgear>());
             // Counted from the event's own time: an event that is sent again extends nothing.

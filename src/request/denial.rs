@@ -87,7 +87,7 @@ pub fn check(
         let mut shortfall = None;
         for condition in &requirement.conditions {
             let checked = match verdict {
-                Verdict::Valid(identity) => condition.check(identity, now),
+                Verdict::Valid(identity) => condition.check(identity, None, now),
                 _ => Err(Shortfall::NoSession),
             };
             shortfall = shortfall.or(checked.err());
@@ -100,7 +100,7 @@ pub fn check(
         let Some(shortfall) = shortfall else { continue };
         let status = requirement.error.unwrap_or(shortfall.status());
         let bearer = credentials::has_bearer(request);
-        let mut challenge = shortfall.challenge(status, bearer);
+        let mut challenge = shortfall.challenge(status, bearer, &Default::default());
         if let (Some(challenge), Some(url)) = (&mut challenge, location.resource_metadata()) {
             let separator = if challenge == "Bearer" { " " } else { ", " };
             let _ = write!(challenge, "{separator}resource_metadata=\"{url}\"");

@@ -1,7 +1,7 @@
 //! Zone of `authgear_unknown_limit`: accounts of clients' look-ups.
 
-use authgear::shared::cache_key::KeySecret;
 use authgear::overload::lookup_limit::{self, Leave, Limit};
+use authgear::shared::cache_key::KeySecret;
 
 use super::map::new_secret;
 use nginx::{self, Header, SharedZone, ZoneKind};
