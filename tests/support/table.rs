@@ -108,7 +108,7 @@ pub fn decision_table(authgear: &FakeAuthgear) -> Vec<Case> {
     t.add("JWT bearer", [bearer(&authgear.jwt(&bob))], Valid(bob.clone()));
     t.add("anonymous user", [bearer(&authgear.jwt(&guest))], Valid(guest));
 
-    let expired = authgear.token(&alice).expires_in(-1).sign();
+    let expired = authgear.token(&alice).expires_in(-60).sign();
     t.add("expired JWT", [bearer(&expired)], Nothing);
     t.add("garbage", [bearer("garbage")], Nothing);
     t.add("garbage like a JWT", [bearer("eyJhbGciOiJSUzI1NiJ9.e30.AAAA")], Nothing);

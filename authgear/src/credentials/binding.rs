@@ -15,9 +15,10 @@ use super::{CookieNames, Credentials};
 use crate::token::looks_like_jwt;
 
 /// Who decides about tokens: the argument of `authgear_mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LookupMode {
     /// The resolver, about all credentials.
+    #[default]
     Resolver,
     /// This module, about bearer tokens only.
     Jwt,
