@@ -52,7 +52,9 @@ impl Stale {
     /// The entry, if it may be served now that the look-up failed.
     fn usable(&self, shared: SharedHandle) -> Option<&CacheEntry> {
         let Self { entry, id, valid, stale } = self;
-        let usable = entry.usable_on_error(valid, stale) && !entry.is_purged(id, shared);
+        let usable = entry.usable_on_error(valid, stale)
+            && !entry.is_purged(id, shared)
+            && !entry.is_disabled(id, shared);
         usable.then_some(entry)
     }
 }

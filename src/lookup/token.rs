@@ -291,7 +291,11 @@ fn verify(
     if let Verdict::Valid(identity) = &verified.verdict {
         // A token that does not say when it was issued may be of any age.
         let issued_at = verified.issued_at.unwrap_or(0);
-        if identity.user_id().is_some_and(|id| shared.is_revoked(&project.scope, id, issued_at)) {
+        let is_refused = |id| {
+            shared.is_revoked(&project.scope, id, issued_at)
+                || shared.is_disabled(&project.scope, id, issued_at)
+        };
+        if identity.user_id().is_some_and(is_refused) {
             return Err(TokenRejection::Token(TokenError::Revoked));
         }
     }

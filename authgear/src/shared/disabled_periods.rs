@@ -69,6 +69,8 @@ pub struct DisabledPeriods {
     secret: KeySecret,
     /// Number of entries that were ever used: the first ones.
     used: AtomicU64,
+    /// Time at which the last period ends; 0 while none is held. Read on each request.
+    last_end: AtomicU64,
     entries: [Entry; MAX_PERIODS],
 }
 
@@ -87,7 +89,12 @@ pub enum PeriodSet {
 impl DisabledPeriods {
     /// Creates an empty table. The secret keys the fingerprints.
     pub const fn new(secret: KeySecret) -> Self {
-        Self { secret, used: AtomicU64::new(0), entries: [Entry::UNUSED; MAX_PERIODS] }
+        Self {
+            secret,
+            used: AtomicU64::new(0),
+            last_end: AtomicU64::new(0),
+            entries: [Entry::UNUSED; MAX_PERIODS],
+        }
     }
 
     fn used(&self) -> &[Entry] {
@@ -101,6 +108,19 @@ impl DisabledPeriods {
     /// An event whose order is not greater than that of the last one changes nothing, so that events
     /// may arrive in any order and more than once.
     pub fn set(
+        &self,
+        user: &PurgeTarget<'_>,
+        order: u64,
+        period: Option<(u64, u64)>,
+        now: u64,
+    ) -> PeriodSet {
+        let result = self.set_entry(user, order, period, now);
+        let ends = self.used().iter().filter_map(Entry::get).map(|own| own.until);
+        self.last_end.store(ends.max().unwrap_or(0), Ordering::SeqCst);
+        result
+    }
+
+    fn set_entry(
         &self,
         user: &PurgeTarget<'_>,
         order: u64,
@@ -147,6 +167,11 @@ impl DisabledPeriods {
         }
     }
 
+    /// Whether any period may not be over `now`. Costs one relaxed load.
+    pub fn may_apply(&self, now: u64) -> bool {
+        now < self.last_end.load(Ordering::Relaxed)
+    }
+
     /// Whether the user's account is disabled `now` by a period that began after `since`: when the
     /// token was issued, or when the look-up of the cached verdict began. Both are in seconds, so a
     /// token of the second in which the period begins is disabled too.
@@ -154,10 +179,10 @@ impl DisabledPeriods {
     /// Authgear issues no token and confirms no session during the period. So a later token or
     /// verdict shows that the period was lifted, and counts.
     pub fn is_disabled(&self, project: &[u8], user: &[u8], since: u64, now: u64) -> bool {
-        let used = self.used();
-        if used.is_empty() {
+        if !self.may_apply(now) {
             return false;
         }
+        let used = self.used();
         let fingerprints = [PurgeTarget::User(user), PurgeTarget::UserOf(project, user)]
             .map(|target| target.fingerprint(&self.secret));
         used.iter()
@@ -217,6 +242,7 @@ mod tests {
             assert_eq!(disabled, expected, "since {since} at {now}");
         }
         assert_eq!((table.count(1000), table.count(2999), table.count(3000)), (1, 1, 0));
+        assert!(table.may_apply(1000) && table.may_apply(2999) && !table.may_apply(3000));
     }
 
     #[test]
@@ -229,6 +255,7 @@ mod tests {
         assert_eq!(table.set(&ALICE, 9, None, 4500), PeriodSet::Kept);
         assert!(!is_disabled(4500));
         assert_eq!(table.count(4500), 0);
+        assert!(!table.may_apply(4500));
     }
 
     #[test]
