@@ -7,6 +7,7 @@ mod breaker;
 mod browser;
 mod cache;
 mod cache_workers;
+mod client_matrix;
 mod clients;
 mod config;
 mod debug_log;

@@ -325,3 +325,28 @@ fn relay_cookies_is_inherited_and_refuses_invalid_values() {
     let says = "invalid value \"yes\" in \"authgear_relay_cookies\" directive, it must be";
     assert!(!wrong.ok && wrong.output.contains(says), "{}", wrong.output);
 }
+
+/// Authgear decides on the bearer, and then clears the cookie all the same.
+#[test]
+fn an_answer_about_a_bearer_clears_no_cookie() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = relaying(&authgear, &backend)
+        .http(project_at("located", &authgear, "/_auth", ""))
+        .server("authgear %%AUTHGEAR%%; location / { proxy_pass http://%%BACKEND%%; }")
+        .server(
+            "location /located/ { authgear located; proxy_pass http://%%BACKEND%%; }
+             location = /_auth {
+               internal;
+               proxy_pass %%AUTHGEAR%%/_resolver/resolve;
+               proxy_set_header Host $authgear_host;
+             }",
+        )
+        .start();
+    let bearer = authgear.opaque_token(&User::named("bob"));
+    authgear.disable("bob");
+    let good = authgear.session(&User::named("alice"));
+    for path in ["/", "/located/"] {
+        let request = get(&nginx, path).cookie("session", &good);
+        assert_untouched(&request.bearer(&bearer).send(), path);
+    }
+}

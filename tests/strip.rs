@@ -270,19 +270,27 @@ fn servers_without_authgear_keep_all_headers() {
     }
 }
 
+/// Headers that Authgear's own pages and servers send, and their aliases.
 #[test]
-fn the_webhook_signature_header_passes() {
+fn headers_of_authgear_itself_pass_under_their_exact_names_only() {
     let authgear = FakeAuthgear::start();
     for kind in KINDS {
         let backend = (kind.start)();
         let nginx = with_and_without(&authgear, &backend, kind).start();
-        for name in ["x-authgear-body-signature", "X-AUTHGEAR-Body-Signature"] {
-            let request = get(&nginx, "/").header(name, "abc").header("X-Authgear-User-Id", FORGED);
-            let h2 = get(&nginx.addr2(), "/").header(name, "abc");
-            for echo in [request.send().echo(), h2.send_h2().echo()] {
-                let signature = ("x-authgear-body-signature".to_owned(), "abc".to_owned());
-                assert_eq!(echo.identity(), [signature], "{} {name}", kind.name);
+        for name in ["x-authgear-body-signature", "x-authgear-xhr", "x-authgear-portal-is-proxied"]
+        {
+            for spelling in [name.to_owned(), name.to_ascii_uppercase()] {
+                let request =
+                    get(&nginx, "/").header(&spelling, "abc").header("X-Authgear-User-Id", FORGED);
+                let h2 = get(&nginx.addr2(), "/").header(&spelling, "abc");
+                for echo in [request.send().echo(), h2.send_h2().echo()] {
+                    let kept = (name.to_owned(), "abc".to_owned());
+                    assert_eq!(echo.identity(), [kept], "{} {spelling}", kind.name);
+                }
             }
+            let alias = name.replacen("x-authgear-", "X-Authgear_", 1);
+            let echo = get(&nginx, "/").header(&alias, "abc").send().echo();
+            assert_eq!(echo.identity(), [], "{} {alias}", kind.name);
         }
     }
 }

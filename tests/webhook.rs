@@ -441,3 +441,73 @@ fn unusable_secret_files_are_refused() {
         assert!(!test.output.contains(SECRET));
     }
 }
+
+fn rfc3339(time: i64) -> String {
+    let mut date = std::process::Command::new("date");
+    date.args(["-u", "-d", &format!("@{time}"), "+%Y-%m-%dT%H:%M:%SZ"]);
+    let out = date.output().expect("date");
+    String::from_utf8(out.stdout).expect("a time").trim().to_owned()
+}
+
+/// An event about a period that begins at `from`, which Authgear sends as soon as it is planned.
+fn planned(user: &str, from: i64, until: i64) -> Value {
+    let mut planned = event("user.disabled", user, unix_now());
+    planned["payload"]["user"]["is_disabled"] = json!(false);
+    planned["payload"]["user"]["temporarily_disabled_from"] = json!(rfc3339(from));
+    planned["payload"]["user"]["temporarily_disabled_until"] = json!(rfc3339(until));
+    planned
+}
+
+fn sleep_until(time: i64) {
+    let reached = eventually(DEADLINE, || unix_now() >= time);
+    assert!(reached);
+    // nginx's own clock may lag by a moment.
+    thread::sleep(std::time::Duration::from_millis(300));
+}
+
+#[test]
+fn a_planned_period_counts_from_its_beginning_to_its_end_in_every_mode() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = hooked(&authgear, &backend, "").start();
+    let alice = authgear.add_user(User::named("alice"));
+    let token = authgear.jwt(&alice);
+    let session = authgear.session(&alice);
+    let requests = [
+        get(&nginx, "/").cookie("session", &session),
+        get(&nginx, "/jwt").bearer(&token),
+        get(&nginx, "/auto").bearer(&token),
+    ];
+    let (from, until) = (unix_now() + 3, unix_now() + 6);
+    tell(&nginx, &planned("alice", from, until));
+    // Each of the workers probably keeps the verdicts.
+    for request in requests.iter().cycle().take(24) {
+        assert_eq!(request.send().status, 200, "before the period");
+    }
+    assert!(unix_now() < from, "the test was too slow");
+    authgear.disable("alice");
+    sleep_until(from);
+    for request in requests.iter().cycle().take(24) {
+        assert_eq!(request.send().status, 401, "during the period: {request:?}");
+    }
+    assert!(unix_now() < until, "the test was too slow");
+    authgear.change_user("alice", |user| user.disabled = false);
+    sleep_until(until);
+    for request in requests.iter().skip(1).cycle().take(8) {
+        assert_eq!(request.send().status, 200, "after the period: {request:?}");
+    }
+}
+
+#[test]
+fn a_lifted_period_counts_no_more() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = hooked(&authgear, &backend, "").start();
+    let alice = authgear.add_user(User::named("alice"));
+    let request = get(&nginx, "/jwt").bearer(&authgear.jwt(&alice));
+    tell(&nginx, &planned("alice", unix_now(), unix_now() + 600));
+    assert!(eventually(DEADLINE, || request.send().status == 401));
+    let mut lifted = event("user.reenabled", "alice", unix_now());
+    lifted["seq"] = json!(436);
+    lifted["payload"]["user"]["is_disabled"] = json!(false);
+    tell(&nginx, &lifted);
+    assert_eq!(request.send().status, 200);
+}

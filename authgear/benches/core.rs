@@ -120,7 +120,7 @@ mod policy {
     fn check(bencher: Bencher<'_, '_>, condition: &str) {
         let condition = Condition::parse(condition, |_| None).expect("a condition");
         let identity = identity();
-        bencher.bench_local(|| condition.check(black_box(&identity), NOW));
+        bencher.bench_local(|| condition.check(black_box(&identity), None, NOW));
     }
 }
 

@@ -16,6 +16,7 @@
 //!
 //! The rules for cookies are those of [`CookieNames`].
 
+mod binding;
 mod cookies;
 mod field;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use smallvec::SmallVec;
 
 use crate::token;
 
+pub use binding::{token_check, LookupMode, TokenCheck};
 pub(crate) use cookies::cookie_name;
 pub use cookies::{CookieNames, CookiePrefixError, Remainder, MAX_COOKIE_PREFIX, MAX_PIECES};
 use field::{is_field_value, is_token_byte, trim};
@@ -164,8 +166,18 @@ impl<'a> Credentials<'a> {
 
     /// The value of the first cookie `PREFIXname`: Authgear reads no other of that name.
     fn cookie_value(&self, names: &CookieNames, name: &[u8]) -> Option<&'a [u8]> {
-        let mut cookies = self.cookies.iter().map(|cookie| cookies::name_and_value(cookie));
-        cookies.find(|(own, _)| names.strip_prefix(own) == Some(name)).map(|(_, value)| value)
+        self.cookie_values(names, name).next()
+    }
+
+    /// The values of all cookies `PREFIXname`.
+    fn cookie_values<'s>(
+        &'s self,
+        names: &'s CookieNames,
+        name: &'s [u8],
+    ) -> impl Iterator<Item = &'a [u8]> + 's {
+        let cookies = self.cookies.iter().map(|cookie| cookies::name_and_value(cookie));
+        let is_named = move |own: &[u8]| names.strip_prefix(own) == Some(name);
+        cookies.filter(move |(own, _)| is_named(own)).map(|(_, value)| value)
     }
 
     /// Appends an encoding of exactly what would be sent, for use in a key.

@@ -1,9 +1,14 @@
 //! Identity of a session: the `x-authgear-*` fields of the resolver's answer.
 
+mod grant;
+
 use std::fmt;
 use std::ops::Range;
 
 use thiserror::Error;
+
+pub(crate) use grant::join_audiences;
+pub use grant::{Grant, MAX_AUDIENCES, MAX_CLIENT_ID, MAX_SCOPE};
 
 /// Prefix of the names of all identity fields.
 pub const PREFIX: &str = "x-authgear-";
@@ -21,9 +26,17 @@ pub const MAX_FIELDS: usize = 64;
 /// Maximum size of all names and values together, in bytes.
 pub const MAX_TOTAL: usize = 64 * 1024;
 
-/// Header with the signature of Authgear's webhooks (`pkg/lib/hook/http.go`). Shares the prefix but
-/// is no identity field.
-const BODY_SIGNATURE: &[u8] = b"x-authgear-body-signature";
+/// Request headers that share the prefix and are no identity fields. Clients and Authgear's own
+/// servers send them, so the module leaves them alone. Only these exact names, in any case; their
+/// aliases, such as `x_authgear_xhr`, are removed like all others.
+///
+/// - `x-authgear-body-signature`: signature of a webhook (`pkg/lib/hook/http.go`). The receiver
+///   behind nginx verifies it.
+/// - `x-authgear-xhr`: sent by the scripts of Authgear's login pages, which then expect JSON. Without
+///   it nobody can log in where these pages are behind the same nginx.
+/// - `x-authgear-portal-is-proxied`: sent by Authgear's portal to its admin API.
+const OTHER_HEADERS: [&[u8]; 3] =
+    [b"x-authgear-body-signature", b"x-authgear-xhr", b"x-authgear-portal-is-proxied"];
 
 /// Field with the user's id.
 const USER_ID: &[u8] = b"x-authgear-user-id";
@@ -31,8 +44,8 @@ const USER_ID: &[u8] = b"x-authgear-user-id";
 /// Whether an upstream could read a request header of this name as an identity field.
 ///
 /// Servers and gateways fold header names: CGI maps `-` to `_`, others also map `.`. So the case of
-/// letters is ignored, and every byte that is not an ASCII letter or digit counts as `-`. The name
-/// `x-authgear-body-signature` itself, in any case, is excluded; its aliases are not.
+/// letters is ignored, and every byte that is not an ASCII letter or digit counts as `-`. The names
+/// in [`OTHER_HEADERS`] are excluded.
 pub fn is_identity_header(name: &[u8]) -> bool {
     // Fast path for nearly all names.
     let [b'x' | b'X', ..] = name else {
@@ -40,7 +53,7 @@ pub fn is_identity_header(name: &[u8]) -> bool {
     };
     name.len() >= PREFIX.len()
         && name.iter().zip(PREFIX.bytes()).all(|(&byte, expected)| fold(byte) == expected)
-        && !name.eq_ignore_ascii_case(BODY_SIGNATURE)
+        && !OTHER_HEADERS.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
 fn fold(byte: u8) -> u8 {
@@ -76,7 +89,7 @@ pub(crate) fn find_suffix<'a>(
 #[non_exhaustive]
 pub enum IdentityError {
     /// The name is not [`PREFIX`] with letters, digits and hyphens after it, is longer than
-    /// [`MAX_NAME`], or is that of a webhook's signature.
+    /// [`MAX_NAME`], or is in [`OTHER_HEADERS`].
     #[error("invalid name of an identity field")]
     Name,
     /// The value has a control byte.
@@ -126,8 +139,10 @@ enum FieldName {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Identity {
     fields: Vec<Field>,
-    /// All values, concatenated.
+    /// All values, concatenated; also those of the grant.
     values: Vec<u8>,
+    /// See [`Identity::grant`].
+    grant: Option<grant::Ranges>,
     /// All names that are not in [`NAMES`], concatenated.
     names: String,
 }
@@ -138,10 +153,16 @@ impl Identity {
         IdentityBuilder::default()
     }
 
+    /// Scope, client and audiences, if the session is that of a token which this module verified.
+    /// The resolver tells none of them.
+    pub fn grant(&self) -> Option<Grant<'_>> {
+        self.grant.as_ref().map(|ranges| ranges.read(&self.values))
+    }
+
     /// Starts an identity with room for this many fields and bytes of values.
     pub(crate) fn builder_for(fields: usize, values: usize) -> IdentityBuilder {
         let (fields, values) = (Vec::with_capacity(fields), Vec::with_capacity(values));
-        let identity = Self { fields, values, names: String::new() };
+        let identity = Self { fields, values, grant: None, names: String::new() };
         IdentityBuilder { identity, ..IdentityBuilder::default() }
     }
 
@@ -197,6 +218,11 @@ pub struct IdentityBuilder {
 }
 
 impl IdentityBuilder {
+    /// Sets the grant. Call it once, after the fields.
+    pub(crate) fn set_grant(&mut self, grant: Grant<'_>) {
+        self.identity.grant = Some(grant::Ranges::append(&mut self.identity.values, grant));
+    }
+
     /// Adds a field. The name may be in any case; the value may be empty.
     ///
     /// # Errors
@@ -370,6 +396,8 @@ mod tests {
             ("x-authgear-a\r\nb", Err(IdentityError::Name)),
             ("authorization", Err(IdentityError::Name)),
             ("X-Authgear-Body-Signature", Err(IdentityError::Name)),
+            ("X-Authgear-XHR", Err(IdentityError::Name)),
+            ("X-Authgear-Portal-Is-Proxied", Err(IdentityError::Name)),
         ] {
             assert_eq!(identity(&[(name, "v")]).map(drop), result, "{name:?}");
         }
@@ -442,6 +470,12 @@ mod tests {
             "x-authgear-body-signature2",
             "x-authgear-body-signatur",
             "x-authgear-body-signature-",
+            "x_authgear_xhr",
+            "x-authgear_xhr",
+            "x.authgear.xhr",
+            "x-authgear-xhr-",
+            "x_authgear_portal_is_proxied",
+            "x-authgear-portal-is_proxied",
         ] {
             assert!(is_identity_header(name.as_bytes()), "{name:?}");
         }
@@ -461,6 +495,9 @@ mod tests {
             "authorization",
             "x-authgear-body-signature",
             "X-Authgear-Body-Signature",
+            "X-Authgear-XHR",
+            "x-authgear-xhr",
+            "X-Authgear-Portal-Is-Proxied",
         ] {
             assert!(!is_identity_header(name.as_bytes()), "{name:?}");
         }
@@ -473,7 +510,9 @@ mod tests {
             .iter()
             .map(|byte| if byte.is_ascii_alphanumeric() { *byte } else { b'-' })
             .collect();
-        folded.starts_with(b"x-authgear-") && lower != b"x-authgear-body-signature"
+        let other: [&[u8]; 3] =
+            [b"x-authgear-body-signature", b"x-authgear-xhr", b"x-authgear-portal-is-proxied"];
+        folded.starts_with(b"x-authgear-") && !other.contains(&&*lower)
     }
 
     /// Names that differ in a few bytes from relevant ones.
@@ -482,6 +521,7 @@ mod tests {
             "x-authgear-",
             "x-authgear-user-id",
             "x-authgear-body-signature",
+            "x-authgear-xhr",
         ]);
         let changes = vec((any::<prop::sample::Index>(), any::<u8>()), 0..3);
         (name, changes, any::<bool>()).prop_map(|(name, changes, upper)| {

@@ -17,8 +17,8 @@
 //! - [`shared`]: cached verdicts, purges and revocations in shared memory.
 //! - [`resolver`]: requests to Authgear's servers, and the meaning of the resolver's answer.
 //! - [`credentials`]: bearer tokens and cookies of a request.
-//! - [`token`]: verification of access tokens.
 //! - [`policy`]: the conditions of a location.
+//! - [`token`]: verification of access tokens.
 //! - [`verdict`]: the result of a look-up, the reasons, and the time for which it may be served.
 //! - [`identity`]: the `x-authgear-*` fields of a session.
 //! - [`http`], [`operations`], [`overload`]: content negotiation and redirects; webhooks and purge

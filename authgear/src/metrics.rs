@@ -357,7 +357,11 @@ impl ProjectMetrics {
 
     /// Counts a finished look-up that took this long. `now` is in seconds since 1970.
     pub fn asked(&self, verdict: &Verdict, took: Duration, now: u64) {
-        let why = verdict.reason() as usize;
+        let why = match verdict {
+            // One outcome of a look-up: the resolver's `false`.
+            Verdict::BearerNotAccepted => Reason::SessionInvalid,
+            other => other.reason(),
+        } as usize;
         self.answers.add(why);
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.latency.add(BOUNDS.partition_point(|bound| *bound < took));

@@ -136,6 +136,23 @@ fn sensitive(value: &[u8]) -> Result<HeaderValue, http::Error> {
     Ok(value)
 }
 
+/// Which credentials a look-up sends, as far as the meaning of the answer depends on them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Presented {
+    /// A bearer token.
+    pub bearer: bool,
+    /// An IdP session cookie, whatever its value.
+    pub session_cookie: bool,
+}
+
+impl Presented {
+    /// Reads it from the credentials to send. `names` are the project's cookie names.
+    pub fn of(credentials: &Credentials<'_>, names: &CookieNames) -> Self {
+        let session_cookie = credentials.has_session_cookie(names);
+        Self { bearer: credentials.bearer().is_some(), session_cookie }
+    }
+}
+
 /// An answer of the resolver.
 #[derive(Clone, Debug)]
 pub struct ResolverAnswer {
@@ -158,6 +175,23 @@ impl ResolverAnswer {
             }
         };
         Self { verdict, set_cookies }
+    }
+
+    /// Interprets the answer by the credentials that it is about.
+    ///
+    /// - `false` to a bearer token without a session cookie is
+    ///   [`BearerNotAccepted`](Verdict::BearerNotAccepted): it is the token that the resolver does
+    ///   not accept. With both, either may be meant.
+    /// - `Set-Cookie` is dropped if there was a bearer token. The answer is then about the token, but
+    ///   clears the cookie, which may be a good one of somebody else.
+    pub fn about(mut self, presented: Presented) -> Self {
+        if presented.bearer {
+            self.set_cookies = SetCookies::default();
+            if self.verdict == Verdict::Invalid && !presented.session_cookie {
+                self.verdict = Verdict::BearerNotAccepted;
+            }
+        }
+        self
     }
 }
 
@@ -306,6 +340,61 @@ mod tests {
         headers.append(SESSION_VALID, HeaderValue::from_static("true"));
         assert_eq!(read(StatusCode::OK, &headers), 0);
         assert!(ResolverAnswer::from(Unavailable::Dns).set_cookies.is_empty());
+    }
+
+    #[test]
+    fn false_to_a_bearer_alone_means_that_the_bearer_is_not_accepted() {
+        let invalid = (StatusCode::OK, "false");
+        let none = (StatusCode::OK, "");
+        let failed = (StatusCode::INTERNAL_SERVER_ERROR, "false");
+        let no_session = Verdict::None(NoSession::Resolver);
+        for ((status, said), bearer, session_cookie, expected) in [
+            (invalid, true, false, Verdict::BearerNotAccepted),
+            (invalid, true, true, Verdict::Invalid),
+            (invalid, false, true, Verdict::Invalid),
+            (invalid, false, false, Verdict::Invalid),
+            (none, true, false, no_session),
+            (failed, true, false, Verdict::Unavailable(Unavailable::BadStatus)),
+        ] {
+            let mut headers = HeaderMap::new();
+            if !said.is_empty() {
+                headers.append(SESSION_VALID, HeaderValue::from_static(said));
+            }
+            let answer = ResolverAnswer::read(status, &headers, &CookieNames::default());
+            let presented = Presented { bearer, session_cookie };
+            assert_eq!(answer.about(presented).verdict, expected, "{presented:?} {said}");
+        }
+    }
+
+    #[test]
+    fn an_answer_about_a_bearer_sets_no_cookie() {
+        let mut headers = HeaderMap::new();
+        headers.append(SESSION_VALID, HeaderValue::from_static("false"));
+        headers.append("set-cookie", HeaderValue::from_static("session=; Path=/"));
+        for (bearer, session_cookie, count) in
+            [(false, true, 1), (false, false, 1), (true, true, 0), (true, false, 0)]
+        {
+            let answer = ResolverAnswer::read(StatusCode::OK, &headers, &CookieNames::default());
+            let presented = Presented { bearer, session_cookie };
+            assert_eq!(answer.about(presented).set_cookies.iter().count(), count, "{presented:?}");
+        }
+    }
+
+    #[test]
+    fn presented_credentials_are_a_bearer_and_any_session_cookie() {
+        let names = CookieNames::new(b"my_").unwrap();
+        for (authorization, cookie, bearer, session_cookie) in [
+            (None, "", false, false),
+            (Some("Bearer a"), "my_app_session=a", true, false),
+            (Some("bearer a"), "my_session=", true, true),
+            (Some("Basic a"), "session=a", false, false),
+            (None, "my_app_access_token=a; my_session=\"b\"", false, true),
+        ] {
+            let authorization = authorization.map(str::as_bytes);
+            let credentials = Credentials::read(authorization, [cookie.as_bytes()], &names);
+            let expected = Presented { bearer, session_cookie };
+            assert_eq!(Presented::of(&credentials, &names), expected, "{cookie}");
+        }
     }
 
     #[test]
@@ -468,11 +557,12 @@ mod tests {
         assert_eq!(verdict(StatusCode::OK, &headers).session_word(), "valid");
         for status in (100..1000).filter(|&status| status != 200) {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(
-                verdict(status, &headers),
-                Verdict::Unavailable(Unavailable::BadStatus),
-                "{status}"
-            );
+            let why = if status.is_client_error() {
+                Unavailable::Refused
+            } else {
+                Unavailable::BadStatus
+            };
+            assert_eq!(verdict(status, &headers), Verdict::Unavailable(why), "{status}");
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::identity::{self, Identity};
 pub use token_error::TokenError;
 
-/// The only field that the upstream receives for an invalid session.
+/// The only field that the upstream receives for an invalid session or bearer.
 const INVALID: (&str, &[u8]) = ("x-authgear-session-valid", b"false");
 
 /// The result of looking up a request's credentials, or the reason why that failed.
@@ -22,6 +22,9 @@ pub enum Verdict {
     Valid(Identity),
     /// A session that has ended, or whose user is blocked.
     Invalid,
+    /// The resolver does not accept the bearer token, and the request has no session cookie. It
+    /// answers so for tokens of third-party clients, and for a user who is blocked for a while.
+    BearerNotAccepted,
     /// No session.
     None(NoSession),
     /// No result, because the look-up failed.
@@ -179,6 +182,8 @@ reasons! {
     NoSession = "no_session",
     /// The resolver found a session that is not valid.
     SessionInvalid = "session_invalid",
+    /// See [`Verdict::BearerNotAccepted`].
+    BearerNotAccepted = "bearer_not_accepted",
     /// See [`Shortfall::NotVerified`](crate::policy::Shortfall::NotVerified).
     NotVerified = "not_verified",
     /// See [`Shortfall::Anonymous`](crate::policy::Shortfall::Anonymous).
@@ -191,6 +196,12 @@ reasons! {
     AmrMissing = "amr_missing",
     /// See [`Shortfall::MaxAge`](crate::policy::Shortfall::MaxAge).
     AuthenticationTooOld = "authentication_too_old",
+    /// See [`Shortfall::Scope`](crate::policy::Shortfall::Scope).
+    ScopeMissing = "scope_missing",
+    /// See [`Shortfall::Client`](crate::policy::Shortfall::Client).
+    ClientNotAllowed = "client_not_allowed",
+    /// See [`Shortfall::Claim`](crate::policy::Shortfall::Claim).
+    ClaimMismatch = "claim_mismatch",
     /// See [`Shortfall::Variable`](crate::policy::Shortfall::Variable).
     VariableUnset = "variable_unset",
     /// See [`Unavailable::Dns`].
@@ -260,7 +271,7 @@ impl Verdict {
     pub const fn session_word(&self) -> &'static str {
         match self {
             Self::Valid(_) => "valid",
-            Self::Invalid => "invalid",
+            Self::Invalid | Self::BearerNotAccepted => "invalid",
             Self::None(_) => "none",
             Self::Unavailable(_) | Self::Limited(_) => "error",
         }
@@ -271,6 +282,7 @@ impl Verdict {
         match self {
             Self::Valid(_) => Reason::Ok,
             Self::Invalid => Reason::SessionInvalid,
+            Self::BearerNotAccepted => Reason::BearerNotAccepted,
             Self::None(NoSession::NoCredentials) => Reason::NoCredentials,
             Self::None(NoSession::Resolver) => Reason::NoSession,
             Self::None(NoSession::Token(error)) => error.reason(),
@@ -279,13 +291,30 @@ impl Verdict {
         }
     }
 
+    /// Whether a location with these audiences accepts the session: [`TokenError::Audience`] if the
+    /// session is that of a verified token for another audience. Check it on each request, since
+    /// locations with different audiences share cached verdicts.
+    ///
+    /// # Errors
+    ///
+    /// The reason not to accept the session.
+    pub fn check_audience(&self, audiences: &[String]) -> Result<(), TokenError> {
+        let Self::Valid(identity) = self else { return Ok(()) };
+        match identity.grant() {
+            Some(grant) if !audiences.iter().any(|own| grant.has_audience(own)) => {
+                Err(TokenError::Audience)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Fields for upstreams and variables, as full lower-case name and value: the same that the
-    /// resolver sends. A valid session has those of its identity, an invalid one only
+    /// resolver sends. A valid session has those of its identity, an invalid session or bearer only
     /// `x-authgear-session-valid: false`, and other verdicts none.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
         let (identity, invalid) = match self {
             Self::Valid(identity) => (Some(identity), None),
-            Self::Invalid => (None, Some(INVALID)),
+            Self::Invalid | Self::BearerNotAccepted => (None, Some(INVALID)),
             Self::None(_) | Self::Unavailable(_) | Self::Limited(_) => (None, None),
         };
         identity.into_iter().flat_map(Identity::iter).chain(invalid)
@@ -301,10 +330,11 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::{join_audiences, Grant};
     use crate::policy::Shortfall;
     use std::collections::HashSet;
 
-    const UNAVAILABLE: [(Unavailable, &str); 12] = [
+    const UNAVAILABLE: [(Unavailable, &str); 13] = [
         (Unavailable::Dns, "dns_error"),
         (Unavailable::Connect, "connect_error"),
         (Unavailable::Tls, "tls_error"),
@@ -314,6 +344,7 @@ mod tests {
         (Unavailable::BadAnswer, "bad_answer"),
         (Unavailable::TooLarge, "answer_too_large"),
         (Unavailable::Suspended, "resolver_suspended"),
+        (Unavailable::Overloaded, "resolver_overloaded"),
         (Unavailable::Crowded, "too_many_waiting"),
         (Unavailable::Keys, "keys_unavailable"),
         (Unavailable::Internal, "internal_error"),
@@ -350,6 +381,7 @@ mod tests {
         let mut verdicts = others();
         verdicts.push((valid(), "valid", "ok"));
         verdicts.push((Verdict::Invalid, "invalid", "session_invalid"));
+        verdicts.push((Verdict::BearerNotAccepted, "invalid", "bearer_not_accepted"));
         let mut reasons: HashSet<_> = verdicts
             .iter()
             .map(|(verdict, session, reason)| {
@@ -371,6 +403,9 @@ mod tests {
             Shortfall::Role,
             Shortfall::Amr,
             Shortfall::MaxAge(Duration::ZERO),
+            Shortfall::Scope,
+            Shortfall::Client,
+            Shortfall::Claim,
             Shortfall::Variable,
         ];
         for reason in shortfalls.iter().filter_map(|shortfall| shortfall.reason()) {
@@ -395,11 +430,36 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_session_has_only_the_invalid_field() {
-        let fields: Vec<_> = Verdict::Invalid.fields().collect();
-        assert_eq!(fields, [("x-authgear-session-valid", &b"false"[..])]);
-        assert_eq!(Verdict::Invalid.get_suffix(b"session_valid"), Some(&b"false"[..]));
-        assert_eq!(Verdict::Invalid.get_suffix(b"user_id"), None);
+    fn an_invalid_session_or_bearer_has_only_the_invalid_field() {
+        for verdict in [Verdict::Invalid, Verdict::BearerNotAccepted] {
+            let fields: Vec<_> = verdict.fields().collect();
+            assert_eq!(fields, [("x-authgear-session-valid", &b"false"[..])]);
+            assert_eq!(verdict.get_suffix(b"session_valid"), Some(&b"false"[..]));
+            assert_eq!(verdict.get_suffix(b"user_id"), None);
+        }
+    }
+
+    #[test]
+    fn a_token_counts_only_where_its_audience_does() {
+        let audiences = |list: &[&str]| list.iter().map(|&own| own.to_owned()).collect::<Vec<_>>();
+        let mut builder = Identity::builder();
+        let own = join_audiences(["https://a.test", "https://b.test"]);
+        builder.set_grant(Grant::from_parts(b"", b"", &own));
+        let verified = Verdict::Valid(builder.build());
+        for (accepted, result) in [
+            (&["https://b.test"][..], Ok(())),
+            (&["https://c.test", "https://a.test"], Ok(())),
+            (&["https://c.test"], Err(TokenError::Audience)),
+            (&["https://a.test/"], Err(TokenError::Audience)),
+            (&[], Err(TokenError::Audience)),
+        ] {
+            assert_eq!(verified.check_audience(&audiences(accepted)), result, "{accepted:?}");
+        }
+        for (verdict, ..) in others() {
+            assert_eq!(verdict.check_audience(&[]), Ok(()));
+        }
+        // Sessions that the resolver decides about have no audience.
+        assert_eq!(valid().check_audience(&audiences(&["https://c.test"])), Ok(()));
     }
 
     #[test]

@@ -116,6 +116,18 @@ impl CacheEntry {
         shared.is_purged(self.since, &id.key, &id.scope, &self.verdict)
     }
 
+    /// Whether it is about a user who is disabled now, for a period that began after the look-up.
+    pub fn is_disabled(&self, id: &EntryId, shared: SharedHandle) -> bool {
+        if !shared.has_disabled_periods() {
+            return false;
+        }
+        let Verdict::Valid(identity) = &*self.verdict else { return false };
+        let Some(user) = identity.user_id() else { return false };
+        let age = nginx::now().saturating_sub(self.times.fetched_at);
+        let since = nginx::unix_time().saturating_sub(age).as_secs();
+        shared.is_disabled(&id.scope, user, since)
+    }
+
     /// Whether it may be served now that a look-up failed.
     pub fn usable_on_error(&self, valid: &Valid, stale: &UseStale) -> bool {
         self.times.usable_on_error(&self.verdict, nginx::now(), valid, stale)

@@ -109,6 +109,7 @@ impl Cache {
             .borrow_mut()
             .get_mut(&id.key)
             .filter(|front| front.generation == generation)
+            .filter(|front| !front.entry.is_disabled(id, self.shared))
             .map(|front| (front.entry.clone(), front.proof.note_hit()));
         if let Some((entry, is_first_hit)) = front {
             // Another worker may have refreshed an entry that is not fresh here.
@@ -128,12 +129,14 @@ impl Cache {
         CacheLookup { usable: freshness.map(|freshness| (freshness, entry)), seen, was_valid }
     }
 
-    /// The zone's entry, unless it was purged.
+    /// The zone's entry, unless it was purged or its user is disabled now.
     fn read(&self, id: &EntryId) -> Option<(CacheEntry, Proof)> {
         let decode = |record: &Record<'_>| {
             Some((CacheEntry::decode(record)?, Proof::of_read(record.proven)))
         };
-        self.map.get(&id.key, decode).filter(|(entry, _)| !entry.is_purged(id, self.shared))
+        self.map.get(&id.key, decode).filter(|(entry, _)| {
+            !entry.is_purged(id, self.shared) && !entry.is_disabled(id, self.shared)
+        })
     }
 
     /// The zone's entry, if it is another one than was `seen`.

@@ -3,6 +3,7 @@
 use core::ffi::CStr;
 use std::rc::Rc;
 
+pub use authgear::credentials::LookupMode as Mode;
 use authgear::endpoint::Endpoint;
 use authgear::verdict::freshness::{UseStale, Valid};
 
@@ -63,18 +64,6 @@ enum ProjectRef {
     Off,
     Url(Endpoint),
     Name(String, Place),
-}
-
-/// Decision about credentials.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// By Authgear's resolver.
-    #[default]
-    Resolver,
-    /// By the worker, about bearer tokens only.
-    Jwt,
-    /// By the worker about bearer tokens that it can verify, and by the resolver about the rest.
-    Auto,
 }
 
 /// Treatment of a request whose look-up failed.

@@ -79,6 +79,8 @@ pub struct Tokens {
     pub schedule: Schedule,
     /// As [`Project::scope`], for the cache keys of verdicts that workers make on tokens.
     pub scope: [u8; 32],
+    /// Whether the project has an `audience`: a JWT then counts in no mode unless it is verified.
+    pub has_audience: bool,
     pub(super) in_use: Cell<bool>,
 }
 
@@ -104,7 +106,7 @@ impl Project {
         if let (Upstream::Url(server), Mode::Resolver | Mode::Auto) = (&self.resolver, mode) {
             server.use_at(resolver);
         }
-        if matches!(mode, Mode::Jwt | Mode::Auto) {
+        if self.tokens.has_audience || matches!(mode, Mode::Jwt | Mode::Auto) {
             self.tokens.in_use.set(true);
             if let KeySource::Url(server) = &self.tokens.keys {
                 server.use_at(resolver);

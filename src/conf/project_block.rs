@@ -223,7 +223,8 @@ impl ProjectBuilder {
             leeway: self.leeway.as_secs(),
             machine_tokens: self.machine_tokens,
         };
-        if profile.audiences.is_empty() {
+        let has_audience = !profile.audiences.is_empty();
+        if !has_audience {
             profile.audiences.push(endpoint.origin().to_owned());
         }
         if profile.algorithms.is_empty() {
@@ -247,7 +248,7 @@ impl ProjectBuilder {
         }
         let settings = [vec![resolver.to_string(), self.cookie_prefix, trust, source]]
             .into_iter()
-            .chain([settings_of(&profile)])
+            .chain([settings_of(&profile), vec![has_audience.to_string()]])
             .flatten()
             .collect::<Vec<_>>();
         let tokens = Tokens {
@@ -258,6 +259,7 @@ impl ProjectBuilder {
                 refresh: self.jwks_refresh.as_millis() as u64,
                 cooldown: self.jwks_cooldown.as_millis() as u64,
             },
+            has_audience,
             in_use: Cell::new(false),
         };
         Ok(Project {

@@ -50,16 +50,18 @@ pub fn start(
         return Ok(Started::Ready(Resolution::no_credentials()));
     }
     let limit = LimitOnce::default();
-    if mode != Mode::Resolver {
-        match token::decide(worker, request, location, project, &credentials, &limit) {
-            TokenDecision::Decided(resolution) => return Ok(Started::Ready(resolution)),
-            TokenDecision::AskResolver => {}
-            TokenDecision::WaitForKeys(undecided) => {
-                drop(credentials);
-                let mode = location.mode();
-                return token::wait_for_keys(worker, request, state, mode, project, *undecided);
-            }
+    let undecided = match token::decide(worker, request, location, project, &credentials, &limit) {
+        TokenDecision::Decided(resolution) => return Ok(Started::Ready(resolution)),
+        TokenDecision::AskResolver => None,
+        TokenDecision::AskAbout(rest) => {
+            credentials = rest;
+            None
         }
+        TokenDecision::WaitForKeys(undecided) => Some(undecided),
+    };
+    if let Some(undecided) = undecided {
+        drop(credentials);
+        return token::wait_for_keys(worker, request, state, mode, project, *undecided);
     }
     let cache = location.zone.as_ref().map(|zone| worker.cache(zone));
     let (valid, stale) = (location.cache_valid(), location.cache_use_stale());
@@ -223,7 +225,7 @@ async fn ask(
             answer = client.ask(&question.inquiry, until, has_turn).await;
         }
         if !question.is_purged(&answer.verdict, shared) {
-            return answer;
+            return answer.about(question.presented);
         }
         // The answer may be older than the change that caused the purge.
         if nginx::now() >= until {

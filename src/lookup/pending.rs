@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::verdict::freshness::{UseStale, Valid};
-use authgear::verdict::Unavailable;
+use authgear::verdict::{Unavailable, Verdict};
 
 use super::subrequest::Subrequest;
 use crate::cache::{CacheEntry, EntryId, FetchResult};
@@ -36,6 +36,8 @@ pub struct Pending {
     status: &'static str,
     /// Verdict to serve if the look-up fails.
     stale: Option<Stale>,
+    /// The look-up is of a token that the resolver decides about next, if it is accepted.
+    resolver_is_next: bool,
 }
 
 /// A cache entry past its lifetime, and the settings of the location that found it.
@@ -50,7 +52,9 @@ impl Stale {
     /// The entry, if it may be served now that the look-up failed.
     fn usable(&self, shared: SharedHandle) -> Option<&CacheEntry> {
         let Self { entry, id, valid, stale } = self;
-        let usable = entry.usable_on_error(valid, stale) && !entry.is_purged(id, shared);
+        let usable = entry.usable_on_error(valid, stale)
+            && !entry.is_purged(id, shared)
+            && !entry.is_disabled(id, shared);
         usable.then_some(entry)
     }
 }
@@ -59,7 +63,7 @@ impl Stale {
 pub enum Poll {
     /// It is still in flight.
     Waiting,
-    /// Its user was purged meanwhile: start a new look-up.
+    /// Its user was purged meanwhile, or the resolver is next: start a new look-up.
     Again,
     /// It has ended.
     Ready(Resolution),
@@ -80,7 +84,15 @@ impl Pending {
         status: &'static str,
         stale: Option<Stale>,
     ) -> Self {
-        Self { project: Rc::clone(project), mode, since: nginx::now(), from, status, stale }
+        let project = Rc::clone(project);
+        let since = nginx::now();
+        Self { project, mode, since, from, status, stale, resolver_is_next: false }
+    }
+
+    /// Makes a pending verification the first step only: the resolver decides about a token that is
+    /// accepted.
+    pub(super) fn before_resolver(self, resolver_is_next: bool) -> Self {
+        Self { resolver_is_next, ..self }
     }
 
     /// The project of the look-up.
@@ -140,6 +152,9 @@ impl Pending {
             if let Some(entry) = self.stale.as_ref().and_then(|stale| stale.usable(shared)) {
                 return Poll::Ready(Resolution::cached(entry, "STALE"));
             }
+        }
+        if self.resolver_is_next && matches!(&*outcome.verdict, Verdict::Valid(_)) {
+            return Poll::Again;
         }
         let status = if joined || outcome.followed { "JOINED" } else { self.status };
         Poll::Ready(if outcome.by_token {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use authgear::credentials::Credentials;
 use authgear::overload::client_network::ClientNetwork;
-use authgear::resolver;
+use authgear::resolver::{self, Presented};
 use authgear::shared::cache_key::Key;
 use authgear::verdict::{NoSession, Unavailable, Verdict};
 
@@ -32,6 +32,8 @@ pub(super) struct Question {
     has_session: bool,
     /// The zone remembers a valid session of these credentials.
     was_valid: bool,
+    /// The credentials that the answer is about.
+    pub(super) presented: Presented,
 }
 
 impl Question {
@@ -72,6 +74,7 @@ impl Question {
             expires_at: expiry.map(|time| cached_until(time, now)),
             has_session: credentials.has_session(&project.cookies),
             was_valid: found.was_valid,
+            presented: Presented::of(credentials, &project.cookies),
         })
     }
 

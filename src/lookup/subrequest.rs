@@ -35,8 +35,10 @@ impl Subrequest {
             .collect();
         let answer = Rc::new(RefCell::new(None));
         let slot = Rc::clone(&answer);
-        let project = Rc::clone(project);
-        let done = move |outcome| *slot.borrow_mut() = Some(read(outcome, &project));
+        let (project, presented) = (Rc::clone(project), question.presented);
+        let done = move |outcome| {
+            *slot.borrow_mut() = Some(read(outcome, &project).about(presented));
+        };
         request.subrequest(uri, &headers, Box::new(done))?;
         Ok(Self { answer, question, cache })
     }

@@ -4,7 +4,7 @@ use core::cell::Cell;
 use core::time::Duration;
 use std::rc::Rc;
 
-use authgear::credentials::Credentials;
+use authgear::credentials::{token_check, Credentials, TokenCheck};
 use authgear::token::{self, Cause, TokenError};
 use authgear::verdict::freshness::{Freshness, UseStale};
 use authgear::verdict::{NoSession, Reason, Unavailable, Verdict};
@@ -23,11 +23,13 @@ use crate::worker::Worker;
 use nginx::{self, Elapsed, Failed, Request, State};
 
 /// Result of [`decide`].
-pub(super) enum TokenDecision {
+pub(super) enum TokenDecision<'a> {
     /// The token decides.
     Decided(Resolution),
     /// The token decides nothing: ask the resolver.
     AskResolver,
+    /// Ask the resolver about these credentials only.
+    AskAbout(Credentials<'a>),
     /// The token needs keys that are being fetched.
     WaitForKeys(Box<Undecided>),
 }
@@ -40,51 +42,152 @@ pub(super) struct Undecided {
     id: EntryId,
     /// Value of `$authgear_cache_status`.
     status: &'static str,
+    /// The resolver decides about the token if it is accepted.
+    resolver_is_next: bool,
 }
 
-/// Decides about `credentials` by their bearer token, if it can be verified here.
-pub(super) fn decide(
+/// Decides about `credentials` by those of their tokens that are verified here: see [`token_check`].
+pub(super) fn decide<'a>(
     worker: &Worker,
     request: &Request,
     location: &LocationConf,
     project: &Rc<Project>,
-    credentials: &Credentials<'_>,
+    credentials: &Credentials<'a>,
     limit: &LimitOnce,
-) -> TokenDecision {
-    let log = request.log();
-    let is_final = location.mode() == Mode::Jwt;
-    let Some(bearer) = credentials.bearer() else { return TokenDecision::AskResolver };
-    if !is_final && !token::looks_like_jwt(bearer) {
-        return TokenDecision::AskResolver;
+) -> TokenDecision<'a> {
+    let names = &project.cookies;
+    let check = token_check(location.mode(), project.tokens.has_audience, credentials, names);
+    let bearer = match check {
+        TokenCheck::Nothing => None,
+        TokenCheck::Cookie => {
+            return decide_by_cookie(worker, request, location, project, credentials, limit);
+        }
+        _ => credentials.bearer(),
+    };
+    let Some(bearer) = bearer else { return TokenDecision::AskResolver };
+    let is_final = check != TokenCheck::BearerOrResolver;
+    let alone = credentials.without_cookies();
+    let token = Token { bearer, alone, waits: is_final };
+    match check_token(worker, request, location, project, &token, limit) {
+        Checked::Limited(beyond) => TokenDecision::Decided(beyond),
+        Checked::Accepted(_) if check == TokenCheck::BearerAndResolver => {
+            TokenDecision::AskAbout(credentials.without_token_cookies(names))
+        }
+        Checked::Accepted(resolution) => TokenDecision::Decided(resolution),
+        Checked::NoKeysYet(mut undecided) => {
+            undecided.resolver_is_next = check == TokenCheck::BearerAndResolver;
+            TokenDecision::WaitForKeys(undecided)
+        }
+        Checked::Rejected(rejection) if is_final => rejected(rejection, location),
+        // The resolver would say the same, and there are no other credentials.
+        Checked::Rejected(rejection @ TokenRejection::Token(TokenError::Expired))
+            if !credentials.has_cookies() =>
+        {
+            rejected(rejection, location)
+        }
+        // The resolver decides. In this mode no request waits for keys.
+        Checked::Rejected(_) => TokenDecision::AskResolver,
     }
-    let shared = worker.shared();
+}
+
+/// Decides about credentials with a JWT in the cookie `app_access_token`. Requests do not wait for
+/// keys here: without them the cookie does not count.
+fn decide_by_cookie<'a>(
+    worker: &Worker,
+    request: &Request,
+    location: &LocationConf,
+    project: &Rc<Project>,
+    credentials: &Credentials<'a>,
+    limit: &LimitOnce,
+) -> TokenDecision<'a> {
+    let mut rejection = TokenRejection::Token(TokenError::Malformed);
+    if let Some(bearer) = credentials.token_cookie(&project.cookies) {
+        // The key of the entry is that of the same token as bearer.
+        let authorization = [b"Bearer ", bearer].concat();
+        let alone = Credentials::read(Some(&authorization), [], &project.cookies);
+        let token = Token { bearer, alone, waits: false };
+        match check_token(worker, request, location, project, &token, limit) {
+            Checked::Limited(beyond) => return TokenDecision::Decided(beyond),
+            Checked::Accepted(_) => return TokenDecision::AskResolver,
+            Checked::NoKeysYet(_) => rejection = TokenRejection::NoKeys,
+            Checked::Rejected(why) => rejection = why,
+        }
+    }
+    let rest = credentials.without_token_cookies(&project.cookies);
+    if rest.is_empty() {
+        return rejected(rejection, location);
+    }
+    TokenDecision::AskAbout(rest)
+}
+
+/// The token's rejection decides.
+fn rejected<'a>(rejection: TokenRejection, location: &LocationConf) -> TokenDecision<'a> {
+    let verdict = Rc::new(rejection.into());
+    TokenDecision::Decided(Resolution::by_token(verdict, missed(location)))
+}
+
+/// Value of `$authgear_cache_status` for a verdict that is not from the cache.
+fn missed(location: &LocationConf) -> &'static str {
+    if location.zone.is_some() {
+        "MISS"
+    } else {
+        "BYPASS"
+    }
+}
+
+/// A token to verify.
+struct Token<'a> {
+    bearer: &'a [u8],
+    /// The token as the only credential, for the key of its cache entry.
+    alone: Credentials<'a>,
+    /// The request can wait for keys.
+    waits: bool,
+}
+
+/// Result of [`check_token`].
+enum Checked {
+    Accepted(Resolution),
+    Rejected(TokenRejection),
+    /// The client is beyond its limit of look-ups.
+    Limited(Resolution),
+    /// Keys are being fetched.
+    NoKeysYet(Box<Undecided>),
+}
+
+/// Finds the verdict on a token in the cache, or verifies the token.
+fn check_token(
+    worker: &Worker,
+    request: &Request,
+    location: &LocationConf,
+    project: &Rc<Project>,
+    token: &Token<'_>,
+    limit: &LimitOnce,
+) -> Checked {
+    let (log, shared) = (request.log(), worker.shared());
     let cache = location.zone.as_ref().map(|zone| worker.cache(zone));
-    let status = if cache.is_some() { "MISS" } else { "BYPASS" };
-    let decided = |verdict| TokenDecision::Decided(Resolution::by_token(Rc::new(verdict), status));
-    let token = credentials.without_cookies();
-    let key = key_of(worker, cache.as_deref(), &project.tokens.scope, &token);
+    let status = missed(location);
+    let key = key_of(worker, cache.as_deref(), &project.tokens.scope, &token.alone);
     let (Some(keys), Some(key)) = (worker.keys(project), key) else {
-        let internal = Verdict::Unavailable(Unavailable::Internal);
-        return if is_final { decided(internal) } else { TokenDecision::AskResolver };
+        return Checked::Rejected(TokenRejection::Internal);
     };
     let id = EntryId { key, scope: project.scope };
     if let Some(entry) = cache.as_ref().and_then(|cache| get(cache, location, &keys, &id)) {
         log.debug(format_args!("authgear: cache hit of a token"));
-        return TokenDecision::Decided(Resolution::cached(&entry, "HIT"));
+        return Checked::Accepted(Resolution::cached(&entry, "HIT"));
     }
     log.debug(format_args!("authgear: cache status {status} of a token"));
     if let Some(beyond) = limit.check(worker, request, location, project, status) {
-        return TokenDecision::Decided(beyond);
+        return Checked::Limited(beyond);
     }
 
-    let mut verified = verify(project, shared, &keys, bearer);
+    let mut verified = verify(project, shared, &keys, token.bearer);
     let cause = verified.as_ref().err().and_then(|rejection| rejection.cause());
     let fetching = cause.is_some_and(|cause| keys.fetch(cause));
     if cause.is_some() && !fetching {
         // Another worker may have fetched keys right now.
-        verified = verify(project, shared, &keys, bearer);
+        verified = verify(project, shared, &keys, token.bearer);
     }
-    if verified.is_ok() || !(is_final && fetching) {
+    if verified.is_ok() || !(token.waits && fetching) {
         count(project, shared, &verified);
     }
     match verified {
@@ -92,21 +195,14 @@ pub(super) fn decide(
             if let Some(cache) = &cache {
                 cache.put(&id, &entry);
             }
-            TokenDecision::Decided(Resolution::by_token(entry.verdict, status))
+            Checked::Accepted(Resolution::by_token(entry.verdict, status))
         }
-        Err(_) if is_final && fetching => {
-            let bearer = bearer.to_vec();
-            TokenDecision::WaitForKeys(Box::new(Undecided { bearer, keys, cache, id, status }))
+        Err(_) if token.waits && fetching => {
+            let (bearer, resolver_is_next) = (token.bearer.to_vec(), false);
+            let undecided = Undecided { bearer, keys, cache, id, status, resolver_is_next };
+            Checked::NoKeysYet(Box::new(undecided))
         }
-        Err(rejection) if is_final => decided(rejection.into()),
-        // The resolver would say the same, and there are no other credentials.
-        Err(rejection @ TokenRejection::Token(TokenError::Expired))
-            if !credentials.has_cookies() =>
-        {
-            decided(rejection.into())
-        }
-        // The resolver decides. In this mode no request waits for keys.
-        Err(_) => TokenDecision::AskResolver,
+        Err(rejection) => Checked::Rejected(rejection),
     }
 }
 
@@ -120,6 +216,7 @@ pub(super) fn wait_for_keys(
     undecided: Undecided,
 ) -> Result<Started, Failed> {
     let (key, status) = (undecided.id.key, undecided.status);
+    let resolver_is_next = undecided.resolver_is_next;
     let flights = worker.flights();
     let waiting = undecided.keys.wait().filter(|_| flights.has_room(&key));
     let Some(waiting) = waiting else {
@@ -136,6 +233,7 @@ pub(super) fn wait_for_keys(
     }
     let from = Source::Flight { waiter, joined };
     let pending = Pending::new(project, mode, from, status, None);
+    let pending = pending.before_resolver(resolver_is_next);
     Ok(Started::Waiting(Box::new(pending)))
 }
 
@@ -144,6 +242,7 @@ pub(super) fn wait_for_keys(
 enum TokenRejection {
     Token(TokenError),
     NoKeys,
+    Internal,
 }
 
 impl TokenRejection {
@@ -152,7 +251,7 @@ impl TokenRejection {
         match self {
             Self::NoKeys => Some(Cause::Due),
             Self::Token(TokenError::UnknownKid) => Some(Cause::UnknownKid),
-            Self::Token(_) => None,
+            Self::Token(_) | Self::Internal => None,
         }
     }
 }
@@ -162,6 +261,7 @@ impl From<TokenRejection> for Verdict {
         match rejection {
             TokenRejection::Token(error) => Self::None(NoSession::Token(error)),
             TokenRejection::NoKeys => Self::Unavailable(Unavailable::Keys),
+            TokenRejection::Internal => Self::Unavailable(Unavailable::Internal),
         }
     }
 }
@@ -191,7 +291,11 @@ fn verify(
     if let Verdict::Valid(identity) = &verified.verdict {
         // A token that does not say when it was issued may be of any age.
         let issued_at = verified.issued_at.unwrap_or(0);
-        if identity.user_id().is_some_and(|id| shared.is_revoked(&project.scope, id, issued_at)) {
+        let is_refused = |id| {
+            shared.is_revoked(&project.scope, id, issued_at)
+                || shared.is_disabled(&project.scope, id, issued_at)
+        };
+        if identity.user_id().is_some_and(is_refused) {
             return Err(TokenRejection::Token(TokenError::Revoked));
         }
     }
@@ -204,6 +308,7 @@ fn count(project: &Project, shared: SharedHandle, verified: &Result<CacheEntry, 
         Ok(_) => Reason::Ok,
         Err(TokenRejection::Token(error)) => error.reason(),
         Err(TokenRejection::NoKeys) => Reason::KeysUnavailable,
+        Err(TokenRejection::Internal) => Reason::InternalError,
     });
 }
 

@@ -84,7 +84,7 @@ fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
     let session = match &*resolution.verdict {
         Verdict::Valid(identity) => Some(identity),
         Verdict::Unavailable(_) | Verdict::Limited(_) => return 503,
-        Verdict::Invalid | Verdict::None(_) => None,
+        Verdict::Invalid | Verdict::BearerNotAccepted | Verdict::None(_) => None,
     };
     let in_flight = lookup::forget(worker, request, project);
     // Anybody can call without a session: such calls must not fill the purge log, nor make all

@@ -1,6 +1,7 @@
 //! `authgear_webhook`: Authgear's events about users.
 
 use authgear::metrics::Event as EventOutcome;
+use authgear::shared::disabled_periods::PeriodSet;
 use authgear::shared::revocations::Revoked;
 use authgear::shared::subject::PurgeTarget;
 pub use authgear::webhook::MAX_BODY;
@@ -57,6 +58,18 @@ fn act(worker: &Worker, request: &Request, webhook: &WebhookDirective, event: &E
         Event::Changed(users) => {
             let users = users.iter().map(|id| PurgeTarget::user(scope, id.as_bytes()));
             shared.purge(&users.collect::<Vec<_>>());
+        }
+        Event::Status { user, order, disabled } => {
+            let user = PurgeTarget::user(scope, user.as_bytes());
+            let period = disabled.map(|period| (period.from, period.until.unwrap_or(u64::MAX)));
+            // Before the purge, so that every look-up after it finds the period.
+            let set = shared.set_disabled_period(&user, *order, period);
+            if set == Some(PeriodSet::KeptForAnother) {
+                let message = "authgear webhook: too many users who are disabled for a while, the \
+                               period that ends first is forgotten";
+                request.log().write(Level::Warn, format_args!("{message}"));
+            }
+            shared.purge(&[user]);
         }
         Event::Ended { user, at } => {
             let ttl = webhook.revocation_ttl(request.main_conf::<Authgear>());

@@ -93,7 +93,7 @@ pub fn check(
         let mut shortfall = None;
         for condition in &requirement.conditions {
             let checked = match verdict {
-                Verdict::Valid(identity) => condition.check(identity, now),
+                Verdict::Valid(identity) => condition.check(identity, None, now),
                 _ => Err(Shortfall::NoSession),
             };
             shortfall = shortfall.or(checked.err());
@@ -107,7 +107,10 @@ pub fn check(
         let status = requirement.error.unwrap_or(shortfall.status());
         let reason = shortfall.reason().unwrap_or(verdict.reason());
         let mut challenge = match location.challenge() {
-            true => shortfall.challenge(status, credentials::has_bearer(request)),
+            true => {
+                let bearer = credentials::has_bearer(request);
+                shortfall.challenge(status, bearer, &Default::default())
+            }
             false => None,
         };
         if let (Some(challenge), Some(url)) = (&mut challenge, location.resource_metadata()) {

@@ -1,4 +1,4 @@
-//! Access to the module's zone: purges, revocations and counters.
+//! Access to the module's zone: purges, revocations, disabled periods and counters.
 
 use core::cell::OnceCell;
 use core::ops::Deref;
@@ -6,6 +6,7 @@ use core::ops::Deref;
 use authgear::metrics::{Metrics, ProjectMetrics, Slot};
 use authgear::overload::probe_schedule::SharedBreaker;
 use authgear::shared::cache_key::Key;
+use authgear::shared::disabled_periods::PeriodSet;
 use authgear::shared::purges::{EntryScope, PurgeEpoch};
 use authgear::shared::revocations::Revoked;
 use authgear::shared::subject::PurgeTarget;
@@ -96,6 +97,30 @@ impl SharedHandle {
         now: u64,
     ) -> Option<Revoked> {
         self.locked(|zone| zone.revocations.revoke(user, issued, until, now))
+    }
+
+    /// Whether `user` is disabled now, for a period that began after `since`: see
+    /// [`DisabledPeriods::is_disabled`](authgear::shared::disabled_periods::DisabledPeriods::is_disabled).
+    pub fn is_disabled(&self, scope: &[u8; 32], user: &[u8], since: u64) -> bool {
+        let now = nginx::unix_time().as_secs();
+        self.zone().is_some_and(|zone| zone.disabled_periods.is_disabled(scope, user, since, now))
+    }
+
+    /// Whether any user may be disabled for a period now.
+    pub fn has_disabled_periods(&self) -> bool {
+        let now = nginx::unix_time().as_secs();
+        self.zone().is_some_and(|zone| zone.disabled_periods.may_apply(now))
+    }
+
+    /// Remembers the period for which `user` is disabled, or lifts it. Seconds since 1970.
+    pub fn set_disabled_period(
+        &self,
+        user: &PurgeTarget<'_>,
+        order: u64,
+        period: Option<(u64, u64)>,
+    ) -> Option<PeriodSet> {
+        let now = nginx::unix_time().as_secs();
+        self.locked(|zone| zone.disabled_periods.set(user, order, period, now))
     }
 
     /// Counts what belongs to no project.

@@ -2,7 +2,8 @@
 //!
 //! Verdicts are in the zones that `authgear_cache_zone` declares, accounts of look-ups in those of
 //! `authgear_unknown_limit`. The module's zone, which is
-//! always there, has the key sets, counters, the purge log and revocations.
+//! always there, has the key sets, counters, the purge log, revocations and disabled
+//! periods.
 
 pub mod handle;
 pub mod limit_zone;

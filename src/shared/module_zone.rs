@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use authgear::metrics::{Metrics, ProjectSlot, PROJECTS};
 use authgear::overload::probe_schedule::SharedBreaker;
+use authgear::shared::disabled_periods::DisabledPeriods;
 use authgear::shared::purges::PurgeLog;
 use authgear::shared::revocations::Revocations;
 
@@ -22,6 +23,8 @@ pub struct ModuleZone {
     pub purges: PurgeLog,
     /// Users whose older tokens are refused. Changed under the lock.
     pub revocations: Revocations,
+    /// Users who are disabled by the clock. Changed under the lock.
+    pub disabled_periods: DisabledPeriods,
     /// Breakers of the projects that have a slot of their own.
     breakers: [SharedBreaker; PROJECTS],
 }
@@ -52,6 +55,7 @@ impl Header for ModuleZone {
             metrics: Metrics::new(),
             purges: PurgeLog::new(secret()?),
             revocations: Revocations::new(secret()?),
+            disabled_periods: DisabledPeriods::new(secret()?),
             breakers: [const { SharedBreaker::new() }; PROJECTS],
         })
     }

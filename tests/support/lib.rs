@@ -62,7 +62,8 @@ mod wait;
 mod ws;
 
 pub use authgear::{
-    unix_now, FakeAuthgear, FakeAuthgearBuilder, Fault, SigningKey, Token, User, PERMISSIONS_POLICY,
+    unix_now, ClientKind, FakeAuthgear, FakeAuthgearBuilder, Fault, SigningKey, Token, User,
+    Version, PERMISSIONS_POLICY,
 };
 pub use backend::Backend;
 pub use client::{

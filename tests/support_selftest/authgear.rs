@@ -76,7 +76,7 @@ fn fake_routes_as_authgear_does() {
     let head = ask("/resolve").method("HEAD").send();
     assert_eq!((head.status, head.header("content-length")), (200, None));
     let post = ask("/resolve").method("POST").send();
-    assert_eq!((post.status, post.header("allow")), (405, Some("GET, HEAD".to_owned())));
+    assert_eq!((post.status, post.header("allow")), (405, Some("GET, HEAD, OPTIONS".to_owned())));
     assert_eq!(ask("/other").send().status, 404);
     let stranger = ask("/resolve").header("Host", "other.test").send();
     assert_eq!((stranger.status, stranger.text().as_str()), (404, "app not found\n"));

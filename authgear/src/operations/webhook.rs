@@ -7,6 +7,7 @@
 use aws_lc_rs::{constant_time, hmac};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::Engine as _;
+use jiff::Timestamp;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -117,41 +118,63 @@ impl Secret {
 pub struct NoEvent;
 
 /// Action that an event requires.
+///
+/// | event | action |
+/// |---|---|
+/// | `user.deleted`, `user.anonymized` | [`Ended`](Self::Ended) |
+/// | `user.deletion_scheduled`, `user.anonymization_scheduled` | `Ended`, unless the event says that the user is not disabled: then [`Status`](Self::Status) |
+/// | `user.disabled` with a time of its beginning and end | `Status` with that period: the user's sessions are kept, and count again afterwards |
+/// | `user.disabled` otherwise | `Ended`, unless the event says that the user is not disabled: then `Status` |
+/// | `user.reenabled`, `user.deletion_unscheduled`, `user.anonymization_unscheduled` | `Status`, without a period unless the event names one: lifts an earlier one. Tokens from before an `Ended` stay refused, since Authgear has ended their sessions |
+/// | `user.profile.updated`, `user.anonymous.promoted`, `user.reauthenticated`, `identity.*` | [`Changed`](Self::Changed) |
+/// | `user.created`, `user.authenticated`, `usage.alert.triggered`, blocking events, unknown ones | [`Ignored`](Self::Ignored) |
+///
+/// Authgear sends nothing when a period begins or ends, when roles change, and when a session ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// No action.
     Ignored,
     /// Purge these users: their cached verdicts are outdated.
     Changed(Vec<String>),
-    /// Purge the user and reject older tokens: the account is blocked or deleted.
+    /// Purge the user and reject older tokens: the account is blocked or deleted, and its sessions
+    /// have ended.
     Ended {
         /// Id of the user.
         user: String,
         /// Time of the event, in seconds since 1970. Tokens issued earlier are rejected.
         at: u64,
     },
+    /// Purge the user, and remember when the account is disabled by the clock.
+    Status {
+        /// Id of the user.
+        user: String,
+        /// Number that orders the events of a project: a greater one is later. Events arrive in any
+        /// order, and can be replayed.
+        order: u64,
+        /// When the account is disabled; `None` lifts an earlier period.
+        disabled: Option<Period>,
+    },
+}
+
+/// Time during which an account is disabled, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period {
+    /// First second.
+    pub from: u64,
+    /// First second after it; `None` if it does not end.
+    pub until: Option<u64>,
 }
 
 /// Events that change a user's identity fields, besides those that begin with `identity.`
 /// (`pkg/lib/config/hook.go`). Reauthentication changes the time of authentication.
-const CHANGES: [&str; 7] = [
-    "user.profile.updated",
-    "user.reenabled",
-    "user.deletion_unscheduled",
-    "user.anonymization_scheduled",
-    "user.anonymization_unscheduled",
-    "user.anonymous.promoted",
-    "user.reauthenticated",
-];
-
-/// Events that block or delete a user.
-const ENDS: [&str; 4] =
-    ["user.disabled", "user.deletion_scheduled", "user.deleted", "user.anonymized"];
+const CHANGES: [&str; 3] =
+    ["user.profile.updated", "user.anonymous.promoted", "user.reauthenticated"];
 
 #[derive(Deserialize)]
 struct Envelope {
     #[serde(rename = "type")]
     kind: String,
+    seq: Option<u64>,
     #[serde(default)]
     payload: Payload,
     #[serde(default)]
@@ -172,9 +195,43 @@ struct EventContext {
     user_id: Option<String>,
 }
 
+/// A user, with the state of the account after the event (`pkg/api/model/user.go`).
 #[derive(Deserialize)]
 struct User {
     id: String,
+    is_disabled: Option<bool>,
+    temporarily_disabled_from: Option<Timestamp>,
+    temporarily_disabled_until: Option<Timestamp>,
+    account_valid_from: Option<Timestamp>,
+    account_valid_until: Option<Timestamp>,
+}
+
+impl User {
+    /// The next or current period during which the account is disabled by the clock.
+    fn disabled_period(&self, now: u64) -> Option<Period> {
+        self.temporary_period().or_else(|| {
+            let from = self.account_valid_until.map(floor);
+            match self.account_valid_from.map(ceil).filter(|begin| *begin > now) {
+                Some(begin) => Some(Period { from: now, until: Some(begin) }),
+                None => from.map(|from| Period { from, until: None }),
+            }
+        })
+    }
+
+    fn temporary_period(&self) -> Option<Period> {
+        let from = self.temporarily_disabled_from.map(floor)?;
+        let until = self.temporarily_disabled_until.map(ceil)?;
+        (from < until).then_some(Period { from, until: Some(until) })
+    }
+}
+
+/// Seconds since 1970; an earlier time counts as 1970.
+fn floor(time: Timestamp) -> u64 {
+    u64::try_from(time.as_second()).unwrap_or(0)
+}
+
+fn ceil(time: Timestamp) -> u64 {
+    floor(time) + u64::from(time.subsec_nanosecond() > 0)
 }
 
 impl Event {
@@ -183,29 +240,81 @@ impl Event {
     /// # Errors
     ///
     /// The body must be JSON with a `type`. An event that requires an action must name the user, and
-    /// the time if it ends access.
+    /// the time if it changes access.
     pub fn read(body: &[u8]) -> Result<Self, NoEvent> {
         let event: Envelope = serde_json::from_slice(body).map_err(|_| NoEvent)?;
         let kind = event.kind.as_str();
-        let (changes, ends) = (CHANGES.contains(&kind), ENDS.contains(&kind));
-        if !changes && !ends && !kind.starts_with("identity.") {
+        let changes = CHANGES.contains(&kind) || kind.starts_with("identity.");
+        let status = Status::of(kind);
+        if !changes && status.is_none() {
             return Ok(Self::Ignored);
         }
         let Payload { user, anonymous_user } = event.payload;
-        let named = user.map(|user| user.id).or(event.context.user_id);
+        let named = user.as_ref().map(|user| user.id.clone()).or(event.context.user_id);
         let anonymous = anonymous_user.map(|user| user.id);
         let users: Vec<String> = named.into_iter().chain(anonymous).collect();
         if users.iter().any(|id| id.is_empty() || id.len() > MAX_USER_ID) {
             return Err(NoEvent);
         }
-        if !ends {
+        let Some(status) = status else {
             return if users.is_empty() { Err(NoEvent) } else { Ok(Self::Changed(users)) };
-        }
+        };
         let at = event.context.timestamp.as_ref().and_then(serde_json::Number::as_u64);
-        match (users.into_iter().next(), at) {
-            (Some(user), Some(at)) => Ok(Self::Ended { user, at }),
-            _ => Err(NoEvent),
+        let (Some(id), Some(at)) = (users.into_iter().next(), at) else { return Err(NoEvent) };
+        Ok(status.action(user.as_ref(), id, at, event.seq.unwrap_or(at)))
+    }
+}
+
+/// Kinds of events about the status of an account (`pkg/lib/authn/user/account_status.go`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Status {
+    /// The user is gone.
+    Gone,
+    /// The account is disabled, and deleted or anonymized later.
+    Scheduled,
+    /// Disabled, at once or from a time on.
+    Disabled,
+    /// Enabled again.
+    Enabled,
+}
+
+impl Status {
+    fn of(kind: &str) -> Option<Self> {
+        Some(match kind {
+            "user.deleted" | "user.anonymized" => Self::Gone,
+            "user.deletion_scheduled" | "user.anonymization_scheduled" => Self::Scheduled,
+            "user.disabled" => Self::Disabled,
+            "user.reenabled" | "user.deletion_unscheduled" | "user.anonymization_unscheduled" => {
+                Self::Enabled
+            }
+            _ => return None,
+        })
+    }
+
+    /// Decides by what the event says of the user. An event that does not tell whether the user is
+    /// disabled is taken at its name.
+    fn action(self, user: Option<&User>, id: String, at: u64, order: u64) -> Event {
+        let is_disabled = user.and_then(|user| user.is_disabled);
+        let temporary = user.and_then(User::temporary_period);
+        let has_ended = match self {
+            Self::Gone => true,
+            Self::Scheduled => is_disabled != Some(false),
+            // Disabled now, and not for a while: its sessions have ended.
+            Self::Disabled => match temporary {
+                // The beginning may be "now", just after the time of the event.
+                Some(period) => is_disabled == Some(true) && period.from > at.saturating_add(1),
+                None => is_disabled != Some(false),
+            },
+            Self::Enabled => false,
+        };
+        if has_ended {
+            return Event::Ended { user: id, at };
         }
+        let disabled = user.and_then(|user| user.disabled_period(at));
+        if self == Self::Enabled && is_disabled == Some(true) && disabled.is_none() {
+            return Event::Changed(vec![id]);
+        }
+        Event::Status { user: id, order, disabled }
     }
 }
 
@@ -307,10 +416,7 @@ mod tests {
             ("user.deleted", &ended),
             ("user.anonymized", &ended),
             ("user.profile.updated", &changed),
-            ("user.reenabled", &changed),
-            ("user.deletion_unscheduled", &changed),
-            ("user.anonymization_scheduled", &changed),
-            ("user.anonymization_unscheduled", &changed),
+            ("user.anonymization_scheduled", &ended),
             ("user.anonymous.promoted", &changed),
             ("user.reauthenticated", &changed),
             ("identity.email.added", &changed),
@@ -318,6 +424,17 @@ mod tests {
             ("identity.oauth.disconnected", &changed),
             ("user.created", &Event::Ignored),
             ("user.authenticated", &Event::Ignored),
+            ("user.signed_out", &Event::Ignored),
+            ("user.session.terminated", &Event::Ignored),
+            ("user.pre_create", &Event::Ignored),
+            ("user.profile.pre_update", &Event::Ignored),
+            ("user.pre_schedule_deletion", &Event::Ignored),
+            ("user.pre_schedule_anonymization", &Event::Ignored),
+            ("oidc.jwt.pre_create", &Event::Ignored),
+            ("oidc.id_token.pre_create", &Event::Ignored),
+            ("authentication.pre_initialize", &Event::Ignored),
+            ("authentication.post_identified", &Event::Ignored),
+            ("authentication.pre_authenticated", &Event::Ignored),
             ("usage.alert.triggered", &Event::Ignored),
             ("user.disabled2", &Event::Ignored),
             ("USER.DISABLED", &Event::Ignored),
@@ -327,6 +444,108 @@ mod tests {
             assert_eq!(read(&event(kind)).as_ref(), Ok(expected), "{kind}");
         }
         assert_eq!(read(&json!({"type": "anything"})), Ok(Event::Ignored));
+    }
+
+    const AT: u64 = 1_700_000_000;
+
+    /// A time near [`AT`] as Authgear writes it.
+    fn time(seconds: i64) -> Value {
+        json!(Timestamp::from_second(AT as i64 + seconds).unwrap().to_string())
+    }
+
+    /// What an event is read as, with these members of its user.
+    fn read_with(kind: &str, members: &[(&str, Value)]) -> Event {
+        let mut event = event(kind);
+        for (name, value) in members {
+            event["payload"]["user"][*name] = value.clone();
+        }
+        read(&event).unwrap_or_else(|error| panic!("{event}: {error}"))
+    }
+
+    #[test]
+    fn the_state_of_the_user_decides_whether_access_ends_now_or_later() {
+        let ended = Event::Ended { user: "alice".to_owned(), at: AT };
+        let status = |disabled: Option<(u64, Option<u64>)>| {
+            let disabled = disabled.map(|(from, until)| Period { from, until });
+            Event::Status { user: "alice".to_owned(), order: 435, disabled }
+        };
+        let (no, yes) = (("is_disabled", json!(false)), ("is_disabled", json!(true)));
+        let from = |seconds| ("temporarily_disabled_from", time(seconds));
+        let until = |seconds| ("temporarily_disabled_until", time(seconds));
+        let valid_from = |seconds| ("account_valid_from", time(seconds));
+        let valid_until = |seconds| ("account_valid_until", time(seconds));
+        let unknown = ("is_disabled", Value::Null);
+        for (kind, members, expected) in [
+            ("user.disabled", vec![yes.clone()], ended.clone()),
+            ("user.disabled", vec![unknown.clone()], ended.clone()),
+            ("user.disabled", vec![no.clone()], status(None)),
+            (
+                "user.disabled",
+                vec![no.clone(), from(60), until(120)],
+                status(Some((AT + 60, Some(AT + 120)))),
+            ),
+            (
+                "user.disabled",
+                vec![yes.clone(), from(-5), until(120)],
+                status(Some((AT - 5, Some(AT + 120)))),
+            ),
+            // Disabled for another reason than the period, which lies ahead.
+            ("user.disabled", vec![yes.clone(), from(60), until(120)], ended.clone()),
+            // A period that ends before it begins is none.
+            ("user.disabled", vec![yes.clone(), from(60), until(60)], ended.clone()),
+            ("user.disabled", vec![yes.clone(), from(60)], ended.clone()),
+            ("user.deletion_scheduled", vec![yes.clone()], ended.clone()),
+            ("user.deletion_scheduled", vec![no.clone()], status(None)),
+            ("user.anonymization_scheduled", vec![yes.clone()], ended.clone()),
+            ("user.deleted", vec![no.clone()], ended.clone()),
+            ("user.anonymized", vec![no.clone()], ended),
+            ("user.reenabled", vec![no.clone()], status(None)),
+            ("user.deletion_unscheduled", vec![no.clone()], status(None)),
+            ("user.anonymization_unscheduled", vec![no.clone()], status(None)),
+            ("user.reenabled", vec![unknown], status(None)),
+            ("user.reenabled", vec![yes.clone()], Event::Changed(vec!["alice".to_owned()])),
+            (
+                "user.reenabled",
+                vec![no.clone(), from(60), until(120)],
+                status(Some((AT + 60, Some(AT + 120)))),
+            ),
+            ("user.reenabled", vec![no.clone(), valid_until(60)], status(Some((AT + 60, None)))),
+            (
+                "user.reenabled",
+                vec![yes, valid_from(60), valid_until(120)],
+                status(Some((AT, Some(AT + 60)))),
+            ),
+            ("user.reenabled", vec![no, valid_from(-60)], status(None)),
+        ] {
+            assert_eq!(read_with(kind, &members), expected, "{kind} {members:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_as_go_writes_them() {
+        for (from, until, expected) in [
+            ("2026-11-25T17:33:21Z", "2026-11-25T17:33:26Z", (1_795_628_001, 1_795_628_006)),
+            ("2026-11-25T17:33:21.9Z", "2026-11-25T17:33:26.1Z", (1_795_628_001, 1_795_628_007)),
+            (
+                "2026-11-26T01:33:21+08:00",
+                "2026-11-25T12:33:26-05:00",
+                (1_795_628_001, 1_795_628_006),
+            ),
+        ] {
+            let members = [
+                ("is_disabled", json!(false)),
+                ("temporarily_disabled_from", json!(from)),
+                ("temporarily_disabled_until", json!(until)),
+            ];
+            let Event::Status { disabled: Some(period), .. } = read_with("user.disabled", &members)
+            else {
+                panic!("no period from {from} until {until}");
+            };
+            assert_eq!((period.from, period.until), (expected.0, Some(expected.1)), "{from}");
+        }
+        let mut bad = event("user.disabled");
+        bad["payload"]["user"]["temporarily_disabled_from"] = json!("tomorrow");
+        assert_eq!(read(&bad), Err(NoEvent));
     }
 
     #[test]

@@ -35,12 +35,16 @@ pub fn decode(bytes: &[u8]) -> Option<(PurgeEpoch, Option<Fingerprint>, Verdict)
         }
         _ => return None,
     };
-    Some((since, key, Verdict::decode(verdict)?))
+    let verdict = Verdict::decode(verdict)?;
+    // A token's record of an older version lacks the grant, which policy needs.
+    let lacks_grant = matches!(&verdict, Verdict::Valid(own) if own.grant().is_none());
+    (key.is_none() || !lacks_grant).then_some((since, key, verdict))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::{Grant, Identity};
     use crate::verdict::NoSession;
 
     #[test]
@@ -48,7 +52,9 @@ mod tests {
         let key = Fingerprint::from_bytes(*b"01234567");
         let (since, _) = PurgeEpoch::split(b"abcdefgh").unwrap();
         for key in [None, Some(key)] {
-            for verdict in [Verdict::Invalid, Verdict::None(NoSession::Resolver)] {
+            for verdict in
+                [Verdict::Invalid, Verdict::BearerNotAccepted, Verdict::None(NoSession::Resolver)]
+            {
                 let bytes = encode(since, key, &verdict).unwrap();
                 for len in 0..bytes.len() {
                     assert_eq!(decode(&bytes[..len]), None, "{len}");
@@ -58,5 +64,21 @@ mod tests {
             assert_eq!(encode(since, key, &Verdict::None(NoSession::NoCredentials)), None);
         }
         assert_eq!(decode(&[0, 0, 0, 0, 0, 0, 0, 0, 2, 1]), None);
+    }
+
+    #[test]
+    fn a_token_record_without_a_grant_is_rejected() {
+        let key = Fingerprint::from_bytes(*b"01234567");
+        let (since, _) = PurgeEpoch::split(b"abcdefgh").unwrap();
+        let resolved = Verdict::Valid(Identity::default());
+        let bytes = encode(since, None, &resolved).unwrap();
+        assert_eq!(decode(&bytes), Some((since, None, resolved.clone())));
+        assert_eq!(decode(&encode(since, Some(key), &resolved).unwrap()), None);
+
+        let mut builder = Identity::builder();
+        builder.set_grant(Grant::default());
+        let verified = Verdict::Valid(builder.build());
+        let bytes = encode(since, Some(key), &verified).unwrap();
+        assert_eq!(decode(&bytes), Some((since, Some(key), verified)));
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use super::json::{self, Json, Object};
 use super::profile::Profile;
 use super::TokenError;
-use crate::identity::Identity;
+use crate::identity::{join_audiences, Grant, Identity, IdentityBuilder};
 
 /// Longest `sub`, in bytes. Authgear's are UUIDs, or `client_id_` and a client's id.
 pub const MAX_SUBJECT: usize = 256;
@@ -71,6 +71,25 @@ impl Claims {
             .and_then(Self::read)
     }
 
+    /// Whether the claim at this path has one of the values: a string, a number or a boolean, or an
+    /// array with such a member. `path` leads from the outermost object to the claim.
+    pub fn has_one_of(&self, path: &[String], values: &[String]) -> bool {
+        let Some((outermost, inner)) = path.split_first() else { return false };
+        let written = json::member(&self.payload, |own| own == outermost);
+        let Some(claim) = written.and_then(|text| Json::parse(text.as_bytes())) else {
+            return false;
+        };
+        let mut claim = &claim;
+        for name in inner {
+            match claim.as_object().and_then(|object| object.get(name)) {
+                Some(member) => claim = member,
+                None => return false,
+            }
+        }
+        let is_wanted = |claim: &Json<'_>| values.iter().any(|value| is_scalar(claim, value));
+        is_wanted(claim) || claim.as_list().unwrap_or_default().iter().any(is_wanted)
+    }
+
     fn read(written: &str) -> Option<Cow<'_, [u8]>> {
         let text = match Json::parse(written.as_bytes())? {
             Json::Null => return None,
@@ -90,6 +109,21 @@ impl fmt::Debug for Claims {
     /// Shows no claim.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Claims")
+    }
+}
+
+/// Whether a string, number or boolean has this value.
+fn is_scalar(claim: &Json<'_>, value: &str) -> bool {
+    match claim {
+        Json::Text(text) => text == value,
+        Json::Bool(flag) => value == if *flag { "true" } else { "false" },
+        // An integer is compared exactly, if the value is one too.
+        Json::Integer(number) => match value.parse::<i128>() {
+            Ok(value) => value == *number,
+            Err(_) => value.parse::<f64>().is_ok_and(|value| value == *number as f64),
+        },
+        Json::Float(number) => value.parse::<f64>().is_ok_and(|value| value == *number),
+        Json::Null | Json::List(_) | Json::Object(_) => false,
     }
 }
 
@@ -140,13 +174,17 @@ pub(super) fn check(
     if machine && !profile.machine_tokens {
         return Err(TokenError::MachineToken);
     }
-    let identity = if machine { identity_of_machine()? } else { identity_of(subject, claims)? };
+    let mut builder = if machine { identity_of_machine()? } else { identity_of(subject, claims)? };
+    let audiences = join_audiences(audiences_of(claims, &profile.audiences));
+    let part = |name| claims.get(name).and_then(Json::as_text).unwrap_or_default().as_bytes();
+    builder.set_grant(Grant::from_parts(part("scope"), part("client_id"), &audiences));
+    let identity = builder.build();
     Ok(Accepted { identity, expires_at, issued_at: issued_at.map(|time| time.floor) })
 }
 
 /// Builds a user's identity with the fields that the resolver would send
 /// (`SessionInfo.PopulateHeaders`, `pkg/api/model/session_info.go`).
-fn identity_of(subject: &str, claims: &Object<'_>) -> Result<Identity, TokenError> {
+fn identity_of(subject: &str, claims: &Object<'_>) -> Result<IdentityBuilder, TokenError> {
     let mut fields = vec![
         ("x-authgear-session-valid", Cow::Borrowed("true")),
         ("x-authgear-user-id", Cow::Borrowed(subject)),
@@ -168,16 +206,16 @@ fn identity_of(subject: &str, claims: &Object<'_>) -> Result<Identity, TokenErro
 }
 
 /// Builds a machine's identity: a session without a user.
-fn identity_of_machine() -> Result<Identity, TokenError> {
+fn identity_of_machine() -> Result<IdentityBuilder, TokenError> {
     build(&[("x-authgear-session-valid", Cow::Borrowed("true"))])
 }
 
-fn build(fields: &[(&str, Cow<'_, str>)]) -> Result<Identity, TokenError> {
+fn build(fields: &[(&str, Cow<'_, str>)]) -> Result<IdentityBuilder, TokenError> {
     let mut builder = Identity::builder();
     for (name, value) in fields {
         builder.push(name.as_bytes(), value.as_bytes()).map_err(|_| TokenError::Claim)?;
     }
-    Ok(builder.build())
+    Ok(builder)
 }
 
 fn required<'a, 'b>(claims: &'a Object<'b>, name: &str) -> Result<&'a Json<'b>, TokenError> {
@@ -224,6 +262,21 @@ fn is_for_one_of(audience: &Json<'_>, allowed: &[String]) -> Result<bool, TokenE
     }
     let audiences = list(audience)?.iter().map(text).collect::<Result<Vec<_>, _>>()?;
     Ok(audiences.into_iter().any(is_allowed))
+}
+
+/// Iterates over the audiences of accepted claims. Those of the profile come first, so that a cap does
+/// not drop them.
+fn audiences_of<'a>(
+    claims: &'a Object<'_>,
+    allowed: &'a [String],
+) -> impl Iterator<Item = &'a str> {
+    let claim = claims.get("aud");
+    let one = claim.and_then(Json::as_text);
+    let several =
+        claim.and_then(Json::as_list).unwrap_or_default().iter().filter_map(Json::as_text);
+    let all = one.into_iter().chain(several);
+    let is_allowed = |audience: &&str| allowed.iter().any(|allowed| allowed == audience);
+    all.clone().filter(is_allowed).chain(all.filter(move |audience| !is_allowed(audience)))
 }
 
 /// Seconds since 1970 (NumericDate of RFC 7519 section 2).

@@ -1,6 +1,7 @@
 //! Binary form of verdicts, for memory shared by processes of one version of this module.
 //!
-//! The first byte is the kind. For a valid session, the fields follow up to the end. A field
+//! The first byte is the kind. For a valid session, the fields follow up to the end; before them,
+//! if a token was verified, scope, client id and audiences of its grant. A field
 //! begins with a byte: the low half is the index of a known name, from 1, or 0; the high half is
 //! the form of the value. Then follow the name, if it is not a known one, and the value. Bytes of
 //! variable length are preceded by their length.
@@ -8,11 +9,14 @@
 use std::io::Write as _;
 
 use super::{NoSession, Verdict};
-use crate::identity::{is_control, Identity, NAMES, PREFIX};
+use crate::identity::{is_control, Grant, Identity, NAMES, PREFIX};
 
 const INVALID: u8 = 1;
 const NONE: u8 = 2;
 const VALID: u8 = 3;
+const BEARER_NOT_ACCEPTED: u8 = 4;
+/// A valid session with the grant of a verified token.
+const VALID_TOKEN: u8 = 5;
 
 /// Code of a name that is not in [`NAMES`].
 const OTHER_NAME: u8 = 0;
@@ -34,10 +38,19 @@ impl Verdict {
     pub fn encode(&self, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Valid(identity) => {
-                out.push(VALID);
+                match identity.grant() {
+                    None => out.push(VALID),
+                    Some(grant) => {
+                        out.push(VALID_TOKEN);
+                        for part in grant.parts() {
+                            encode_bytes(part, out);
+                        }
+                    }
+                }
                 encode_identity(identity, out);
             }
             Self::Invalid => out.push(INVALID),
+            Self::BearerNotAccepted => out.push(BEARER_NOT_ACCEPTED),
             Self::None(NoSession::Resolver) => out.push(NONE),
             Self::None(NoSession::NoCredentials | NoSession::Token(_))
             | Self::Unavailable(_)
@@ -51,8 +64,14 @@ impl Verdict {
     /// completely valid give `None`.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         match bytes.split_first()? {
-            (&VALID, fields) => decode_identity(fields).map(Self::Valid),
+            (&VALID, fields) => decode_identity(fields, None).map(Self::Valid),
+            (&VALID_TOKEN, mut fields) => {
+                let (scope, client_id) = (decode_bytes(&mut fields)?, decode_bytes(&mut fields)?);
+                let grant = Grant::from_parts(scope, client_id, decode_bytes(&mut fields)?);
+                decode_identity(fields, Some(grant)).map(Self::Valid)
+            }
             (&INVALID, []) => Some(Self::Invalid),
+            (&BEARER_NOT_ACCEPTED, []) => Some(Self::BearerNotAccepted),
             (&NONE, []) => Some(Self::None(NoSession::Resolver)),
             _ => None,
         }
@@ -94,9 +113,11 @@ fn encode_value(value: &[u8], out: &mut Vec<u8>) -> u8 {
     BYTES
 }
 
-fn decode_identity(mut bytes: &[u8]) -> Option<Identity> {
+fn decode_identity(mut bytes: &[u8], grant: Option<Grant<'_>>) -> Option<Identity> {
     // Room for all fields that Authgear sends and their usual size.
-    let mut builder = Identity::builder_for(NAMES.len(), 2 * bytes.len() + UUID_LEN);
+    let grant_len = grant.map_or(0, |grant| grant.parts().map(<[u8]>::len).iter().sum());
+    let values = 2 * bytes.len() + UUID_LEN + grant_len;
+    let mut builder = Identity::builder_for(NAMES.len(), values);
     while let Some((&head, rest)) = bytes.split_first() {
         bytes = rest;
         let form = head >> 4;
@@ -113,6 +134,9 @@ fn decode_identity(mut bytes: &[u8]) -> Option<Identity> {
             }
         };
         pushed.ok()?;
+    }
+    if let Some(grant) = grant {
+        builder.set_grant(grant);
     }
     Some(builder.build())
 }
@@ -223,7 +247,7 @@ fn write_uuid(uuid: [u8; 16], out: &mut Vec<u8>) {
 mod tests {
     use super::super::Unavailable;
     use super::*;
-    use crate::identity::{MAX_TOTAL, MAX_VALUE};
+    use crate::identity::{join_audiences, MAX_TOTAL, MAX_VALUE};
     use crate::verdict::TokenError;
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -287,7 +311,12 @@ mod tests {
 
     #[test]
     fn verdicts_without_identity_take_one_byte() {
-        for verdict in [Verdict::Invalid, Verdict::None(NoSession::Resolver), valid(&[])] {
+        for verdict in [
+            Verdict::Invalid,
+            Verdict::BearerNotAccepted,
+            Verdict::None(NoSession::Resolver),
+            valid(&[]),
+        ] {
             let bytes = encode(&verdict);
             assert_eq!(bytes.len(), 1);
             assert_eq!(Verdict::decode(&bytes), Some(verdict.clone()));
@@ -308,6 +337,22 @@ mod tests {
             assert!(!verdict.encode(&mut out));
             assert_eq!(out, b"before");
         }
+    }
+
+    #[test]
+    fn grants_of_verified_tokens_round_trip() {
+        let mut builder = Identity::builder();
+        builder.push(b"x-authgear-session-valid", b"true").unwrap();
+        let audiences = join_audiences(["https://a.test", "https://b.test"]);
+        builder.set_grant(Grant::from_parts(b"openid read", b"spa", &audiences));
+        let bytes = encode(&Verdict::Valid(builder.build()));
+        let Some(Verdict::Valid(identity)) = Verdict::decode(&bytes) else {
+            panic!("no session in {bytes:?}");
+        };
+        let grant = identity.grant().unwrap();
+        assert!(grant.has_scope("read") && grant.has_audience("https://b.test"));
+        assert_eq!(grant.client_id(), b"spa");
+        assert_eq!(identity.iter().count(), 1);
     }
 
     #[test]
@@ -362,8 +407,12 @@ mod tests {
         for bytes in [
             &b""[..],
             &[0],
-            &[4],
+            &[6],
             &[0xff],
+            // A grant that is truncated.
+            &[VALID_TOKEN],
+            &[VALID_TOKEN, 0, 0],
+            &[VALID_TOKEN, 1, b'a', 0, 2, b'b'],
             // An unknown form or name.
             &[VALID, 0x51],
             &[VALID, 0x1a],
@@ -420,16 +469,25 @@ mod tests {
         ]
     }
 
+    fn grant() -> impl Strategy<Value = Option<(Vec<u8>, String, Vec<String>)>> {
+        let audiences = vec("[a-z:/.]{1,20}", 0..4);
+        prop::option::of((vec(any::<u8>(), 0..50), "[a-z_]{0,20}", audiences))
+    }
+
     fn identity() -> impl Strategy<Value = Identity> {
         let name = prop_oneof![
             3 => prop::sample::select(known().to_vec()).prop_map(str::to_owned),
             1 => "[a-z0-9-]{1,116}",
         ];
-        vec((name, value()), 0..12).prop_map(|fields| {
+        (vec((name, value()), 0..12), grant()).prop_map(|(fields, grant)| {
             let mut builder = Identity::builder();
             for (name, value) in fields {
                 // Duplicate names are rejected here.
                 let _ = builder.push(format!("{PREFIX}{name}").as_bytes(), &value);
+            }
+            if let Some((scope, client_id, audiences)) = grant {
+                let audiences = join_audiences(audiences.iter().map(String::as_str));
+                builder.set_grant(Grant::from_parts(&scope, client_id.as_bytes(), &audiences));
             }
             builder.build()
         })

@@ -32,7 +32,7 @@ impl Valid {
     pub fn lifetime(&self, verdict: &Verdict) -> Duration {
         match verdict {
             Verdict::Valid(_) => self.valid,
-            Verdict::Invalid => self.invalid,
+            Verdict::Invalid | Verdict::BearerNotAccepted => self.invalid,
             Verdict::None(_) => self.none,
             Verdict::Unavailable(_) | Verdict::Limited(_) => Duration::ZERO,
         }

@@ -1,10 +1,13 @@
 //! A fake Authgear: the resolver and the JWKS endpoint, exactly as the real one answers.
 
 mod fault;
+mod main_server;
 mod resolver;
+mod seed;
 mod serve;
 mod token;
 mod users;
+mod versions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +17,7 @@ pub use fault::Fault;
 pub use resolver::PERMISSIONS_POLICY;
 pub use token::{unix_now, SigningKey, Token};
 pub use users::User;
+pub use versions::{ClientKind, Version};
 
 use crate::net::ToAddr;
 use crate::random;
@@ -31,6 +35,8 @@ pub struct FakeAuthgearBuilder {
     trust_proxy: bool,
     database: bool,
     cookie_prefix: String,
+    cookie_domain: Option<String>,
+    version: Version,
     session_mutex: bool,
     tls: Option<ServerIdentity>,
     listen: String,
@@ -61,6 +67,18 @@ impl FakeAuthgearBuilder {
     /// `http.cookie_prefix` of the project.
     pub fn cookie_prefix(mut self, prefix: &str) -> Self {
         self.cookie_prefix = prefix.to_owned();
+        self
+    }
+
+    /// `http.cookie_domain` of the project.
+    pub fn cookie_domain(mut self, domain: &str) -> Self {
+        self.cookie_domain = Some(domain.to_owned());
+        self
+    }
+
+    /// The version to answer as; `2026-08` unless said otherwise.
+    pub fn version(mut self, version: Version) -> Self {
+        self.version = version;
         self
     }
 
@@ -99,6 +117,8 @@ impl FakeAuthgearBuilder {
                 trust_proxy: self.trust_proxy,
                 database: self.database,
                 cookie_prefix: self.cookie_prefix,
+                cookie_domain: self.cookie_domain,
+                version: self.version,
                 tls: tls.is_some(),
             },
             session_mutex: self.session_mutex,
@@ -140,6 +160,8 @@ impl FakeAuthgear {
             trust_proxy: true,
             database: true,
             cookie_prefix: String::new(),
+            cookie_domain: None,
+            version: Version::default(),
             session_mutex: false,
             tls: None,
             listen: "127.0.0.1:0".to_owned(),

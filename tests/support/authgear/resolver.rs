@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde_json::json;
-
+pub(crate) use super::main_server::JWKS_PATH;
+use super::main_server::USERINFO_PATH;
 use super::token::{decode, Decoded, SigningKey};
 use super::users::{Store, User};
+use super::versions::Version;
+use crate::random;
 use crate::recorded::Recorded;
 
-pub(crate) const JWKS_PATH: &str = "/oauth2/jwks";
 const RESOLVER_PATHS: [&str; 2] = ["/resolve", "/_resolver/resolve"];
 
 /// Authgear's `Permissions-Policy` header.
@@ -30,6 +31,9 @@ pub(crate) struct Deployment {
     pub(crate) trust_proxy: bool,
     pub(crate) database: bool,
     pub(crate) cookie_prefix: String,
+    /// `http.cookie_domain` of the project.
+    pub(crate) cookie_domain: Option<String>,
+    pub(crate) version: Version,
     pub(crate) tls: bool,
 }
 
@@ -52,7 +56,7 @@ impl Deployment {
         self.header(request, ["x-forwarded-proto", "x-original-proto"]).unwrap_or(own)
     }
 
-    fn request_origin(&self, request: &Recorded) -> String {
+    pub(crate) fn request_origin(&self, request: &Recorded) -> String {
         format!("{}://{}", self.scheme(request), self.authority(request))
     }
 
@@ -61,8 +65,20 @@ impl Deployment {
         !self.database || host_of(self.authority(request)) == host_of(own)
     }
 
+    /// `Set-Cookie` that ends an invalid session.
+    pub(crate) fn cleared_session_cookie(&self, request: &Recorded) -> String {
+        let domain = self.cookie_domain.as_ref();
+        let domain = domain.map(|domain| format!(" Domain={domain};")).unwrap_or_default();
+        let secure = if self.scheme(request) == "https" { " Secure;" } else { "" };
+        format!(
+            "{}session=; Path=/;{domain} Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly;{secure} \
+             SameSite=Lax",
+            self.cookie_prefix
+        )
+    }
+
     /// The first cookie of that name that is well-formed, as `readCookies` of Go's net/http.
-    fn cookie<'a>(&self, request: &'a Recorded, name: &str) -> Option<&'a str> {
+    pub(crate) fn cookie<'a>(&self, request: &'a Recorded, name: &str) -> Option<&'a str> {
         const MAX: usize = 3000;
         let name = format!("{}{name}", self.cookie_prefix);
         let lines = request.all("cookie");
@@ -98,12 +114,19 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// The client asked to close the connection, and is told so.
+    pub(crate) closes: bool,
 }
 
 impl Answer {
+    /// An answer with this body and no headers yet.
+    pub(crate) fn bytes(status: u16, body: Vec<u8>) -> Self {
+        Self { body, ..Self::new(status, []) }
+    }
+
     fn new<'a>(status: u16, headers: impl IntoIterator<Item = (&'a str, String)>) -> Self {
         let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self { status, headers, body: Vec::new() }
+        Self { status, headers, body: Vec::new(), closes: false }
     }
 
     /// An error as Go's `http.Error` writes it.
@@ -117,11 +140,20 @@ impl Answer {
 
     /// The answer of the panic middleware.
     pub(crate) fn internal_error() -> Self {
-        let error = json!({"error": {"name": "InternalError", "reason": "UnexpectedError",
-            "message": "unexpected error occurred", "code": 500}});
+        Self::early_internal_error().with(common_headers())
+    }
+
+    /// The same, of a fault before the headers of all answers are set.
+    fn early_internal_error() -> Self {
+        // In the order of Go's struct.
+        let body = format!(
+            "{{\"error\":{{\"name\":\"InternalError\",\"reason\":\"UnexpectedError\",\"message\":\
+             \"unexpected error occurred\",\"code\":500,\"tracking_id\":\"{}-{}\"}}}}",
+            hex(32),
+            hex(16)
+        );
         let headers = [("Content-Type", "application/json".to_owned())];
-        let error = Self { body: error.to_string().into_bytes(), ..Self::new(500, headers) };
-        error.with(common_headers())
+        Self { body: body.into_bytes(), ..Self::new(500, headers) }
     }
 
     /// The resolver's answer with these `x-authgear-*` headers.
@@ -139,19 +171,31 @@ impl Answer {
 
     /// Adds the headers that Go's server adds last.
     pub(crate) fn finished(mut self, method: &str) -> Self {
+        let has = |headers: &[(String, String)], name| headers.iter().any(|(own, _)| own == name);
         self.headers.push(date());
-        if method != "HEAD" || !self.body.is_empty() {
+        if (method != "HEAD" || !self.body.is_empty()) && !has(&self.headers, "Content-Length") {
             self.headers.push(("Content-Length".to_owned(), self.body.len().to_string()));
+        }
+        if !self.body.is_empty() && !has(&self.headers, "Content-Type") {
+            let sniffed = "text/plain; charset=utf-8".to_owned();
+            self.headers.push(("Content-Type".to_owned(), sniffed));
+        }
+        if self.closes {
+            self.headers.push(("Connection".to_owned(), "close".to_owned()));
         }
         self
     }
+}
+
+fn hex(digits: usize) -> String {
+    random::uuid().replace('-', "")[..digits].to_owned()
 }
 
 pub(crate) fn date() -> (String, String) {
     ("Date".to_owned(), httpdate::fmt_http_date(SystemTime::now()))
 }
 
-fn common_headers() -> Vec<(String, String)> {
+pub(crate) fn common_headers() -> Vec<(String, String)> {
     [
         ("Permissions-Policy", PERMISSIONS_POLICY),
         ("X-Content-Type-Options", "nosniff"),
@@ -166,6 +210,8 @@ pub(crate) struct Authgear<'a> {
     pub(crate) deployment: &'a Deployment,
     pub(crate) store: &'a Store,
     pub(crate) keys: &'a [Arc<SigningKey>],
+    /// Seconds since 1970.
+    pub(crate) now: i64,
 }
 
 /// The answer, and the session that Authgear locks for it.
@@ -176,19 +222,39 @@ pub(crate) struct Decision {
 
 impl Authgear<'_> {
     pub(crate) fn decide(&self, request: &Recorded) -> Decision {
+        let mut decision = self.route(request);
+        let connection = request.header("connection").unwrap_or_default();
+        decision.answer.closes = connection.eq_ignore_ascii_case("close");
+        decision
+    }
+
+    fn route(&self, request: &Recorded) -> Decision {
         let (path, method) = (request.path(), request.method.as_str());
+        let canonical = path.trim_end_matches('/').to_ascii_lowercase();
+        let is_get = matches!(method, "GET" | "HEAD");
         let answer = if RESOLVER_PATHS.contains(&path) {
-            match method {
-                "GET" | "HEAD" if self.deployment.knows_host(request) => {
-                    return self.resolve(request)
+            match is_get {
+                // Go cannot use a list as the scheme of a URL.
+                true if self.deployment.scheme(request).contains(',') => {
+                    Answer::early_internal_error()
                 }
-                "GET" | "HEAD" => Answer::text(404, "app not found").with(common_headers()),
-                _ => method_not_allowed("GET, HEAD"),
+                true if self.deployment.knows_host(request) => return self.resolve(request),
+                true => Answer::text(404, "app not found").with(common_headers()),
+                false => method_not_allowed("GET, HEAD, OPTIONS"),
             }
-        } else if path == JWKS_PATH {
+        } else if is_get && RESOLVER_PATHS.contains(&canonical.as_str()) {
+            moved_permanently(&canonical)
+        } else if path == "/healthz" && is_get {
+            let headers =
+                [("Content-Length", "2".to_owned()), ("Content-Type", "text/plain".to_owned())];
+            Answer { body: b"OK".to_vec(), ..Answer::new(200, headers) }
+        } else if path == JWKS_PATH || path == USERINFO_PATH {
             match method {
-                "GET" | "OPTIONS" if self.deployment.knows_host(request) => self.jwks(request),
-                "GET" | "OPTIONS" => Answer::text(404, "app not found").with(common_headers()),
+                "GET" | "OPTIONS" if !self.deployment.knows_host(request) => {
+                    Answer::text(404, "app not found").with(common_headers())
+                }
+                "GET" | "OPTIONS" if path == JWKS_PATH => self.jwks(request),
+                "GET" | "OPTIONS" => self.userinfo(request),
                 _ => method_not_allowed("GET, OPTIONS"),
             }
         } else {
@@ -197,34 +263,25 @@ impl Authgear<'_> {
         Decision { answer, session: None }
     }
 
-    fn jwks(&self, request: &Recorded) -> Answer {
-        let origin = &self.deployment.origin;
-        if self.deployment.request_origin(request) != *origin {
-            let location = [("Location", format!("{origin}{}", request.target))];
-            return Answer::new(307, location).with(common_headers());
-        }
-        let keys: Vec<_> = self.keys.iter().map(|key| key.jwk()).collect();
-        let headers = [
-            ("Access-Control-Allow-Origin", "*".to_owned()),
-            ("Content-Type", "application/json".to_owned()),
-            ("Vary", "User-Agent".to_owned()),
-        ];
-        let body = format!("{}\n", json!({ "keys": keys })).into_bytes();
-        Answer { body, ..Answer::new(200, headers) }.with(common_headers())
+    /// The credential that counts, and its user's id.
+    pub(crate) fn holder(&self, request: &Recorded) -> Option<(String, &String)> {
+        self.by_access_token(request).or_else(|| {
+            let cookie = self.deployment.cookie(request, "session")?;
+            Some((cookie.to_owned(), self.store.by_session(cookie)?))
+        })
     }
 
     fn resolve(&self, request: &Recorded) -> Decision {
-        let session_cookie = self.deployment.cookie(request, "session");
-        let by_session = session_cookie
-            .and_then(|cookie| Some((cookie.to_owned(), self.store.by_session(cookie)?)));
-
-        let Some((session, user)) = self.by_access_token(request).or(by_session) else {
-            let answer = match session_cookie {
+        let Some((session, user)) = self.holder(request) else {
+            let answer = match self.deployment.cookie(request, "session") {
                 Some(_) => self.invalid(request),
                 None => Answer::resolved(Vec::new()),
             };
             return Decision { answer, session: None };
         };
+        if self.deployment.version.refuses(self.store.client_of(&session)) {
+            return Decision { answer: not_valid(), session: Some(session) };
+        }
         let answer = match self.store.user(user).filter(|user| !user.disabled) {
             Some(user) => Answer::resolved(User::headers(user)),
             None => self.invalid(request),
@@ -246,7 +303,8 @@ impl Authgear<'_> {
 
     fn granted(&self, request: &Recorded, token: &str) -> Option<(String, &String)> {
         let origin = self.deployment.request_origin(request);
-        let hash = match decode(token, self.keys, &origin) {
+        let origin = self.deployment.version.checks_audience().then_some(&*origin);
+        let hash = match decode(token, self.keys, origin, self.now) {
             Decoded::Grant(hash) => hash,
             Decoded::Opaque => crate::crypto::sha256(token.as_bytes()),
             Decoded::Invalid => return None,
@@ -257,19 +315,25 @@ impl Authgear<'_> {
 
     /// The answer for an invalid session; its cookie is cleared if there was one.
     fn invalid(&self, request: &Recorded) -> Answer {
-        let verdict = ("X-Authgear-Session-Valid".to_owned(), "false".to_owned());
-        let mut answer = Answer::resolved(vec![verdict]);
+        let mut answer = not_valid();
         if self.deployment.cookie(request, "session").is_some() {
-            let secure = if self.deployment.scheme(request) == "https" { " Secure;" } else { "" };
-            let clear = format!(
-                "{}session=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT; HttpOnly;{secure} \
-                 SameSite=Lax",
-                self.deployment.cookie_prefix
-            );
+            let clear = self.deployment.cleared_session_cookie(request);
             answer = answer.with(vec![("Set-Cookie".to_owned(), clear)]);
         }
         answer
     }
+}
+
+fn not_valid() -> Answer {
+    let verdict = ("X-Authgear-Session-Valid".to_owned(), "false".to_owned());
+    Answer::resolved(vec![verdict])
+}
+
+fn moved_permanently(path: &str) -> Answer {
+    let headers =
+        [("Content-Type", "text/html; charset=utf-8".to_owned()), ("Location", path.to_owned())];
+    let body = format!("<a href=\"{path}\">Moved Permanently</a>.\n\n").into_bytes();
+    Answer { body, ..Answer::new(301, headers) }
 }
 
 fn method_not_allowed(allow: &str) -> Answer {

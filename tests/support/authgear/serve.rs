@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::fault::{apply, After, Fault, Faults};
 use super::resolver::{Answer, Authgear, Deployment, JWKS_PATH};
-use super::token::SigningKey;
+use super::token::{unix_now, SigningKey};
 use super::users::Store;
 use crate::http1::{keeps_alive, read_request};
 use crate::recorded::{Log, Recorded};
@@ -57,6 +57,10 @@ pub(crate) struct State {
     pub(crate) keys: Vec<Arc<SigningKey>>,
     pub(crate) faults: Faults,
     pub(crate) close_on_next_reuse: bool,
+    /// Its database or Redis is down: everything is an internal error.
+    pub(crate) fails_internally: bool,
+    /// The fake's time in seconds since 1970, if not the real one.
+    pub(crate) clock: Option<i64>,
     pub(crate) sni: Vec<Option<String>>,
     /// Sessions being looked up right now.
     pub(crate) locked: HashSet<String>,
@@ -78,9 +82,13 @@ impl Drop for SessionLock<'_> {
 
 impl Shared {
     fn answer(&self, request: &Recorded) -> (Answer, SessionLock<'_>) {
-        self.state.update(|State { store, keys, locked, .. }| {
-            let authgear = Authgear { deployment: &self.deployment, store, keys };
+        self.state.update(|State { store, keys, locked, clock, fails_internally, .. }| {
+            let now = clock.unwrap_or_else(unix_now);
+            let authgear = Authgear { deployment: &self.deployment, store, keys, now };
             let mut decision = authgear.decide(request);
+            if *fails_internally {
+                decision.answer = Answer::internal_error();
+            }
             let mut session = decision.session.filter(|_| self.session_mutex);
             if session.as_ref().is_some_and(|session| !locked.insert(session.clone())) {
                 decision.answer = Answer::internal_error();

@@ -16,7 +16,7 @@ use super::users::User;
 use crate::crypto::{hmac_sha256, sha256};
 use crate::random;
 
-const CLIENT: &str = "4b60ac4a9a2a4a3b";
+pub(crate) const CLIENT: &str = "4b60ac4a9a2a4a3b";
 const LIFETIME: i64 = 1800;
 
 /// Seconds since 1970.
@@ -28,7 +28,9 @@ pub fn unix_now() -> i64 {
 /// An RSA key of 2048 bits that signs tokens.
 pub struct SigningKey {
     pub kid: String,
-    pair: KeyPair,
+    /// `None` for a key of which only the public part is known.
+    pair: Option<KeyPair>,
+    jwk: Value,
 }
 
 impl fmt::Debug for SigningKey {
@@ -45,39 +47,46 @@ impl SigningKey {
         let mut keys = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
         while keys.len() <= n {
             let pair = KeyPair::generate(KeySize::Rsa2048).expect("an RSA key");
-            keys.push(Arc::new(Self { kid: random::uuid(), pair }));
+            let (kid, public) = (random::uuid(), pair.public_key());
+            let jwk = json!({
+                "kty": "RSA",
+                "kid": kid,
+                "use": "sig",
+                "alg": "RS256",
+                "created_at": 1_700_000_000,
+                "e": BASE64URL_NOPAD.encode(public.exponent().big_endian_without_leading_zero()),
+                "n": BASE64URL_NOPAD.encode(public.modulus().big_endian_without_leading_zero()),
+            });
+            keys.push(Arc::new(Self { kid, jwk, pair: Some(pair) }));
         }
         keys[n].clone()
     }
 
+    /// A key of which only the public part is known. It signs nothing.
+    pub fn published(jwk: &Value) -> Arc<Self> {
+        let kid = jwk["kid"].as_str().expect("a key id").to_owned();
+        Arc::new(Self { kid, pair: None, jwk: jwk.clone() })
+    }
+
     /// The public key as Authgear publishes it.
     pub fn jwk(&self) -> Value {
-        let public = self.pair.public_key();
-        json!({
-            "kty": "RSA",
-            "kid": self.kid,
-            "use": "sig",
-            "alg": "RS256",
-            "created_at": 1_700_000_000,
-            "e": BASE64URL_NOPAD.encode(public.exponent().big_endian_without_leading_zero()),
-            "n": BASE64URL_NOPAD.encode(public.modulus().big_endian_without_leading_zero()),
-        })
+        self.jwk.clone()
     }
 
     fn sign(&self, message: &[u8]) -> Vec<u8> {
-        let mut signature = vec![0; self.pair.public_modulus_len()];
+        let pair = self.pair.as_ref().expect("a private key");
+        let mut signature = vec![0; pair.public_modulus_len()];
         let random = SystemRandom::new();
-        self.pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).expect("a signature");
+        pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).expect("a signature");
         signature
     }
 
     fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        let public = self.pair.public_key();
-        let (n, e) = (public.modulus(), public.exponent());
-        let key = RsaPublicKeyComponents {
-            n: n.big_endian_without_leading_zero(),
-            e: e.big_endian_without_leading_zero(),
+        let number = |name: &str| {
+            let text = self.jwk[name].as_str().expect("a number of the key");
+            BASE64URL_NOPAD.decode(text.as_bytes()).expect("base64url")
         };
+        let key = RsaPublicKeyComponents { n: number("n"), e: number("e") };
         key.verify(&RSA_PKCS1_2048_8192_SHA256, message, signature).is_ok()
     }
 }
@@ -241,23 +250,29 @@ pub(crate) enum Decoded {
     Invalid,
 }
 
-/// Decodes as the resolver does: `iss` and `typ` are not looked at, time has no leeway.
-pub(crate) fn decode(token: &str, keys: &[Arc<SigningKey>], origin: &str) -> Decoded {
+/// Decodes as the resolver does: `iss` and `typ` are not looked at, time has no leeway. Without an
+/// `origin`, `aud` is not looked at either.
+pub(crate) fn decode(
+    token: &str,
+    keys: &[Arc<SigningKey>],
+    origin: Option<&str>,
+    now: i64,
+) -> Decoded {
     if !token.starts_with("eyJ") {
         return Decoded::Opaque;
     }
-    let Some(claims) = verified(token, keys) else { return Decoded::Opaque };
-    let for_us = match &claims["aud"] {
+    let Some(claims) = verified(token, keys, now) else { return Decoded::Opaque };
+    let for_us = origin.is_none_or(|origin| match &claims["aud"] {
         Value::Array(audiences) => audiences.iter().any(|audience| audience == origin),
         audience => audience == origin,
-    };
+    });
     match claims["jti"].as_str() {
         Some(jti) if for_us => Decoded::Grant(jti.to_owned()),
         _ => Decoded::Invalid,
     }
 }
 
-fn verified(token: &str, keys: &[Arc<SigningKey>]) -> Option<Value> {
+fn verified(token: &str, keys: &[Arc<SigningKey>], now: i64) -> Option<Value> {
     let (input, signature) = token.rsplit_once('.')?;
     let (header, _) = input.split_once('.')?;
     let header: Value =
@@ -268,7 +283,6 @@ fn verified(token: &str, keys: &[Arc<SigningKey>]) -> Option<Value> {
         return None;
     }
     let claims = claims_of(token)?;
-    let now = unix_now();
     let time = |claim: &str| claims[claim].as_i64();
     let current = time("exp").is_none_or(|exp| now < exp)
         && time("iat").is_none_or(|iat| iat <= now)

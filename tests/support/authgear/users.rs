@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::versions::ClientKind;
 use crate::crypto::sha256;
 use crate::random;
 
@@ -72,6 +73,10 @@ pub(crate) struct Store {
     /// Grants by the hash of the opaque token, which is also a JWT's `jti`; the value is the user's
     /// id.
     access_grants: HashMap<String, String>,
+    /// The clients of these grants, where they are not first-party ones.
+    clients: HashMap<String, ClientKind>,
+    /// Documents of the userinfo endpoint, by user, for first-party clients and for others.
+    userinfo: HashMap<String, [String; 2]>,
     app_sessions: HashMap<String, String>,
     sessions: HashMap<String, String>,
 }
@@ -99,6 +104,44 @@ impl Store {
         let (token, user) = (random::token(), self.know(user));
         self.access_grants.insert(sha256(token.as_bytes()), user);
         token
+    }
+
+    /// Makes a grant of another kind of client.
+    pub(crate) fn grant_to(&mut self, user: &User, client: ClientKind) -> String {
+        let token = self.grant(user);
+        self.clients.insert(sha256(token.as_bytes()), client);
+        token
+    }
+
+    /// Adds a grant by its hash, as a JWT's `jti` has it.
+    pub(crate) fn add_grant(&mut self, hash: &str, user: &User, client: ClientKind) {
+        let user = self.know(user);
+        self.access_grants.insert(hash.to_owned(), user);
+        self.clients.insert(hash.to_owned(), client);
+    }
+
+    pub(crate) fn add_session(&mut self, cookie: &str, user: &User) {
+        let user = self.know(user);
+        self.sessions.insert(cookie.to_owned(), user);
+    }
+
+    pub(crate) fn add_app_session(&mut self, cookie: &str, user: &User) {
+        let user = self.know(user);
+        self.app_sessions.insert(cookie.to_owned(), user);
+    }
+
+    pub(crate) fn set_userinfo(&mut self, user: &str, first_party: &str, others: &str) {
+        self.userinfo.insert(user.to_owned(), [first_party.to_owned(), others.to_owned()]);
+    }
+
+    pub(crate) fn userinfo(&self, user: &str, client: ClientKind) -> Option<&String> {
+        let [first_party, others] = self.userinfo.get(user)?;
+        Some(if client == ClientKind::FirstParty { first_party } else { others })
+    }
+
+    /// The client of a grant; cookies are held by first-party ones.
+    pub(crate) fn client_of(&self, credential: &str) -> ClientKind {
+        self.clients.get(credential).copied().unwrap_or_default()
     }
 
     pub(crate) fn app_session(&mut self, user: &User) -> String {
