@@ -20,7 +20,7 @@ pub fn read<'a>(request: &'a Request, project: &Project) -> Credentials<'a> {
 }
 
 /// The bearer token, which needs no settings of a project.
-fn bearer(request: &Request) -> Option<&[u8]> {
+pub fn bearer(request: &Request) -> Option<&[u8]> {
     let authorization = request.sent::<Authgear>(AUTHORIZATION).next();
     Credentials::read(authorization, [], &CookieNames::default()).bearer()
 }

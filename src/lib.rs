@@ -76,7 +76,7 @@ impl nginx::Module for Authgear {
     }
 
     fn preconfiguration(cf: &mut Conf<'_>) -> Result<(), ConfError> {
-        variables::define(cf)
+        variables::define_prefixes(cf)
     }
 
     fn merge_location(
@@ -90,6 +90,7 @@ impl nginx::Module for Authgear {
     }
 
     fn postconfiguration(cf: &mut Conf<'_>, main: &mut conf::MainConf) -> Result<(), ConfError> {
+        variables::define(cf)?;
         main.check_names()?;
         main.compile(cf)?;
         main.declare_module_zone(cf)?;

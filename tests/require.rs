@@ -328,3 +328,70 @@ fn a_required_variable_set_by_the_configuration_keeps_its_value() {
         }
     }
 }
+
+/// A row: location, client and scope of the token, status and reason.
+#[test]
+fn scope_client_and_claims_of_a_verified_token_count() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let pass = "proxy_pass http://%%BACKEND%%;";
+    let nginx = site(&authgear, &backend)
+        .http("authgear_cache_zone z:1m;")
+        .server(crate::project::TELLING)
+        .server(format!(
+            "authgear %%AUTHGEAR%%; authgear_mode jwt; authgear_cache z;
+             location /scope {{ authgear_require scope=read,write; {pass} }}
+             location /both {{ authgear_require scope=read scope=write; {pass} }}
+             location /client {{ authgear_require client=dcrc_*,own; {pass} }}
+             location /claim {{ authgear_require claim:tenant.id=7,8; {pass} }}
+             location /any {{ authgear_require any scope=write client=own; {pass} }}
+             location /asked {{ authgear_mode resolver; authgear_require scope=read; {pass} }}"
+        ))
+        .start();
+    let alice = User::named("alice");
+    let token = |client: &str, scope: &str, tenant: u32| {
+        authgear
+            .token(&alice)
+            .claim("client_id", client)
+            .claim("scope", scope)
+            .claim("tenant", serde_json::json!({"id": tenant}))
+            .sign()
+    };
+    support::eventually(support::DEADLINE, || {
+        get(&nginx, "/scope").bearer(&token("own", "read", 7)).send().status == 200
+    });
+    for (path, client, scope, tenant, status, reason) in [
+        ("/scope", "own", "openid read", 7, 200, "ok"),
+        ("/scope", "own", "openid", 7, 403, "scope_missing"),
+        ("/both", "own", "read write", 7, 200, "ok"),
+        ("/both", "own", "write", 7, 403, "scope_missing"),
+        ("/client", "dcrc_1", "", 7, 200, "ok"),
+        ("/client", "dcr", "", 7, 403, "client_not_allowed"),
+        ("/claim", "own", "", 8, 200, "ok"),
+        ("/claim", "own", "", 9, 403, "claim_mismatch"),
+        ("/any", "own", "", 7, 200, "ok"),
+        ("/any", "other", "write", 7, 200, "ok"),
+        ("/any", "other", "", 7, 403, "scope_missing"),
+        ("/asked", "own", "read", 7, 403, "scope_missing"),
+    ] {
+        let token = token(client, scope, tenant);
+        // The second request finds the verdict in the cache.
+        for _ in 0..2 {
+            let answer = get(&nginx, path).bearer(&token).send();
+            let verdict = crate::project::verdict(&answer);
+            let found = verdict.split(' ').nth(1).unwrap_or_default();
+            assert_eq!((answer.status, found), (status, reason), "{path} {client} {scope}");
+        }
+    }
+    let denied = get(&nginx, "/both").bearer(&token("own", "write", 7)).send();
+    let challenge = "Bearer error=\"insufficient_scope\", scope=\"read write\"";
+    assert_eq!(denied.header("www-authenticate").as_deref(), Some(challenge));
+}
+
+#[test]
+fn a_condition_on_a_token_is_warned_of_where_the_resolver_decides() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let output = site(&authgear, &backend)
+        .server("authgear %%AUTHGEAR%%; location / { authgear_require scope=read; }")
+        .check();
+    assert!(format!("{output:?}").contains("denies all requests"), "{output:?}");
+}

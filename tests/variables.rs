@@ -341,3 +341,65 @@ fn an_outage_is_remembered_across_internal_redirects() {
     }
     assert_eq!(backend.hits(), 3);
 }
+
+/// Directives that define a variable of a name that the module uses. Without the module nginx
+/// accepts each.
+#[test]
+fn variables_that_the_configuration_defines_stay_as_it_says() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    for name in ["http_authorization", "authgear_session", "authgear_claim_x", "x_authgear_user_id"]
+    {
+        let telling = format!("add_header X-Value \"${name}\" always;");
+        let nginx = site(&authgear, &backend)
+            .http(format!("map $arg_x ${name} {{ default mapped; }}"))
+            .server(format!("{telling} location / {{ proxy_pass http://%%BACKEND%%; }}"))
+            .start();
+        assert_eq!(get(&nginx, "/").send().header("x-value").as_deref(), Some("mapped"), "{name}");
+
+        let nginx = site(&authgear, &backend)
+            .http(format!("geo ${name} {{ default placed; }}"))
+            .server(format!("{telling} location / {{ proxy_pass http://%%BACKEND%%; }}"))
+            .start();
+        assert_eq!(get(&nginx, "/").send().header("x-value").as_deref(), Some("placed"), "{name}");
+
+        let nginx = site(&authgear, &backend)
+            .server(format!(
+                "{telling}
+                 location / {{ proxy_pass http://%%BACKEND%%; }}
+                 location /set {{ set ${name} own; proxy_pass http://%%BACKEND%%; }}
+                 location /asked {{
+                   auth_request /auth;
+                   auth_request_set ${name} $upstream_status;
+                   proxy_pass http://%%BACKEND%%;
+                 }}
+                 location = /auth {{ internal; proxy_pass http://%%BACKEND%%; }}"
+            ))
+            .start();
+        let value = |path: &str| get(&nginx, path).send().header("x-value");
+        assert_eq!(value("/set").as_deref(), Some("own"), "{name}");
+        assert_eq!(value("/asked").as_deref(), Some("200"), "{name}");
+    }
+}
+
+/// `set` in one location leaves the variable as it is in others.
+#[test]
+fn a_variable_set_in_one_location_has_its_own_value_in_others() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .server(
+            "authgear %%AUTHGEAR%%;
+             authgear_forward_credentials off;
+             add_header X-Value \"$http_authorization\" always;
+             add_header X-Session \"$authgear_session\" always;
+             location / { proxy_pass http://%%BACKEND%%; }
+             location /set { set $http_authorization own; proxy_pass http://%%BACKEND%%; }",
+        )
+        .start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    let bearer = format!("Bearer {token}");
+    for (path, value) in [("/", &*bearer), ("/set", "own")] {
+        let answer = get(&nginx, path).bearer(&token).send();
+        assert_eq!(answer.header("x-value").as_deref(), Some(value), "{path}");
+        assert_eq!(answer.header("x-session").as_deref(), Some("valid"), "{path}");
+    }
+}

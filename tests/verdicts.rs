@@ -84,9 +84,15 @@ fn the_backend_learns_the_same_as_in_the_documented_setup() {
         assert_eq!(rest, theirs.identity(), "{name}");
         assert_eq!(rest, documented_identity(&case), "{name}");
         let roles: Vec<_> = roles.into_iter().map(|(_, value)| value).collect();
+        // Of a request with a session cookie it is the session that is invalid.
+        let has_session = case
+            .headers
+            .iter()
+            .any(|(name, value)| *name == "Cookie" && value.contains("session="));
         let (session, expected) = match &case.expect {
             Expect::Valid(user) => ("valid ok", user.roles.join(",")),
-            Expect::Invalid { .. } => ("invalid session_invalid", String::new()),
+            Expect::Invalid { .. } if has_session => ("invalid session_invalid", String::new()),
+            Expect::Invalid { .. } => ("invalid bearer_not_accepted", String::new()),
             Expect::Nothing => ("none", String::new()),
         };
         assert!(verdict(&answer).starts_with(session), "{name}: {}", verdict(&answer));
@@ -107,7 +113,7 @@ fn only_the_value_true_is_a_session() {
     };
     let invalid = || {
         let identity = vec![pair("x-authgear-session-valid", "false")];
-        ("invalid session_invalid resolver".to_owned(), identity)
+        ("invalid bearer_not_accepted resolver".to_owned(), identity)
     };
     for value in [
         "false",

@@ -7,7 +7,7 @@ use nginx_sys::{
     ngx_cycle_t, ngx_hash_key_t, ngx_http_add_variable, ngx_http_core_main_conf_t,
     ngx_http_get_variable_pt, ngx_http_request_t, ngx_http_variable_t, ngx_http_variable_value_t,
     ngx_int_t, ngx_str_t, ngx_uint_t, NGX_ERROR, NGX_HTTP_VAR_NOCACHEABLE, NGX_HTTP_VAR_PREFIX,
-    NGX_OK,
+    NGX_HTTP_VAR_WEAK, NGX_OK,
 };
 use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 
@@ -64,16 +64,58 @@ thread_local! {
 }
 
 impl Conf<'_> {
-    /// Defines `$name`, or with `prefix` every variable whose name begins with `name`.
+    /// Defines every variable whose name begins with `name`. For preconfiguration.
+    pub(crate) fn define_prefix(
+        &mut self,
+        name: &'static str,
+        handler: Handler,
+    ) -> Result<(), ConfError> {
+        self.add(name, NGX_HTTP_VAR_PREFIX, handler)
+    }
+
+    /// Defines `$name`, unless a directive of the configuration defines it, such as `map`. For
+    /// postconfiguration: a variable that is defined earlier makes such a directive an error.
+    ///
+    /// A directive `set` defines no value of its own. Where it was not run, the handler gives the
+    /// value.
     pub(crate) fn define_variable(
         &mut self,
         name: &'static str,
-        prefix: bool,
         handler: Handler,
     ) -> Result<(), ConfError> {
+        // SAFETY: `cf` is inside http {}; nginx keeps the variables until the configuration is
+        // complete, and this is the only reference to them.
+        let Some(variable) = (unsafe { self.find_variable(name.as_bytes()) }) else {
+            return self.add(name, 0, handler);
+        };
+        if variable.flags & NGX_HTTP_VAR_WEAK as ngx_uint_t != 0 {
+            // A weak variable counts less than one of a prefix.
+            variable.flags &= !(NGX_HTTP_VAR_WEAK as ngx_uint_t);
+            variable.get_handler = Some(handler);
+            variable.data = (&raw const variable.name) as usize;
+        }
+        Ok(())
+    }
+
+    /// Finds a variable that is defined, and not by a prefix.
+    ///
+    /// # Safety
+    ///
+    /// `cf` is inside http {}, and there is no other reference to the variable.
+    unsafe fn find_variable(&mut self, name: &[u8]) -> Option<&mut ngx_http_variable_t> {
+        // SAFETY: the caller's contract; the keys have an ngx_http_variable_t each
+        // (ngx_http_variables_add_core_vars()).
+        unsafe {
+            let core = NgxHttpCoreModule::main_conf_mut(&*self.as_ptr())?;
+            let keys = core.variables_keys.as_ref()?.keys.as_slice::<ngx_hash_key_t>();
+            let key = keys.iter().find(|key| bytes(&key.key) == name)?;
+            key.value.cast::<ngx_http_variable_t>().as_mut()
+        }
+    }
+
+    fn add(&mut self, name: &'static str, flag: u32, handler: Handler) -> Result<(), ConfError> {
         let mut name = str_of(name.as_bytes());
-        let prefix = if prefix { NGX_HTTP_VAR_PREFIX } else { 0 };
-        let flags = (NGX_HTTP_VAR_NOCACHEABLE | prefix) as ngx_uint_t;
+        let flags = (NGX_HTTP_VAR_NOCACHEABLE | flag) as ngx_uint_t;
         // SAFETY: `cf` is inside http {}; nginx copies the name into a variable that lives as
         // long as the configuration, and that `data` points to.
         unsafe {
@@ -107,21 +149,14 @@ impl Conf<'_> {
         handler: Handler,
     ) -> Result<(), ConfError> {
         // SAFETY: `cf` is inside http {}; nginx's core added its variables before this module is
-        // called, as keys with an ngx_http_variable_t each (ngx_http_variables_add_core_vars()).
-        unsafe {
-            let core = NgxHttpCoreModule::main_conf_mut(&*self.as_ptr());
-            let keys = core.and_then(|core| core.variables_keys.as_ref());
-            let keys = keys.map(|k| k.keys.as_slice::<ngx_hash_key_t>()).unwrap_or_default();
-            let key = keys.iter().find(|key| bytes(&key.key) == name.to_bytes());
-            let variable = key.and_then(|key| key.value.cast::<ngx_http_variable_t>().as_mut());
-            let Some(variable) = variable else {
-                return Err(ConfError::new(format!("no variable {name:?}")));
-            };
-            WRAPPED.set(variable.get_handler);
-            variable.get_handler = Some(handler);
-            // nginx's handler of such a variable takes no data.
-            variable.data = (&raw const variable.name) as usize;
-        }
+        // called, and this is the only reference to them.
+        let Some(variable) = (unsafe { self.find_variable(name.to_bytes()) }) else {
+            return Err(ConfError::new(format!("no variable {name:?}")));
+        };
+        WRAPPED.set(variable.get_handler);
+        variable.get_handler = Some(handler);
+        // nginx's handler of such a variable takes no data.
+        variable.data = (&raw const variable.name) as usize;
         Ok(())
     }
 }
@@ -130,7 +165,7 @@ impl Conf<'_> {
 ///
 /// # Safety
 ///
-/// `data` is of a variable that [`Conf::define_variable`] or [`Conf::replace_variable`] set up.
+/// `data` is of a variable that [`Conf::define_prefix`], [`Conf::define_variable`] or [`Conf::replace_variable`] set up.
 pub(crate) unsafe fn name<'a>(data: usize) -> &'a [u8] {
     // SAFETY: the caller's contract; `data` points to the name, which lives as long as the
     // configuration, or as the request for a variable of a prefix.
@@ -207,10 +242,10 @@ pub(crate) unsafe fn index_variables(
         // SAFETY: names live as long as the configuration.
         match renewal(unsafe { bytes(&v.name) }, of_prefix) {
             Renewal::Never => {}
-            Renewal::Always => own.push(index),
             // `data` is a number for variables of `set`, which cannot be evaluated again. It is one
             // for some variables of nginx too, which depend on the client's request only.
-            Renewal::IfPossible if v.data < LEAST_POINTER => {}
+            _ if v.data < LEAST_POINTER => {}
+            Renewal::Always => own.push(index),
             Renewal::IfPossible => others.push(index),
         }
     }

@@ -228,6 +228,7 @@ impl LocationConf {
             server.in_use = true;
             project.use_at(self.mode(), cf.resolver());
             self.warn_about_amr(cf);
+            self.warn_about_tokens(cf);
         }
         Ok(())
     }

@@ -3,15 +3,17 @@
 use core::ffi::CStr;
 use core::time::Duration;
 
-use authgear::policy::{Condition, ConditionError};
+use authgear::policy::{Combination, Condition, ConditionError};
 
 use super::arguments::{first, invalid, set_flag, set_once};
 use super::location::{LocationConf, Mode};
 use nginx::{self, Arguments, ComplexValue, Conf, ConfError, Context, Directive};
 
-/// One line of `authgear_require`: all of it must hold.
+/// One line of `authgear_require`.
 #[derive(Clone, Debug)]
 pub struct Requirement {
+    /// Whether all conditions and variables must hold, or one of them.
+    pub combination: Combination,
     /// Conditions on the session.
     pub conditions: Vec<Condition>,
     /// Variables that must be neither empty nor `0`.
@@ -20,7 +22,7 @@ pub struct Requirement {
     pub error: Option<u16>,
 }
 
-/// `authgear_require CONDITION ... [error=401|403] | off`
+/// `authgear_require [any] CONDITION ... [error=401|403] | off`
 pub struct RequireDirective;
 
 impl Directive for RequireDirective {
@@ -38,8 +40,12 @@ impl Directive for RequireDirective {
         if conf.require.as_ref().is_some_and(Vec::is_empty) {
             return Err(ConfError::new("\"authgear_require off\" stands with other conditions"));
         }
+        let (combination, words) = match words {
+            [first, rest @ ..] if first == "any" => (Combination::Any, rest),
+            _ => (Combination::All, words),
+        };
         let mut requirement =
-            Requirement { conditions: Vec::new(), variables: Vec::new(), error: None };
+            Requirement { combination, conditions: Vec::new(), variables: Vec::new(), error: None };
         for word in words {
             match word.strip_prefix("error=") {
                 Some("401") => set_once(&mut requirement.error, 401)?,
@@ -78,20 +84,47 @@ fn condition(word: &str) -> Result<Condition, ConfError> {
     const DAYS: Duration = Duration::from_secs(366 * 86400);
     let age = |time: &str| Conf::parse_time(time).filter(|time| *time <= DAYS);
     let condition = Condition::parse(word, age).map_err(|error| match error {
-        ConditionError::Value => {
-            invalid("authgear_require", word, "such as role=admin,editor, amr=mfa or max_age=10m")
-        }
+        ConditionError::Value => invalid(
+            "authgear_require",
+            word,
+            "such as role=admin,editor, amr=mfa, max_age=10m, scope=read,write, \
+                     client=dcrc_* or claim:NAME=VALUE",
+        ),
         _ => invalid(
             "authgear_require",
             word,
             "\"session\", \"verified\", \"not_anonymous\", \"can_reauthenticate\", role=, amr=, \
-             max_age=, a variable or \"off\"",
+             max_age=, scope=, client=, claim:NAME=, a variable or \"off\"",
         ),
     })?;
     Ok(condition)
 }
 
 impl LocationConf {
+    /// Warns of conditions on a token where Authgear's resolver decides, which tells nothing of it.
+    pub(super) fn warn_about_tokens(&self, cf: &mut Conf<'_>) {
+        let Some(place) = &self.require_place else { return };
+        let lines = self.require().iter();
+        let denies = |line: &&Requirement| {
+            let mut conditions = line.conditions.iter();
+            match line.combination {
+                Combination::All => conditions.any(Condition::needs_token),
+                Combination::Any => {
+                    line.variables.is_empty() && conditions.all(Condition::needs_token)
+                }
+            }
+        };
+        if self.mode() == Mode::Resolver && lines.filter(denies).count() > 0 {
+            cf.warn_at(
+                place,
+                format_args!(
+                    "\"authgear_require\" denies all requests: scope=, client= and claim: hold for \
+                     tokens that nginx verifies, in \"authgear_mode jwt\" or \"auto\""
+                ),
+            );
+        }
+    }
+
     /// Warns of `amr=` where Authgear's resolver decides, which leaves it empty.
     pub(super) fn warn_about_amr(&self, cf: &mut Conf<'_>) {
         let Some(place) = &self.require_place else { return };

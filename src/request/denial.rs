@@ -1,20 +1,21 @@
 //! Denials of access, and the response that each kind of client gets.
 
 use core::cell::Cell;
-use core::fmt::Write as _;
 use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::denial::{grpc_status, problem, Client};
-use authgear::policy::Shortfall;
+use authgear::policy::{challenge_scope, ChallengeParameters, Shortfall};
 use authgear::redirect::leads_back;
 use authgear::verdict::{Reason, Unavailable, Verdict};
 
 use super::address;
+use crate::conf::policy::Requirement;
 use crate::conf::project::{Project, Upstream};
 use crate::conf::Authgear;
 use crate::conf::{Id, LocationConf};
 use crate::credentials;
+use crate::resolution::Resolution;
 use crate::worker::Worker;
 use nginx::{self, ComplexValue, Failed, Request};
 
@@ -79,6 +80,35 @@ impl Denial {
     }
 }
 
+/// Returns the first condition of a line that does not hold, if the line does not.
+fn shortfall(
+    request: &Request,
+    requirement: &Requirement,
+    resolution: &Resolution,
+) -> Result<Option<Shortfall>, Failed> {
+    let now = nginx::unix_time().as_secs();
+    let token = credentials::bearer(request).filter(|_| resolution.by_token);
+    let conditions = requirement.conditions.iter().map(|condition| match &*resolution.verdict {
+        Verdict::Valid(identity) => condition.check(identity, token, now),
+        _ => Err(Shortfall::NoSession),
+    });
+    let mut failed = false;
+    let variables =
+        requirement.variables.iter().map(|&variable| match request.evaluate(variable) {
+            Ok(b"" | b"0") => Err(Shortfall::Variable),
+            Ok(_) => Ok(()),
+            Err(Failed) => {
+                failed = true;
+                Err(Shortfall::Variable)
+            }
+        });
+    let checked = requirement.combination.check(conditions.chain(variables));
+    if failed {
+        return Err(Failed);
+    }
+    Ok(checked.err())
+}
+
 /// Checks the location's requirements; returns the denial if one does not hold. `told` is the reason
 /// that `$authgear_reason` tells.
 pub fn check(
@@ -86,37 +116,20 @@ pub fn check(
     told: &Cell<Option<Reason>>,
     location: &LocationConf,
     project: &Project,
-    verdict: &Verdict,
+    resolution: &Resolution,
 ) -> Result<Option<Denial>, Failed> {
-    let now = nginx::unix_time().as_secs();
+    let verdict = &*resolution.verdict;
     for requirement in location.require() {
-        let mut shortfall = None;
-        for condition in &requirement.conditions {
-            let checked = match verdict {
-                Verdict::Valid(identity) => condition.check(identity, None, now),
-                _ => Err(Shortfall::NoSession),
-            };
-            shortfall = shortfall.or(checked.err());
-        }
-        for &variable in &requirement.variables {
-            if matches!(request.evaluate(variable)?, b"" | b"0") {
-                shortfall = shortfall.or(Some(Shortfall::Variable));
-            }
-        }
-        let Some(shortfall) = shortfall else { continue };
+        let Some(shortfall) = shortfall(request, requirement, resolution)? else { continue };
         let status = requirement.error.unwrap_or(shortfall.status());
+        let challenge = location.challenge().then(|| {
+            let scope = challenge_scope(&requirement.conditions, false);
+            let resource_metadata = location.resource_metadata();
+            let parameters = ChallengeParameters { scope: &scope, resource_metadata };
+            shortfall.challenge(status, credentials::has_bearer(request), &parameters)
+        });
+        let challenge = challenge.flatten();
         let reason = shortfall.reason().unwrap_or(verdict.reason());
-        let mut challenge = match location.challenge() {
-            true => {
-                let bearer = credentials::has_bearer(request);
-                shortfall.challenge(status, bearer, &Default::default())
-            }
-            false => None,
-        };
-        if let (Some(challenge), Some(url)) = (&mut challenge, location.resource_metadata()) {
-            let separator = if challenge == "Bearer" { " " } else { ", " };
-            let _ = write!(challenge, "{separator}resource_metadata=\"{url}\"");
-        }
         let header = challenge.map(|challenge| ("WWW-Authenticate", challenge));
         let login = match location.login_redirect() {
             Some(url) if status == 401 && client(request).is_navigation() => {

@@ -188,7 +188,7 @@ fn access(worker: &Worker, request: &mut Request) -> Status {
             metrics::passed(worker, &state, location, project, verdict);
             return Status::Declined;
         }
-        verdict => match denial::check(request, &state.denied, location, project, verdict) {
+        _ => match denial::check(request, &state.denied, location, project, &resolution) {
             Ok(denial) => denial,
             Err(Failed) => return Status::InternalServerError,
         },

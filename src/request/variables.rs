@@ -32,15 +32,21 @@ const OWN: &[Entry] = &[
     ("authgear_scheme", |r| of_project(r, |p| Value::Static(p.endpoint.scheme().as_str()))),
 ];
 
-/// Defines all variables.
-pub fn define(cf: &mut Conf<'_>) -> Result<(), ConfError> {
-    cf.add_variable::<Authgear>(IDENTITY, true)?;
-    cf.add_variable::<Authgear>(CLAIM, true)?;
-    cf.add_variable::<Authgear>(AUTHORIZATION, false)?;
-    for (name, _) in OWN {
-        cf.add_variable::<Authgear>(name, false)?;
-    }
+/// Defines the prefixes and overrides nginx's variable, before the configuration is read.
+pub fn define_prefixes(cf: &mut Conf<'_>) -> Result<(), ConfError> {
+    cf.add_prefix::<Authgear>(IDENTITY)?;
+    cf.add_prefix::<Authgear>(CLAIM)?;
     cf.override_variable::<Authgear>(c"remote_user")
+}
+
+/// Defines the other variables, after the configuration was read: those that it defines itself stay
+/// as it says.
+pub fn define(cf: &mut Conf<'_>) -> Result<(), ConfError> {
+    cf.add_variable::<Authgear>(AUTHORIZATION)?;
+    for (name, _) in OWN {
+        cf.add_variable::<Authgear>(name)?;
+    }
+    Ok(())
 }
 
 /// Whether `name` is a variable that a verdict changes. Variables `$x_authgear_*` that the

@@ -166,14 +166,16 @@ extern "C" fn set<D: Directive>(
 }
 
 impl Conf<'_> {
-    /// Defines `$name`, with the value of [`Module::variable`]. With `prefix`, defines every
-    /// variable whose name begins so.
-    pub fn add_variable<M: Module>(
-        &mut self,
-        name: &'static str,
-        prefix: bool,
-    ) -> Result<(), ConfError> {
-        self.define_variable(name, prefix, request::variable::<M>)
+    /// Gives every variable whose name begins with `name` the value of [`Module::variable`]. For
+    /// preconfiguration.
+    pub fn add_prefix<M: Module>(&mut self, name: &'static str) -> Result<(), ConfError> {
+        self.define_prefix(name, request::variable::<M>)
+    }
+
+    /// Gives `$name` the value of [`Module::variable`], unless the configuration defines it. For
+    /// postconfiguration.
+    pub fn add_variable<M: Module>(&mut self, name: &'static str) -> Result<(), ConfError> {
+        self.define_variable(name, request::variable::<M>)
     }
 
     /// Gives nginx's own variable `name` the value of [`Module::override_variable`].
