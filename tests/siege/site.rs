@@ -47,7 +47,7 @@ impl Site {
                 ))
                 .server(
                     "authgear p; authgear_cache z; authgear_cache_valid valid=1h;
-                     add_header X-User $authgear_user_id always;
+                     add_header X-User $remote_user always;
                      location = /logout { authgear_purge self; }",
                 )
                 .start()
