@@ -11,6 +11,7 @@
 ## make test-asan         the integration tests with AddressSanitizer and LeakSanitizer
 ## make fuzz SECONDS=60   runs each fuzz target that long
 ## make soak SECONDS=600  checks answers under kills, reloads and outages; SEED= repeats a plan
+## make siege SECONDS=60  floods an nginx that long each, and shows how honest clients fare
 ## make msrv              checks the build with the oldest supported Rust, Debian 13's
 ## make advisories        looks the dependencies up in RustSec's database
 ##
@@ -64,7 +65,7 @@ INSTALL := @packaging/install.sh
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
 
 .PHONY: build dev help build-dependencies nginx clients clean lint msrv advisories \
-        test test-core test-asan fuzz soak package test-package test-reproducible image \
+        test test-core test-asan fuzz soak siege package test-package test-reproducible image \
         test-image demo bench bench-tool bench-peers bench-instructions bench-memory bench-report
 
 build: build-dependencies $(HEADERS)
@@ -128,6 +129,11 @@ soak: SECONDS ?= 600
 soak: $(MODULE_TARGET) nginx
 	$(TEST_ENV) $(CARGO) run --quiet --locked -p authgear-tests --bin soak -- \
 	    --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+siege: SECONDS ?= 60
+siege: $(MODULE_TARGET) nginx
+	$(TEST_ENV) $(CARGO) run --quiet --locked -p authgear-tests --bin siege -- \
+	    --seconds $(SECONDS)
 
 demo: $(MODULE_TARGET) nginx
 	$(TEST_ENV) $(CARGO) run --quiet --locked -p authgear-tests --bin demo -- \
