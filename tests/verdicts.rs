@@ -86,7 +86,7 @@ fn the_backend_learns_the_same_as_in_the_documented_setup() {
         let roles: Vec<_> = roles.into_iter().map(|(_, value)| value).collect();
         let (session, expected) = match &case.expect {
             Expect::Valid(user) => ("valid ok", user.roles.join(",")),
-            Expect::Invalid { .. } => ("invalid session_invalid", String::new()),
+            Expect::Invalid { .. } => ("invalid", String::new()),
             Expect::Nothing => ("none", String::new()),
         };
         assert!(verdict(&answer).starts_with(session), "{name}: {}", verdict(&answer));
@@ -107,7 +107,7 @@ fn only_the_value_true_is_a_session() {
     };
     let invalid = || {
         let identity = vec![pair("x-authgear-session-valid", "false")];
-        ("invalid session_invalid resolver".to_owned(), identity)
+        ("invalid bearer_not_accepted resolver".to_owned(), identity)
     };
     for value in [
         "false",
