@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use authgear::set_cookie::SetCookies;
+use authgear::resolver::set_cookie::SetCookies;
 use authgear::verdict::{NoSession, Unavailable, Verdict};
 
 use crate::cache::{CacheEntry, FetchResult};

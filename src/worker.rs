@@ -42,7 +42,7 @@ impl Worker {
     pub fn new(main: &'static MainConf) -> Self {
         let zone = main.module_zone();
         let shared = SharedHandle::new(zone);
-        if let (Some(zone), Some(slot)) = (shared.zone(), nginx::own_slot()) {
+        if let (Some(zone), Some(slot)) = (shared.zone(), nginx::wake_slot()) {
             zone.metrics.worker_begins(slot.into());
         }
         if let Some(zone) = shared.zone() {

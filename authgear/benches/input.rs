@@ -4,14 +4,14 @@
 //! spends about 0.6 ns on each byte of a header (1.7 GB/s) over HTTP/2, more over HTTP/1.1.
 
 use authgear::credentials::{has_bearer_scheme, CookieNames, Credentials};
-use authgear::http::negotiation::Client;
+use authgear::http::negotiation::ClientHeaders;
 use authgear::identity::is_identity_header;
-use authgear::operations::purge_request::{is_form, Target};
+use authgear::operations::purge_request::{is_form, PurgeForm};
 use authgear::operations::webhook::{Event, Secret};
 use authgear::resolver::set_cookie::SetCookies;
-use authgear::resolver::Answer;
+use authgear::resolver::ResolverAnswer;
+use authgear::resolver::{self, trace_context as trace};
 use authgear::token::{self, Algorithm, KeySet, Profile};
-use authgear::{resolver, trace};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use base64::Engine as _;
 use divan::counter::BytesCount;
@@ -145,7 +145,8 @@ mod accept {
     use super::*;
 
     fn all(accept: &[u8]) -> bool {
-        let client = Client { is_get: true, accept: Some(accept), ..Client::default() };
+        let client =
+            ClientHeaders { is_get: true, accept: Some(accept), ..ClientHeaders::default() };
         client.prefers_json() | client.is_navigation()
     }
 
@@ -177,20 +178,20 @@ mod purge_form {
 
     #[divan::bench(args = ["user=5e0f2b7c-0a2c-4a38-9d0a-2f1b3c4d5e6f"])]
     fn usual(bencher: Bencher<'_, '_>, form: &str) {
-        measure(bencher, form, |form| Target::read(b"", form).is_ok());
+        measure(bencher, form, |form| PurgeForm::read(b"", form).is_ok());
     }
 
     #[divan::bench(args = ["&", "%41", "+", "&user="])]
     fn worst(bencher: Bencher<'_, '_>, piece: &str) {
         let form = format!("user=a{}", filled(piece, HEADERS));
-        measure(bencher, &form, |form| Target::read(b"", form).is_ok());
+        measure(bencher, &form, |form| PurgeForm::read(b"", form).is_ok());
     }
 
     /// The longest form that is looked at.
     #[divan::bench(args = ["&", "%41"])]
     fn worst_that_is_read(bencher: Bencher<'_, '_>, piece: &str) {
         let form = format!("user=a{}", filled(piece, 4000));
-        measure(bencher, &form, |form| Target::read(b"", form).is_ok());
+        measure(bencher, &form, |form| PurgeForm::read(b"", form).is_ok());
     }
 
     #[divan::bench]
@@ -338,7 +339,7 @@ mod resolver_answer {
         let bytes = 62 * (71 + 256);
         bencher
             .counter(BytesCount::new(bytes as usize))
-            .bench_local(|| Answer::read(StatusCode::OK, black_box(&headers), &names));
+            .bench_local(|| ResolverAnswer::read(StatusCode::OK, black_box(&headers), &names));
     }
 
     #[divan::bench]
@@ -346,7 +347,7 @@ mod resolver_answer {
         let endpoint = resolver::endpoint::Endpoint::parse("https://a.test").expect("an endpoint");
         let none = Credentials::default();
         measure(bencher, &filled("1", HEADERS), |value| {
-            let client = resolver::Client {
+            let client = resolver::ClientInfo {
                 address: Some(value),
                 user_agent: Some(value),
                 trace: (Some(value), Some(value)),

@@ -71,8 +71,3 @@ pub mod shared;
 pub mod single_flight;
 pub mod token;
 pub mod verdict;
-
-// Until src is renamed.
-pub use self::http::{negotiation as denial, redirect};
-pub use operations::{purge_request, webhook};
-pub use resolver::{endpoint, set_cookie, trace_context as trace};

@@ -29,9 +29,6 @@ pub use report::{
     Report, ResolverReport, ZoneReport,
 };
 
-// Until src is renamed.
-pub use {EventOutcome as Event, ProjectSlot as Slot, PurgeKind as Purge};
-
 /// Number of projects with their own counters. All further projects share one set.
 pub const PROJECTS: usize = 32;
 

@@ -19,9 +19,6 @@ use crate::credentials::{CookieNames, Credentials};
 use crate::identity::{self, Identity, IdentityError};
 use crate::verdict::{NoSession, Unavailable, Verdict};
 
-// Until src is renamed.
-pub use {ClientInfo as Client, ResolverAnswer as Answer};
-
 /// Longest `User-Agent` that is sent, in bytes. A longer one is truncated.
 pub const MAX_USER_AGENT: usize = 1024;
 

@@ -77,9 +77,3 @@ pub use timer::{now, sleep, system_time, timeout, unix_time, Elapsed, Sleep};
 pub use value::ComplexValue;
 pub use variable::{Override, Renewal, Value};
 pub use wake::{wake, wake_slot, Slots};
-
-// Former names.
-pub use conf::SourceLocation as Place;
-pub use request::PhaseStatus as Status;
-pub use shm::ZoneHeader as Header;
-pub use wake::wake_slot as own_slot;

@@ -2,7 +2,7 @@
 //!
 //! Checks that need the settings of other modules are in docs/migration.md, to be made by hand.
 
-use authgear::redirect::configured_path;
+use authgear::http::redirect::configured_path;
 
 use super::operations::BuiltinEndpoint;
 use super::Authgear;

@@ -4,7 +4,7 @@ use core::ffi::CStr;
 use std::rc::Rc;
 
 pub use authgear::credentials::LookupMode as Mode;
-use authgear::endpoint::Endpoint;
+use authgear::resolver::endpoint::Endpoint;
 use authgear::verdict::freshness::{UseStale, Valid};
 
 use super::arguments::{first, invalid, is_name, set_once, truncated};
@@ -14,7 +14,7 @@ use super::policy::Requirement;
 use super::project::Project;
 use super::unknown_limit::UnknownLimit;
 use super::{MainConf, ServerConf};
-use nginx::{self, ComplexValue, Conf, ConfError, Context, Directive, Place};
+use nginx::{self, ComplexValue, Conf, ConfError, Context, Directive, SourceLocation};
 
 /// Configuration of a location, and of the levels above it.
 #[derive(Default)]
@@ -27,9 +27,9 @@ pub struct LocationConf {
     pub(super) cache_use_stale: Option<UseStale>,
     pub(super) require: Option<Vec<Requirement>>,
     /// Position of `authgear_require`, if this level has one.
-    pub(super) require_place: Option<Place>,
+    pub(super) require_place: Option<SourceLocation>,
     /// Position of the `authgear_require` in force.
-    pub(super) require_from: Option<Place>,
+    pub(super) require_from: Option<SourceLocation>,
     pub(super) resource_metadata: Option<Option<String>>,
     pub(super) challenge: Option<bool>,
     pub(super) dry_run: Option<bool>,
@@ -55,7 +55,7 @@ pub struct LocationConf {
 #[derive(Clone, Debug)]
 pub(super) enum CacheUse {
     Off,
-    Zone(String, Place),
+    Zone(String, SourceLocation),
 }
 
 /// Value of `authgear`.
@@ -63,7 +63,7 @@ pub(super) enum CacheUse {
 enum ProjectRef {
     Off,
     Url(Endpoint),
-    Name(String, Place),
+    Name(String, SourceLocation),
 }
 
 /// Treatment of a request whose look-up failed.

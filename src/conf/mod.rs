@@ -20,13 +20,13 @@ use core::time::Duration;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use authgear::endpoint::Endpoint;
+use authgear::resolver::endpoint::Endpoint;
 
 use crate::shared::{self, ModuleZone};
 use cache::CacheZone;
 pub use location::{LocationConf, Mode};
 pub use marker::Authgear;
-use nginx::{ComplexValue, Conf, ConfError, Place, Resolver, SharedZone};
+use nginx::{ComplexValue, Conf, ConfError, Resolver, SharedZone, SourceLocation};
 use project::Project;
 use project_block::ProjectBuilder;
 pub use upstream::UpstreamServer;
@@ -39,10 +39,10 @@ pub struct MainConf {
     /// `authgear URL`, by origin.
     by_url: HashMap<String, Rc<Project>>,
     /// Positions of the blocks.
-    named_at: Vec<(String, Place)>,
+    named_at: Vec<(String, SourceLocation)>,
     zones: Vec<Rc<CacheZone>>,
     /// Positions of the directives.
-    zones_at: Vec<Place>,
+    zones_at: Vec<SourceLocation>,
     longest_life: cache::LongestLife,
     /// Zones of `authgear_unknown_limit`.
     limit_zones: Vec<unknown_limit::LimitZoneUse>,
@@ -56,11 +56,11 @@ pub struct MainConf {
     required_variables: Vec<String>,
     /// Whether this worker logged that a variable was evaluated before the verdict.
     pub reported_early: Cell<bool>,
-    expected_projects: Vec<(String, Place)>,
-    expected_zones: Vec<(String, Place)>,
+    expected_projects: Vec<(String, SourceLocation)>,
+    expected_zones: Vec<(String, SourceLocation)>,
 }
 
-fn unknown(what: &str, name: &str, place: &Place) -> ConfError {
+fn unknown(what: &str, name: &str, place: &SourceLocation) -> ConfError {
     ConfError::At(place.clone(), format!("unknown {what} \"{name}\""))
 }
 
@@ -108,28 +108,28 @@ impl MainConf {
         &self.zones
     }
 
-    fn zone(&self, name: &str, place: &Place) -> Result<Rc<CacheZone>, ConfError> {
+    fn zone(&self, name: &str, place: &SourceLocation) -> Result<Rc<CacheZone>, ConfError> {
         let zone = self.zones.iter().find(|zone| zone.name == name);
         zone.cloned().ok_or_else(|| unknown("authgear_cache_zone", name, place))
     }
 
     /// Notes that a directive names a zone: it must exist, even if no location uses it.
-    fn expect_zone(&mut self, name: &str, place: Place) {
+    fn expect_zone(&mut self, name: &str, place: SourceLocation) {
         self.expected_zones.push((name.to_owned(), place));
     }
 
-    fn add_zone(&mut self, zone: Rc<CacheZone>, place: Place) {
+    fn add_zone(&mut self, zone: Rc<CacheZone>, place: SourceLocation) {
         self.zones.push(zone);
         self.zones_at.push(place);
     }
 
-    fn by_name(&self, name: &str, place: &Place) -> Result<Rc<Project>, ConfError> {
+    fn by_name(&self, name: &str, place: &SourceLocation) -> Result<Rc<Project>, ConfError> {
         let project = self.named.get(name);
         project.cloned().ok_or_else(|| unknown("authgear_project", name, place))
     }
 
     /// Notes that a directive names a project: it must exist, even if no location uses it.
-    fn expect_project(&mut self, name: &str, place: Place) {
+    fn expect_project(&mut self, name: &str, place: SourceLocation) {
         self.expected_projects.push((name.to_owned(), place));
     }
 

@@ -7,13 +7,13 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::rc::Rc;
 
-use authgear::webhook::{Secret, MAX_SECRET_FILE};
+use authgear::operations::webhook::{Secret, MAX_SECRET_FILE};
 
 use super::arguments::{first, invalid};
 use super::location::LocationConf;
 use super::project::Project;
 use super::MainConf;
-use nginx::{self, Arguments, Conf, ConfError, Context, Directive, Place};
+use nginx::{self, Arguments, Conf, ConfError, Context, Directive, SourceLocation};
 
 /// A built-in endpoint that answers in place of `proxy_pass` and the like.
 pub enum BuiltinEndpoint {
@@ -30,7 +30,7 @@ pub struct PurgeDirective {
     /// Purges the caller's user, and no other (`self`).
     pub is_self: bool,
     filter: ProjectFilter,
-    pub(super) place: Place,
+    pub(super) place: SourceLocation,
 }
 
 /// `authgear_webhook SECRET_FILE [project=NAME]`
@@ -43,7 +43,7 @@ pub struct WebhookDirective {
 /// `project=NAME`, and the project once all projects are known.
 #[derive(Default)]
 struct ProjectFilter {
-    name: Option<(String, Place)>,
+    name: Option<(String, SourceLocation)>,
     project: Option<Rc<Project>>,
 }
 

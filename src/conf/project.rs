@@ -6,8 +6,8 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::credentials::CookieNames;
-use authgear::endpoint::Endpoint;
-use authgear::metrics::Slot;
+use authgear::metrics::ProjectSlot;
+use authgear::resolver::endpoint::Endpoint;
 use authgear::token::{KeySet, Profile, Schedule};
 
 use super::{Id, Mode, UpstreamServer};
@@ -50,7 +50,7 @@ pub struct Project {
     /// Time for which a user's older tokens are refused after a webhook event.
     pub revocation_ttl: Duration,
     /// Position of its counters, once that is known: each process finds the same.
-    pub(super) slot: OnceCell<Slot>,
+    pub(super) slot: OnceCell<ProjectSlot>,
 }
 
 /// Way to a project's resolver.

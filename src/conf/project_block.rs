@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use authgear::credentials::CookieNames;
-use authgear::endpoint::{Endpoint, Url, UrlError};
+use authgear::resolver::endpoint::{Endpoint, Url, UrlError};
 use authgear::token::{Algorithm, KeySet, Profile, Schedule, MAX_KEY_SET};
 use sha2::{Digest as _, Sha256};
 
 use super::arguments::{first, flag, invalid, is_name, number, time, truncated};
 use super::project::{KeySource, Project, Tokens, Upstream};
 use super::{Id, MainConf, UpstreamServer};
-use nginx::{self, Conf, ConfError, Context, Directive, Place, SslContext, SslError};
+use nginx::{self, Conf, ConfError, Context, Directive, SourceLocation, SslContext, SslError};
 
 /// Settings of a project while they are read.
 pub(super) struct ProjectBuilder {
@@ -25,7 +25,7 @@ pub(super) struct ProjectBuilder {
     endpoint: Option<Endpoint>,
     resolver_url: Option<ResolverTarget>,
     /// Position of the setting that names the server.
-    asked_at: Option<Place>,
+    asked_at: Option<SourceLocation>,
     cookies: CookieNames,
     cookie_prefix: String,
     connect_timeout: Duration,
@@ -293,7 +293,7 @@ fn settings_of(profile: &Profile) -> Vec<String> {
 }
 
 /// Warns of credentials that are sent without TLS.
-pub(super) fn warn_if_exposed(cf: &Conf<'_>, url: &Url, place: &Place) {
+pub(super) fn warn_if_exposed(cf: &Conf<'_>, url: &Url, place: &SourceLocation) {
     if super::upstream::is_exposed(url) {
         cf.warn_at(place, format_args!("credentials are sent to \"{url}\" in clear: use https"));
     }

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use authgear::endpoint::{Scheme, Url};
+use authgear::resolver::endpoint::{Scheme, Url};
 use authgear::resolver::system_names;
 
 use super::system_resolver;

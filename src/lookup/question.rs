@@ -47,7 +47,7 @@ impl Question {
     ) -> Result<Self, Unavailable> {
         let request_id = request.main_conf::<Authgear>().request_id();
         let header = |name: &[u8]| request.header(name);
-        let client = resolver::Client {
+        let client = resolver::ClientInfo {
             address: Some(request.client_address()),
             user_agent: header(b"user-agent"),
             trace: (header(b"traceparent"), header(b"tracestate")),

@@ -16,7 +16,7 @@ use nginx::{Failed, Request, SubrequestOutcome};
 /// A subrequest in flight.
 pub(super) struct Subrequest {
     /// The answer, once the subrequest has ended.
-    pub(super) answer: Rc<RefCell<Option<resolver::Answer>>>,
+    pub(super) answer: Rc<RefCell<Option<resolver::ResolverAnswer>>>,
     pub(super) question: Question,
     pub(super) cache: Option<Rc<Cache>>,
 }
@@ -44,7 +44,7 @@ impl Subrequest {
     }
 }
 
-fn read(outcome: SubrequestOutcome, project: &Project) -> resolver::Answer {
+fn read(outcome: SubrequestOutcome, project: &Project) -> resolver::ResolverAnswer {
     let SubrequestOutcome::Answer { status, headers } = outcome else {
         return Unavailable::BadStatus.into();
     };
@@ -58,7 +58,7 @@ fn read(outcome: SubrequestOutcome, project: &Project) -> resolver::Answer {
         map.append(name, value);
     }
     match StatusCode::from_u16(status) {
-        Ok(status) => resolver::Answer::read(status, &map, &project.cookies),
+        Ok(status) => resolver::ResolverAnswer::read(status, &map, &project.cookies),
         Err(_) => Unavailable::BadStatus.into(),
     }
 }

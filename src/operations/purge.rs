@@ -1,7 +1,7 @@
 //! `authgear_purge`: removes cached verdicts, in all workers at once.
 
-use authgear::metrics::Purge as PurgeKind;
-use authgear::purge_request::{is_cross_site, is_form, Target, MAX_FORM};
+use authgear::metrics::PurgeKind;
+use authgear::operations::purge_request::{is_cross_site, is_form, PurgeForm, MAX_FORM};
 use authgear::shared::subject::PurgeTarget;
 use authgear::verdict::Verdict;
 
@@ -42,19 +42,19 @@ fn admin(worker: &Worker, request: &Request, purge: &PurgeDirective, body: &[u8]
     if !body.is_empty() && !is_form(content_type) {
         return 400;
     }
-    let Ok(target) = Target::read(request.query(), body) else { return 400 };
+    let Ok(target) = PurgeForm::read(request.query(), body) else { return 400 };
     let scope = purge.scope();
     let shared = worker.shared();
     let kind = match (&target, scope) {
-        (Target::All, None) => {
+        (PurgeForm::All, None) => {
             shared.purge_all();
             PurgeKind::All
         }
-        (Target::All, Some(scope)) => {
+        (PurgeForm::All, Some(scope)) => {
             shared.purge(&[PurgeTarget::Project(scope)]);
             PurgeKind::All
         }
-        (Target::User(id), scope) => {
+        (PurgeForm::User(id), scope) => {
             shared.purge(&[PurgeTarget::user(scope, id)]);
             PurgeKind::User
         }

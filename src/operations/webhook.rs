@@ -1,11 +1,11 @@
 //! `authgear_webhook`: Authgear's events about users.
 
-use authgear::metrics::Event as EventOutcome;
+use authgear::metrics::EventOutcome;
+pub use authgear::operations::webhook::MAX_BODY;
+use authgear::operations::webhook::{Event, NoEvent, SIGNATURE};
 use authgear::shared::disabled_periods::PeriodSet;
 use authgear::shared::revocations::Revoked;
 use authgear::shared::subject::PurgeTarget;
-pub use authgear::webhook::MAX_BODY;
-use authgear::webhook::{Event, NoEvent, SIGNATURE};
 
 use crate::conf::operations::{BuiltinEndpoint, WebhookDirective};
 use crate::conf::Authgear;

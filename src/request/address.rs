@@ -1,6 +1,6 @@
 //! The request's address, as the client knows it.
 
-use authgear::redirect::authority_of;
+use authgear::http::redirect::authority_of;
 
 use crate::conf::Authgear;
 use nginx::Request;

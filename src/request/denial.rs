@@ -4,9 +4,9 @@ use core::cell::Cell;
 use core::time::Duration;
 use std::rc::Rc;
 
-use authgear::denial::{grpc_status, problem, Client};
+use authgear::http::negotiation::{grpc_status, problem, ClientHeaders};
+use authgear::http::redirect::leads_back;
 use authgear::policy::{challenge_scope, ChallengeParameters, Shortfall};
-use authgear::redirect::leads_back;
 use authgear::verdict::{Reason, Unavailable, Verdict};
 
 use super::address;
@@ -208,9 +208,9 @@ pub fn is_preflight(request: &Request) -> bool {
         && request.header(b"access-control-request-method").is_some()
 }
 
-fn client(request: &Request) -> Client<'_> {
+fn client(request: &Request) -> ClientHeaders<'_> {
     let header = |name: &[u8]| request.header(name);
-    Client {
+    ClientHeaders {
         is_get: request.is_get(),
         is_post: request.is_post(),
         is_http2_or_later: request.is_http2_or_later(),

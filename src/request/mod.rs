@@ -33,11 +33,11 @@ use crate::lookup::{self, Poll, Started};
 use crate::resolution::Resolution;
 use crate::worker::Worker;
 use denial::Denial;
-use nginx::{Failed, FieldsOf, Level, Phase, Request, State, Status};
+use nginx::{Failed, FieldsOf, Level, Phase, PhaseStatus, Request, State};
 pub use state::RequestState;
 
 /// Runs a phase of `request`, which may be a subrequest.
-pub fn phase(worker: &Worker, phase: Phase, request: &mut Request) -> Status {
+pub fn phase(worker: &Worker, phase: Phase, request: &mut Request) -> PhaseStatus {
     request.log().debug(format_args!("authgear: phase {phase:?}"));
     match phase {
         Phase::PostRead => post_read(request),
@@ -50,25 +50,25 @@ pub fn phase(worker: &Worker, phase: Phase, request: &mut Request) -> Status {
 
 /// Removes identity headers that the client sent, and an `Upgrade` that the site does not take,
 /// before maps and rewrites can read them.
-fn post_read(request: &mut Request) -> Status {
+fn post_read(request: &mut Request) -> PhaseStatus {
     strip(request)
 }
 
 /// Handles internal redirects, among them those by `error_page` of requests that nginx refused
 /// before POST_READ.
-fn server_rewrite(request: &mut Request) -> Status {
+fn server_rewrite(request: &mut Request) -> PhaseStatus {
     if !request.is_main() || !request.is_internal() {
-        return Status::Declined;
+        return PhaseStatus::Declined;
     }
     match withdraw(request) {
         Ok(()) => strip(request),
-        Err(Failed) => Status::InternalServerError,
+        Err(Failed) => PhaseStatus::InternalServerError,
     }
 }
 
 /// Handles redirects to named locations, which skip SERVER_REWRITE. Then finds the verdict early,
 /// before the limits of nginx, if the location says so.
-fn preaccess(worker: &Worker, request: &mut Request) -> Status {
+fn preaccess(worker: &Worker, request: &mut Request) -> PhaseStatus {
     let location = request.location::<Authgear>();
     let state = request.state::<Authgear>();
     let is_resumed = state.is_some_and(|state| {
@@ -76,13 +76,13 @@ fn preaccess(worker: &Worker, request: &mut Request) -> Status {
     });
     if !is_resumed {
         match server_rewrite(request) {
-            Status::Declined => {}
+            PhaseStatus::Declined => {}
             status => return status,
         }
     }
     match &location.project {
         Some(project) if location.early() => early(worker, request, location, project),
-        _ => Status::Declined,
+        _ => PhaseStatus::Declined,
     }
 }
 
@@ -95,9 +95,9 @@ fn early(
     request: &mut Request,
     location: &'static LocationConf,
     project: &Rc<Project>,
-) -> Status {
+) -> PhaseStatus {
     if !request.is_main() || request.is_satisfied_by_any() || denial::is_preflight(request) {
-        return Status::Declined;
+        return PhaseStatus::Declined;
     }
     let Ok(state) = request.state_or_default::<Authgear>() else { return FAILED };
     match resolve(worker, request, &state, location, project) {
@@ -105,19 +105,19 @@ fn early(
             state.waits_early.set(None);
             *state.current.borrow_mut() = Some(resolution);
             request.forget_variables();
-            Status::Declined
+            PhaseStatus::Declined
         }
         Ok(None) => {
             state.waits_early.set(Some(location));
-            Status::Again
+            PhaseStatus::Again
         }
         Err(Failed) => FAILED,
     }
 }
 
-fn strip(request: &mut Request) -> Status {
+fn strip(request: &mut Request) -> PhaseStatus {
     if !request.is_main() || !request.server::<Authgear>().in_use {
-        return Status::Declined;
+        return PhaseStatus::Declined;
     }
     let refused = upgrade::is_refused(request);
     let unwanted = |name: &[u8]| is_identity_header(name) || upgrade::is_unwanted(name, refused);
@@ -126,9 +126,9 @@ fn strip(request: &mut Request) -> Status {
             if refused {
                 request.forget_upgrade();
             }
-            Status::Declined
+            PhaseStatus::Declined
         }
-        Err(Failed) => Status::InternalServerError,
+        Err(Failed) => PhaseStatus::InternalServerError,
     }
 }
 
@@ -146,21 +146,21 @@ fn withdraw(request: &mut Request) -> Result<(), Failed> {
 }
 
 /// Looks up the request's credentials, injects the verdict, and applies the location's policy.
-fn access(worker: &Worker, request: &mut Request) -> Status {
+fn access(worker: &Worker, request: &mut Request) -> PhaseStatus {
     let location = request.location::<Authgear>();
-    let Some(project) = &location.project else { return Status::Declined };
+    let Some(project) = &location.project else { return PhaseStatus::Declined };
     let log = request.log();
     log.debug(format_args!("authgear: decides on access, project: \"{}\"", project.name));
     if location.preflight_pass() && denial::is_preflight(request) {
-        return Status::Declined;
+        return PhaseStatus::Declined;
     }
     let Ok(state) = request.state_or_default::<Authgear>() else {
-        return Status::InternalServerError;
+        return PhaseStatus::InternalServerError;
     };
     let resolution = match resolve(worker, request, &state, location, project) {
         Ok(Some(resolution)) => resolution,
-        Ok(None) => return Status::Again,
-        Err(Failed) => return Status::InternalServerError,
+        Ok(None) => return PhaseStatus::Again,
+        Err(Failed) => return PhaseStatus::InternalServerError,
     };
     let verdict = &*resolution.verdict;
     log.debug(format_args!(
@@ -175,7 +175,7 @@ fn access(worker: &Worker, request: &mut Request) -> Status {
         state.relay((project.id, location.mode()));
     }
     if inject(request, &state, location, &resolution).is_err() {
-        return Status::InternalServerError;
+        return PhaseStatus::InternalServerError;
     }
     let denial = match verdict {
         Verdict::Limited(wait) => Some(denial::limited(request, project, *wait)),
@@ -186,18 +186,18 @@ fn access(worker: &Worker, request: &mut Request) -> Status {
         // backend decide.
         _ if location.require().is_empty() => {
             metrics::passed(worker, &state, location, project, verdict);
-            return Status::Declined;
+            return PhaseStatus::Declined;
         }
         _ => match denial::check(request, &state.denied, location, project, &resolution) {
             Ok(denial) => denial,
-            Err(Failed) => return Status::InternalServerError,
+            Err(Failed) => return PhaseStatus::InternalServerError,
         },
     };
     match denial {
         None => {
             state.denial.take();
             metrics::passed(worker, &state, location, project, verdict);
-            Status::Allowed
+            PhaseStatus::Allowed
         }
         Some(denial) => {
             metrics::denied(worker, &state, location, project, verdict, denial.reason);
@@ -211,50 +211,51 @@ fn deny(
     state: &State<Authgear>,
     location: &LocationConf,
     denial: Denial,
-) -> Status {
+) -> PhaseStatus {
     let reason = denial.reason.as_str();
     if location.dry_run() {
         request.log().write(Level::Info, format_args!("authgear would deny access: {reason}"));
-        return Status::Declined;
+        return PhaseStatus::Declined;
     }
     request.log().write(Level::Info, format_args!("authgear denied access: {reason}"));
-    let status = Status::Http(denial.status);
+    let status = PhaseStatus::Http(denial.status);
     *state.denial.borrow_mut() = Some(denial);
     status
 }
 
 /// Applies the location's settings on credentials and headers. Access has been granted by now, by
 /// this module or another one.
-fn precontent(request: &mut Request) -> Status {
+fn precontent(request: &mut Request) -> PhaseStatus {
     let location = request.location::<Authgear>();
     let state = request.state::<Authgear>();
     if !request.is_main() {
         // A subrequest that runs before access is decided (auth_request) gets everything.
         if state.is_some_and(|state| !state.granted.get()) {
-            return Status::Declined;
+            return PhaseStatus::Declined;
         }
-        return subrequest(request, location).map_or_else(|Failed| FAILED, |()| Status::Declined);
+        return subrequest(request, location)
+            .map_or_else(|Failed| FAILED, |()| PhaseStatus::Declined);
     }
     if let Some(state) = &state {
         state.granted.set(true);
         // Drop a denial that `satisfy any` overrode. Keep it if `error_page` redirected the request.
         drop(state.denial.borrow_mut().take_if(|denial| denial.is_here(request)));
     }
-    let Some(project) = &location.project else { return Status::Declined };
+    let Some(project) = &location.project else { return PhaseStatus::Declined };
     // Nobody has checked the credentials of a preflight that is let through.
     let unchecked = location.preflight_pass() && denial::is_preflight(request);
     if location.forward_credentials() && !unchecked {
-        return Status::Declined;
+        return PhaseStatus::Declined;
     }
     let Ok(state) = request.state_or_default::<Authgear>() else { return FAILED };
     state.granted.set(true);
     match credentials::hide(request, &state, project) {
-        Ok(()) => Status::Declined,
+        Ok(()) => PhaseStatus::Declined,
         Err(Failed) => FAILED,
     }
 }
 
-const FAILED: Status = Status::InternalServerError;
+const FAILED: PhaseStatus = PhaseStatus::InternalServerError;
 
 /// Hides from a subrequest what its own location keeps back, besides what the client's request
 /// hides.

@@ -4,7 +4,7 @@ use core::cell::{Cell, RefCell};
 use core::time::Duration;
 use std::rc::Rc;
 
-use authgear::set_cookie::SetCookies;
+use authgear::resolver::set_cookie::SetCookies;
 use authgear::verdict::Reason;
 use smallvec::SmallVec;
 

@@ -3,7 +3,7 @@
 use core::cell::OnceCell;
 use core::ops::Deref;
 
-use authgear::metrics::{Metrics, ProjectMetrics, Slot};
+use authgear::metrics::{Metrics, ProjectMetrics, ProjectSlot};
 use authgear::overload::probe_schedule::SharedBreaker;
 use authgear::shared::cache_key::Key;
 use authgear::shared::disabled_periods::PeriodSet;
@@ -131,7 +131,7 @@ impl SharedHandle {
     }
 
     /// Breaker of the project `name`. `slot` keeps its position, as for [`Self::counters`].
-    pub fn breaker(&self, name: &str, slot: &OnceCell<Slot>) -> ProjectBreaker {
+    pub fn breaker(&self, name: &str, slot: &OnceCell<ProjectSlot>) -> ProjectBreaker {
         let found = self.0.and_then(|zone| {
             let slot = *slot.get_or_init(|| zone.header().metrics.slot(name));
             zone.header().breaker(slot).is_some().then_some((zone, slot))
@@ -144,7 +144,7 @@ impl SharedHandle {
 
     /// Counters of the project `name`. `slot` keeps their position, which is the same in each
     /// process.
-    pub fn counters(&self, name: &str, slot: &OnceCell<Slot>) -> Counters {
+    pub fn counters(&self, name: &str, slot: &OnceCell<ProjectSlot>) -> Counters {
         Counters(self.0.map(|zone| {
             let find = || zone.header().metrics.slot(name);
             (zone, *slot.get_or_init(find))
@@ -156,7 +156,7 @@ impl SharedHandle {
 /// place there.
 pub enum ProjectBreaker {
     /// All workers share it.
-    Shared(SharedZone<ModuleZone>, Slot),
+    Shared(SharedZone<ModuleZone>, ProjectSlot),
     /// This worker's own.
     Own(SharedBreaker),
 }
@@ -174,7 +174,7 @@ impl Deref for ProjectBreaker {
 }
 
 /// Counters of one project; where there is no zone, counts are lost.
-pub struct Counters(Option<(SharedZone<ModuleZone>, Slot)>);
+pub struct Counters(Option<(SharedZone<ModuleZone>, ProjectSlot)>);
 
 impl Deref for Counters {
     type Target = ProjectMetrics;
@@ -183,7 +183,7 @@ impl Deref for Counters {
         static NOWHERE: Metrics = Metrics::new();
         match &self.0 {
             Some((zone, slot)) => zone.header().metrics.at(*slot),
-            None => NOWHERE.at(Slot::default()),
+            None => NOWHERE.at(ProjectSlot::default()),
         }
     }
 }

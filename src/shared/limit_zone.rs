@@ -4,7 +4,7 @@ use authgear::overload::lookup_limit::{self, Leave, Limit};
 use authgear::shared::cache_key::KeySecret;
 
 use super::map::new_secret;
-use nginx::{self, Header, SharedZone, ZoneKind};
+use nginx::{self, SharedZone, ZoneHeader, ZoneKind};
 
 /// Header of a zone of `authgear_unknown_limit`. The arena is the table of accounts.
 pub struct LimitZone {
@@ -12,7 +12,7 @@ pub struct LimitZone {
     secret: KeySecret,
 }
 
-impl Header for LimitZone {
+impl ZoneHeader for LimitZone {
     const KIND: ZoneKind = ZoneKind::Second;
 
     fn init(arena: &mut [u8]) -> Result<Self, String> {

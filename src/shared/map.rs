@@ -10,7 +10,7 @@ use authgear::shared::cache_key::{Key, KeySecret};
 use authgear::shared::zone::{self, Flight, Outcome, Owner, Record, Waiters, Worth, Zone};
 use event_listener::Event;
 
-use nginx::{self, Header, Level, Log, SharedZone};
+use nginx::{self, Level, Log, SharedZone, ZoneHeader};
 
 /// Interval at which a follower checks that its leader is alive, besides being woken.
 const POLL: Duration = Duration::from_millis(250);
@@ -34,7 +34,7 @@ pub struct MapHeader {
     secret: KeySecret,
 }
 
-impl Header for MapHeader {
+impl ZoneHeader for MapHeader {
     fn init(arena: &mut [u8]) -> Result<Self, String> {
         Zone::format(arena).map_err(|error| error.to_string())?;
         Ok(Self {
@@ -47,7 +47,7 @@ impl Header for MapHeader {
 }
 
 /// A header of shared memory whose arena is a map.
-pub trait HasMap: Header {
+pub trait HasMap: ZoneHeader {
     /// The map's part of the header.
     fn map(&self) -> &MapHeader;
 }
@@ -229,7 +229,7 @@ impl<H: HasMap> Map<H> {
     /// Begins a flight of `key` for the time of `lease`, or follows the one that there is.
     pub fn role<'a>(&'a self, key: &'a Key, lease: Duration) -> Role<'a, H> {
         let now = nginx::now().as_millis() as u64;
-        let owner = Owner { slot: nginx::own_slot().unwrap_or(u16::MAX), pid: std::process::id() };
+        let owner = Owner { slot: nginx::wake_slot().unwrap_or(u16::MAX), pid: std::process::id() };
         let lease_until = now + lease.as_millis() as u64;
         let flight = self.with(|zone| zone.lead(key, owner, now, lease_until));
         match flight.unwrap_or(Flight::Alone) {

@@ -9,7 +9,7 @@ use authgear::shared::purges::PurgeLog;
 use authgear::shared::revocations::Revocations;
 
 use super::map::{new_secret, HasMap, MapHeader};
-use nginx::Header;
+use nginx::ZoneHeader;
 
 /// Header of the module's zone.
 pub struct ModuleZone {
@@ -46,7 +46,7 @@ impl ModuleZone {
     }
 }
 
-impl Header for ModuleZone {
+impl ZoneHeader for ModuleZone {
     fn init(arena: &mut [u8]) -> Result<Self, String> {
         let secret = || new_secret().map_err(|error| format!("no random numbers: {error}"));
         Ok(Self {

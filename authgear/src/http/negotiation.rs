@@ -1,8 +1,5 @@
 //! Content negotiation for denials: the kind of client, and the answer that it understands.
 
-// Until src is renamed.
-pub use ClientHeaders as Client;
-
 /// Method and header values of a request that show its kind of client.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClientHeaders<'a> {

@@ -7,9 +7,6 @@ use thiserror::Error;
 
 use super::webhook::MAX_USER_ID;
 
-// Until src is renamed.
-pub use PurgeForm as Target;
-
 /// Maximum size of a form, or of a query, in bytes.
 pub const MAX_FORM: usize = 4096;
 
