@@ -267,12 +267,14 @@ impl<const N: usize> PurgeLog<N> {
     /// `after` are all in the other.
     fn turn(&self, after: u64, now: u64) -> &Table<N> {
         let current = self.current.load(Ordering::SeqCst);
-        // The marks that go have numbers up to this one. It comes first: a reader that misses one
-        // finds this.
-        let gone = self.table(current).after.load(Ordering::SeqCst);
-        self.floor.fetch_max(gone, Ordering::SeqCst);
         let next = current.wrapping_add(1);
         let table = self.table(next);
+        if table.used.load(Ordering::SeqCst) > 0 {
+            // The marks that go have numbers up to this one. It comes first: a reader that misses
+            // one finds this.
+            let gone = self.table(current).after.load(Ordering::SeqCst);
+            self.floor.fetch_max(gone, Ordering::SeqCst);
+        }
         table.clear();
         table.began.store(now, Ordering::SeqCst);
         table.after.store(after, Ordering::SeqCst);
