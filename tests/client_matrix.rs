@@ -159,7 +159,7 @@ fn a_token_for_another_audience_counts_neither_as_bearer_nor_as_cookie() {
         assert_eq!(verdict(&cookie), AUDIENCE, "{place}");
         assert_eq!(authgear.hits(), hits, "{place}");
         let both = get(&nginx, place)
-            .header("Cookie", &format!("app_access_token={own}; session={session}"));
+            .header("Cookie", format!("app_access_token={own}; session={session}"));
         let both = both.send();
         assert_eq!(verdict(&both), RESOLVED, "{place}");
         assert_eq!(both.echo().header("x-authgear-user-id"), Some("bob"), "{place}");

@@ -11,6 +11,7 @@ fuzz_target!(|data: &[u8]| {
     let client = ClientHeaders {
         is_get: data.len() % 2 == 0,
         is_post: data.len() % 2 == 1,
+        is_http2_or_later: data.len() % 3 == 0,
         accept: part(0),
         content_type: part(1),
         fetch_dest: part(2),

@@ -13,7 +13,9 @@ fuzz_target!(|data: &[u8]| {
             assert!(!users.is_empty());
             assert!(users.iter().all(|id| (1..=MAX_USER_ID).contains(&id.len())));
         }
-        Ok(Event::Ended { user, .. }) => assert!((1..=MAX_USER_ID).contains(&user.len())),
+        Ok(Event::Ended { user, .. } | Event::Status { user, .. }) => {
+            assert!((1..=MAX_USER_ID).contains(&user.len()))
+        }
         Ok(Event::Ignored) | Err(_) => {}
     }
     if let Ok(secret) = Secret::read(data) {

@@ -41,8 +41,9 @@ struct Entry {
 }
 
 impl Entry {
-    const UNUSED: Self =
-        Self { version: AtomicU64::new(0), content: [const { AtomicU64::new(0) }; 5] };
+    const fn unused() -> Self {
+        Self { version: AtomicU64::new(0), content: [const { AtomicU64::new(0) }; 5] }
+    }
 
     /// Returns the content, unless it is being written.
     fn get(&self) -> Option<Content> {
@@ -93,7 +94,7 @@ impl DisabledPeriods {
             secret,
             used: AtomicU64::new(0),
             last_end: AtomicU64::new(0),
-            entries: [Entry::UNUSED; MAX_PERIODS],
+            entries: [const { Entry::unused() }; MAX_PERIODS],
         }
     }
 
