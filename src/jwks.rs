@@ -43,9 +43,9 @@ pub struct Jwks {
 const MAX_WAITING: usize = 4096;
 
 /// A token's place among those that wait for keys. Dropping it frees the place.
-pub struct Waiting(Rc<Jwks>);
+pub struct KeyWaiter(Rc<Jwks>);
 
-impl Drop for Waiting {
+impl Drop for KeyWaiter {
     fn drop(&mut self) {
         self.0.waiting.set(self.0.waiting.get() - 1);
     }
@@ -152,11 +152,11 @@ impl Jwks {
     }
 
     /// A place among the tokens that wait for keys, if one is left.
-    pub fn wait(self: &Rc<Self>) -> Option<Waiting> {
+    pub fn wait(self: &Rc<Self>) -> Option<KeyWaiter> {
         let waiting = self.waiting.get();
         (waiting < MAX_WAITING).then(|| {
             self.waiting.set(waiting + 1);
-            Waiting(Rc::clone(self))
+            KeyWaiter(Rc::clone(self))
         })
     }
 
@@ -182,14 +182,14 @@ impl Jwks {
 
     /// Fetches keys, or waits until another worker did.
     async fn run_fetch(self: Rc<Self>, cause: Cause) {
-        struct Done<'a>(&'a Jwks);
-        impl Drop for Done<'_> {
+        struct FetchEnd<'a>(&'a Jwks);
+        impl Drop for FetchEnd<'_> {
             fn drop(&mut self) {
                 self.0.fetching.set(false);
                 self.0.fetched.notify(usize::MAX);
             }
         }
-        let _done = Done(&self);
+        let _done = FetchEnd(&self);
         let KeySource::Url(server) = &self.project.tokens.keys else { return };
         // A leader that exceeds its own deadline is lost.
         let lease = self.project.timeout + Duration::from_millis(500);

@@ -27,10 +27,10 @@ pub struct LeaderLost;
 
 /// Look-ups in flight, by key.
 #[derive(Debug)]
-pub struct SingleFlight<T, W>(RefCell<HashMap<Key, Flight<T, W>, KeyHasher>>);
+pub struct SingleFlight<T, W>(RefCell<HashMap<Key, JoinedFlight<T, W>, KeyHasher>>);
 
 #[derive(Debug)]
-struct Flight<T, W> {
+struct JoinedFlight<T, W> {
     waiters: Vec<Weak<Waiter<T, W>>>,
     interest: Rc<Interest>,
 }
@@ -82,7 +82,7 @@ impl<T: Clone, W: Wake> SingleFlight<T, W> {
     /// Whether the flight of `key` takes another waiter.
     pub fn has_room(&self, key: &Key) -> bool {
         let mut flights = self.0.borrow_mut();
-        let Some(Flight { waiters, .. }) = flights.get_mut(key) else { return true };
+        let Some(JoinedFlight { waiters, .. }) = flights.get_mut(key) else { return true };
         if waiters.len() >= MAX_WAITERS {
             waiters.retain(|waiter| waiter.strong_count() > 0);
         }
@@ -98,7 +98,7 @@ impl<T: Clone, W: Wake> SingleFlight<T, W> {
     pub fn join(self: &Rc<Self>, key: Key, wake: W) -> Joined<T, W> {
         let mut flights = self.0.borrow_mut();
         let is_new = !flights.contains_key(&key);
-        let flight = flights.entry(key).or_insert_with(Flight::new);
+        let flight = flights.entry(key).or_insert_with(JoinedFlight::new);
         let interest = Rc::clone(&flight.interest);
         interest.waiting.set(interest.waiting.get() + 1);
         let outcome = RefCell::new(None);
@@ -114,7 +114,7 @@ impl<T: Clone, W: Wake> SingleFlight<T, W> {
         if flights.contains_key(&key) {
             return None;
         }
-        let flight = Flight::new();
+        let flight = JoinedFlight::new();
         let interest = Rc::clone(&flight.interest);
         interest.is_detached.set(true);
         flights.insert(key, flight);
@@ -122,7 +122,7 @@ impl<T: Clone, W: Wake> SingleFlight<T, W> {
     }
 }
 
-impl<T, W> Flight<T, W> {
+impl<T, W> JoinedFlight<T, W> {
     fn new() -> Self {
         Self { waiters: Vec::new(), interest: Rc::default() }
     }

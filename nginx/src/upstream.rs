@@ -57,7 +57,8 @@ pub(crate) fn find_handlers(cf: &mut Conf<'_>) {
     HANDLERS.set(handlers);
 }
 
-type Handler = unsafe extern "C" fn(*mut nginx_sys::ngx_http_request_t) -> nginx_sys::ngx_int_t;
+type UpstreamHandler =
+    unsafe extern "C" fn(*mut nginx_sys::ngx_http_request_t) -> nginx_sys::ngx_int_t;
 
 /// Sets `directive` of `module` in a new location, and returns the handler that the location then
 /// has.
@@ -69,7 +70,7 @@ unsafe fn handler(
     cf: *mut ngx_conf_t,
     module: &'static ngx_module_t,
     directive: &'static str,
-) -> Option<Handler> {
+) -> Option<UpstreamHandler> {
     // SAFETY: the caller's contract. The location has the two configurations that the directive
     // touches. A target with a variable makes the module compile it, and do nothing else.
     unsafe {

@@ -3,7 +3,7 @@
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
 
-use authgear::overload::failures::{Failure, FailureStreak};
+use authgear::overload::failures::{FailureStreak, ResolverFailure};
 use authgear::overload::probe_schedule::SharedBreaker;
 
 use crate::conf::project::Project;
@@ -51,7 +51,7 @@ impl Breaker {
     }
 
     /// Called when a look-up failed. True if the breaker is open now.
-    pub(super) fn failed(&self, failure: Failure) -> bool {
+    pub(super) fn failed(&self, failure: ResolverFailure) -> bool {
         let is_enough = self.streak.borrow_mut().add(failure, self.max_fails);
         if is_enough {
             self.state().open(now(), self.longest_pause);

@@ -166,7 +166,7 @@ impl AuthgearClient {
                     Unavailable::TooLarge => self.breaker.succeeded(),
                     // This host lacks memory, descriptors or worker_connections.
                     Unavailable::Internal => {}
-                    _ => self.failed(inquiry, failures::Failure::Resolver),
+                    _ => self.failed(inquiry, failures::ResolverFailure::Resolver),
                 }
                 self.outage.report(&self.project, &failure);
                 return failure.why.into();
@@ -176,11 +176,11 @@ impl AuthgearClient {
         let answer =
             ResolverAnswer::read(response.status, &response.headers, &self.project.cookies);
         match status {
-            502..=504 => self.failed(inquiry, failures::Failure::Resolver),
+            502..=504 => self.failed(inquiry, failures::ResolverFailure::Resolver),
             500.. => {
                 let credentials = *inquiry.key.as_bytes();
                 let client = inquiry.client;
-                self.failed(inquiry, failures::Failure::Request { credentials, client });
+                self.failed(inquiry, failures::ResolverFailure::Request { credentials, client });
             }
             // A 4xx may be the fault of one client.
             _ => self.breaker.succeeded(),
@@ -195,7 +195,7 @@ impl AuthgearClient {
         answer
     }
 
-    fn failed(self: &Rc<Self>, inquiry: &Inquiry, failure: failures::Failure) {
+    fn failed(self: &Rc<Self>, inquiry: &Inquiry, failure: failures::ResolverFailure) {
         if self.breaker.failed(failure) {
             self.hold_probe(inquiry);
         }

@@ -14,20 +14,20 @@ use nginx::Elapsed;
 /// Most bytes of queued look-ups, per worker and project.
 const CAPACITY: usize = 8 * 1024 * 1024;
 
-type Queue = TurnQueue<ClientNetwork, Rc<Place>>;
+type Queue = TurnQueue<ClientNetwork, Rc<TurnSlot>>;
 
 /// The queue of one project's resolver in this worker.
 pub(super) struct Turns(Rc<RefCell<Queue>>);
 
 /// A look-up's place in the queue.
 #[derive(Default)]
-struct Place {
-    decision: Cell<Option<Decision>>,
+struct TurnSlot {
+    decision: Cell<Option<TurnDecision>>,
     waker: RefCell<Option<Waker>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Decision {
+enum TurnDecision {
     Turn,
     Refused,
 }
@@ -36,11 +36,11 @@ enum Decision {
 pub(super) struct Turn(Rc<RefCell<Queue>>);
 
 /// A queued look-up. Dropping it leaves the queue.
-struct Waiting<'a> {
+struct QueuedTurn<'a> {
     queue: &'a Rc<RefCell<Queue>>,
     client: ClientNetwork,
     ticket: Ticket,
-    place: Rc<Place>,
+    place: Rc<TurnSlot>,
 }
 
 impl Turns {
@@ -57,30 +57,30 @@ impl Turns {
         bytes: usize,
         patience: Duration,
     ) -> Option<Turn> {
-        let place = Rc::new(Place::default());
+        let place = Rc::new(TurnSlot::default());
         let now = nginx::now();
         let arrival = self.0.borrow_mut().arrive(client, Rc::clone(&place), bytes, now, patience);
         let ticket = match arrival {
             Arrival::Turn => return Some(Turn(Rc::clone(&self.0))),
             Arrival::Queued(ticket, refused) => {
-                refused.iter().for_each(|place| place.decide(Decision::Refused));
+                refused.iter().for_each(|place| place.decide(TurnDecision::Refused));
                 ticket
             }
             Arrival::Refused(refused) => {
-                refused.iter().for_each(|place| place.decide(Decision::Refused));
+                refused.iter().for_each(|place| place.decide(TurnDecision::Refused));
                 return None;
             }
         };
-        let waiting = Waiting { queue: &self.0, client, ticket, place };
+        let waiting = QueuedTurn { queue: &self.0, client, ticket, place };
         match nginx::timeout(patience, waiting.decision()).await {
-            Ok(Decision::Turn) => Some(Turn(Rc::clone(&self.0))),
-            Ok(Decision::Refused) | Err(Elapsed) => None,
+            Ok(TurnDecision::Turn) => Some(Turn(Rc::clone(&self.0))),
+            Ok(TurnDecision::Refused) | Err(Elapsed) => None,
         }
     }
 }
 
-impl Place {
-    fn decide(&self, decision: Decision) {
+impl TurnSlot {
+    fn decide(&self, decision: TurnDecision) {
         self.decision.set(Some(decision));
         let waker = self.waker.take();
         if let Some(waker) = waker {
@@ -89,9 +89,9 @@ impl Place {
     }
 }
 
-impl Waiting<'_> {
+impl QueuedTurn<'_> {
     /// The decision, once it is made. A turn then belongs to the caller.
-    async fn decision(&self) -> Decision {
+    async fn decision(&self) -> TurnDecision {
         poll_fn(|cx| {
             if let Some(decision) = self.place.decision.take() {
                 return Poll::Ready(decision);
@@ -103,10 +103,10 @@ impl Waiting<'_> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueuedTurn<'_> {
     fn drop(&mut self) {
         self.queue.borrow_mut().leave(self.client, self.ticket);
-        if self.place.decision.take() == Some(Decision::Turn) {
+        if self.place.decision.take() == Some(TurnDecision::Turn) {
             pass_on(self.queue);
         }
     }
@@ -122,6 +122,6 @@ impl Drop for Turn {
 fn pass_on(queue: &RefCell<Queue>) {
     let next = queue.borrow_mut().done(nginx::now());
     if let Some(place) = next {
-        place.decide(Decision::Turn);
+        place.decide(TurnDecision::Turn);
     }
 }

@@ -15,7 +15,7 @@ use super::question::{cached_until, key_of};
 use crate::cache::{AskedAt, Cache, CacheEntry, EntryId};
 use crate::conf::project::Project;
 use crate::conf::{Authgear, LocationConf, Mode};
-use crate::jwks::{Fetched, Jwks, Waiting};
+use crate::jwks::{Fetched, Jwks, KeyWaiter};
 use crate::resolution::{LookupOutcome, Resolution};
 use crate::shared::handle::SharedHandle;
 use crate::single_flight::{unless_abandoned, Leader, Resumption};
@@ -318,7 +318,7 @@ async fn verify_later(
     project: Rc<Project>,
     shared: SharedHandle,
     undecided: Undecided,
-    _waiting: Waiting,
+    _waiting: KeyWaiter,
 ) {
     let Undecided { bearer, keys, cache, id, .. } = undecided;
     // Ends before the request's own deadline, so that the verdict is on the token and not a timeout.

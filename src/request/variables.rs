@@ -19,9 +19,9 @@ const CLAIM: &str = "authgear_claim_";
 const AUTHORIZATION: &str = "http_authorization";
 
 /// A variable `$authgear_NAME` and its value.
-type Entry = (&'static str, fn(&Request) -> Value);
+type OwnVariable = (&'static str, fn(&Request) -> Value);
 
-const OWN: &[Entry] = &[
+const OWN: &[OwnVariable] = &[
     ("authgear_session", |r| of(r, |f| Value::Static(f.verdict.session_word()))),
     ("authgear_reason", reason),
     ("authgear_source", |r| of(r, |f| Value::Static(f.source))),

@@ -11,7 +11,7 @@ pub const MAX_DISTINCT: usize = 32;
 
 /// Failure of one look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum ResolverFailure {
     /// The resolver did not answer, or a gateway answered for it (502 to 504).
     Resolver,
     /// The resolver answered 500. One client can cause that: many parallel requests of one session
@@ -41,10 +41,10 @@ impl FailureStreak {
     }
 
     /// A look-up failed. True if the streak has reached `max_fails`, which is not 0.
-    pub fn add(&mut self, failure: Failure, max_fails: u32) -> bool {
+    pub fn add(&mut self, failure: ResolverFailure, max_fails: u32) -> bool {
         match failure {
-            Failure::Resolver => self.resolver = self.resolver.saturating_add(1),
-            Failure::Request { credentials, client } => {
+            ResolverFailure::Resolver => self.resolver = self.resolver.saturating_add(1),
+            ResolverFailure::Request { credentials, client } => {
                 add_distinct(&mut self.credentials, credentials);
                 add_distinct(&mut self.clients, client);
             }
@@ -72,15 +72,18 @@ pub const REFRESH_PAUSE: Duration = Duration::from_secs(1);
 mod tests {
     use super::*;
 
-    fn request(credentials: u8, client: u32) -> Failure {
-        Failure::Request { credentials: [credentials; 16], client: ClientNetwork::V4(client) }
+    fn request(credentials: u8, client: u32) -> ResolverFailure {
+        ResolverFailure::Request {
+            credentials: [credentials; 16],
+            client: ClientNetwork::V4(client),
+        }
     }
 
     #[test]
     fn failures_of_the_resolver_count_each() {
         let mut streak = FailureStreak::default();
-        assert!(!streak.add(Failure::Resolver, 2));
-        assert!(streak.add(Failure::Resolver, 2));
+        assert!(!streak.add(ResolverFailure::Resolver, 2));
+        assert!(streak.add(ResolverFailure::Resolver, 2));
     }
 
     #[test]
@@ -110,6 +113,6 @@ mod tests {
     #[test]
     fn max_fails_0_never_reaches_the_limit() {
         let mut streak = FailureStreak::default();
-        assert!((0..100).all(|_| !streak.add(Failure::Resolver, 0)));
+        assert!((0..100).all(|_| !streak.add(ResolverFailure::Resolver, 0)));
     }
 }

@@ -16,7 +16,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 const WAYS: usize = 8;
 
 /// Least bytes of a table.
-pub const MIN_SIZE: usize = WAYS * size_of::<Bucket>();
+pub const MIN_SIZE: usize = WAYS * size_of::<Account>();
 
 /// Thousandths of a look-up, the unit of accounts.
 const ONE: u64 = 1000;
@@ -58,7 +58,7 @@ pub fn key_of(secret: &[u8; 16], identity: &[u8]) -> u128 {
 
 #[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Bucket {
+struct Account {
     /// 0 marks a free place.
     key: [u64; 2],
     /// When it was used last, in milliseconds of nginx's monotonic clock.
@@ -82,7 +82,8 @@ pub enum Leave {
 /// not choose their place.
 pub fn take(memory: &mut [u8], key: u128, now: u64, limit: Limit) -> Leave {
     let usable = memory.len() / MIN_SIZE * MIN_SIZE;
-    let Ok(table) = <[Bucket]>::mut_from_bytes(memory.get_mut(..usable).unwrap_or_default()) else {
+    let Ok(table) = <[Account]>::mut_from_bytes(memory.get_mut(..usable).unwrap_or_default())
+    else {
         return Leave::Granted;
     };
     let sets = table.len() / WAYS;
@@ -98,12 +99,12 @@ pub fn take(memory: &mut [u8], key: u128, now: u64, limit: Limit) -> Leave {
     let index = known.or_else(|| oldest().map(|(index, _)| index)).unwrap_or_default();
     let Some(bucket) = places.get_mut(index) else { return Leave::Granted };
     if known.is_none() {
-        *bucket = Bucket { key: words, used_at: now, excess: 0 };
+        *bucket = Account { key: words, used_at: now, excess: 0 };
     }
     bucket.take(now, limit)
 }
 
-impl Bucket {
+impl Account {
     /// As `ngx_http_limit_req_lookup()`: the excess drains at the rate, and each look-up adds one.
     fn take(&mut self, now: u64, limit: Limit) -> Leave {
         let rate = u64::from(limit.rate.max(1));

@@ -20,9 +20,9 @@ pub const MAX_PERIODS: usize = 1024;
 /// late must not bring it back. Authgear's attempt to deliver ends after 60 seconds.
 const REMEMBER_LIFTED: u64 = 120;
 
-/// Content of an entry. Times are in seconds since 1970.
+/// PeriodRecord of an entry. Times are in seconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Content {
+struct PeriodRecord {
     /// Fingerprint of the user, or 0 for an unused entry.
     user: u64,
     /// Order of the event.
@@ -34,28 +34,28 @@ struct Content {
     expires: u64,
 }
 
-struct Entry {
+struct PeriodEntry {
     /// Odd while the entry is written; changes with each write.
     version: AtomicU64,
     content: [AtomicU64; 5],
 }
 
-impl Entry {
+impl PeriodEntry {
     const fn unused() -> Self {
         Self { version: AtomicU64::new(0), content: [const { AtomicU64::new(0) }; 5] }
     }
 
     /// Returns the content, unless it is being written.
-    fn get(&self) -> Option<Content> {
+    fn get(&self) -> Option<PeriodRecord> {
         let version = self.version.load(Ordering::SeqCst);
         let [user, order, from, until, expires] =
             self.content.each_ref().map(|part| part.load(Ordering::SeqCst));
         let is_whole = version % 2 == 0 && self.version.load(Ordering::SeqCst) == version;
-        is_whole.then_some(Content { user, order, from, until, expires })
+        is_whole.then_some(PeriodRecord { user, order, from, until, expires })
     }
 
-    fn set(&self, content: Content) {
-        let Content { user, order, from, until, expires } = content;
+    fn set(&self, content: PeriodRecord) {
+        let PeriodRecord { user, order, from, until, expires } = content;
         let version = self.version.load(Ordering::SeqCst) | 1;
         self.version.store(version, Ordering::SeqCst);
         for (part, value) in self.content.iter().zip([user, order, from, until, expires]) {
@@ -72,7 +72,7 @@ pub struct DisabledPeriods {
     used: AtomicU64,
     /// Time at which the last period ends; 0 while none is held. Read on each request.
     last_end: AtomicU64,
-    entries: [Entry; MAX_PERIODS],
+    entries: [PeriodEntry; MAX_PERIODS],
 }
 
 /// Result of [`DisabledPeriods::set`].
@@ -94,11 +94,11 @@ impl DisabledPeriods {
             secret,
             used: AtomicU64::new(0),
             last_end: AtomicU64::new(0),
-            entries: [const { Entry::unused() }; MAX_PERIODS],
+            entries: [const { PeriodEntry::unused() }; MAX_PERIODS],
         }
     }
 
-    fn used(&self) -> &[Entry] {
+    fn used(&self) -> &[PeriodEntry] {
         let used = usize::try_from(self.used.load(Ordering::SeqCst)).unwrap_or(MAX_PERIODS);
         self.entries.get(..used).unwrap_or(&self.entries)
     }
@@ -116,7 +116,7 @@ impl DisabledPeriods {
         now: u64,
     ) -> PeriodSet {
         let result = self.set_entry(user, order, period, now);
-        let ends = self.used().iter().filter_map(Entry::get).map(|own| own.until);
+        let ends = self.used().iter().filter_map(PeriodEntry::get).map(|own| own.until);
         self.last_end.store(ends.max().unwrap_or(0), Ordering::SeqCst);
         result
     }
@@ -132,20 +132,20 @@ impl DisabledPeriods {
         let period = period.filter(|(from, until)| from < until && now < *until);
         let (from, until) = period.unwrap_or_default();
         let expires = if period.is_some() { until } else { now.saturating_add(REMEMBER_LIFTED) };
-        let new = Content { user, order, from, until, expires };
+        let new = PeriodRecord { user, order, from, until, expires };
 
         let used = self.used();
-        let known = |entry: &&Entry| entry.get().is_some_and(|own| own.user == user);
+        let known = |entry: &&PeriodEntry| entry.get().is_some_and(|own| own.user == user);
         if let Some(entry) = used.iter().find(known) {
             let old = entry.get().unwrap_or_default();
             if order <= old.order {
                 return PeriodSet::Outdated;
             }
             // As long as an event about the replaced period could bring it back.
-            entry.set(Content { expires: expires.max(old.expires), ..new });
+            entry.set(PeriodRecord { expires: expires.max(old.expires), ..new });
             return PeriodSet::Kept;
         }
-        let is_free = |entry: &&Entry| entry.get().is_none_or(|own| own.expires <= now);
+        let is_free = |entry: &&PeriodEntry| entry.get().is_none_or(|own| own.expires <= now);
         if let Some(entry) = used.iter().find(is_free) {
             entry.set(new);
             return PeriodSet::Kept;
@@ -193,7 +193,7 @@ impl DisabledPeriods {
                     .first()
                     .is_some_and(|own| fingerprints.contains(&own.load(Ordering::SeqCst)))
             })
-            .filter_map(Entry::get)
+            .filter_map(PeriodEntry::get)
             .any(|own| {
                 let is_now = own.from <= now && now < own.until;
                 is_now && since <= own.from && fingerprints.contains(&own.user)
@@ -202,7 +202,7 @@ impl DisabledPeriods {
 
     /// Returns the number of periods that are not over `now`, including those that lie ahead.
     pub fn count(&self, now: u64) -> usize {
-        self.used().iter().filter_map(Entry::get).filter(|own| now < own.until).count()
+        self.used().iter().filter_map(PeriodEntry::get).filter(|own| now < own.until).count()
     }
 }
 

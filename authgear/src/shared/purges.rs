@@ -89,7 +89,7 @@ impl Mark {
     }
 }
 
-struct Table<const N: usize> {
+struct MarkTable<const N: usize> {
     /// Time of its first mark, in milliseconds.
     began: AtomicU64,
     /// Number of the last purge before its first mark.
@@ -101,7 +101,7 @@ struct Table<const N: usize> {
     marks: [AtomicU64; N],
 }
 
-impl<const N: usize> Table<N> {
+impl<const N: usize> MarkTable<N> {
     const fn new() -> Self {
         Self {
             began: AtomicU64::new(0),
@@ -173,7 +173,7 @@ pub struct PurgeLog<const N: usize = PLACES> {
     /// Index of the table for new marks.
     current: AtomicU64,
     secret: KeySecret,
-    tables: [Table<N>; 2],
+    tables: [MarkTable<N>; 2],
 }
 
 impl<const N: usize> PurgeLog<N> {
@@ -186,7 +186,7 @@ impl<const N: usize> PurgeLog<N> {
             longest_life: AtomicU64::new(0),
             current: AtomicU64::new(0),
             secret,
-            tables: [const { Table::new() }; 2],
+            tables: [const { MarkTable::new() }; 2],
         }
     }
 
@@ -218,7 +218,7 @@ impl<const N: usize> PurgeLog<N> {
         let number = self.last.fetch_add(1, Ordering::SeqCst) + 1;
         let mut in_time = true;
         let mut table = self.current();
-        let is_over = |table: &Table<N>| {
+        let is_over = |table: &MarkTable<N>| {
             let age = now.saturating_sub(table.began.load(Ordering::SeqCst));
             age > self.longest_life.load(Ordering::SeqCst)
         };
@@ -246,11 +246,11 @@ impl<const N: usize> PurgeLog<N> {
         let number = self.last.fetch_add(1, Ordering::SeqCst) + 1;
         // Before the marks go: a reader that misses one finds this.
         self.floor.store(number, Ordering::SeqCst);
-        self.tables.iter().for_each(Table::clear);
+        self.tables.iter().for_each(MarkTable::clear);
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn table(&self, index: u64) -> &Table<N> {
+    fn table(&self, index: u64) -> &MarkTable<N> {
         let [first, second] = &self.tables;
         if index % 2 == 0 {
             first
@@ -259,13 +259,13 @@ impl<const N: usize> PurgeLog<N> {
         }
     }
 
-    fn current(&self) -> &Table<N> {
+    fn current(&self) -> &MarkTable<N> {
         self.table(self.current.load(Ordering::SeqCst))
     }
 
     /// Clears the older table, and returns it for new marks. The marks of purges up to number
     /// `after` are all in the other.
-    fn turn(&self, after: u64, now: u64) -> &Table<N> {
+    fn turn(&self, after: u64, now: u64) -> &MarkTable<N> {
         let current = self.current.load(Ordering::SeqCst);
         let next = current.wrapping_add(1);
         let table = self.table(next);

@@ -18,7 +18,7 @@ use crate::shared::subject::PurgeTarget;
 /// Most users in the table.
 pub const MAX_USERS: usize = 4096;
 
-struct Entry {
+struct RevocationEntry {
     /// Fingerprint, or 0 where there is none.
     whose: AtomicU64,
     /// Tokens issued up to this time are refused. Seconds since 1970, as below.
@@ -27,7 +27,7 @@ struct Entry {
     until: AtomicU64,
 }
 
-impl Entry {
+impl RevocationEntry {
     fn get(&self) -> Option<(u64, u64, u64)> {
         let whose = self.whose.load(Ordering::SeqCst);
         let times = (self.issued.load(Ordering::SeqCst), self.until.load(Ordering::SeqCst));
@@ -42,7 +42,7 @@ pub struct Revocations {
     secret: KeySecret,
     /// Index of the first entry that was never used.
     end: AtomicU64,
-    entries: [Entry; MAX_USERS],
+    entries: [RevocationEntry; MAX_USERS],
 }
 
 /// Result of [`Revocations::revoke`].
@@ -64,7 +64,7 @@ impl Revocations {
             secret,
             end: AtomicU64::new(0),
             entries: [const {
-                Entry {
+                RevocationEntry {
                     whose: AtomicU64::new(0),
                     issued: AtomicU64::new(0),
                     until: AtomicU64::new(0),
@@ -73,7 +73,7 @@ impl Revocations {
         }
     }
 
-    fn used(&self) -> &[Entry] {
+    fn used(&self) -> &[RevocationEntry] {
         let end = usize::try_from(self.end.load(Ordering::SeqCst)).unwrap_or(MAX_USERS);
         self.entries.get(..end).unwrap_or(&self.entries)
     }
@@ -91,7 +91,7 @@ impl Revocations {
             entry.until.fetch_max(until, Ordering::SeqCst);
             return Revoked::Kept;
         }
-        let over = |entry: &&Entry| entry.get().is_none_or(|(_, _, until)| until <= now);
+        let over = |entry: &&RevocationEntry| entry.get().is_none_or(|(_, _, until)| until <= now);
         let fresh = || {
             let entry = self.entries.get(used.len())?;
             self.end.fetch_add(1, Ordering::SeqCst);
@@ -123,13 +123,17 @@ impl Revocations {
         let own = |whose: u64| fingerprints.contains(&whose);
         let found = used.iter().filter(|entry| own(entry.whose.load(Ordering::SeqCst)));
         found
-            .filter_map(Entry::get)
+            .filter_map(RevocationEntry::get)
             .any(|(whose, up_to, until)| own(whose) && issued <= up_to && now < until)
     }
 
     /// Number of users with a refusal `now`.
     pub fn count(&self, now: u64) -> usize {
-        self.used().iter().filter_map(Entry::get).filter(|(.., until)| now < *until).count()
+        self.used()
+            .iter()
+            .filter_map(RevocationEntry::get)
+            .filter(|(.., until)| now < *until)
+            .count()
     }
 }
 
