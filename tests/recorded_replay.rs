@@ -405,6 +405,9 @@ fn the_core_reads_each_recorded_answer() {
                 assert_eq!(verdict, expected, "{name}");
             }
             (200, None) => assert_eq!(verdict, Verdict::None(NoSession::Resolver), "{name}"),
+            (400..=499, _) => {
+                assert_eq!(verdict, Verdict::Unavailable(Unavailable::Refused), "{name}")
+            }
             _ => assert_eq!(verdict, Verdict::Unavailable(Unavailable::BadStatus), "{name}"),
         }
         let relayed = exchange.answer.all("set-cookie").len();
