@@ -39,13 +39,11 @@ pub async fn unless_abandoned<T>(
     let mut work = pin!(work);
     let mut abandoned = pin!(leader.abandoned());
     poll_fn(|cx| {
-        if let Poll::Ready(output) = work.as_mut().poll(cx) {
-            return Poll::Ready(Some(output));
-        }
+        // First: the clients may have left before the work began.
         if !must_go_on.get() && abandoned.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }
-        Poll::Pending
+        work.as_mut().poll(cx).map(Some)
     })
     .await
 }

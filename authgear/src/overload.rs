@@ -6,5 +6,6 @@
 pub mod client_network;
 pub mod failures;
 pub mod lookup_limit;
+pub mod probe_candidates;
 pub mod probe_schedule;
 pub mod turn_queue;

@@ -36,6 +36,10 @@ impl Breaker {
 
     /// Whether only probes may ask.
     pub(super) fn is_open(&self) -> bool {
+        // A reload may have turned it off during a suspension.
+        if self.max_fails == 0 {
+            return false;
+        }
         let is_open = self.state().is_open();
         if self.was_open.replace(is_open) && !is_open {
             self.streak.borrow_mut().reset();

@@ -20,6 +20,7 @@ use std::time::Instant;
 use authgear::metrics::ConnectionState;
 use authgear::overload::client_network::ClientNetwork;
 use authgear::overload::failures::{self, REFRESH_PAUSE};
+use authgear::overload::probe_candidates::ProbeCandidates;
 use authgear::resolver::ResolverAnswer;
 use authgear::shared::cache_key::{Key, KeyHasher};
 use authgear::verdict::{Unavailable, Verdict};
@@ -55,6 +56,8 @@ pub struct Inquiry {
     pub client: ClientNetwork,
     /// Identifies the credentials.
     pub key: Key,
+    /// Whether the cache remembers a valid session of the credentials.
+    pub was_valid: bool,
     /// Asks over a new connection.
     pub over_new_connection: bool,
 }
@@ -69,9 +72,9 @@ pub struct AuthgearClient {
     /// Whether the task that closes idle connections is running.
     janitor: Cell<bool>,
     breaker: Breaker,
-    /// The look-up that probes repeat while the breaker is open, and whether their task is
+    /// The look-ups that probes repeat while the breaker is open, and whether their task is
     /// running.
-    probe: RefCell<Option<Inquiry>>,
+    candidates: RefCell<ProbeCandidates<ClientNetwork, Inquiry>>,
     is_probing: Cell<bool>,
     /// Entries whose refresh failed, and when.
     failed_refreshes: RefCell<LruCache<Key, Duration, KeyHasher>>,
@@ -91,7 +94,7 @@ impl AuthgearClient {
             idle: RefCell::default(),
             janitor: Cell::new(false),
             breaker: Breaker::new(&project, shared),
-            probe: RefCell::default(),
+            candidates: RefCell::default(),
             is_probing: Cell::new(false),
             failed_refreshes: RefCell::new(failed_refreshes),
             outage: Outage::default(),
@@ -120,9 +123,10 @@ impl AuthgearClient {
         let begun = Instant::now();
         let bytes = inquiry.request.headers().values().map(HeaderValue::len).sum();
         let patience = (self.project.timeout / PATIENCE).min(left_until(deadline));
-        let Some(turn) = self.turns.take(inquiry.client, bytes, patience).await else {
+        let lane = (inquiry.client, inquiry.was_valid);
+        let Some(turn) = self.turns.take(lane, bytes, patience).await else {
             let detail = "no connection would become free in time";
-            self.outage.report(&self.project, &Failure::new(Unavailable::Overloaded, detail));
+            self.outage.overloaded(&self.project, &Failure::new(Unavailable::Overloaded, detail));
             return self.not_asked(Unavailable::Overloaded);
         };
         // The breaker may have opened while this look-up waited.
@@ -166,6 +170,8 @@ impl AuthgearClient {
                     Unavailable::TooLarge => self.breaker.succeeded(),
                     // This host lacks memory, descriptors or worker_connections.
                     Unavailable::Internal => {}
+                    // A second look-up had only what the first left: that was too short to tell.
+                    Unavailable::Timeout if time < self.project.timeout / 2 => {}
                     _ => self.failed(inquiry, failures::ResolverFailure::Resolver),
                 }
                 self.outage.report(&self.project, &failure);
@@ -182,7 +188,8 @@ impl AuthgearClient {
                 let client = inquiry.client;
                 self.failed(inquiry, failures::ResolverFailure::Request { credentials, client });
             }
-            // A 4xx may be the fault of one client.
+            // A 4xx may be the fault of one client, and of a gateway before a resolver that hangs.
+            400..=499 => {}
             _ => self.breaker.succeeded(),
         }
         match &answer.verdict {
@@ -201,13 +208,11 @@ impl AuthgearClient {
         }
     }
 
-    /// Keeps the look-up for probes, and starts their task.
+    /// Offers the look-up to probes, and starts their task.
     fn hold_probe(self: &Rc<Self>, inquiry: &Inquiry) {
-        let mut probe = self.probe.borrow_mut();
-        if probe.is_none() {
-            *probe = Some(inquiry.clone());
-        }
-        drop(probe);
+        let mut candidates = self.candidates.borrow_mut();
+        candidates.offer(inquiry.client, inquiry.was_valid, || inquiry.clone());
+        drop(candidates);
         if !self.is_probing.replace(true) {
             nginx::spawn(Rc::clone(self).probe_until_closed());
         }
@@ -226,18 +231,19 @@ impl AuthgearClient {
             if !self.breaker.take_probe(lease) {
                 continue;
             }
-            let Some(inquiry) = self.probe.borrow().clone() else { break };
+            let Some(inquiry) = self.candidates.borrow().held().cloned() else { break };
             Log::cycle().debug(format_args!("authgear: probes the resolver"));
             let begun = Instant::now();
             let answer = self.exchange(&inquiry, self.project.timeout).await;
             let now = nginx::unix_time().as_secs();
             self.metrics().asked(&answer.verdict, begun.elapsed(), now);
             if self.breaker.is_open() {
+                self.candidates.borrow_mut().failed();
                 self.breaker.probe_failed();
             }
         }
         self.is_probing.set(false);
-        self.probe.take();
+        self.candidates.borrow_mut().clear();
     }
 
     /// Whether a verdict from before is to be served at once: the resolver fails, or has failed to

@@ -16,20 +16,34 @@ const QUIET: Duration = Duration::from_secs(10);
 pub(super) struct Outage {
     logged: Cell<Option<Duration>>,
     silent: Cell<u64>,
+    /// Whether the beginning of the outage was logged, so that its end is.
     failing: Cell<bool>,
 }
 
 impl Outage {
     /// Called when a look-up failed.
     pub(super) fn report(&self, project: &Project, failure: &Failure) {
-        self.failing.set(true);
+        if self.may_log() {
+            self.failing.set(true);
+            self.line(Level::Error, project, format_args!("authgear resolver failed: {failure}"));
+        }
+    }
+
+    /// Called when a look-up was refused because too many others wait. The resolver has not failed.
+    pub(super) fn overloaded(&self, project: &Project, failure: &Failure) {
+        if self.may_log() {
+            self.line(Level::Error, project, format_args!("authgear resolver failed: {failure}"));
+        }
+    }
+
+    fn may_log(&self) -> bool {
         let now = nginx::now();
         if self.logged.get().is_some_and(|logged| now < logged + QUIET) {
             self.silent.set(self.silent.get() + 1);
-            return;
+            return false;
         }
         self.logged.set(Some(now));
-        self.line(Level::Error, project, format_args!("authgear resolver failed: {failure}"));
+        true
     }
 
     /// Called when a look-up was not made because the breaker is open.

@@ -14,7 +14,11 @@ use nginx::Elapsed;
 /// Most bytes of queued look-ups, per worker and project.
 const CAPACITY: usize = 8 * 1024 * 1024;
 
-type Queue = TurnQueue<ClientNetwork, Rc<TurnSlot>>;
+/// A client's look-ups of sessions that the cache remembers as valid queue apart from its others:
+/// whoever floods with invented credentials must not delay the refresh of a session.
+type Lane = (ClientNetwork, bool);
+
+type Queue = TurnQueue<Lane, Rc<TurnSlot>>;
 
 /// The queue of one project's resolver in this worker.
 pub(super) struct Turns(Rc<RefCell<Queue>>);
@@ -38,7 +42,7 @@ pub(super) struct Turn(Rc<RefCell<Queue>>);
 /// A queued look-up. Dropping it leaves the queue.
 struct QueuedTurn<'a> {
     queue: &'a Rc<RefCell<Queue>>,
-    client: ClientNetwork,
+    lane: Lane,
     ticket: Ticket,
     place: Rc<TurnSlot>,
 }
@@ -51,15 +55,10 @@ impl Turns {
 
     /// Waits for a turn, for at most `patience`. `bytes` is the size of the credentials. `None` if
     /// the look-up would not have its turn in time.
-    pub(super) async fn take(
-        &self,
-        client: ClientNetwork,
-        bytes: usize,
-        patience: Duration,
-    ) -> Option<Turn> {
+    pub(super) async fn take(&self, lane: Lane, bytes: usize, patience: Duration) -> Option<Turn> {
         let place = Rc::new(TurnSlot::default());
         let now = nginx::now();
-        let arrival = self.0.borrow_mut().arrive(client, Rc::clone(&place), bytes, now, patience);
+        let arrival = self.0.borrow_mut().arrive(lane, Rc::clone(&place), bytes, now, patience);
         let ticket = match arrival {
             Arrival::Turn => return Some(Turn(Rc::clone(&self.0))),
             Arrival::Queued(ticket, refused) => {
@@ -71,7 +70,7 @@ impl Turns {
                 return None;
             }
         };
-        let waiting = QueuedTurn { queue: &self.0, client, ticket, place };
+        let waiting = QueuedTurn { queue: &self.0, lane, ticket, place };
         match nginx::timeout(patience, waiting.decision()).await {
             Ok(TurnDecision::Turn) => Some(Turn(Rc::clone(&self.0))),
             Ok(TurnDecision::Refused) | Err(Elapsed) => None,
@@ -105,7 +104,7 @@ impl QueuedTurn<'_> {
 
 impl Drop for QueuedTurn<'_> {
     fn drop(&mut self) {
-        self.queue.borrow_mut().leave(self.client, self.ticket);
+        self.queue.borrow_mut().leave(self.lane, self.ticket);
         if self.place.decision.take() == Some(TurnDecision::Turn) {
             pass_on(self.queue);
         }

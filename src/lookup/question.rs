@@ -30,8 +30,6 @@ pub(super) struct Question {
     /// The credentials have a session cookie in Authgear's format. An answer of no session is not
     /// stored then.
     has_session: bool,
-    /// The zone remembers a valid session of these credentials.
-    was_valid: bool,
     /// The credentials that the answer is about.
     pub(super) presented: Presented,
 }
@@ -62,6 +60,7 @@ impl Question {
                 .map_err(|_| Unavailable::Internal)?,
             client: ClientNetwork::parse(request.client_address()),
             key: id.key,
+            was_valid: found.was_valid,
             over_new_connection: false,
         };
         let now = nginx::unix_time();
@@ -73,21 +72,20 @@ impl Question {
             asked_at: AskedAt::now(shared),
             expires_at: expiry.map(|time| cached_until(time, now)),
             has_session: credentials.has_session(&project.cookies),
-            was_valid: found.was_valid,
             presented: Presented::of(credentials, &project.cookies),
         })
     }
 
     /// Whether the zone remembers a valid session of these credentials.
     pub(super) fn was_valid(&self) -> bool {
-        self.was_valid
+        self.inquiry.was_valid
     }
 
     /// Whether an answer of no session is to be confirmed. Authgear gives it on a passing fault of
     /// its database too: about a session cookie of its own format, which it otherwise answers with
     /// `true` or `false`, and about a bearer that was valid.
     pub(super) fn needs_confirmation(&self, verdict: &Verdict) -> bool {
-        matches!(verdict, Verdict::None(_)) && (self.has_session || self.was_valid)
+        matches!(verdict, Verdict::None(_)) && (self.has_session || self.was_valid())
     }
 
     /// Whether the entry was purged between the question and its answer `verdict`. Without a

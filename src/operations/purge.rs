@@ -92,7 +92,8 @@ fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
     let Some(identity) = session else { return 204 };
     let (shared, scope) = (worker.shared(), purge.scope());
     let user = identity.user_id().map(|id| PurgeTarget::user(scope, id));
-    let holders = in_flight.iter().map(PurgeTarget::Holder);
+    // The mark of the user covers look-ups in flight. Without it each key needs one.
+    let holders = in_flight.iter().filter(|_| user.is_none()).map(PurgeTarget::Holder);
     let targets: Vec<PurgeTarget<'_>> = user.into_iter().chain(holders).collect();
     // A purge of nothing counts too: other workers read the zone again, not their LRU.
     shared.purge(&targets);

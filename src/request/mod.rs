@@ -100,9 +100,12 @@ fn early(
         return PhaseStatus::Declined;
     }
     let Ok(state) = request.state_or_default::<Authgear>() else { return FAILED };
+    // Taken before the verdict, so that a purge in between is noticed.
+    let since = (nginx::unix_time().as_secs(), worker.shared().purge_generation());
     match resolve(worker, request, &state, location, project) {
         Ok(Some(resolution)) => {
             state.waits_early.set(None);
+            state.early_since.set(Some(since));
             *state.current.borrow_mut() = Some(resolution);
             request.forget_variables();
             PhaseStatus::Declined
@@ -157,6 +160,9 @@ fn access(worker: &Worker, request: &mut Request) -> PhaseStatus {
     let Ok(state) = request.state_or_default::<Authgear>() else {
         return PhaseStatus::InternalServerError;
     };
+    if let Some(since) = state.early_since.take() {
+        forget_outdated(worker, &state, location, project, since);
+    }
     let resolution = match resolve(worker, request, &state, location, project) {
         Ok(Some(resolution)) => resolution,
         Ok(None) => return PhaseStatus::Again,
@@ -268,6 +274,27 @@ fn subrequest(request: &mut Request, location: &LocationConf) -> Result<(), Fail
         request.leave_out_headers(is_identity_header)?;
     }
     Ok(())
+}
+
+/// Forgets an early verdict if a purge, or a period of being disabled, came after it: limits may have
+/// delayed the request since.
+fn forget_outdated(
+    worker: &Worker,
+    state: &State<Authgear>,
+    location: &LocationConf,
+    project: &Project,
+    (found_at, generation): (u64, u64),
+) {
+    let (shared, id) = (worker.shared(), (project.id, location.mode()));
+    let is_disabled = || match state.resolution(id).as_ref().map(|found| &*found.verdict) {
+        Some(Verdict::Valid(identity)) => identity
+            .user_id()
+            .is_some_and(|user| shared.is_disabled(&project.scope, user, found_at)),
+        _ => false,
+    };
+    if generation != shared.purge_generation() || is_disabled() {
+        state.forget(id);
+    }
 }
 
 /// The verdict of `project` on the request. `None` while the request must wait for it.

@@ -25,6 +25,9 @@ pub struct RequestState {
     pub(super) pending: RefCell<Option<Box<Pending>>>,
     /// The location in whose preaccess phase the request waits for that look-up.
     pub(super) waits_early: Cell<Option<&'static LocationConf>>,
+    /// When the early verdict was found, and the generation of purges then. It is checked again
+    /// once access is decided, since limits may delay the request meanwhile.
+    pub(super) early_since: Cell<Option<(u64, u64)>>,
     /// Time spent waiting for look-ups.
     pub(super) waited: Cell<Duration>,
     /// The last denial, until it is answered.
@@ -84,6 +87,11 @@ impl RequestState {
     /// The verdict on which access to `location` was decided.
     pub fn resolution_for(&self, location: &LocationConf) -> Option<Resolution> {
         self.resolution((location.project.as_ref()?.id, location.mode()))
+    }
+
+    /// Forgets a verdict, so that the credentials are looked up again.
+    pub(super) fn forget(&self, id: LookupId) {
+        self.resolutions.borrow_mut().retain(|(own, _)| *own != id);
     }
 
     pub(super) fn keep(&self, id: LookupId, resolution: Resolution) -> Resolution {

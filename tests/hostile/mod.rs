@@ -6,6 +6,7 @@ use support::{Builder, Request};
 use crate::site::site;
 use support::{Backend, FakeAuthgear};
 
+mod audit;
 mod row01_cost_per_byte;
 mod row02_abandoned_lookups;
 mod row03_overload;

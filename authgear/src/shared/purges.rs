@@ -214,6 +214,10 @@ impl<const N: usize> PurgeLog<N> {
     /// Returns false if there were more purges in the life of a verdict than the tables have
     /// room for. Older verdicts were purged then that no purge concerned.
     pub fn purge(&self, subjects: &[PurgeTarget<'_>], now: u64) -> bool {
+        if subjects.is_empty() {
+            self.generation.fetch_add(1, Ordering::SeqCst);
+            return true;
+        }
         // A look-up that begins from here on asks after the cause of the purge.
         let number = self.last.fetch_add(1, Ordering::SeqCst) + 1;
         let mut in_time = true;
@@ -274,8 +278,8 @@ impl<const N: usize> PurgeLog<N> {
             // one finds this.
             let gone = self.table(current).after.load(Ordering::SeqCst);
             self.floor.fetch_max(gone, Ordering::SeqCst);
+            table.clear();
         }
-        table.clear();
         table.began.store(now, Ordering::SeqCst);
         table.after.store(after, Ordering::SeqCst);
         self.current.store(next, Ordering::SeqCst);
@@ -357,6 +361,18 @@ mod tests {
             let after = verdicts.map(|verdict| purges.is_purged(purges.now(), &verdict));
             assert_eq!(after, [false; 5], "{subject:?}");
         }
+    }
+
+    #[test]
+    fn a_purge_of_nothing_is_noticed_and_takes_no_place() {
+        let purges = purges();
+        assert!(purges.purge(&[PurgeTarget::User(b"alice")], 5));
+        let (before, generation) = (purges.now(), purges.generation());
+        for second in 5..10_000 {
+            assert!(purges.purge(&[], second));
+        }
+        assert_eq!(purges.generation(), generation + 9_995);
+        assert_eq!(purges.now().to_bytes(), before.to_bytes());
     }
 
     #[test]

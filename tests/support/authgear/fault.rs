@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::resolver::{date, Answer};
 use crate::http1::response;
+use crate::recorded::Recorded;
 use crate::wait::Gate;
 
 /// The fake's behaviour instead of, or with, its normal answer. It reads and records the request
@@ -125,6 +126,8 @@ pub(crate) fn apply(fault: Option<Fault>, mut answer: Answer, method: &str) -> (
 pub(crate) struct Faults {
     next: VecDeque<(usize, Fault)>,
     at: HashMap<String, Fault>,
+    /// By a text in `Authorization`.
+    credentials: Vec<(String, Fault)>,
     always: Option<Fault>,
 }
 
@@ -137,6 +140,10 @@ impl Faults {
         self.at.insert(path.to_owned(), fault);
     }
 
+    pub(crate) fn inject_for(&mut self, text: &str, fault: Fault) {
+        self.credentials.push((text.to_owned(), fault));
+    }
+
     pub(crate) fn inject_next(&mut self, n: usize, fault: Fault) {
         self.next.push_back((n, fault));
     }
@@ -145,12 +152,18 @@ impl Faults {
         *self = Self::default();
     }
 
-    pub(crate) fn take(&mut self, path: &str) -> Option<Fault> {
+    pub(crate) fn take(&mut self, request: &Recorded) -> Option<Fault> {
         self.next.retain(|(left, _)| *left > 0);
         if let Some((left, fault)) = self.next.front_mut() {
             *left -= 1;
             return Some(fault.clone());
         }
-        self.at.get(path).or(self.always.as_ref()).cloned()
+        let authorization = request.header("authorization").unwrap_or_default();
+        let by_credentials = self
+            .credentials
+            .iter()
+            .find(|(text, _)| authorization.contains(text))
+            .map(|(_, it)| it);
+        by_credentials.or(self.at.get(request.path())).or(self.always.as_ref()).cloned()
     }
 }

@@ -294,6 +294,11 @@ impl FakeAuthgear {
         self.shared.state.update(|state| state.faults.inject_at(path, fault));
     }
 
+    /// Injects a fault for all requests whose `Authorization` contains this text.
+    pub fn inject_for(&self, text: &str, fault: Fault) {
+        self.shared.state.update(|state| state.faults.inject_for(text, fault));
+    }
+
     /// Removes all faults.
     pub fn clear(&self) {
         self.shared.state.update(|state| state.faults.clear());

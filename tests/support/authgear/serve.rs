@@ -123,7 +123,7 @@ pub(crate) async fn serve(tcp: TcpStream, connection: Connection, shared: Arc<Sh
         request.connection = connection.id;
         let keep_alive = keeps_alive(&request);
         let (answer, lock) = shared.answer(&request);
-        let fault = shared.state.update(|state| state.faults.take(request.path()));
+        let fault = shared.state.update(|state| state.faults.take(&request));
         let method = request.method.clone();
         let capacity = shared.capacity.as_ref().filter(|_| request.path() != JWKS_PATH);
         shared.log.push(request);
