@@ -49,15 +49,14 @@ fn workers(world: &World, chance: &mut Chance, calm: Instant) {
     while !world.over_within(chance.millis(200, 4000)) && Instant::now() < calm {
         let (reloads, kills) = *chance.of(&[(true, false), (false, true), (true, true)]);
         if reloads {
-            let mut old = nginx.workers();
+            let old = nginx.workers();
             trouble.reloads.begin();
+            nginx.signal(libc::SIGHUP);
             if kills {
-                // In the middle of another reload.
-                nginx.signal(libc::SIGHUP);
+                // In the middle of the reload.
                 kill(chance);
             }
-            old.extend(nginx.reload());
-            old.into_iter().for_each(|pid| nginx.wait_gone(pid));
+            nginx.wait_replaced(&old);
             trouble.reloads.end();
         } else {
             kill(chance);

@@ -179,6 +179,22 @@ impl Nginx {
         old
     }
 
+    /// Waits until the master's processes are workers that serve, as many as configured, and none
+    /// of `old`: then the reload is over, even if workers were killed meanwhile.
+    ///
+    /// A process that is not yet called a worker, or that shuts down, is waited for. A master
+    /// starts all new workers before it ends an old one. So a worker that it started with the old
+    /// configuration, in place of a killed one, cannot be taken for a new one.
+    #[track_caller]
+    pub fn wait_replaced(&self, old: &[u32]) {
+        let replaced = eventually(DEADLINE, || {
+            let all = children(self.pid());
+            all.len() == self.worker_count
+                && all.iter().all(|pid| is(*pid, "worker process") && !old.contains(pid))
+        });
+        assert!(replaced, "the workers {old:?} were not all replaced");
+    }
+
     /// Makes a daemon start its successor, and returns once both serve. Returns the old master.
     #[track_caller]
     pub fn upgrade(&self) -> u32 {
