@@ -15,9 +15,10 @@ pub enum Flood {
     BogusTokens,
     PurgeSelf,
     RedisHung,
+    Killed,
 }
 
-pub const FLOODS: [Flood; 8] = [
+pub const FLOODS: [Flood; 9] = [
     Flood::EmptyCookies,
     Flood::RapidResets,
     Flood::Overload(3.0),
@@ -26,6 +27,7 @@ pub const FLOODS: [Flood; 8] = [
     Flood::BogusTokens,
     Flood::PurgeSelf,
     Flood::RedisHung,
+    Flood::Killed,
 ];
 
 /// Requests of a second of the floods that are sent at a rate.
@@ -41,11 +43,18 @@ impl Flood {
             Self::BogusTokens => "bogus tokens against the cache (row 5)".to_owned(),
             Self::PurgeSelf => "anonymous purge self (row 6)".to_owned(),
             Self::RedisHung => "Authgear's Redis hung, 500 after 3 s (row 13)".to_owned(),
+            Self::Killed => "Authgear killed, and back at the end (row 13)".to_owned(),
         }
     }
 
-    pub fn is_of_one_address(self) -> bool {
-        !matches!(self, Self::Overload(_) | Self::RedisHung)
+    /// Whether new sessions of other addresses are to be let in meanwhile.
+    pub fn spares_others(self) -> bool {
+        !matches!(self, Self::Overload(_) | Self::RedisHung | Self::Killed)
+    }
+
+    /// Whether it is aimed at the sessions in the cache.
+    pub fn fills_the_cache(self) -> bool {
+        matches!(self, Self::BogusTokens | Self::PurgeSelf)
     }
 
     /// Floods for that long. Returns the share of the capacity that was used well, at overload.
@@ -84,16 +93,13 @@ impl Flood {
                 let requests: Vec<_> = (0..750).map(request).collect();
                 closed_loop(&site.nginx, &requests, 750);
             }),
-            Self::BogusTokens | Self::RedisHung => in_rounds(end, |round| {
+            Self::RedisHung | Self::Killed => in_rounds(end, |round| {
                 let request = |n| one_address(bogus("/", round * 40 + n));
                 let requests: Vec<_> = (0..40).map(request).collect();
                 closed_loop(&site.nginx, &requests, 40);
             }),
-            Self::PurgeSelf => in_rounds(end, |round| {
-                let request = |n| one_address(bogus("/logout", round * 40 + n).method("POST"));
-                let requests: Vec<_> = (0..40).map(request).collect();
-                closed_loop(&site.nginx, &requests, 40);
-            }),
+            Self::BogusTokens => at_full_speed(site, end, |n| bogus("/", n)),
+            Self::PurgeSelf => at_full_speed(site, end, |n| bogus("/logout", n).method("POST")),
         }
         None
     }
@@ -101,6 +107,17 @@ impl Flood {
 
 fn one_address(request: Request) -> Request {
     from("10.0.0.2", request)
+}
+
+/// Sends requests of one address until the end, 64 at a time.
+fn at_full_speed(site: &Site, end: Instant, request: impl Fn(usize) -> Request) {
+    for round in 0.. {
+        let requests: Vec<_> = (0..512).map(|n| one_address(request(round * 512 + n))).collect();
+        closed_loop(&site.nginx, &requests, 64);
+        if Instant::now() >= end {
+            break;
+        }
+    }
 }
 
 /// Runs rounds until the end, at most ten a second.
@@ -124,7 +141,10 @@ fn overload(site: &Site, times: f64, time: Duration) -> Option<f64> {
         .collect();
     let fared = open_loop(&site.nginx, &requests, rate);
     let settled = time / 3;
-    let good = fared.iter().filter(|one| one.due >= settled && one.status() == 200).count();
+    // What is answered after the load has ended took no turn from anybody.
+    let in_time = |answered: Duration| answered >= settled && answered <= time;
+    let good =
+        fared.iter().filter(|one| one.status() == 200 && in_time(one.due + one.took)).count();
     let goodput = good as f64 / (time - settled).as_secs_f64();
     site.with_module.then_some(goodput / capacity)
 }

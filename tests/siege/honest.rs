@@ -10,7 +10,7 @@ use support::{cpu_time, resident_bytes, Request};
 use crate::flood::Flood;
 use crate::site::Site;
 
-const PAUSE: Duration = Duration::from_millis(25);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Waits of honest requests, and how many were answered with the right identity.
 #[derive(Debug, Default)]
@@ -20,11 +20,26 @@ pub struct Waits {
 }
 
 impl Waits {
-    pub fn wait(&self, share: f64) -> Duration {
+    fn wait(&self, share: f64) -> Duration {
         let mut waits = self.waits.clone();
         waits.sort();
         let nth = (waits.len() as f64 * share).ceil() as usize;
         waits.get(nth.saturating_sub(1)).copied().unwrap_or(Duration::MAX / 4)
+    }
+
+    /// The largest share of the waits that this many samples say something of.
+    fn tail(&self) -> f64 {
+        match self.waits.len() {
+            300.. => 0.99,
+            100.. => 0.95,
+            _ => 0.9,
+        }
+    }
+
+    /// The wait that all but the longest hundredth stay below, or all but the longest twentieth or
+    /// tenth of fewer samples.
+    pub fn longest(&self) -> Duration {
+        self.wait(self.tail())
     }
 
     pub fn share(&self) -> f64 {
@@ -36,7 +51,9 @@ impl fmt::Display for Waits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |share| self.wait(share).as_secs_f64() * 1000.0;
         let (share, n) = (self.share() * 100.0, self.waits.len());
-        write!(f, "{share:.1} % of {n}, p50 {:.1} ms, p99 {:.1} ms", ms(0.5), ms(0.99))
+        let tail = self.tail();
+        let (percentile, half, long) = (tail * 100.0, ms(0.5), ms(tail));
+        write!(f, "{share:.1} % of {n}, p50 {half:.1} ms, p{percentile:.0} {long:.1} ms")
     }
 }
 
@@ -50,6 +67,10 @@ pub struct Report {
     pub after: u64,
     pub look_ups: usize,
     pub of_capacity: Option<f64>,
+    /// Sessions of the crowd in the cache that are still there, and all of them.
+    pub kept: Option<(usize, usize)>,
+    /// From when Authgear answered again until a new session was let in.
+    pub recovered: Option<Duration>,
 }
 
 impl fmt::Display for Report {
@@ -66,7 +87,13 @@ impl fmt::Display for Report {
             mb(self.after),
             self.look_ups
         )?;
-        self.of_capacity.map_or(Ok(()), |of| write!(f, "; {:.0} % of capacity", of * 100.0))
+        if let Some(of) = self.of_capacity {
+            write!(f, "; {:.0} % of capacity", of * 100.0)?;
+        }
+        if let Some((kept, all)) = self.kept {
+            write!(f, "; {kept} of {all} sessions kept")?;
+        }
+        self.recovered.map_or(Ok(()), |took| write!(f, "; back after {:.2} s", took.as_secs_f64()))
     }
 }
 
@@ -103,8 +130,25 @@ pub fn observe(site: &Site, flood: Flood, time: Duration) -> Report {
             after: resident_bytes(worker),
             look_ups: site.authgear.hits() - hits,
             of_capacity,
+            kept: site.kept(),
+            recovered: matches!(flood, Flood::Killed).then(|| recovery(site)),
         }
     })
+}
+
+/// Lets Authgear answer again, and waits until a new session is let in.
+fn recovery(site: &Site) -> Duration {
+    site.authgear.clear();
+    let begin = Instant::now();
+    for n in 0.. {
+        let request = site.new_session(n, &format!("later-{n}"));
+        let let_in = request.start().try_wait().is_ok_and(|answer| answer.status == 200);
+        if let_in || begin.elapsed() > Duration::from_secs(30) {
+            break;
+        }
+        thread::sleep(PAUSE);
+    }
+    begin.elapsed()
 }
 
 fn ask(site: &Site, over: &AtomicBool, request: impl Fn(usize) -> (Request, String)) -> Waits {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use support::{get, FakeAuthgear, Fault, Nginx, Request, User};
+use support::{closed_loop, get, FakeAuthgear, Fault, Nginx, Request, User};
 
 use crate::flood::Flood;
 
 const CONNECTIONS: usize = 8;
+/// Sessions in the cache, for which its zone of 1 MB has room.
+const CROWD: usize = 3000;
 
 pub struct Site {
     // Dropped before the server it uses.
@@ -15,6 +17,8 @@ pub struct Site {
     pub with_module: bool,
     /// A request of a session that is in the cache.
     pub cached: Request,
+    /// Requests of sessions that are in the cache, where the flood is aimed at it.
+    crowd: Vec<Request>,
 }
 
 impl Site {
@@ -22,6 +26,8 @@ impl Site {
         // Requests of a hung Redis hold none of the places of others.
         let (at_once, service_time) = match flood {
             Flood::RedisHung => (10_000, Duration::from_secs(3)),
+            // The faster Authgear answers, the more is kept.
+            _ if flood.fills_the_cache() => (CONNECTIONS, Duration::from_millis(1)),
             _ => (CONNECTIONS, Duration::from_millis(40)),
         };
         let authgear = FakeAuthgear::builder().capacity(at_once, service_time).start();
@@ -36,20 +42,26 @@ impl Site {
                  set_real_ip_from 127.0.0.1; real_ip_header X-Real-IP; access_log off;",
             )
             .server("listen %%ADDR2%%; location / { empty_gif; }");
+        let life = match flood {
+            Flood::RedisHung | Flood::Killed => "valid=1s",
+            _ => "valid=1h",
+        };
         let nginx = if with_module {
             builder
                 .http(format!(
-                    "authgear_cache_zone z:1m;
+                    "authgear_cache_zone z:1m front=64;
                      authgear_project p {{ endpoint {}; resolver_url {};
                        max_connections {CONNECTIONS}; }}",
                     authgear.origin(),
                     authgear.resolver_url()
                 ))
-                .server(
-                    "authgear p; authgear_cache z; authgear_cache_valid valid=1h;
+                .server(format!(
+                    "authgear p; authgear_cache z; authgear_cache_valid {life};
+                     authgear_cache_use_stale error=1h;
                      add_header X-User $remote_user always;
-                     location = /logout { authgear_purge self; }",
-                )
+                     add_header X-Cache $authgear_cache_status always;
+                     location = /logout {{ authgear_purge self; }}"
+                ))
                 .start()
         } else {
             builder.without_module().start()
@@ -60,10 +72,32 @@ impl Site {
         for _ in 0..2 {
             assert_eq!(cached.send().status, 200, "the session is let in before the flood");
         }
-        if matches!(flood, Flood::RedisHung) {
-            authgear.inject(Fault::Status(500));
+        let mut crowd = Vec::new();
+        if with_module && flood.fills_the_cache() {
+            crowd.extend((0..CROWD).map(|n| {
+                let token = authgear.opaque_token(&User::named(&format!("crowd-{n}")));
+                from("10.9.0.2", get(&nginx, "/").bearer(&token))
+            }));
+            for _ in 0..2 {
+                closed_loop(&nginx, &crowd, CONNECTIONS);
+            }
         }
-        Self { nginx, authgear, with_module, cached }
+        match flood {
+            Flood::RedisHung => authgear.inject(Fault::Status(500)),
+            Flood::Killed => authgear.inject(Fault::CloseAtOnce),
+            _ => {}
+        }
+        Self { nginx, authgear, with_module, cached, crowd }
+    }
+
+    /// Counts the crowd's sessions that are still in the cache. `None` without a crowd.
+    pub fn kept(&self) -> Option<(usize, usize)> {
+        let is_kept = |header: Option<String>| header.as_deref() == Some("HIT");
+        let kept = || {
+            let fared = closed_loop(&self.nginx, &self.crowd, CONNECTIONS);
+            fared.iter().filter(|one| is_kept(one.header("x-cache"))).count()
+        };
+        (!self.crowd.is_empty()).then(|| (kept(), self.crowd.len()))
     }
 
     /// A request of a user and an address of their own.
