@@ -42,6 +42,8 @@ struct Interest {
     waiting: Cell<usize>,
     /// The flight goes on without waiters.
     is_detached: Cell<bool>,
+    /// A waiter did not wait for the outcome and left the flight to go on.
+    is_slow: Cell<bool>,
     /// The leader, while it waits for the last waiter to leave.
     leader: RefCell<Option<Waker>>,
 }
@@ -94,6 +96,11 @@ impl<T: Clone, W: Wake> SingleFlight<T, W> {
         self.0.borrow().contains_key(key)
     }
 
+    /// Whether a waiter of the flight of `key` has [detached](Waiter::detach) it.
+    pub fn is_slow(&self, key: &Key) -> bool {
+        self.0.borrow().get(key).is_some_and(|flight| flight.interest.is_slow.get())
+    }
+
     /// Adds a waiter to the flight of `key`. The first one also gets the leader of a new flight.
     pub fn join(self: &Rc<Self>, key: Key, wake: W) -> Joined<T, W> {
         let mut flights = self.0.borrow_mut();
@@ -129,8 +136,10 @@ impl<T, W> JoinedFlight<T, W> {
 }
 
 impl<T, W> Waiter<T, W> {
-    /// Lets the flight go on when this waiter, and all others, have left.
+    /// Lets the flight go on when this waiter, and all others, have left. The flight counts as
+    /// slow from now on.
     pub fn detach(&self) {
+        self.interest.is_slow.set(true);
         self.interest.is_detached.set(true);
     }
 }
@@ -296,7 +305,9 @@ mod tests {
         let leader = flights.lead(key(1)).unwrap();
         assert!(!is_ready(leader.abandoned()));
         let (waiter, leader) = flights.join(key(2), Counter::default());
+        assert!(!flights.is_slow(&key(2)));
         waiter.detach();
+        assert!(flights.is_slow(&key(2)) && !flights.is_slow(&key(1)));
         drop(waiter);
         assert!(!is_ready(leader.unwrap().abandoned()));
     }

@@ -82,7 +82,9 @@ pub fn start(
     drop(credentials);
     if let (Some((_, entry)), Upstream::Url(_)) = (&found.usable, &project.resolver) {
         let client = worker.client(project);
-        if entry.usable_on_error(&valid, &stale) && client.serves_stale_at_once(&question.inquiry) {
+        let at_once =
+            client.serves_stale_at_once(&question.inquiry) || worker.flights().is_slow(&key);
+        if entry.usable_on_error(&valid, &stale) && at_once {
             request.log().debug(format_args!("authgear: cache hit while the resolver fails"));
             return Ok(Started::Ready(Resolution::cached(entry, "STALE")));
         }
