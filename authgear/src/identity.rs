@@ -105,7 +105,7 @@ pub enum IdentityError {
 }
 
 /// Names that Authgear sends. A field stores the index of such a name instead of the text.
-pub(crate) const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 9] = [
     "x-authgear-session-valid",
     "x-authgear-user-id",
     "x-authgear-user-anonymous",
@@ -116,6 +116,25 @@ pub(crate) const NAMES: [&str; 9] = [
     "x-authgear-session-amr",
     "x-authgear-session-authenticated-at",
 ];
+
+/// Name of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name<'a> {
+    /// Index in [`NAMES`].
+    Known(usize),
+    /// Any other name, in lower case.
+    Other(&'a str),
+}
+
+impl<'a> Name<'a> {
+    /// The full lower-case name.
+    pub fn as_str(self) -> &'a str {
+        match self {
+            Self::Known(place) => NAMES.get(place).copied().unwrap_or_default(),
+            Self::Other(name) => name,
+        }
+    }
+}
 
 #[derive(Clone, PartialEq, Eq)]
 struct Field {
@@ -168,13 +187,20 @@ impl Identity {
 
     /// Iterates over the fields: full lower-case name and value.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+        self.named().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// Like [`Self::iter`], with names as they are stored.
+    pub fn named(&self) -> impl Iterator<Item = (Name<'_>, &[u8])> + Clone {
         self.fields.iter().map(|field| (self.name(&field.name), self.value(&field.value)))
     }
 
-    fn name(&self, name: &FieldName) -> &str {
+    fn name(&self, name: &FieldName) -> Name<'_> {
         match name {
-            FieldName::Known(place) => NAMES.get(usize::from(*place)).copied().unwrap_or_default(),
-            FieldName::Other(range) => self.names.get(to_usize(range)).unwrap_or_default(),
+            FieldName::Known(place) => Name::Known(usize::from(*place)),
+            FieldName::Other(range) => {
+                Name::Other(self.names.get(to_usize(range)).unwrap_or_default())
+            }
         }
     }
 
@@ -262,7 +288,7 @@ impl IdentityBuilder {
     /// Adds a field whose value starts at `start` in the values. On error, removes that value.
     fn finish(&mut self, name: FieldName, start: usize) -> Result<(), IdentityError> {
         let Identity { fields, values, .. } = &self.identity;
-        let names_len = self.names_len + self.identity.name(&name).len();
+        let names_len = self.names_len + self.identity.name(&name).as_str().len();
         let bit = match name {
             FieldName::Known(place) => 1_u16.checked_shl(place.into()).unwrap_or(0),
             FieldName::Other(_) => 0,
@@ -270,7 +296,7 @@ impl IdentityBuilder {
         let is_duplicate = match name {
             FieldName::Known(_) => self.known & bit != 0,
             FieldName::Other(_) => {
-                self.identity.get(self.identity.name(&name).as_bytes()).is_some()
+                self.identity.get(self.identity.name(&name).as_str().as_bytes()).is_some()
             }
         };
         let too_large = fields.len() == MAX_FIELDS

@@ -6,11 +6,11 @@ mod token_error;
 
 use std::time::Duration;
 
-use crate::identity::{self, Identity};
+use crate::identity::{self, Identity, Name};
 pub use token_error::TokenError;
 
 /// The only field that the upstream receives for an invalid session or bearer.
-const INVALID: (&str, &[u8]) = ("x-authgear-session-valid", b"false");
+const INVALID: (Name<'static>, &[u8]) = (Name::Other("x-authgear-session-valid"), b"false");
 
 /// The result of looking up a request's credentials, or the reason why that failed.
 ///
@@ -312,12 +312,17 @@ impl Verdict {
     /// resolver sends. A valid session has those of its identity, an invalid session or bearer only
     /// `x-authgear-session-valid: false`, and other verdicts none.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+        self.named_fields().map(|(name, value)| (name.as_str(), value))
+    }
+
+    /// Like [`Self::fields`], with names as they are stored.
+    pub fn named_fields(&self) -> impl Iterator<Item = (Name<'_>, &[u8])> + Clone {
         let (identity, invalid) = match self {
             Self::Valid(identity) => (Some(identity), None),
             Self::Invalid | Self::BearerNotAccepted => (None, Some(INVALID)),
             Self::None(_) | Self::Unavailable(_) | Self::Limited(_) => (None, None),
         };
-        identity.into_iter().flat_map(Identity::iter).chain(invalid)
+        identity.into_iter().flat_map(Identity::named).chain(invalid)
     }
 
     /// Returns the value of the [field](Self::fields) with this name after the prefix; see

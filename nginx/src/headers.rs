@@ -15,6 +15,39 @@ use nginx_sys::{
 use crate::error::Failed;
 use crate::string::{bytes, str_of};
 
+/// Lower-case name of a header, with its hash as of `ngx_hash_key()`. A constant costs nothing at
+/// run time.
+#[derive(Clone, Copy, Debug)]
+pub struct HeaderName<'a> {
+    text: &'a [u8],
+    hash: usize,
+}
+
+impl<'a> HeaderName<'a> {
+    /// `text` is lower-case.
+    pub const fn new(text: &'a [u8]) -> Self {
+        let (mut hash, mut rest) = (0_usize, text);
+        while let [byte, after @ ..] = rest {
+            hash = hash.wrapping_mul(31).wrapping_add(*byte as usize);
+            rest = after;
+        }
+        Self { text, hash }
+    }
+}
+
+impl HeaderName<'static> {
+    /// Makes a table of names at compile time.
+    pub const fn all<const N: usize>(names: [&'static str; N]) -> [Self; N] {
+        let mut all = [Self::new(b""); N];
+        let (mut places, mut rest): (&mut [Self], &[&'static str]) = (&mut all, &names);
+        while let ([place, more @ ..], [name, after @ ..]) = (places, rest) {
+            *place = Self::new(name.as_bytes());
+            (places, rest) = (more, after);
+        }
+        all
+    }
+}
+
 /// Iterator over the elements of a list.
 #[derive(Debug)]
 pub(crate) struct Elements {
@@ -202,7 +235,7 @@ pub(crate) unsafe fn relink(
 pub(crate) unsafe fn append<'a>(
     list: &mut ngx_list_t,
     pool: *mut ngx_pool_t,
-    fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    fields: impl Iterator<Item = (HeaderName<'a>, &'a [u8])> + Clone,
 ) -> Result<*mut ngx_list_part_t, Failed> {
     let count = fields.clone().count();
     if count == 0 {
@@ -232,10 +265,10 @@ pub(crate) unsafe fn append<'a>(
         // for_each() is faster than a loop for chained iterators.
         fields.for_each(|(name, value)| {
             let Some(header) = free.next() else { return };
-            header.key = str_of(name);
+            header.key = str_of(name.text);
             header.value = str_of(value);
             header.lowcase_key = header.key.data;
-            header.hash = hash(name);
+            header.hash = name.hash;
         });
         (*part).elts = elts.cast();
         (*part).nelts = count;
@@ -245,26 +278,6 @@ pub(crate) unsafe fn append<'a>(
         list.nalloc = count;
         Ok(part)
     }
-}
-
-/// Computes `ngx_hash_key()`, eight bytes at a time. nginx's definition for each byte is
-/// `hash = hash * 31 + byte`.
-fn hash(name: &[u8]) -> usize {
-    let words = name.chunks_exact(8);
-    let rest = words.remainder();
-    let hash = words.filter_map(|word| word.try_into().ok()).fold(0_u64, |hash, word| {
-        // Each step joins two neighbours in a lane twice as wide, which cannot overflow. The
-        // earlier one, in the lower half of the lane, is multiplied.
-        let word = u64::from_le_bytes(word);
-        let pairs = (word & 0x00ff_00ff_00ff_00ff) * 31 + (word >> 8 & 0x00ff_00ff_00ff_00ff);
-        let fours =
-            (pairs & 0x0000_ffff_0000_ffff) * 31_u64.pow(2) + (pairs >> 16 & 0x0000_ffff_0000_ffff);
-        let eight = (fours & 0xffff_ffff) * 31_u64.pow(4) + (fours >> 32);
-        hash.wrapping_mul(31_u64.pow(8)).wrapping_add(eight)
-    });
-    let step = |hash: u64, &byte: &u8| hash.wrapping_mul(31).wrapping_add(u64::from(byte));
-    // nginx's word is as wide as usize: the cast drops the same bits.
-    rest.iter().fold(hash, step) as usize
 }
 
 /// Takes `part`, which [`append`] returned, out of `list`. The lists of subrequests keep the part.

@@ -59,6 +59,7 @@ pub use configuration::{Configuration, Location, Main, ModuleIndex, Scope};
 pub use content::{Content, ContentHandler, Reply};
 pub use dns::{DnsError, Resolver};
 pub use error::Failed;
+pub use headers::HeaderName;
 pub use headers::Headers;
 pub use hidden::Shown;
 pub use log::{Level, Log};

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use crate::configuration::ModuleIndex;
 use crate::error::Failed;
-use crate::headers;
+use crate::headers::{self, HeaderName};
 use crate::hidden::{HiddenCell, Shown};
 use crate::log::Log;
 use crate::module::Module;
@@ -26,8 +26,8 @@ use crate::suspend::{Resume, SuspensionCell};
 ///
 /// The module implements it, and not `S`, because `S` may come from another crate.
 pub trait FieldsOf<S> {
-    /// Returns lower-case names, and values.
-    fn fields(source: &S) -> impl Iterator<Item = (&[u8], &[u8])> + Clone;
+    /// Returns names and values.
+    fn fields(source: &S) -> impl Iterator<Item = (HeaderName<'_>, &[u8])> + Clone;
 }
 
 /// State of a client request, shared by its subrequests. It dies with the request's pool.

@@ -13,7 +13,7 @@ use ngx::core::Pool;
 use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 
 use crate::error::Failed;
-use crate::headers::{append, Headers};
+use crate::headers::{append, HeaderName, Headers};
 use crate::log::Log;
 use crate::panic::guard;
 use crate::request::{set_header_only, Request};
@@ -127,9 +127,10 @@ unsafe fn replace_headers(
         headers_in.keep_alive_n = -1;
         let list: &mut ngx_list_t = &mut headers_in.headers;
         // The subrequest outlives this call, and may outlive the owner of the headers.
-        let copies = headers
-            .iter()
-            .map(|(name, value)| Ok((bytes(&copy_to(pool, name)?), bytes(&copy_to(pool, value)?))));
+        let copies = headers.iter().map(|(name, value)| {
+            let name = HeaderName::new(bytes(&copy_to(pool, name)?));
+            Ok((name, bytes(&copy_to(pool, value)?)))
+        });
         let copies = copies.collect::<Result<Vec<_>, Failed>>()?;
         let part: *mut ngx_list_part_t = append(list, pool, copies.into_iter())?;
         for (i, (name, _)) in headers.iter().enumerate() {

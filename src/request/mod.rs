@@ -22,7 +22,7 @@ pub mod variables;
 
 use std::rc::Rc;
 
-use authgear::identity::is_identity_header;
+use authgear::identity::{is_identity_header, Name, NAMES};
 use authgear::verdict::Verdict;
 
 use crate::conf::location::Fallback;
@@ -33,7 +33,7 @@ use crate::lookup::{self, Poll, Started};
 use crate::resolution::Resolution;
 use crate::worker::Worker;
 use denial::Denial;
-use nginx::{Failed, FieldsOf, Level, Phase, PhaseStatus, Request, State};
+use nginx::{Failed, FieldsOf, HeaderName, Level, Phase, PhaseStatus, Request, State};
 pub use state::RequestState;
 
 /// Runs a phase of `request`, which may be a subrequest.
@@ -352,11 +352,18 @@ fn inject(
 }
 
 impl FieldsOf<Verdict> for Authgear {
-    fn fields(verdict: &Verdict) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+    fn fields(verdict: &Verdict) -> impl Iterator<Item = (HeaderName<'_>, &[u8])> + Clone {
         // nginx's proxy modules send no empty headers either.
-        let fields = verdict.fields().filter(|(_, value)| !value.is_empty());
-        fields.map(|(name, value)| (name.as_bytes(), value))
+        let fields = verdict.named_fields().filter(|(_, value)| !value.is_empty());
+        fields.map(|(name, value)| (header_name(name), value))
     }
+}
+
+/// Returns the name with its hash, which is computed at compile time for Authgear's own names.
+fn header_name(name: Name<'_>) -> HeaderName<'_> {
+    static KNOWN: [HeaderName<'static>; NAMES.len()] = HeaderName::all(NAMES);
+    let known = if let Name::Known(place) = name { KNOWN.get(place) } else { None };
+    known.copied().unwrap_or_else(|| HeaderName::new(name.as_str().as_bytes()))
 }
 
 /// Completes the response of a denial once that is final: `satisfy` may still allow the request,
