@@ -14,12 +14,19 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Log lines about one project's failures, and a count of the failures without a line.
 #[derive(Default)]
 pub(super) struct Outage {
+    /// The failures are those of userinfo, and not of the resolver.
+    of_userinfo: bool,
     logged: Cell<Option<Duration>>,
     silent: Cell<u64>,
     failing: Cell<bool>,
 }
 
 impl Outage {
+    /// Lines about userinfo.
+    pub(super) fn of_userinfo() -> Self {
+        Self { of_userinfo: true, ..Self::default() }
+    }
+
     /// Called when a look-up failed.
     pub(super) fn report(&self, project: &Project, failure: &Failure) {
         self.failing.set(true);
@@ -29,7 +36,7 @@ impl Outage {
             return;
         }
         self.logged.set(Some(now));
-        self.line(Level::Error, project, format_args!("authgear resolver failed: {failure}"));
+        self.line(Level::Error, project, format_args!("failed: {failure}"));
     }
 
     /// Called when a look-up was not made because the breaker is open.
@@ -42,7 +49,7 @@ impl Outage {
         if !self.failing.replace(false) {
             return;
         }
-        self.line(Level::Notice, project, format_args!("authgear resolver answers again"));
+        self.line(Level::Notice, project, format_args!("answers again"));
     }
 
     fn line(&self, level: Level, project: &Project, message: fmt::Arguments<'_>) {
@@ -50,10 +57,16 @@ impl Outage {
             0 => String::new(),
             n => format!(" ({n} failures not logged)"),
         };
-        let Project { name, resolver, .. } = project;
+        let Project { name, resolver, userinfo, .. } = project;
+        let (what, url): (_, &dyn fmt::Display) = match self.of_userinfo {
+            true => ("userinfo", &userinfo.server.url),
+            false => ("resolver", resolver),
+        };
         Log::cycle().write(
             level,
-            format_args!("{message}{not_logged}, project: \"{name}\", resolver: \"{resolver}\""),
+            format_args!(
+                "authgear {what} {message}{not_logged}, project: \"{name}\", {what}: \"{url}\""
+            ),
         );
     }
 }
