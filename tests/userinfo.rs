@@ -171,3 +171,22 @@ fn simultaneous_requests_ask_userinfo_once() {
     });
     assert_eq!(authgear.userinfo_hits(), 1);
 }
+
+#[test]
+fn the_profile_of_a_verified_token_is_asked_with_the_token_alone() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let jwt = "location /jwt/ { authgear_mode jwt; proxy_pass http://%%BACKEND%%; }
+               location /auto/ { authgear_mode auto; proxy_pass http://%%BACKEND%%; }";
+    let nginx = profiles(&authgear, &backend, "authgear_cache z;").server(jwt).start();
+    authgear.set_profile("alice", json!({ "name": "Alice" }));
+    authgear.set_profile("bob", json!({ "name": "Bob" }));
+    let token = authgear.jwt(&User::named("alice"));
+    let cookie = authgear.session(&User::named("bob"));
+    for path in ["/jwt/", "/auto/"] {
+        let echo = get(&nginx, path).bearer(&token).cookie("session", &cookie).send().echo();
+        assert_eq!(echo.header("X-Name"), Some("Alice"), "{path}");
+    }
+    let asked = authgear.requests().into_iter().filter(|request| request.target == USERINFO);
+    let cookies: Vec<_> = asked.map(|request| request.header("Cookie").is_some()).collect();
+    assert_eq!(cookies, [false]);
+}

@@ -104,6 +104,11 @@ pub struct ServerConf {
 }
 
 impl ServerConf {
+    /// Whether headers of clients are removed.
+    pub fn strips_headers(&self) -> bool {
+        self.in_use || !self.headers.is_empty()
+    }
+
     /// Notes headers that only this server sets.
     fn own_headers(&mut self, lines: &[HeaderLine]) {
         for HeaderLine { header, .. } in lines {

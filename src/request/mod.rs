@@ -119,7 +119,7 @@ fn early(
 
 fn strip(request: &mut Request) -> PhaseStatus {
     let server = request.server::<Authgear>();
-    if !request.is_main() || !(server.in_use || !server.headers.is_empty()) {
+    if !request.is_main() || !server.strips_headers() {
         return PhaseStatus::Declined;
     }
     let refused = server.in_use && upgrade::is_refused(request);
