@@ -53,6 +53,8 @@ nginx::nginx_modules!(
         conf::policy::LoginRedirectDirective,
         conf::policy::PreflightDirective,
         conf::upstream_headers::SetHeadersDirective,
+        conf::upstream_headers::HeaderDirective,
+        conf::upstream_headers::UserinfoDirective,
         conf::upstream_headers::ForwardCredentialsDirective,
         conf::upstream_headers::RelayCookiesDirective,
         conf::upstream_headers::RemoteUserDirective,
@@ -90,6 +92,7 @@ impl nginx::Module for Authgear {
     }
 
     fn postconfiguration(cf: &mut Conf<'_>, main: &mut conf::MainConf) -> Result<(), ConfError> {
+        main.uses_userinfo = variables::uses_userinfo(cf);
         variables::define(cf)?;
         main.check_names()?;
         main.compile(cf)?;

@@ -515,3 +515,43 @@ fn equal_urls_share_a_project_and_a_name_is_a_separate_one() {
     let connections: Vec<u64> = authgear.requests().iter().map(|asked| asked.connection).collect();
     assert_eq!(connections, [1, 1, 2, 2, 1, 1]);
 }
+
+#[test]
+fn headers_that_an_application_does_not_own_are_refused() {
+    let reserved = "nginx or proxies use this header themselves";
+    let syntax = "it must be the name of a header";
+    for (name, error) in [
+        ("Host", reserved),
+        ("authorization", reserved),
+        ("Content_Length", reserved),
+        ("X-Forwarded-User", reserved),
+        ("X_Authgear_User_Id", reserved),
+        ("X:User", syntax),
+        ("-User", syntax),
+    ] {
+        let line = format!("authgear_header {name} $x_authgear_user_id; {HERE}");
+        let says = format!("invalid header \"{name}\" in \"authgear_header\": {error}",);
+        let test = server(&line).check();
+        assert!(!test.ok && test.output.contains(&says), "{says}\n{}", test.output);
+    }
+    for value in ["alice", "$x_authgear_user_id.", "\"\"", "$"] {
+        let shown = value.trim_matches('"');
+        refused(
+            server(&format!("authgear_header X-User {value}; {HERE}")),
+            &format!(
+                "invalid value \"{shown}\" in \"authgear_header\" directive, it must be one \
+                 variable, such as $x_authgear_user_id"
+            ),
+        );
+    }
+    let twice = "authgear_header X-User $x_authgear_user_id;
+                 authgear_header x_user $x_authgear_user_roles;";
+    refused(
+        server(&format!("{twice} {HERE}")),
+        "\"authgear_header\" names \"x_user\" twice on one level",
+    );
+    refused(
+        server(&format!("authgear_header X-User; {HERE}")),
+        "invalid number of arguments in \"authgear_header\" directive",
+    );
+}

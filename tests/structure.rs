@@ -135,6 +135,7 @@ fn core_table() -> Table {
         "operations",
         "identity",
         "verdict",
+        "userinfo",
         "token",
         "policy",
         "credentials",

@@ -109,6 +109,21 @@ fn an_event_drops_cached_verdicts_of_its_user_in_every_mode() {
 }
 
 #[test]
+fn an_event_drops_the_profile_of_its_user() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = hooked(&authgear, &backend, "")
+        .server("authgear_userinfo on; add_header X-Name $authgear_user_name always;")
+        .start();
+    let request = get(&nginx, "/").cookie("session", &authgear.session(&User::named("alice")));
+    authgear.set_profile("alice", json!({ "name": "Before" }));
+    (0..8).for_each(|_| assert_eq!(header(&request.send(), "x-name"), "Before"));
+    authgear.set_profile("alice", json!({ "name": "After" }));
+    assert_eq!(header(&request.send(), "x-name"), "Before");
+    tell(&nginx, &event("user.profile.updated", "alice", unix_now()));
+    (0..8).for_each(|_| assert_eq!(header(&request.send(), "x-name"), "After"));
+}
+
+#[test]
 fn an_event_about_a_promoted_user_covers_both_user_ids() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = hooked(&authgear, &backend, "").start();

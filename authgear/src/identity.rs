@@ -1,6 +1,7 @@
 //! Identity of a session: the `x-authgear-*` fields of the resolver's answer.
 
 mod grant;
+mod site_header;
 
 use std::fmt;
 use std::ops::Range;
@@ -9,6 +10,7 @@ use thiserror::Error;
 
 pub(crate) use grant::join_audiences;
 pub use grant::{Grant, MAX_AUDIENCES, MAX_CLIENT_ID, MAX_SCOPE};
+pub use site_header::{is_site_value, SiteHeader, SiteHeaderError};
 
 /// Prefix of the names of all identity fields.
 pub const PREFIX: &str = "x-authgear-";

@@ -19,6 +19,7 @@
 //! - [`credentials`]: bearer tokens and cookies of a request.
 //! - [`policy`]: the conditions of a location.
 //! - [`token`]: verification of access tokens.
+//! - [`userinfo`]: the profile of a user, kept as a verdict is.
 //! - [`verdict`]: the result of a look-up, the reasons, and the time for which it may be served.
 //! - [`identity`]: the `x-authgear-*` fields of a session.
 //! - [`http`], [`operations`], [`overload`]: content negotiation and redirects; webhooks and purge
@@ -70,4 +71,5 @@ pub mod resolver;
 pub mod shared;
 pub mod single_flight;
 pub mod token;
+pub mod userinfo;
 pub mod verdict;

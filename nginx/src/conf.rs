@@ -83,6 +83,8 @@ pub enum Arguments {
     One,
     /// One or two.
     OneOrTwo,
+    /// Two.
+    Two,
     /// At least one.
     OneOrMore,
 }

@@ -132,13 +132,23 @@ impl Conf<'_> {
 
     /// Whether the configuration uses `$name` anywhere. For postconfiguration.
     pub fn uses_variable(&self, name: &str) -> bool {
+        self.uses(|used| used == name.as_bytes())
+    }
+
+    /// Whether the configuration uses a variable whose name begins with `prefix`. For
+    /// postconfiguration.
+    pub fn uses_prefix(&self, prefix: &str) -> bool {
+        self.uses(|used| used.starts_with(prefix.as_bytes()))
+    }
+
+    fn uses(&self, is_it: impl Fn(&[u8]) -> bool) -> bool {
         // SAFETY: `cf` is inside http {}.
         let core = unsafe { NgxHttpCoreModule::main_conf(&*self.as_const_ptr()) };
         // SAFETY: an array of ngx_http_variable_t.
         let used = core.map(|core| unsafe { core.variables.as_slice::<ngx_http_variable_t>() });
         // SAFETY: names live as long as the configuration.
-        let is_it = |v: &ngx_http_variable_t| unsafe { bytes(&v.name) } == name.as_bytes();
-        used.unwrap_or_default().iter().any(is_it)
+        let name = |v: &ngx_http_variable_t| is_it(unsafe { bytes(&v.name) });
+        used.unwrap_or_default().iter().any(name)
     }
 
     /// Replaces the handler of nginx's own variable `name`. The first handler is kept for

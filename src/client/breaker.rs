@@ -21,8 +21,17 @@ pub(super) struct Breaker {
 
 impl Breaker {
     pub(super) fn new(project: &Project, shared: SharedHandle) -> Self {
+        Self::over(project, project.breaker(shared))
+    }
+
+    /// A breaker of this worker alone, for a server besides the resolver.
+    pub(super) fn of_worker(project: &Project) -> Self {
+        Self::over(project, ProjectBreaker::Own(SharedBreaker::new()))
+    }
+
+    fn over(project: &Project, shared: ProjectBreaker) -> Self {
         Self {
-            shared: project.breaker(shared),
+            shared,
             max_fails: project.max_fails,
             longest_pause: project.fail_timeout,
             streak: RefCell::default(),

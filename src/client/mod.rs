@@ -9,6 +9,7 @@ mod failure;
 mod jwks;
 mod outage;
 mod turns;
+mod userinfo;
 
 use core::cell::{Cell, RefCell};
 use core::num::NonZeroUsize;
@@ -79,6 +80,7 @@ pub struct AuthgearClient {
     /// Entries whose refresh failed, and when.
     failed_refreshes: RefCell<LruCache<Key, Duration, KeyHasher>>,
     outage: Outage,
+    userinfo: userinfo::Health,
 }
 
 impl AuthgearClient {
@@ -98,6 +100,7 @@ impl AuthgearClient {
             is_probing: Cell::new(false),
             failed_refreshes: RefCell::new(failed_refreshes),
             outage: Outage::default(),
+            userinfo: userinfo::Health::new(&project),
             project,
         }
     }
@@ -139,6 +142,31 @@ impl AuthgearClient {
         drop(in_flight);
         metrics.asked(&answer.verdict, begun.elapsed(), nginx::unix_time().as_secs());
         answer
+    }
+
+    /// Asks userinfo about the user of `inquiry`, as [`Self::ask`] asks the resolver. Returns a
+    /// verdict of [`authgear::userinfo::read`].
+    pub async fn userinfo(
+        &self,
+        inquiry: &Inquiry,
+        deadline: Duration,
+        has_turn: &Cell<bool>,
+    ) -> Verdict {
+        if self.userinfo.is_suspended(&self.project) {
+            return Verdict::Unavailable(Unavailable::Suspended);
+        }
+        let bytes = inquiry.request.headers().values().map(HeaderValue::len).sum();
+        let patience = (self.project.timeout / PATIENCE).min(left_until(deadline));
+        let Some(turn) =
+            self.turns.take((inquiry.client, inquiry.was_valid), bytes, patience).await
+        else {
+            return Verdict::Unavailable(Unavailable::Overloaded);
+        };
+        has_turn.set(true);
+        let time = left_until(deadline);
+        let verdict = self.userinfo.ask(&self.project, &inquiry.request, time).await;
+        drop(turn);
+        verdict
     }
 
     fn suspended(self: &Rc<Self>, inquiry: &Inquiry) -> ResolverAnswer {

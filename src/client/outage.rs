@@ -14,6 +14,8 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Log lines about one project's failures, and a count of the failures without a line.
 #[derive(Default)]
 pub(super) struct Outage {
+    /// The failures are those of userinfo, and not of the resolver.
+    of_userinfo: bool,
     logged: Cell<Option<Duration>>,
     silent: Cell<u64>,
     /// Whether the beginning of the outage was logged, so that its end is.
@@ -21,18 +23,23 @@ pub(super) struct Outage {
 }
 
 impl Outage {
+    /// Lines about userinfo.
+    pub(super) fn of_userinfo() -> Self {
+        Self { of_userinfo: true, ..Self::default() }
+    }
+
     /// Called when a look-up failed.
     pub(super) fn report(&self, project: &Project, failure: &Failure) {
         if self.may_log() {
             self.failing.set(true);
-            self.line(Level::Error, project, format_args!("authgear resolver failed: {failure}"));
+            self.line(Level::Error, project, format_args!("failed: {failure}"));
         }
     }
 
     /// Called when a look-up was refused because too many others wait. The resolver has not failed.
     pub(super) fn overloaded(&self, project: &Project, failure: &Failure) {
         if self.may_log() {
-            self.line(Level::Error, project, format_args!("authgear resolver failed: {failure}"));
+            self.line(Level::Error, project, format_args!("failed: {failure}"));
         }
     }
 
@@ -56,7 +63,7 @@ impl Outage {
         if !self.failing.replace(false) {
             return;
         }
-        self.line(Level::Notice, project, format_args!("authgear resolver answers again"));
+        self.line(Level::Notice, project, format_args!("answers again"));
     }
 
     fn line(&self, level: Level, project: &Project, message: fmt::Arguments<'_>) {
@@ -64,10 +71,16 @@ impl Outage {
             0 => String::new(),
             n => format!(" ({n} failures not logged)"),
         };
-        let Project { name, resolver, .. } = project;
+        let Project { name, resolver, userinfo, .. } = project;
+        let (what, url): (_, &dyn fmt::Display) = match self.of_userinfo {
+            true => ("userinfo", &userinfo.server.url),
+            false => ("resolver", resolver),
+        };
         Log::cycle().write(
             level,
-            format_args!("{message}{not_logged}, project: \"{name}\", resolver: \"{resolver}\""),
+            format_args!(
+                "authgear {what} {message}{not_logged}, project: \"{name}\", {what}: \"{url}\""
+            ),
         );
     }
 }

@@ -84,3 +84,11 @@ pub(super) fn flag(key: &str, value: &str) -> Result<bool, ConfError> {
         _ => Err(invalid(key, value, "\"on\" or \"off\"")),
     }
 }
+
+/// The name in `$name` or `${name}`.
+pub(super) fn variable_name(word: &str) -> Option<&str> {
+    let name = word.strip_prefix('$')?;
+    let name = name.strip_prefix('{').and_then(|name| name.strip_suffix('}')).unwrap_or(name);
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    (!name.is_empty() && name.bytes().all(is_name)).then_some(name)
+}

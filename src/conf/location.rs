@@ -13,6 +13,7 @@ use super::operations::BuiltinEndpoint;
 use super::policy::Requirement;
 use super::project::Project;
 use super::unknown_limit::UnknownLimit;
+use super::upstream_headers::HeaderLine;
 use super::{MainConf, ServerConf};
 use nginx::{self, ComplexValue, Conf, ConfError, Context, Directive, SourceLocation};
 
@@ -42,6 +43,8 @@ pub struct LocationConf {
     pub(super) relay_cookies: Option<bool>,
     pub(super) remote_user: Option<bool>,
     pub(super) upgrade: Option<Rc<[String]>>,
+    pub(super) headers: Option<Vec<HeaderLine>>,
+    pub(super) userinfo: Option<bool>,
     pub(super) unknown_limit: Option<Option<Rc<UnknownLimit>>>,
     /// Built-in endpoint of the location. It is not inherited.
     pub endpoint: Option<BuiltinEndpoint>,
@@ -127,6 +130,16 @@ impl LocationConf {
         self.upgrade.as_deref().unwrap_or_default()
     }
 
+    /// Lines of `authgear_header`.
+    pub fn headers(&self) -> &[HeaderLine] {
+        self.headers.as_deref().unwrap_or_default()
+    }
+
+    /// Value of `authgear_userinfo`.
+    pub fn userinfo(&self) -> bool {
+        self.userinfo.unwrap_or(false)
+    }
+
     /// Value of `authgear_login_redirect`.
     pub fn login_redirect(&self) -> Option<ComplexValue> {
         self.login_redirect.as_ref()?.as_ref().map(|(url, _)| *url)
@@ -187,12 +200,17 @@ impl LocationConf {
         self.forward_credentials = self.forward_credentials.or(parent.forward_credentials);
         self.relay_cookies = self.relay_cookies.or(parent.relay_cookies);
         self.remote_user = self.remote_user.or(parent.remote_user);
+        self.userinfo = self.userinfo.or(parent.userinfo);
         if self.unknown_limit.is_none() {
             self.unknown_limit = parent.unknown_limit.clone();
         }
         if self.upgrade.is_none() {
             self.upgrade = parent.upgrade.clone();
         }
+        if self.headers.is_none() {
+            self.headers = parent.headers.clone();
+        }
+        server.own_headers(self.headers());
         self.require_from = self.require_place.clone();
         if self.require.is_none() {
             self.require = parent.require.clone();
@@ -227,6 +245,9 @@ impl LocationConf {
         if let Some(project) = &self.project {
             server.in_use = true;
             project.use_at(self.mode(), cf.resolver());
+            if self.userinfo() {
+                project.use_userinfo_at(cf.resolver());
+            }
             self.warn_about_amr(cf);
             self.warn_about_tokens(cf);
         }

@@ -20,6 +20,7 @@ use core::time::Duration;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+use authgear::identity::SiteHeader;
 use authgear::resolver::endpoint::Endpoint;
 
 use crate::shared::{self, ModuleZone};
@@ -30,6 +31,7 @@ use nginx::{ComplexValue, Conf, ConfError, Resolver, SharedZone, SourceLocation}
 use project::Project;
 use project_block::ProjectBuilder;
 pub use upstream::UpstreamServer;
+use upstream_headers::HeaderLine;
 
 /// Configuration of `http {}`: projects and zones.
 #[derive(Default)]
@@ -56,6 +58,8 @@ pub struct MainConf {
     required_variables: Vec<String>,
     /// Whether this worker logged that a variable was evaluated before the verdict.
     pub reported_early: Cell<bool>,
+    /// Whether the configuration uses a variable of userinfo.
+    pub uses_userinfo: bool,
     expected_projects: Vec<(String, SourceLocation)>,
     expected_zones: Vec<(String, SourceLocation)>,
 }
@@ -95,6 +99,25 @@ pub struct RequestUrlVars {
 pub struct ServerConf {
     /// Whether `authgear` is on in one of its locations: then identity headers of clients are removed.
     pub in_use: bool,
+    /// Headers of `authgear_header` in one of its locations: those of clients are removed too.
+    pub headers: Vec<SiteHeader>,
+}
+
+impl ServerConf {
+    /// Whether headers of clients are removed.
+    pub fn strips_headers(&self) -> bool {
+        self.in_use || !self.headers.is_empty()
+    }
+
+    /// Notes headers that only this server sets.
+    fn own_headers(&mut self, lines: &[HeaderLine]) {
+        for HeaderLine { header, .. } in lines {
+            let name = header.as_str().as_bytes();
+            if !self.headers.iter().any(|own| own.is_alias(name)) {
+                self.headers.push(header.clone());
+            }
+        }
+    }
 }
 
 impl MainConf {

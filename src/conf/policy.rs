@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use authgear::policy::{Combination, Condition, ConditionError};
 
-use super::arguments::{first, invalid, set_flag, set_once};
+use super::arguments::{first, invalid, set_flag, set_once, variable_name};
 use super::location::{LocationConf, Mode};
 use nginx::{self, Arguments, ComplexValue, Conf, ConfError, Context, Directive};
 
@@ -70,14 +70,6 @@ impl Directive for RequireDirective {
         conf.require_place = Some(cf.place());
         Ok(())
     }
-}
-
-/// The name in `$name` or `${name}`.
-fn variable_name(word: &str) -> Option<&str> {
-    let name = word.strip_prefix('$')?;
-    let name = name.strip_prefix('{').and_then(|name| name.strip_suffix('}')).unwrap_or(name);
-    let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    (!name.is_empty() && name.bytes().all(is_name)).then_some(name)
 }
 
 fn condition(word: &str) -> Result<Condition, ConfError> {

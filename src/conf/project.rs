@@ -27,6 +27,8 @@ pub struct Project {
     pub endpoint: Endpoint,
     /// The resolver.
     pub resolver: Upstream,
+    /// The userinfo endpoint of the main server.
+    pub userinfo: UserinfoEndpoint,
     /// Names of Authgear's cookies.
     pub cookies: CookieNames,
     /// Limit of the TCP and TLS handshakes with one address, and of a DNS query.
@@ -59,6 +61,14 @@ pub enum Upstream {
     Url(Box<UpstreamServer>),
     /// A subrequest to this URI reaches it.
     Location(String),
+}
+
+/// The userinfo endpoint of a project.
+pub struct UserinfoEndpoint {
+    /// Its server.
+    pub server: Box<UpstreamServer>,
+    /// As [`Project::scope`], for the cache keys of its answers.
+    pub scope: [u8; 32],
 }
 
 /// Source of the keys that tokens are verified with.
@@ -114,6 +124,11 @@ impl Project {
         }
     }
 
+    /// Notes that a location asks userinfo, with this `resolver` directive in force.
+    pub(super) fn use_userinfo_at(&self, resolver: Option<Resolver>) {
+        self.userinfo.server.use_at(resolver);
+    }
+
     /// Counters of the project.
     pub fn counters(&self, shared: SharedHandle) -> Counters {
         shared.counters(&self.name, &self.slot)
@@ -134,6 +149,6 @@ impl Project {
             KeySource::Url(server) => Some(&**server),
             KeySource::File(_) => None,
         };
-        resolver.into_iter().chain(keys)
+        resolver.into_iter().chain(keys).chain([&*self.userinfo.server])
     }
 }

@@ -15,7 +15,7 @@ use authgear::token::{Algorithm, KeySet, Profile, Schedule, MAX_KEY_SET};
 use sha2::{Digest as _, Sha256};
 
 use super::arguments::{first, flag, invalid, is_name, number, time, truncated};
-use super::project::{KeySource, Project, Tokens, Upstream};
+use super::project::{KeySource, Project, Tokens, Upstream, UserinfoEndpoint};
 use super::{Id, MainConf, UpstreamServer};
 use nginx::{self, Conf, ConfError, Context, Directive, SourceLocation, SslContext, SslError};
 
@@ -38,6 +38,7 @@ pub(super) struct ProjectBuilder {
     ssl_verify: bool,
     ssl_trusted_certificate: Option<PathBuf>,
     max_response_size: usize,
+    userinfo_url: Option<Url>,
     jwks_url: Option<Url>,
     jwks_file: Option<PathBuf>,
     jwks_refresh: Duration,
@@ -73,6 +74,7 @@ impl ProjectBuilder {
             ssl_verify: true,
             ssl_trusted_certificate: None,
             max_response_size: 64 * 1024,
+            userinfo_url: None,
             jwks_url: None,
             jwks_file: None,
             jwks_refresh: Duration::from_secs(300),
@@ -165,6 +167,15 @@ impl ProjectBuilder {
                 }
                 self.jwks_url = Some(url);
             }
+            "userinfo_url" => {
+                let url = Url::parse(value).map_err(|error| {
+                    let value = truncated(value);
+                    ConfError::new(format!("invalid \"userinfo_url\" \"{value}\": it {error}"))
+                })?;
+                let place = cf.place();
+                warn_if_exposed(cf, &url, &place);
+                self.userinfo_url = Some(url);
+            }
             "jwks_file" => self.jwks_file = Some(cf.full_path(value)?),
             "jwks_refresh" => self.jwks_refresh = time(key, value, Duration::from_secs(1))?,
             "jwks_cooldown" => self.jwks_cooldown = time(key, value, Duration::from_secs(1))?,
@@ -216,6 +227,8 @@ impl ProjectBuilder {
                 Upstream::Url(Box::new(UpstreamServer::new(endpoint.resolver_url(), &mut tls)?))
             }
         };
+        let url = self.userinfo_url.unwrap_or_else(|| endpoint.userinfo_url());
+        let userinfo = UpstreamServer::new(url, &mut tls)?;
         let mut profile = Profile {
             issuer: endpoint.origin().to_owned(),
             audiences: self.audiences,
@@ -251,6 +264,9 @@ impl ProjectBuilder {
             .chain([settings_of(&profile), vec![has_audience.to_string()]])
             .flatten()
             .collect::<Vec<_>>();
+        let url = userinfo.url.to_string();
+        let texts = settings.iter().map(String::as_str).chain([url.as_str(), "userinfo"]);
+        let userinfo = UserinfoEndpoint { scope: scope(texts), server: Box::new(userinfo) };
         let tokens = Tokens {
             scope: scope(settings.iter().map(String::as_str).chain(["token"])),
             profile,
@@ -268,6 +284,7 @@ impl ProjectBuilder {
             name: name.to_owned(),
             endpoint,
             resolver,
+            userinfo,
             cookies: self.cookies,
             connect_timeout: self.connect_timeout,
             timeout: self.timeout,

@@ -5,6 +5,7 @@ mod pending;
 mod question;
 mod subrequest;
 mod token;
+pub mod userinfo;
 
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
@@ -12,10 +13,10 @@ use std::rc::Rc;
 
 use authgear::resolver::ResolverAnswer;
 use authgear::shared::cache_key::Key;
-use authgear::verdict::freshness::{Freshness, UseStale, Valid};
+use authgear::verdict::freshness::Freshness;
 use authgear::verdict::Unavailable;
 
-use crate::cache::{AskedAt, Cache, CacheEntry, CacheLookup, EntryId, FetchResult};
+use crate::cache::{AskedAt, Cache, CacheLookup, EntryId, FetchResult};
 use crate::client::AuthgearClient;
 use crate::conf::project::{Project, Upstream};
 use crate::conf::{Authgear, LocationConf, Mode};
@@ -66,7 +67,7 @@ pub fn start(
     let cache = location.zone.as_ref().map(|zone| worker.cache(zone));
     let (valid, stale) = (location.cache_valid(), location.cache_use_stale());
     let Some(key) = key_of(worker, cache.as_deref(), &project.scope, &credentials) else {
-        return Ok(failed(Unavailable::Internal, "BYPASS"));
+        return Ok(Started::failed(Unavailable::Internal, "BYPASS"));
     };
     let id = EntryId { key, scope: project.scope };
     let found = cache.as_ref().map_or(CacheLookup::NONE, |cache| cache.get(&id, &valid, &stale));
@@ -74,10 +75,14 @@ pub fn start(
         request.log().debug(format_args!("authgear: cache hit"));
         return Ok(Started::Ready(Resolution::cached(entry, "HIT")));
     }
-    let question = match Question::new(request, project, worker.shared(), id, &found, &credentials)
-    {
+    let path = match &project.resolver {
+        Upstream::Url(server) => server.url.path(),
+        Upstream::Location(uri) => uri,
+    };
+    let shared = worker.shared();
+    let question = match Question::new(request, project, path, shared, id, &found, &credentials) {
         Ok(question) => question,
-        Err(why) => return Ok(failed(why, "BYPASS")),
+        Err(why) => return Ok(Started::failed(why, "BYPASS")),
     };
     drop(credentials);
     if let (Some((_, entry)), Upstream::Url(_)) = (&found.usable, &project.resolver) {
@@ -117,7 +122,7 @@ pub fn start(
         Upstream::Url(_) => {
             let flights = worker.flights();
             if !flights.has_room(&key) {
-                return Ok(too_many_waiters(entry, &valid, &stale, status));
+                return Ok(Started::too_many_waiters(entry, &valid, &stale, status));
             }
             // A refresh that takes longer goes on behind the stale verdict.
             let is_bridged =
@@ -140,24 +145,6 @@ pub fn start(
     };
     let stale = entry.map(|entry| Stale { entry, id, valid, stale });
     Ok(Started::Waiting(Box::new(Pending::new(project, mode, from, status, stale))))
-}
-
-fn failed(why: Unavailable, status: &'static str) -> Started {
-    let verdict = LookupOutcome::unavailable(why).verdict;
-    Started::Ready(Resolution::of_resolver(verdict, status))
-}
-
-/// A look-up that is not made because too many requests wait for it.
-fn too_many_waiters(
-    entry: Option<CacheEntry>,
-    valid: &Valid,
-    stale: &UseStale,
-    status: &'static str,
-) -> Started {
-    match entry.filter(|entry| entry.usable_on_error(valid, stale)) {
-        Some(entry) => Started::Ready(Resolution::cached(&entry, "STALE")),
-        None => failed(Unavailable::Crowded, status),
-    }
 }
 
 /// Spawns the task of a look-up: asks Authgear, or follows the worker that does, and completes
@@ -261,6 +248,8 @@ pub fn forget(worker: &Worker, request: &Request, project: &Project) -> Vec<Key>
                 in_flight.push(key);
             }
         }
+        let profiles = userinfo::keys(request, &cache, project);
+        in_flight.extend(profiles.into_iter().filter(|key| cache.forget(key)));
     }
     in_flight
 }

@@ -26,6 +26,27 @@ pub enum Started {
     Waiting(Box<Pending>),
 }
 
+impl Started {
+    /// A look-up that failed before it began.
+    pub(super) fn failed(why: Unavailable, status: &'static str) -> Self {
+        let verdict = LookupOutcome::unavailable(why).verdict;
+        Self::Ready(Resolution::of_resolver(verdict, status))
+    }
+
+    /// A look-up that is not made because too many requests wait for it.
+    pub(super) fn too_many_waiters(
+        entry: Option<CacheEntry>,
+        valid: &Valid,
+        stale: &UseStale,
+        status: &'static str,
+    ) -> Self {
+        match entry.filter(|entry| entry.usable_on_error(valid, stale)) {
+            Some(entry) => Self::Ready(Resolution::cached(&entry, "STALE")),
+            None => Self::failed(Unavailable::Crowded, status),
+        }
+    }
+}
+
 /// A look-up that a request waits for.
 pub struct Pending {
     project: Rc<Project>,

@@ -11,7 +11,7 @@ use authgear::verdict::{NoSession, Unavailable, Verdict};
 
 use crate::cache::{AskedAt, Cache, CacheEntry, CacheLookup, EntryId, FetchResult, SeenVersion};
 use crate::client::Inquiry;
-use crate::conf::project::{Project, Upstream};
+use crate::conf::project::Project;
 use crate::conf::Authgear;
 use crate::shared::handle::SharedHandle;
 use crate::worker::Worker;
@@ -38,6 +38,7 @@ impl Question {
     pub(super) fn new(
         request: &Request,
         project: &Project,
+        path: &str,
         shared: SharedHandle,
         id: EntryId,
         found: &CacheLookup,
@@ -50,10 +51,6 @@ impl Question {
             user_agent: header(b"user-agent"),
             trace: (header(b"traceparent"), header(b"tracestate")),
             request_id: request_id.and_then(|id| request.evaluate(id).ok()),
-        };
-        let path = match &project.resolver {
-            Upstream::Url(server) => server.url.path(),
-            Upstream::Location(uri) => uri,
         };
         let inquiry = Inquiry {
             request: resolver::request(&project.endpoint, path, credentials, &client)

@@ -16,8 +16,10 @@
 pub mod address;
 pub mod denial;
 mod metrics;
+mod site_headers;
 mod state;
 mod upgrade;
+mod userinfo;
 pub mod variables;
 
 use std::rc::Rc;
@@ -119,11 +121,16 @@ fn early(
 }
 
 fn strip(request: &mut Request) -> PhaseStatus {
-    if !request.is_main() || !request.server::<Authgear>().in_use {
+    let server = request.server::<Authgear>();
+    if !request.is_main() || !server.strips_headers() {
         return PhaseStatus::Declined;
     }
-    let refused = upgrade::is_refused(request);
-    let unwanted = |name: &[u8]| is_identity_header(name) || upgrade::is_unwanted(name, refused);
+    let refused = server.in_use && upgrade::is_refused(request);
+    let unwanted = |name: &[u8]| {
+        is_identity_header(name)
+            || upgrade::is_unwanted(name, refused)
+            || server.headers.iter().any(|header| header.is_alias(name))
+    };
     match request.remove_headers_in(unwanted) {
         Ok(()) => {
             if refused {
@@ -145,6 +152,7 @@ fn withdraw(request: &mut Request) -> Result<(), Failed> {
     // post_action runs for a request whose client left while it waited, too.
     request.cancel_suspension(&state);
     state.pending.take();
+    state.pending_userinfo.take();
     request.withdraw(&state)
 }
 
@@ -164,6 +172,11 @@ fn access(worker: &Worker, request: &mut Request) -> PhaseStatus {
         forget_outdated(worker, &state, location, project, since);
     }
     let resolution = match resolve(worker, request, &state, location, project) {
+        Ok(Some(resolution)) => resolution,
+        Ok(None) => return PhaseStatus::Again,
+        Err(Failed) => return PhaseStatus::InternalServerError,
+    };
+    let resolution = match userinfo::add(worker, request, &state, location, project, resolution) {
         Ok(Some(resolution)) => resolution,
         Ok(None) => return PhaseStatus::Again,
         Err(Failed) => return PhaseStatus::InternalServerError,
@@ -340,11 +353,14 @@ fn resolve(
 fn inject(
     request: &mut Request,
     state: &State<Authgear>,
-    location: &LocationConf,
+    location: &'static LocationConf,
     resolution: &Resolution,
 ) -> Result<(), Failed> {
     *state.current.borrow_mut() = Some(resolution.clone());
     request.forget_variables();
+    if !location.headers().is_empty() {
+        return request.inject(state, &Rc::new(site_headers::of(request, location, resolution)?));
+    }
     if !location.set_headers() {
         return Ok(());
     }

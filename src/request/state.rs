@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::resolver::set_cookie::SetCookies;
-use authgear::verdict::Reason;
+use authgear::verdict::{Reason, Verdict};
 use smallvec::SmallVec;
 
 use super::denial::Denial;
@@ -23,6 +23,12 @@ pub struct RequestState {
     pub(super) current: RefCell<Option<Resolution>>,
     /// The look-up that the request waits for.
     pub(super) pending: RefCell<Option<Box<Pending>>>,
+    /// The look-up of userinfo that the request waits for.
+    pub(super) pending_userinfo: RefCell<Option<Box<Pending>>>,
+    /// The last answer of userinfo, as a verdict of [`authgear::userinfo::read`].
+    pub(super) answered_userinfo: RefCell<Option<(LookupId, Resolution)>>,
+    /// The answer that variables show.
+    pub(super) userinfo: RefCell<Option<Rc<Verdict>>>,
     /// The location in whose preaccess phase the request waits for that look-up.
     pub(super) waits_early: Cell<Option<&'static LocationConf>>,
     /// When the early verdict was found, and the generation of purges then. It is checked again
@@ -49,6 +55,11 @@ impl RequestState {
     /// The verdict that was injected last.
     pub fn current(&self) -> Option<Resolution> {
         self.current.borrow().clone()
+    }
+
+    /// The answer of userinfo about the user of that verdict.
+    pub fn userinfo(&self) -> Option<Rc<Verdict>> {
+        self.userinfo.borrow().clone()
     }
 
     /// Reason of the request's denial, if it was denied.

@@ -1,5 +1,6 @@
 //! Variables: `$x_authgear_*`, `$authgear_*`, and a value for `$remote_user`.
 
+use authgear::userinfo;
 use authgear::verdict::Verdict;
 use percent_encoding::{percent_encode, NON_ALPHANUMERIC};
 
@@ -14,6 +15,26 @@ const IDENTITY: &str = "x_authgear_";
 
 /// Prefix of variables that hold a claim of the token.
 const CLAIM: &str = "authgear_claim_";
+
+/// Prefix of variables that hold a claim of userinfo.
+const USER: &str = "authgear_user_";
+
+/// Prefix of those that hold a custom attribute.
+const CUSTOM: &str = "authgear_user_custom_";
+
+/// The other variables of userinfo.
+const USER_CLAIMS: [&str; 10] = [
+    "authgear_user_email",
+    "authgear_user_email_unverified",
+    "authgear_user_phone_number",
+    "authgear_user_phone_number_unverified",
+    "authgear_user_preferred_username",
+    "authgear_user_name",
+    "authgear_user_given_name",
+    "authgear_user_family_name",
+    "authgear_user_picture",
+    "authgear_user_locale",
+];
 
 /// nginx's variable, which would not find credentials that are hidden from the backend.
 const AUTHORIZATION: &str = "http_authorization";
@@ -36,6 +57,7 @@ const OWN: &[OwnVariable] = &[
 pub fn define_prefixes(cf: &mut Conf<'_>) -> Result<(), ConfError> {
     cf.add_prefix::<Authgear>(IDENTITY)?;
     cf.add_prefix::<Authgear>(CLAIM)?;
+    cf.add_prefix::<Authgear>(CUSTOM)?;
     cf.override_variable::<Authgear>(c"remote_user")
 }
 
@@ -43,18 +65,25 @@ pub fn define_prefixes(cf: &mut Conf<'_>) -> Result<(), ConfError> {
 /// as it says.
 pub fn define(cf: &mut Conf<'_>) -> Result<(), ConfError> {
     cf.add_variable::<Authgear>(AUTHORIZATION)?;
-    for (name, _) in OWN {
+    for name in OWN.iter().map(|(name, _)| *name).chain(USER_CLAIMS) {
         cf.add_variable::<Authgear>(name)?;
     }
     Ok(())
 }
 
+/// Whether the configuration uses a variable of userinfo.
+pub fn uses_userinfo(cf: &Conf<'_>) -> bool {
+    cf.uses_prefix(CUSTOM) || USER_CLAIMS.iter().any(|name| cf.uses_variable(name))
+}
+
 /// Whether `name` is a variable that a verdict changes. Variables `$x_authgear_*` that the
 /// configuration sets by `auth_request_set`, as in Authgear's guide, are not.
 pub fn is_own(name: &[u8], of_prefix: bool) -> bool {
-    (of_prefix && [IDENTITY, CLAIM].iter().any(|prefix| name.starts_with(prefix.as_bytes())))
+    (of_prefix
+        && [IDENTITY, CLAIM, CUSTOM].iter().any(|prefix| name.starts_with(prefix.as_bytes())))
         || name == b"remote_user"
         || OWN.iter().any(|(own, _)| own.as_bytes() == name)
+        || USER_CLAIMS.iter().any(|own| own.as_bytes() == name)
 }
 
 /// Whether the value of `name`, one of the module's own variables, comes from a verdict.
@@ -87,6 +116,11 @@ pub fn get(request: &Request, name: &[u8]) -> Value {
             }
             _ => Value::NotFound,
         });
+    }
+    if let Some(claim) = name.strip_prefix(USER.as_bytes()) {
+        let answer = request.state::<Authgear>().and_then(|state| state.userinfo());
+        let value = answer.as_deref().and_then(|answer| userinfo::claim(answer, claim));
+        return value.map_or(Value::NotFound, |value| Value::Bytes(value.to_vec()));
     }
     if name == AUTHORIZATION.as_bytes() {
         return credentials::authorization(request).map_or(Value::NotFound, Value::Bytes);

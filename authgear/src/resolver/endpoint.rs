@@ -20,6 +20,9 @@ const MAX_LABEL: usize = 63;
 /// Path of the key set on the public origin (`pkg/auth/handler/oauth/jwks.go`).
 const JWKS_PATH: &str = "/oauth2/jwks";
 
+/// Path of userinfo on the public origin (`pkg/auth/handler/oauth/user_info.go`).
+const USERINFO_PATH: &str = "/oauth2/userinfo";
+
 /// Path of the resolver on the public origin (`pkg/resolver/handler/resolve.go`).
 const RESOLVER_PATH: &str = "/_resolver/resolve";
 
@@ -255,6 +258,11 @@ impl Endpoint {
     /// The resolver's URL on the origin: `/_resolver/resolve`.
     pub fn resolver_url(&self) -> Url {
         Url { path: RESOLVER_PATH.to_owned(), ..self.url.clone() }
+    }
+
+    /// The userinfo endpoint's URL on the origin: `/oauth2/userinfo`.
+    pub fn userinfo_url(&self) -> Url {
+        Url { path: USERINFO_PATH.to_owned(), ..self.url.clone() }
     }
 
     /// The key set's URL on the origin: `/oauth2/jwks`.

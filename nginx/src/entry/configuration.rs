@@ -135,6 +135,7 @@ impl<D: Directive> Command for D {
             Arguments::None => NGX_CONF_NOARGS,
             Arguments::One => NGX_CONF_TAKE1,
             Arguments::OneOrTwo => NGX_CONF_TAKE1 | NGX_CONF_TAKE2,
+            Arguments::Two => NGX_CONF_TAKE2,
             Arguments::OneOrMore => NGX_CONF_1MORE,
         } | if D::BLOCK { NGX_CONF_BLOCK } else { 0 }) as ngx_uint_t,
         set: Some(set::<D>),

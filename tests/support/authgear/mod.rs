@@ -6,6 +6,7 @@ mod resolver;
 mod seed;
 mod serve;
 mod token;
+mod userinfo;
 mod users;
 mod versions;
 

@@ -1,0 +1,89 @@
+//! Requests to Authgear's userinfo endpoint.
+//!
+//! The main server is another one than the resolver: its failures suspend userinfo only, in this
+//! worker. A request takes a turn at the project's connections, and uses one of its own.
+
+use core::time::Duration;
+
+use authgear::overload::failures::ResolverFailure;
+use authgear::userinfo::{self, MAX_DOCUMENT};
+use authgear::verdict::{Unavailable, Verdict};
+use http::Request;
+
+use super::breaker::Breaker;
+use super::connection::connect;
+use super::failure::Failure;
+use super::outage::Outage;
+use crate::conf::project::Project;
+use nginx::{self, Elapsed};
+
+/// Largest header of a response, in bytes.
+const MAX_HEADER: usize = 16 * 1024;
+
+/// State of the endpoint, as this worker sees it.
+pub(super) struct Health {
+    breaker: Breaker,
+    outage: Outage,
+}
+
+impl Health {
+    pub(super) fn new(project: &Project) -> Self {
+        Self { breaker: Breaker::of_worker(project), outage: Outage::of_userinfo() }
+    }
+
+    /// Whether the request is not to be made now. The one that finds a probe due is the probe.
+    pub(super) fn is_suspended(&self, project: &Project) -> bool {
+        let lease = project.timeout + Duration::from_millis(500);
+        let is_suspended = self.breaker.is_open() && !self.breaker.take_probe(lease);
+        if is_suspended {
+            self.outage.suspended();
+        }
+        is_suspended
+    }
+
+    /// The answer to `request`, as a verdict of [`userinfo::read`].
+    pub(super) async fn ask(
+        &self,
+        project: &Project,
+        request: &Request<()>,
+        time: Duration,
+    ) -> Verdict {
+        let failure = match nginx::timeout(time, exchange(project, request)).await {
+            Ok(Ok(verdict)) => {
+                self.breaker.succeeded();
+                self.outage.over(project);
+                return verdict;
+            }
+            Ok(Err(failure)) => failure,
+            Err(Elapsed) => Failure::new(Unavailable::Timeout, "timed out"),
+        };
+        match failure.why {
+            // The server is up, and refuses this request.
+            Unavailable::Refused | Unavailable::TooLarge => self.breaker.succeeded(),
+            // This host lacks something.
+            Unavailable::Internal => {}
+            _ if self.breaker.is_open() => self.breaker.probe_failed(),
+            _ => {
+                self.breaker.failed(ResolverFailure::Resolver);
+            }
+        }
+        self.outage.report(project, &failure);
+        Verdict::Unavailable(failure.why)
+    }
+}
+
+async fn exchange(project: &Project, request: &Request<()>) -> Result<Verdict, Failure> {
+    let server = &project.userinfo.server;
+    let mut connection = connect(project, server, MAX_DOCUMENT + MAX_HEADER).await?;
+    let response = connection.exchange(request).await.map_err(|broken| broken.failure)?;
+    let status = response.status.as_u16();
+    let verdict = userinfo::read(status, &response.body);
+    let Verdict::Unavailable(why) = verdict else { return Ok(verdict) };
+    // Authgear redirects requests that do not appear to reach its public origin.
+    let hint = match status {
+        300..=399 => ": it does not take the request for one at the endpoint (TRUST_PROXY)",
+        200 => ", without a document of a user",
+        _ => "",
+    };
+    Err(Failure::new(why, format!("it answered with status {status}{hint}")))
+}

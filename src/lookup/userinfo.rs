@@ -1,0 +1,146 @@
+//! Look-ups of userinfo: kept, joined and purged as those of the resolver.
+
+use core::cell::Cell;
+use core::time::Duration;
+use std::rc::Rc;
+
+use authgear::shared::cache_key::Key;
+use authgear::verdict::freshness::Freshness;
+use authgear::verdict::{Unavailable, Verdict};
+
+use super::pending::{Pending, Source, Stale, Started};
+use super::question::{decode, key_of, Question};
+use crate::cache::{AskedAt, Cache, CacheLookup, EntryId, FetchResult};
+use crate::client::AuthgearClient;
+use crate::conf::project::Project;
+use crate::conf::{Authgear, LocationConf};
+use crate::credentials;
+use crate::resolution::{LookupOutcome, Resolution};
+use crate::shared::handle::SharedHandle;
+use crate::single_flight::{unless_abandoned, Leader, Resumption};
+use crate::worker::Worker;
+use nginx::{self, Failed, Request, State};
+
+/// Shortest wait for userinfo, of a request that waited long for its verdict.
+const LEAST: Duration = Duration::from_millis(100);
+
+/// Asks userinfo with the credentials of a valid session. `by_token` says that the verdict is on
+/// the bearer token alone, and `waited` for how long the request waited already.
+pub fn start(
+    worker: &Worker,
+    request: &mut Request,
+    state: &State<Authgear>,
+    location: &LocationConf,
+    project: &Rc<Project>,
+    by_token: bool,
+    waited: Duration,
+) -> Result<Started, Failed> {
+    let mut credentials = credentials::read(request, project);
+    if by_token {
+        credentials = credentials.without_cookies();
+    }
+    let cache = location.zone.as_ref().map(|zone| worker.cache(zone));
+    let (valid, stale) = (location.cache_valid(), location.cache_use_stale());
+    let scope = &project.userinfo.scope;
+    let Some(key) = key_of(worker, cache.as_deref(), scope, &credentials) else {
+        return Ok(Started::failed(Unavailable::Internal, "BYPASS"));
+    };
+    // Purges of the project and of the user concern the entry.
+    let id = EntryId { key, scope: project.scope };
+    let found = cache.as_ref().map_or(CacheLookup::NONE, |cache| cache.get(&id, &valid, &stale));
+    if let Some((Freshness::Fresh, entry)) = &found.usable {
+        return Ok(Started::Ready(Resolution::cached(entry, "HIT")));
+    }
+    let path = project.userinfo.server.url.path();
+    let shared = worker.shared();
+    let question = match Question::new(request, project, path, shared, id, &found, &credentials) {
+        Ok(question) => question,
+        Err(why) => return Ok(Started::failed(why, "BYPASS")),
+    };
+    drop(credentials);
+    let flights = worker.flights();
+    let entry = match found.usable {
+        Some((Freshness::Updating, entry)) => {
+            if let Some(leader) = flights.lead(key) {
+                spawn(worker, leader, project, cache, question);
+            }
+            return Ok(Started::Ready(Resolution::cached(&entry, "STALE")));
+        }
+        usable => usable.map(|(_, entry)| entry),
+    };
+    if !flights.has_room(&key) {
+        return Ok(Started::too_many_waiters(entry, &valid, &stale, "MISS"));
+    }
+    let time = project.timeout.saturating_sub(waited).max(LEAST.min(project.timeout));
+    let resume = request.suspend(state, time)?;
+    let (waiter, leader) = flights.join(key, Resumption(resume));
+    let joined = leader.is_none();
+    if let Some(leader) = leader {
+        spawn(worker, leader, project, cache, question);
+    }
+    let stale = entry.map(|entry| Stale { entry, id, valid, stale });
+    let source = Source::Flight { waiter, joined };
+    let pending = Pending::new(project, location.mode(), source, "MISS", stale);
+    Ok(Started::Waiting(Box::new(pending)))
+}
+
+/// Spawns the task that asks, or follows the worker that does, and completes the flight.
+fn spawn(
+    worker: &Worker,
+    leader: Leader,
+    project: &Rc<Project>,
+    cache: Option<Rc<Cache>>,
+    question: Question,
+) {
+    let client = worker.client(project);
+    let shared = worker.shared();
+    // A leader that exceeds its own deadline is lost.
+    let lease = project.timeout + Duration::from_millis(500);
+    let until = nginx::now() + project.timeout;
+    let (id, seen) = (question.id, question.seen);
+    nginx::spawn(async move {
+        let has_turn = Cell::new(false);
+        let fetch = || ask(&client, question, shared, until, &has_turn);
+        let work = async {
+            match cache {
+                Some(cache) => {
+                    let (result, followed) =
+                        cache.get_or_fetch(&id, seen, lease, fetch, decode).await;
+                    LookupOutcome::of(result, followed)
+                }
+                None => LookupOutcome::of(fetch().await, false),
+            }
+        };
+        if let Some(outcome) = unless_abandoned(&leader, &has_turn, work).await {
+            leader.complete(outcome);
+        }
+    });
+}
+
+/// Asks; once more if a purge outdated the answer.
+async fn ask(
+    client: &Rc<AuthgearClient>,
+    mut question: Question,
+    shared: SharedHandle,
+    until: Duration,
+    has_turn: &Cell<bool>,
+) -> FetchResult {
+    loop {
+        let verdict = client.userinfo(&question.inquiry, until, has_turn).await;
+        if !question.is_purged(&verdict, shared) {
+            return question.result(Rc::new(verdict));
+        }
+        if nginx::now() >= until {
+            return question.result(Rc::new(Verdict::Unavailable(Unavailable::Timeout)));
+        }
+        question.asked_at = AskedAt::now(shared);
+    }
+}
+
+/// Keys under which answers about the request's credentials may be kept.
+pub(super) fn keys(request: &Request, cache: &Cache, project: &Project) -> [Key; 2] {
+    let credentials = credentials::read(request, project);
+    let token = credentials.without_cookies();
+    [&credentials, &token]
+        .map(|credentials| Key::of(cache.secret(), &project.userinfo.scope, credentials))
+}
