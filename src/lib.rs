@@ -45,6 +45,7 @@ nginx::nginx_modules!(
         conf::location::AuthgearDirective,
         conf::location::AuthgearModeDirective,
         conf::location::OnErrorDirective,
+        conf::audience::AudienceDirective,
         conf::policy::RequireDirective,
         conf::policy::ResourceMetadataDirective,
         conf::policy::ChallengeDirective,

@@ -1,6 +1,7 @@
 //! Integration tests: one module per behaviour, each against a real nginx.
 
 mod allocations;
+mod audience;
 mod auto;
 mod bodies;
 mod breaker;

@@ -8,6 +8,7 @@ use authgear::resolver::endpoint::Endpoint;
 use authgear::verdict::freshness::{UseStale, Valid};
 
 use super::arguments::{first, invalid, is_name, set_once, truncated};
+use super::audience::LocationAudience;
 use super::cache::CacheZone;
 use super::operations::BuiltinEndpoint;
 use super::policy::Requirement;
@@ -43,6 +44,10 @@ pub struct LocationConf {
     pub(super) remote_user: Option<bool>,
     pub(super) upgrade: Option<Rc<[String]>>,
     pub(super) unknown_limit: Option<Option<Rc<UnknownLimit>>>,
+    /// Value of `authgear_audience`; the inner `None` is `project`.
+    pub(super) audiences: Option<Option<Rc<[String]>>>,
+    /// Audiences in force, if they are not those of the project.
+    pub audience: Option<Rc<LocationAudience>>,
     /// Built-in endpoint of the location. It is not inherited.
     pub endpoint: Option<BuiltinEndpoint>,
     /// The project that decides; none if `authgear` is off.
@@ -219,6 +224,7 @@ impl LocationConf {
             Some(ProjectRef::Url(endpoint)) => Some(main.by_url(cf, endpoint)?),
             Some(ProjectRef::Name(name, place)) => Some(main.by_name(name, place)?),
         };
+        self.merge_audience(parent);
         self.merge_endpoint(main)?;
         if let (None, Some(place)) = (&self.project, &self.require_place) {
             let message = "\"authgear_require\" where \"authgear\" is not on";
@@ -226,7 +232,7 @@ impl LocationConf {
         }
         if let Some(project) = &self.project {
             server.in_use = true;
-            project.use_at(self.mode(), cf.resolver());
+            project.use_at(self.mode(), self.has_audience(project), cf.resolver());
             self.warn_about_amr(cf);
             self.warn_about_tokens(cf);
         }

@@ -2,6 +2,7 @@
 //! no request.
 
 mod arguments;
+pub mod audience;
 pub mod cache;
 pub mod lint;
 pub mod location;

@@ -32,13 +32,24 @@ use question::{decode, key_of, Question, BLANK};
 use subrequest::Subrequest;
 use token::TokenDecision;
 
-/// Looks up the request's credentials with `project`.
+/// Returns the identity of the request's look-up at `location`.
+pub fn identify(request: &Request, location: &LocationConf, project: &Project) -> LookupId {
+    let audience = location.audience().filter(|_| {
+        let credentials = credentials::read(request, project);
+        credentials.bearer().is_some() || credentials.has_token_cookie(&project.cookies)
+    });
+    let audience = audience.map(|audience| audience.scope);
+    LookupId { project: project.id, mode: location.mode(), audience }
+}
+
+/// Looks up the request's credentials with `project`. `lookup_id` is of [`identify`].
 pub fn start(
     worker: &Worker,
     request: &mut Request,
     state: &State<Authgear>,
     location: &LocationConf,
     project: &Rc<Project>,
+    lookup_id: &LookupId,
 ) -> Result<Started, Failed> {
     let mode = location.mode();
     let mut credentials = credentials::read(request, project);
@@ -61,7 +72,7 @@ pub fn start(
     };
     if let Some(undecided) = undecided {
         drop(credentials);
-        return token::wait_for_keys(worker, request, state, mode, project, *undecided);
+        return token::wait_for_keys(worker, request, state, lookup_id, project, *undecided);
     }
     let cache = location.zone.as_ref().map(|zone| worker.cache(zone));
     let (valid, stale) = (location.cache_valid(), location.cache_use_stale());
@@ -137,7 +148,7 @@ pub fn start(
         }
     };
     let stale = entry.map(|entry| Stale { entry, id, valid, stale });
-    Ok(Started::Waiting(Box::new(Pending::new(project, mode, from, status, stale))))
+    Ok(Started::Waiting(Box::new(Pending::new(project, lookup_id.clone(), from, status, stale))))
 }
 
 fn failed(why: Unavailable, status: &'static str) -> Started {

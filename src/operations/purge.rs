@@ -73,7 +73,7 @@ fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
     let location = request.location::<Authgear>();
     let Some(project) = &location.project else { return 500 };
     let state = request.state::<Authgear>();
-    let Some(resolution) = state.and_then(|state| state.resolution_for(location)) else {
+    let Some(resolution) = state.and_then(|state| state.resolution_for(request, location)) else {
         // `satisfy any` allowed the request before its credentials were looked up.
         request.log().write(
             Level::Error,

@@ -172,7 +172,7 @@ fn access(worker: &Worker, request: &mut Request) -> PhaseStatus {
     // A denial by another project does not hold here.
     drop(state.denial.borrow_mut().take_if(|denial| denial.project != project.id));
     if location.relay_cookies() {
-        state.relay((project.id, location.mode()));
+        state.relay(&lookup::identify(request, location, project));
     }
     if inject(request, &state, location, &resolution).is_err() {
         return PhaseStatus::InternalServerError;
@@ -278,11 +278,11 @@ fn resolve(
     location: &LocationConf,
     project: &Rc<Project>,
 ) -> Result<Option<Resolution>, Failed> {
-    let id = (project.id, location.mode());
-    if let Some(resolution) = state.resolution(id) {
+    let id = lookup::identify(request, location, project);
+    if let Some(resolution) = state.resolution(&id) {
         return Ok(Some(resolution));
     }
-    let pending = state.pending.take().filter(|pending| pending.id() == id);
+    let pending = state.pending.take().filter(|pending| *pending.id() == id);
     if let Some(pending) = pending {
         match pending.poll(worker) {
             Poll::Waiting => {
@@ -297,7 +297,7 @@ fn resolve(
             }
         }
     }
-    match lookup::start(worker, request, state, location, project)? {
+    match lookup::start(worker, request, state, location, project, &id)? {
         Started::Ready(resolution) => {
             metrics::resolved(worker, project, &resolution);
             Ok(Some(state.keep(id, resolution)))

@@ -11,8 +11,9 @@ use smallvec::SmallVec;
 use super::denial::Denial;
 use crate::conf::project::Project;
 use crate::conf::{Id, LocationConf};
-use crate::lookup::{LookupId, Pending};
+use crate::lookup::{self, LookupId, Pending};
 use crate::resolution::Resolution;
+use nginx::Request;
 
 /// State of a client request; nginx keeps it over internal redirects.
 #[derive(Default)]
@@ -67,23 +68,23 @@ impl RequestState {
         self.waited.set(self.waited.get() + time);
     }
 
-    pub(super) fn resolution(&self, id: LookupId) -> Option<Resolution> {
+    pub(super) fn resolution(&self, id: &LookupId) -> Option<Resolution> {
         let resolutions = self.resolutions.borrow();
-        let found = resolutions.iter().find(|(own, _)| *own == id);
+        let found = resolutions.iter().find(|(own, _)| own == id);
         found.map(|(_, resolution)| resolution.clone())
     }
 
     /// Moves Authgear's `Set-Cookie` values to the response, once per look-up.
-    pub(super) fn relay(&self, id: LookupId) {
+    pub(super) fn relay(&self, id: &LookupId) {
         let mut resolutions = self.resolutions.borrow_mut();
-        let found = resolutions.iter_mut().find(|(own, _)| *own == id);
+        let found = resolutions.iter_mut().find(|(own, _)| own == id);
         let set_cookies = found.and_then(|(_, resolution)| resolution.set_cookies.take());
         self.set_cookies.borrow_mut().extend(set_cookies);
     }
 
     /// The verdict on which access to `location` was decided.
-    pub fn resolution_for(&self, location: &LocationConf) -> Option<Resolution> {
-        self.resolution((location.project.as_ref()?.id, location.mode()))
+    pub fn resolution_for(&self, request: &Request, location: &LocationConf) -> Option<Resolution> {
+        self.resolution(&lookup::identify(request, location, location.project.as_ref()?))
     }
 
     pub(super) fn keep(&self, id: LookupId, resolution: Resolution) -> Resolution {
