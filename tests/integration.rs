@@ -38,6 +38,7 @@ mod outage_log;
 mod packaging;
 mod phases;
 mod project;
+mod protected_resource;
 mod purge;
 mod real_clients;
 mod relay;

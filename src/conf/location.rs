@@ -13,6 +13,7 @@ use super::cache::CacheZone;
 use super::operations::BuiltinEndpoint;
 use super::policy::Requirement;
 use super::project::Project;
+use super::protected_resource::ServedResource;
 use super::unknown_limit::UnknownLimit;
 use super::{MainConf, ServerConf};
 use nginx::{self, ComplexValue, Conf, ConfError, Context, Directive, SourceLocation};
@@ -32,6 +33,8 @@ pub struct LocationConf {
     /// Position of the `authgear_require` in force.
     pub(super) require_from: Option<SourceLocation>,
     pub(super) resource_metadata: Option<Option<String>>,
+    /// The resource that the location is, if a document of it is served.
+    pub(super) resource: Option<Rc<ServedResource>>,
     pub(super) challenge: Option<bool>,
     pub(super) dry_run: Option<bool>,
     pub(super) early: Option<bool>,
@@ -95,11 +98,6 @@ impl LocationConf {
     /// Value of `authgear_require`: empty where all requests are let through.
     pub fn require(&self) -> &[Requirement] {
         self.require.as_deref().unwrap_or_default()
-    }
-
-    /// Value of `authgear_resource_metadata`.
-    pub fn resource_metadata(&self) -> Option<&str> {
-        self.resource_metadata.as_ref()?.as_deref()
     }
 
     /// Value of `authgear_set_headers`.
@@ -225,6 +223,7 @@ impl LocationConf {
             Some(ProjectRef::Name(name, place)) => Some(main.by_name(name, place)?),
         };
         self.merge_audience(parent);
+        self.merge_resource(main);
         self.merge_endpoint(main)?;
         if let (None, Some(place)) = (&self.project, &self.require_place) {
             let message = "\"authgear_require\" where \"authgear\" is not on";

@@ -11,6 +11,7 @@ pub mod operations;
 pub mod policy;
 pub mod project;
 pub mod project_block;
+pub mod protected_resource;
 pub mod unknown_limit;
 pub mod upgrade;
 mod upstream;
@@ -30,6 +31,7 @@ pub use marker::Authgear;
 use nginx::{ComplexValue, Conf, ConfError, Resolver, SharedZone, SourceLocation};
 use project::Project;
 use project_block::ProjectBuilder;
+use protected_resource::ServedResource;
 pub use upstream::UpstreamServer;
 
 /// Configuration of `http {}`: projects and zones.
@@ -41,6 +43,8 @@ pub struct MainConf {
     by_url: HashMap<String, Rc<Project>>,
     /// Positions of the blocks.
     named_at: Vec<(String, SourceLocation)>,
+    /// Resources of `authgear_protected_resource`.
+    resources: Vec<Rc<ServedResource>>,
     zones: Vec<Rc<CacheZone>>,
     /// Positions of the directives.
     zones_at: Vec<SourceLocation>,

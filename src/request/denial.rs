@@ -123,7 +123,9 @@ pub fn check(
         let Some(shortfall) = shortfall(request, requirement, resolution)? else { continue };
         let status = requirement.error.unwrap_or(shortfall.status());
         let challenge = location.challenge().then(|| {
-            let scope = challenge_scope(&requirement.conditions, false);
+            // The client asks for what the challenge lists: a token must meet all lines.
+            let conditions = location.require().iter().flat_map(|line| &line.conditions);
+            let scope = challenge_scope(conditions, location.challenges_with_openid());
             let resource_metadata = location.resource_metadata();
             let parameters = ChallengeParameters { scope: &scope, resource_metadata };
             shortfall.challenge(status, credentials::has_bearer(request), &parameters)
