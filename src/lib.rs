@@ -46,6 +46,7 @@ nginx::nginx_modules!(
         conf::location::AuthgearModeDirective,
         conf::location::OnErrorDirective,
         conf::audience::AudienceDirective,
+        conf::bearer::BearerDirective,
         conf::policy::RequireDirective,
         conf::policy::ResourceMetadataDirective,
         conf::policy::ChallengeDirective,

@@ -3,6 +3,7 @@
 mod allocations;
 mod audience;
 mod auto;
+mod bearer;
 mod bodies;
 mod breaker;
 mod browser;

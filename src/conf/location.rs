@@ -46,6 +46,7 @@ pub struct LocationConf {
     pub(super) relay_cookies: Option<bool>,
     pub(super) remote_user: Option<bool>,
     pub(super) upgrade: Option<Rc<[String]>>,
+    pub(super) bearer: Option<Option<Rc<[ComplexValue]>>>,
     pub(super) unknown_limit: Option<Option<Rc<UnknownLimit>>>,
     /// Value of `authgear_audience`; the inner `None` is `project`.
     pub(super) audiences: Option<Option<Rc<[String]>>>,
@@ -192,6 +193,9 @@ impl LocationConf {
         self.remote_user = self.remote_user.or(parent.remote_user);
         if self.unknown_limit.is_none() {
             self.unknown_limit = parent.unknown_limit.clone();
+        }
+        if self.bearer.is_none() {
+            self.bearer = parent.bearer.clone();
         }
         if self.upgrade.is_none() {
             self.upgrade = parent.upgrade.clone();

@@ -3,6 +3,7 @@
 
 mod arguments;
 pub mod audience;
+pub mod bearer;
 pub mod cache;
 pub mod lint;
 pub mod location;

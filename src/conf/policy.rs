@@ -73,7 +73,7 @@ impl Directive for RequireDirective {
 }
 
 /// The name in `$name` or `${name}`.
-fn variable_name(word: &str) -> Option<&str> {
+pub(super) fn variable_name(word: &str) -> Option<&str> {
     let name = word.strip_prefix('$')?;
     let name = name.strip_prefix('{').and_then(|name| name.strip_suffix('}')).unwrap_or(name);
     let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';

@@ -19,7 +19,7 @@ use crate::cache::{AskedAt, Cache, CacheEntry, CacheLookup, EntryId, FetchResult
 use crate::client::AuthgearClient;
 use crate::conf::project::{Project, Upstream};
 use crate::conf::{Authgear, LocationConf, Mode};
-use crate::credentials;
+use crate::credentials::{self, BearerElsewhere};
 use crate::resolution::{LookupOutcome, Resolution};
 use crate::shared::handle::SharedHandle;
 use crate::single_flight::{unless_abandoned, Leader, Resumption};
@@ -33,13 +33,18 @@ use subrequest::Subrequest;
 use token::TokenDecision;
 
 /// Returns the identity of the request's look-up at `location`.
-pub fn identify(request: &Request, location: &LocationConf, project: &Project) -> LookupId {
+pub fn identify(
+    request: &Request,
+    location: &LocationConf,
+    project: &Project,
+    bearer_elsewhere: Option<BearerElsewhere>,
+) -> LookupId {
     let audience = location.audience().filter(|_| {
-        let credentials = credentials::read(request, project);
+        let credentials = credentials::read(request, project, bearer_elsewhere.as_deref());
         credentials.bearer().is_some() || credentials.has_token_cookie(&project.cookies)
     });
     let audience = audience.map(|audience| audience.scope);
-    LookupId { project: project.id, mode: location.mode(), audience }
+    LookupId { project: project.id, mode: location.mode(), audience, bearer_elsewhere }
 }
 
 /// Looks up the request's credentials with `project`. `lookup_id` is of [`identify`].
@@ -52,7 +57,8 @@ pub fn start(
     lookup_id: &LookupId,
 ) -> Result<Started, Failed> {
     let mode = location.mode();
-    let mut credentials = credentials::read(request, project);
+    let elsewhere = lookup_id.bearer_elsewhere.as_deref();
+    let mut credentials = credentials::read(request, project, elsewhere);
     if mode == Mode::Jwt {
         credentials = credentials.without_cookies();
     }
@@ -252,8 +258,13 @@ const SLOW_REFRESH: u32 = 10;
 
 /// Removes the cache entries of the request's credentials with `project`, whatever their verdict.
 /// Returns the keys of look-ups that are in flight.
-pub fn forget(worker: &Worker, request: &Request, project: &Project) -> Vec<Key> {
-    let credentials = credentials::read(request, project);
+pub fn forget(
+    worker: &Worker,
+    request: &Request,
+    project: &Project,
+    bearer_elsewhere: Option<&[u8]>,
+) -> Vec<Key> {
+    let credentials = credentials::read(request, project, bearer_elsewhere);
     if credentials.is_empty() {
         return Vec::new();
     }

@@ -10,6 +10,7 @@ use super::subrequest::Subrequest;
 use crate::cache::{CacheEntry, EntryId, FetchResult};
 use crate::conf::project::Project;
 use crate::conf::{Id, Mode};
+use crate::credentials::BearerElsewhere;
 use crate::resolution::{LookupOutcome, Resolution};
 use crate::shared::handle::SharedHandle;
 use crate::single_flight::Waiter;
@@ -26,6 +27,8 @@ pub struct LookupId {
     /// Scope of the location's own audiences, if the request holds a token that is compared with
     /// them.
     pub audience: Option<[u8; 32]>,
+    /// The token in a variable of `authgear_bearer`.
+    pub bearer_elsewhere: Option<BearerElsewhere>,
 }
 
 /// State of a look-up that [`super::start`] began.

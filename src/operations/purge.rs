@@ -86,7 +86,8 @@ fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
         Verdict::Unavailable(_) | Verdict::Limited(_) => return 503,
         Verdict::Invalid | Verdict::BearerNotAccepted | Verdict::None(_) => None,
     };
-    let in_flight = lookup::forget(worker, request, project);
+    let in_flight =
+        lookup::forget(worker, request, project, resolution.bearer_elsewhere.as_deref());
     // Anybody can call without a session: such calls must not fill the purge log, nor make all
     // workers read the zone again.
     let Some(identity) = session else { return 204 };

@@ -172,7 +172,8 @@ fn access(worker: &Worker, request: &mut Request) -> PhaseStatus {
     // A denial by another project does not hold here.
     drop(state.denial.borrow_mut().take_if(|denial| denial.project != project.id));
     if location.relay_cookies() {
-        state.relay(&lookup::identify(request, location, project));
+        let bearer = resolution.bearer_elsewhere.clone();
+        state.relay(&lookup::identify(request, location, project, bearer));
     }
     if inject(request, &state, location, &resolution).is_err() {
         return PhaseStatus::InternalServerError;
@@ -278,7 +279,14 @@ fn resolve(
     location: &LocationConf,
     project: &Rc<Project>,
 ) -> Result<Option<Resolution>, Failed> {
-    let id = lookup::identify(request, location, project);
+    let elsewhere = match location.bearer() {
+        None => None,
+        Some(variables) => {
+            let now = credentials::bearer_elsewhere(request, location)?;
+            state.bearer_elsewhere(variables, now)
+        }
+    };
+    let id = lookup::identify(request, location, project, elsewhere);
     if let Some(resolution) = state.resolution(&id) {
         return Ok(Some(resolution));
     }
