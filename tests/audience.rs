@@ -109,3 +109,22 @@ fn requests_that_wait_for_the_same_keys_are_decided_by_their_own_audience() {
     assert_eq!((&*first, &*second), ("valid ok jwt", "valid ok jwt"));
     assert_eq!((&*stock, &*own), ("none token_audience jwt", "none token_audience jwt"));
 }
+
+#[test]
+fn unusable_audiences_and_bearers_are_refused() {
+    for (line, says) in [
+        ("authgear_audience '';", "from 1 to 16 audiences"),
+        ("authgear_audience 'a b';", "from 1 to 16 audiences"),
+        ("authgear_audience;", "invalid number of arguments"),
+        (
+            "authgear_audience a;\nauthgear_audience b;",
+            "\"authgear_audience\" directive is duplicate",
+        ),
+        ("authgear_bearer token;", "it must be variables such as $arg_access_token"),
+        ("authgear_bearer $a$b;", "it must be variables such as $arg_access_token"),
+        ("authgear_bearer $no_such_variable;", "unknown \"no_such_variable\" variable"),
+    ] {
+        let test = support::Nginx::builder().server(line).check();
+        assert!(!test.ok && test.output.contains(says), "{line}: {}", test.output);
+    }
+}
