@@ -3,31 +3,62 @@
 //! A location may hide them from the backend ([`hide`]). The functions here read them hidden or
 //! not.
 
-use authgear::credentials::{has_bearer_scheme, CookieNames, Credentials, Remainder};
+use std::rc::Rc;
+
+use authgear::credentials::{
+    has_bearer_scheme, CookieNames, Credentials, Remainder, MAX_AUTHORIZATION,
+};
 use authgear::token::Claims;
 
 use crate::conf::project::Project;
-use crate::conf::Authgear;
+use crate::conf::{Authgear, LocationConf};
 use nginx::{Failed, Request, Shown, State};
 
 const AUTHORIZATION: &[u8] = b"authorization";
 const COOKIE: &[u8] = b"cookie";
 
-/// The credentials that `project` reads.
-pub fn read<'a>(request: &'a Request, project: &Project) -> Credentials<'a> {
-    let authorization = request.sent::<Authgear>(AUTHORIZATION).next();
+/// An `Authorization` value that stands for the token in a variable of `authgear_bearer`.
+pub type BearerElsewhere = Rc<[u8]>;
+
+/// The credentials that `project` reads. `elsewhere` counts where there is no `Authorization`.
+pub fn read<'a>(
+    request: &'a Request,
+    project: &Project,
+    elsewhere: Option<&'a [u8]>,
+) -> Credentials<'a> {
+    let authorization = request.sent::<Authgear>(AUTHORIZATION).next().or(elsewhere);
     Credentials::read(authorization, request.sent::<Authgear>(COOKIE), &project.cookies)
 }
 
-/// The bearer token, which needs no settings of a project.
-pub fn bearer(request: &Request) -> Option<&[u8]> {
-    let authorization = request.sent::<Authgear>(AUTHORIZATION).next();
+/// Evaluates the variables of `authgear_bearer`, for a request without `Authorization`. The first
+/// that is not empty counts.
+pub fn bearer_elsewhere(
+    request: &Request,
+    location: &LocationConf,
+) -> Result<Option<BearerElsewhere>, Failed> {
+    let Some(variables) = location.bearer() else { return Ok(None) };
+    if request.sent::<Authgear>(AUTHORIZATION).next().is_some() {
+        return Ok(None);
+    }
+    for &variable in variables.iter() {
+        let token = request.evaluate(variable)?;
+        // A longer token is no credential, and is not copied.
+        if !token.is_empty() && token.len() <= MAX_AUTHORIZATION {
+            return Ok(Some([b"Bearer ", token].concat().into()));
+        }
+    }
+    Ok(None)
+}
+
+/// The bearer token, which needs no settings of a project. `elsewhere` is as for [`read`].
+pub fn bearer<'a>(request: &'a Request, elsewhere: Option<&'a [u8]>) -> Option<&'a [u8]> {
+    let authorization = request.sent::<Authgear>(AUTHORIZATION).next().or(elsewhere);
     Credentials::read(authorization, [], &CookieNames::default()).bearer()
 }
 
 /// The claim `name` of the request's bearer token, which was verified.
-pub fn claim(request: &Request, name: &[u8]) -> Option<Vec<u8>> {
-    Some(Claims::of_verified(bearer(request)?)?.find(name)?.into_owned())
+pub fn claim(request: &Request, elsewhere: Option<&[u8]>, name: &[u8]) -> Option<Vec<u8>> {
+    Some(Claims::of_verified(bearer(request, elsewhere)?)?.find(name)?.into_owned())
 }
 
 /// Whether the request presents a bearer token, well-formed or not.

@@ -26,7 +26,7 @@ use nginx::{
     Conf, ConfError, Content, ContentHandler, Failed, ModuleCell, Override, Phase, PhaseStatus,
     Renewal, Reply, Request, Value,
 };
-use operations::{purge, status, webhook};
+use operations::{protected_resource, purge, status, webhook};
 use request::variables;
 use worker::Worker;
 
@@ -45,6 +45,8 @@ nginx::nginx_modules!(
         conf::location::AuthgearDirective,
         conf::location::AuthgearModeDirective,
         conf::location::OnErrorDirective,
+        conf::audience::AudienceDirective,
+        conf::bearer::BearerDirective,
         conf::policy::RequireDirective,
         conf::policy::ResourceMetadataDirective,
         conf::policy::ChallengeDirective,
@@ -67,6 +69,7 @@ nginx::nginx_modules!(
         conf::operations::StatusDirective,
         conf::operations::PurgeDirective,
         conf::operations::WebhookDirective,
+        conf::protected_resource::ProtectedResourceDirective,
     ]
 );
 
@@ -123,6 +126,9 @@ impl nginx::Module for Authgear {
             BuiltinEndpoint::Status => ContentHandler::of::<StatusEndpoint>(),
             BuiltinEndpoint::Purge(_) => ContentHandler::of::<PurgeEndpoint>(),
             BuiltinEndpoint::Webhook(_) => ContentHandler::of::<WebhookEndpoint>(),
+            BuiltinEndpoint::ProtectedResource(_) => {
+                ContentHandler::of::<ProtectedResourceEndpoint>()
+            }
         })
     }
 
@@ -195,5 +201,20 @@ impl Content for WebhookEndpoint {
 
     fn answer(request: &mut Request, body: &[u8]) -> Reply {
         WORKER.with_borrow(|worker| webhook::answer(worker, request, body))
+    }
+}
+
+/// `authgear_protected_resource` in the content phase.
+struct ProtectedResourceEndpoint;
+
+impl Content for ProtectedResourceEndpoint {
+    const MAX_BODY: usize = protected_resource::MAX_BODY;
+
+    fn begin(request: &mut Request) -> Result<(), u16> {
+        protected_resource::begin(request)
+    }
+
+    fn answer(request: &mut Request, _body: &[u8]) -> Reply {
+        protected_resource::answer(request)
     }
 }

@@ -19,6 +19,8 @@ pub struct Resolution {
     /// The verdict is on the bearer token alone, which was verified here: its claims can be
     /// believed.
     pub by_token: bool,
+    /// The token that it is about, if a variable of `authgear_bearer` held it.
+    pub bearer_elsewhere: Option<Rc<[u8]>>,
     /// Authgear's `Set-Cookie` values, if it was asked for this request.
     pub set_cookies: Option<Rc<SetCookies>>,
 }
@@ -53,7 +55,14 @@ impl Resolution {
 
     fn new(verdict: Rc<Verdict>, status: &'static str) -> Self {
         let (source, cache_status) = ("resolver", Some(status));
-        Self { verdict, source, cache_status, by_token: false, set_cookies: None }
+        Self {
+            verdict,
+            source,
+            cache_status,
+            by_token: false,
+            bearer_elsewhere: None,
+            set_cookies: None,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::site::{assert_nothing_forged, identity_of, own_ip, Pairs, FORGED};
 
 /// Each has a test below.
-const EXAMPLES: [&str; 13] = [
+const EXAMPLES: [&str; 14] = [
     "api.conf",
     "auth_request.conf",
     "cache.conf",
@@ -22,6 +22,7 @@ const EXAMPLES: [&str; 13] = [
     "internal-location.conf",
     "jwt.conf",
     "login.conf",
+    "mcp.conf",
     "minimal.conf",
     "operating.conf",
     "project.conf",
@@ -287,6 +288,34 @@ fn the_api_example_works() {
     assert_eq!(preflight.send().echo().identity(), Pairs::new());
     assert_eq!(at("/.well-known/oauth-protected-resource").send().status, 200);
     assert_eq!(public.authgear.hits(), calls);
+}
+
+#[test]
+fn the_mcp_example_works() {
+    const RESOURCE: &str = "https://mcp.example.com/mcp";
+    let (public, backend) = (Public::start(9), Backend::start());
+    let nginx = run(|| public.example("mcp.conf", &backend));
+    let token = |audience: &str, scope: &str| {
+        let token = public.authgear.token(&alice()).claim("aud", vec![audience]);
+        token.claim("scope", scope).sign()
+    };
+    let denied = get(&nginx, "/mcp").send();
+    let metadata = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp";
+    let challenge = format!(
+        "Bearer scope=\"openid offline_access tools:read\", resource_metadata=\"{metadata}\""
+    );
+    assert_eq!((denied.status, denied.all("www-authenticate")), (401, vec![challenge]));
+    let document = get(&nginx, "/.well-known/oauth-protected-resource/mcp").send().json();
+    assert_eq!(document["resource"], RESOURCE);
+    assert_eq!(document["authorization_servers"][0], format!("https://{HOST}"));
+    for (audience, scope, status) in [
+        (RESOURCE, "openid tools:read", 200),
+        (RESOURCE, "openid", 403),
+        ("https://other.example.com", "openid tools:read", 401),
+    ] {
+        let request = get(&nginx, "/mcp").bearer(&token(audience, scope));
+        assert_eq!(with_forged_identity(request).send().status, status, "{audience} {scope}");
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Integration tests: one module per behaviour, each against a real nginx.
 
 mod allocations;
+mod audience;
 mod auto;
+mod bearer;
 mod bodies;
 mod breaker;
 mod browser;
@@ -37,6 +39,7 @@ mod outage_log;
 mod packaging;
 mod phases;
 mod project;
+mod protected_resource;
 mod purge;
 mod real_clients;
 mod recipes;

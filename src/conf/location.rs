@@ -8,10 +8,12 @@ use authgear::resolver::endpoint::Endpoint;
 use authgear::verdict::freshness::{UseStale, Valid};
 
 use super::arguments::{first, invalid, is_name, set_once, truncated};
+use super::audience::LocationAudience;
 use super::cache::CacheZone;
 use super::operations::BuiltinEndpoint;
 use super::policy::Requirement;
 use super::project::Project;
+use super::protected_resource::ServedResource;
 use super::unknown_limit::UnknownLimit;
 use super::upstream_headers::HeaderLine;
 use super::{MainConf, ServerConf};
@@ -32,6 +34,8 @@ pub struct LocationConf {
     /// Position of the `authgear_require` in force.
     pub(super) require_from: Option<SourceLocation>,
     pub(super) resource_metadata: Option<Option<String>>,
+    /// The resource that the location is, if a document of it is served.
+    pub(super) resource: Option<Rc<ServedResource>>,
     pub(super) challenge: Option<bool>,
     pub(super) dry_run: Option<bool>,
     pub(super) early: Option<bool>,
@@ -45,7 +49,12 @@ pub struct LocationConf {
     pub(super) upgrade: Option<Rc<[String]>>,
     pub(super) headers: Option<Vec<HeaderLine>>,
     pub(super) userinfo: Option<bool>,
+    pub(super) bearer: Option<Option<Rc<[ComplexValue]>>>,
     pub(super) unknown_limit: Option<Option<Rc<UnknownLimit>>>,
+    /// Value of `authgear_audience`; the inner `None` is `project`.
+    pub(super) audiences: Option<Option<Rc<[String]>>>,
+    /// Audiences in force, if they are not those of the project.
+    pub audience: Option<Rc<LocationAudience>>,
     /// Built-in endpoint of the location. It is not inherited.
     pub endpoint: Option<BuiltinEndpoint>,
     /// The project that decides; none if `authgear` is off.
@@ -93,11 +102,6 @@ impl LocationConf {
     /// Value of `authgear_require`: empty where all requests are let through.
     pub fn require(&self) -> &[Requirement] {
         self.require.as_deref().unwrap_or_default()
-    }
-
-    /// Value of `authgear_resource_metadata`.
-    pub fn resource_metadata(&self) -> Option<&str> {
-        self.resource_metadata.as_ref()?.as_deref()
     }
 
     /// Value of `authgear_set_headers`.
@@ -204,6 +208,9 @@ impl LocationConf {
         if self.unknown_limit.is_none() {
             self.unknown_limit = parent.unknown_limit.clone();
         }
+        if self.bearer.is_none() {
+            self.bearer = parent.bearer.clone();
+        }
         if self.upgrade.is_none() {
             self.upgrade = parent.upgrade.clone();
         }
@@ -237,6 +244,8 @@ impl LocationConf {
             Some(ProjectRef::Url(endpoint)) => Some(main.by_url(cf, endpoint)?),
             Some(ProjectRef::Name(name, place)) => Some(main.by_name(name, place)?),
         };
+        self.merge_audience(parent);
+        self.merge_resource(main);
         self.merge_endpoint(main)?;
         if let (None, Some(place)) = (&self.project, &self.require_place) {
             let message = "\"authgear_require\" where \"authgear\" is not on";
@@ -244,7 +253,7 @@ impl LocationConf {
         }
         if let Some(project) = &self.project {
             server.in_use = true;
-            project.use_at(self.mode(), cf.resolver());
+            project.use_at(self.mode(), self.has_audience(project), cf.resolver());
             if self.userinfo() {
                 project.use_userinfo_at(cf.resolver());
             }

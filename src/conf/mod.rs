@@ -2,6 +2,8 @@
 //! no request.
 
 mod arguments;
+pub mod audience;
+pub mod bearer;
 pub mod cache;
 pub mod lint;
 pub mod location;
@@ -10,6 +12,7 @@ pub mod operations;
 pub mod policy;
 pub mod project;
 pub mod project_block;
+pub mod protected_resource;
 pub mod unknown_limit;
 pub mod upgrade;
 mod upstream;
@@ -30,6 +33,7 @@ pub use marker::Authgear;
 use nginx::{ComplexValue, Conf, ConfError, Resolver, SharedZone, SourceLocation};
 use project::Project;
 use project_block::ProjectBuilder;
+use protected_resource::ServedResource;
 pub use upstream::UpstreamServer;
 use upstream_headers::HeaderLine;
 
@@ -42,6 +46,8 @@ pub struct MainConf {
     by_url: HashMap<String, Rc<Project>>,
     /// Positions of the blocks.
     named_at: Vec<(String, SourceLocation)>,
+    /// Resources of `authgear_protected_resource`.
+    resources: Vec<Rc<ServedResource>>,
     zones: Vec<Rc<CacheZone>>,
     /// Positions of the directives.
     zones_at: Vec<SourceLocation>,

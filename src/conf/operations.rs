@@ -12,6 +12,7 @@ use authgear::operations::webhook::{Secret, MAX_SECRET_FILE};
 use super::arguments::{first, invalid};
 use super::location::LocationConf;
 use super::project::Project;
+use super::protected_resource::ResourceEndpoint;
 use super::MainConf;
 use nginx::{self, Arguments, Conf, ConfError, Context, Directive, SourceLocation};
 
@@ -23,6 +24,8 @@ pub enum BuiltinEndpoint {
     Purge(PurgeDirective),
     /// `authgear_webhook`
     Webhook(Box<WebhookDirective>),
+    /// `authgear_protected_resource`
+    ProtectedResource(Box<ResourceEndpoint>),
 }
 
 /// `authgear_purge self | admin [project=NAME]`
@@ -118,16 +121,26 @@ impl LocationConf {
                 // The signature alone authenticates the caller.
                 self.project = None;
             }
+            Some(BuiltinEndpoint::ProtectedResource(endpoint)) => {
+                let Some(project) = &self.project else {
+                    let message = "\"authgear_protected_resource\" where \"authgear\" is not on";
+                    let place = endpoint.served.place.clone();
+                    return Err(ConfError::At(place, message.into()));
+                };
+                endpoint.document = endpoint.served.document(&project.tokens.profile.issuer);
+                // Clients read the document before they have a token.
+                self.project = None;
+            }
         }
         Ok(())
     }
 
-    fn set_endpoint(&mut self, endpoint: BuiltinEndpoint) -> Result<(), ConfError> {
+    pub(super) fn set_endpoint(&mut self, endpoint: BuiltinEndpoint) -> Result<(), ConfError> {
         match self.endpoint.replace(endpoint) {
             None => Ok(()),
             Some(_) => Err(ConfError::new(
-                "a location has one of \"authgear_status\", \"authgear_purge\" and \
-                 \"authgear_webhook\", once",
+                "a location has one of \"authgear_status\", \"authgear_purge\", \
+                 \"authgear_webhook\" and \"authgear_protected_resource\", once",
             )),
         }
     }

@@ -91,6 +91,7 @@ pub struct Tokens {
     pub scope: [u8; 32],
     /// Whether the project has an `audience`: a JWT then counts in no mode unless it is verified.
     pub has_audience: bool,
+    pub(super) has_location_audiences: Cell<bool>,
     pub(super) in_use: Cell<bool>,
 }
 
@@ -98,6 +99,12 @@ impl Tokens {
     /// Whether a location verifies tokens.
     pub fn in_use(&self) -> bool {
         self.in_use.get()
+    }
+
+    /// Whether locations have audiences of their own: a cached verdict then counts only where its
+    /// token is for the location.
+    pub fn has_location_audiences(&self) -> bool {
+        self.has_location_audiences.get()
     }
 }
 
@@ -112,11 +119,12 @@ impl fmt::Display for Upstream {
 
 impl Project {
     /// Notes that a location uses the project, with this `resolver` directive in force.
-    pub(super) fn use_at(&self, mode: Mode, resolver: Option<Resolver>) {
+    /// `has_audience` tells whether an audience is configured for the location.
+    pub(super) fn use_at(&self, mode: Mode, has_audience: bool, resolver: Option<Resolver>) {
         if let (Upstream::Url(server), Mode::Resolver | Mode::Auto) = (&self.resolver, mode) {
             server.use_at(resolver);
         }
-        if self.tokens.has_audience || matches!(mode, Mode::Jwt | Mode::Auto) {
+        if has_audience || matches!(mode, Mode::Jwt | Mode::Auto) {
             self.tokens.in_use.set(true);
             if let KeySource::Url(server) = &self.tokens.keys {
                 server.use_at(resolver);

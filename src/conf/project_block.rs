@@ -276,6 +276,7 @@ impl ProjectBuilder {
                 cooldown: self.jwks_cooldown.as_millis() as u64,
             },
             has_audience,
+            has_location_audiences: Cell::new(false),
             in_use: Cell::new(false),
         };
         Ok(Project {
@@ -365,7 +366,7 @@ fn response_size(key: &str, value: &str) -> Result<usize, ConfError> {
         .ok_or_else(|| invalid(key, value, "a size from 8k to 1m"))
 }
 
-fn audiences(key: &str, values: &[String]) -> Result<Vec<String>, ConfError> {
+pub(super) fn audiences(key: &str, values: &[String]) -> Result<Vec<String>, ConfError> {
     const MOST: usize = 16;
     const LONGEST: usize = 2048;
     let right = || format!("from 1 to {MOST} audiences, without spaces");

@@ -20,7 +20,7 @@ use crate::cache::{AskedAt, Cache, CacheLookup, EntryId, FetchResult};
 use crate::client::AuthgearClient;
 use crate::conf::project::{Project, Upstream};
 use crate::conf::{Authgear, LocationConf, Mode};
-use crate::credentials;
+use crate::credentials::{self, BearerElsewhere};
 use crate::resolution::{LookupOutcome, Resolution};
 use crate::shared::handle::SharedHandle;
 use crate::single_flight::{unless_abandoned, Leader, Resumption};
@@ -33,16 +33,33 @@ use question::{decode, key_of, Question, BLANK};
 use subrequest::Subrequest;
 use token::TokenDecision;
 
-/// Looks up the request's credentials with `project`.
+/// Returns the identity of the request's look-up at `location`.
+pub fn identify(
+    request: &Request,
+    location: &LocationConf,
+    project: &Project,
+    bearer_elsewhere: Option<BearerElsewhere>,
+) -> LookupId {
+    let audience = location.audience().filter(|_| {
+        let credentials = credentials::read(request, project, bearer_elsewhere.as_deref());
+        credentials.bearer().is_some() || credentials.has_token_cookie(&project.cookies)
+    });
+    let audience = audience.map(|audience| audience.scope);
+    LookupId { project: project.id, mode: location.mode(), audience, bearer_elsewhere }
+}
+
+/// Looks up the request's credentials with `project`. `lookup_id` is of [`identify`].
 pub fn start(
     worker: &Worker,
     request: &mut Request,
     state: &State<Authgear>,
     location: &LocationConf,
     project: &Rc<Project>,
+    lookup_id: &LookupId,
 ) -> Result<Started, Failed> {
     let mode = location.mode();
-    let mut credentials = credentials::read(request, project);
+    let elsewhere = lookup_id.bearer_elsewhere.as_deref();
+    let mut credentials = credentials::read(request, project, elsewhere);
     if mode == Mode::Jwt {
         credentials = credentials.without_cookies();
     }
@@ -62,7 +79,7 @@ pub fn start(
     };
     if let Some(undecided) = undecided {
         drop(credentials);
-        return token::wait_for_keys(worker, request, state, mode, project, *undecided);
+        return token::wait_for_keys(worker, request, state, lookup_id, project, *undecided);
     }
     let cache = location.zone.as_ref().map(|zone| worker.cache(zone));
     let (valid, stale) = (location.cache_valid(), location.cache_use_stale());
@@ -144,7 +161,7 @@ pub fn start(
         }
     };
     let stale = entry.map(|entry| Stale { entry, id, valid, stale });
-    Ok(Started::Waiting(Box::new(Pending::new(project, mode, from, status, stale))))
+    Ok(Started::Waiting(Box::new(Pending::new(project, lookup_id.clone(), from, status, stale))))
 }
 
 /// Spawns the task of a look-up: asks Authgear, or follows the worker that does, and completes
@@ -230,8 +247,13 @@ const SLOW_REFRESH: u32 = 10;
 
 /// Removes the cache entries of the request's credentials with `project`, whatever their verdict.
 /// Returns the keys of look-ups that are in flight.
-pub fn forget(worker: &Worker, request: &Request, project: &Project) -> Vec<Key> {
-    let credentials = credentials::read(request, project);
+pub fn forget(
+    worker: &Worker,
+    request: &Request,
+    project: &Project,
+    bearer_elsewhere: Option<&[u8]>,
+) -> Vec<Key> {
+    let credentials = credentials::read(request, project, bearer_elsewhere);
     if credentials.is_empty() {
         return Vec::new();
     }
@@ -248,7 +270,7 @@ pub fn forget(worker: &Worker, request: &Request, project: &Project) -> Vec<Key>
                 in_flight.push(key);
             }
         }
-        let profiles = userinfo::keys(request, &cache, project);
+        let profiles = userinfo::keys(request, &cache, project, bearer_elsewhere);
         in_flight.extend(profiles.into_iter().filter(|key| cache.forget(key)));
     }
     in_flight

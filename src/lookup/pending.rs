@@ -10,13 +10,26 @@ use super::subrequest::Subrequest;
 use crate::cache::{CacheEntry, EntryId, FetchResult};
 use crate::conf::project::Project;
 use crate::conf::{Id, Mode};
+use crate::credentials::BearerElsewhere;
 use crate::resolution::{LookupOutcome, Resolution};
 use crate::shared::handle::SharedHandle;
 use crate::single_flight::Waiter;
 use crate::worker::Worker;
 
-/// Identity of a look-up within a request: the project, and who decides.
-pub type LookupId = (Id, Mode);
+/// Identity of a look-up within a request: another location of the request reuses a verdict only
+/// under the same identity.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LookupId {
+    /// The project.
+    pub project: Id,
+    /// The decider.
+    pub mode: Mode,
+    /// Scope of the location's own audiences, if the request holds a token that is compared with
+    /// them.
+    pub audience: Option<[u8; 32]>,
+    /// The token in a variable of `authgear_bearer`.
+    pub bearer_elsewhere: Option<BearerElsewhere>,
+}
 
 /// State of a look-up that [`super::start`] began.
 pub enum Started {
@@ -50,7 +63,7 @@ impl Started {
 /// A look-up that a request waits for.
 pub struct Pending {
     project: Rc<Project>,
-    mode: Mode,
+    id: LookupId,
     since: Duration,
     from: Source,
     /// Value of `$authgear_cache_status` if the look-up is this request's own.
@@ -100,14 +113,14 @@ pub(super) enum Source {
 impl Pending {
     pub(super) fn new(
         project: &Rc<Project>,
-        mode: Mode,
+        id: LookupId,
         from: Source,
         status: &'static str,
         stale: Option<Stale>,
     ) -> Self {
         let project = Rc::clone(project);
         let since = nginx::now();
-        Self { project, mode, since, from, status, stale, resolver_is_next: false }
+        Self { project, id, since, from, status, stale, resolver_is_next: false }
     }
 
     /// Makes a pending verification the first step only: the resolver decides about a token that is
@@ -122,8 +135,8 @@ impl Pending {
     }
 
     /// Identity of the look-up.
-    pub fn id(&self) -> LookupId {
-        (self.project.id, self.mode)
+    pub fn id(&self) -> &LookupId {
+        &self.id
     }
 
     /// Time that the request has waited.

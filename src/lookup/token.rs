@@ -5,16 +5,18 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::credentials::{token_check, Credentials, TokenCheck};
-use authgear::token::{self, Cause, TokenError};
+use authgear::shared::cache_key::Key;
+use authgear::token::{self, Cause, Profile, TokenError};
 use authgear::verdict::freshness::{Freshness, UseStale};
 use authgear::verdict::{NoSession, Reason, Unavailable, Verdict};
 
 use super::limit::LimitOnce;
-use super::pending::{Pending, Source, Started};
+use super::pending::{LookupId, Pending, Source, Started};
 use super::question::{cached_until, key_of};
 use crate::cache::{AskedAt, Cache, CacheEntry, EntryId};
+use crate::conf::audience::LocationAudience;
 use crate::conf::project::Project;
-use crate::conf::{Authgear, LocationConf, Mode};
+use crate::conf::{Authgear, LocationConf};
 use crate::jwks::{Fetched, Jwks, KeyWaiter};
 use crate::resolution::{LookupOutcome, Resolution};
 use crate::shared::handle::SharedHandle;
@@ -40,6 +42,10 @@ pub(super) struct Undecided {
     keys: Rc<Jwks>,
     cache: Option<Rc<Cache>>,
     id: EntryId,
+    /// Key under which requests share the wait and its verdict.
+    flight: Key,
+    /// Audiences of the location, if it has its own.
+    audience: Option<Rc<LocationAudience>>,
     /// Value of `$authgear_cache_status`.
     status: &'static str,
     /// The resolver decides about the token if it is accepted.
@@ -56,7 +62,7 @@ pub(super) fn decide<'a>(
     limit: &LimitOnce,
 ) -> TokenDecision<'a> {
     let names = &project.cookies;
-    let check = token_check(location.mode(), project.tokens.has_audience, credentials, names);
+    let check = token_check(location.mode(), location.has_audience(project), credentials, names);
     let bearer = match check {
         TokenCheck::Nothing => None,
         TokenCheck::Cookie => {
@@ -171,7 +177,8 @@ fn check_token(
         return Checked::Rejected(TokenRejection::Internal);
     };
     let id = EntryId { key, scope: project.scope };
-    if let Some(entry) = cache.as_ref().and_then(|cache| get(cache, location, &keys, &id)) {
+    if let Some(entry) = cache.as_ref().and_then(|cache| get(cache, location, project, &keys, &id))
+    {
         log.debug(format_args!("authgear: cache hit of a token"));
         return Checked::Accepted(Resolution::cached(&entry, "HIT"));
     }
@@ -180,12 +187,13 @@ fn check_token(
         return Checked::Limited(beyond);
     }
 
-    let mut verified = verify(project, shared, &keys, token.bearer);
+    let profile = location.profile(project);
+    let mut verified = verify(project, profile, shared, &keys, token.bearer);
     let cause = verified.as_ref().err().and_then(|rejection| rejection.cause());
     let fetching = cause.is_some_and(|cause| keys.fetch(cause));
     if cause.is_some() && !fetching {
         // Another worker may have fetched keys right now.
-        verified = verify(project, shared, &keys, token.bearer);
+        verified = verify(project, profile, shared, &keys, token.bearer);
     }
     if verified.is_ok() || !(token.waits && fetching) {
         count(project, shared, &verified);
@@ -198,8 +206,16 @@ fn check_token(
             Checked::Accepted(Resolution::by_token(entry.verdict, status))
         }
         Err(_) if token.waits && fetching => {
+            let audience = location.audience.clone();
+            let flight = audience.as_ref().map_or(Some(key), |audience| {
+                key_of(worker, cache.as_deref(), &audience.scope, &token.alone)
+            });
+            let Some(flight) = flight else {
+                return Checked::Rejected(TokenRejection::Internal);
+            };
             let (bearer, resolver_is_next) = (token.bearer.to_vec(), false);
-            let undecided = Undecided { bearer, keys, cache, id, status, resolver_is_next };
+            let undecided =
+                Undecided { bearer, keys, cache, id, flight, audience, status, resolver_is_next };
             Checked::NoKeysYet(Box::new(undecided))
         }
         Err(rejection) => Checked::Rejected(rejection),
@@ -211,11 +227,11 @@ pub(super) fn wait_for_keys(
     worker: &Worker,
     request: &mut Request,
     state: &State<Authgear>,
-    mode: Mode,
+    lookup_id: &LookupId,
     project: &Rc<Project>,
     undecided: Undecided,
 ) -> Result<Started, Failed> {
-    let (key, status) = (undecided.id.key, undecided.status);
+    let (key, status) = (undecided.flight, undecided.status);
     let resolver_is_next = undecided.resolver_is_next;
     let flights = worker.flights();
     let waiting = undecided.keys.wait().filter(|_| flights.has_room(&key));
@@ -232,7 +248,7 @@ pub(super) fn wait_for_keys(
         nginx::spawn(verify_later(leader, Rc::clone(project), worker.shared(), undecided, waiting));
     }
     let from = Source::Flight { waiter, joined };
-    let pending = Pending::new(project, mode, from, status, None);
+    let pending = Pending::new(project, lookup_id.clone(), from, status, None);
     let pending = pending.before_resolver(resolver_is_next);
     Ok(Started::Waiting(Box::new(pending)))
 }
@@ -266,18 +282,31 @@ impl From<TokenRejection> for Verdict {
     }
 }
 
-/// The token's cache entry, if it is fresh and its key is still published.
-fn get(cache: &Cache, location: &LocationConf, keys: &Jwks, id: &EntryId) -> Option<CacheEntry> {
+/// The token's cache entry, if it is fresh, its key is still published, and the token is for the
+/// location.
+fn get(
+    cache: &Cache,
+    location: &LocationConf,
+    project: &Project,
+    keys: &Jwks,
+    id: &EntryId,
+) -> Option<CacheEntry> {
     let set = keys.current()?;
     // Verifying again costs little, and is better than a stale verdict.
     match cache.get(id, &location.cache_valid(), &UseStale::default()).usable? {
-        (Freshness::Fresh, entry) if entry.key.is_some_and(|key| set.has(key)) => Some(entry),
+        (Freshness::Fresh, entry) if entry.key.is_some_and(|key| set.has(key)) => {
+            // Locations with different audiences share entries.
+            let audiences = &location.profile(project).audiences;
+            let is_for_this = || entry.verdict.check_audience(audiences).is_ok();
+            (!project.tokens.has_location_audiences() || is_for_this()).then_some(entry)
+        }
         _ => None,
     }
 }
 
 fn verify(
     project: &Project,
+    profile: &Profile,
     shared: SharedHandle,
     keys: &Jwks,
     bearer: &[u8],
@@ -286,7 +315,7 @@ fn verify(
     // Taken before the check for revocation, so that a purge in between cancels the entry.
     let asked_at = AskedAt::now(shared);
     let now = nginx::system_time();
-    let verified = token::verify(bearer, &set, &project.tokens.profile, now.as_secs());
+    let verified = token::verify(bearer, &set, profile, now.as_secs());
     let verified = verified.map_err(TokenRejection::Token)?;
     if let Verdict::Valid(identity) = &verified.verdict {
         // A token that does not say when it was issued may be of any age.
@@ -320,17 +349,18 @@ async fn verify_later(
     undecided: Undecided,
     _waiting: KeyWaiter,
 ) {
-    let Undecided { bearer, keys, cache, id, .. } = undecided;
+    let Undecided { bearer, keys, cache, id, audience, .. } = undecided;
+    let profile = audience.as_ref().map_or(&project.tokens.profile, |own| &own.profile);
     // Ends before the request's own deadline, so that the verdict is on the token and not a timeout.
     let patience = project.timeout.saturating_sub((project.timeout / 10).min(LEAST_LEFT));
     let verification = async {
         loop {
-            let verified = verify(&project, shared, &keys, &bearer);
+            let verified = verify(&project, profile, shared, &keys, &bearer);
             let cause = verified.as_ref().err().and_then(|rejection| rejection.cause());
             let Some(cause) = cause else { return verified };
             // A fetch that was already running may predate the publication of the token's key.
             if keys.fetched(cause).await != Fetched::Before {
-                return verify(&project, shared, &keys, &bearer);
+                return verify(&project, profile, shared, &keys, &bearer);
             }
         }
     };
@@ -339,7 +369,7 @@ async fn verify_later(
     let Some(waited) = unless_abandoned(&leader, &must_go_on, waited).await else { return };
     let verified = match waited {
         Ok(verified) => verified,
-        Err(Elapsed) => verify(&project, shared, &keys, &bearer),
+        Err(Elapsed) => verify(&project, profile, shared, &keys, &bearer),
     };
     count(&project, shared, &verified);
     let verdict = match verified {

@@ -8,7 +8,7 @@ use authgear::shared::cache_key::Key;
 use authgear::verdict::freshness::Freshness;
 use authgear::verdict::{Unavailable, Verdict};
 
-use super::pending::{Pending, Source, Stale, Started};
+use super::pending::{LookupId, Pending, Source, Stale, Started};
 use super::question::{decode, key_of, Question};
 use crate::cache::{AskedAt, Cache, CacheLookup, EntryId, FetchResult};
 use crate::client::AuthgearClient;
@@ -25,17 +25,18 @@ use nginx::{self, Failed, Request, State};
 const LEAST: Duration = Duration::from_millis(100);
 
 /// Asks userinfo with the credentials of a valid session. `by_token` says that the verdict is on
-/// the bearer token alone, and `waited` for how long the request waited already.
+/// the bearer token alone.
 pub fn start(
     worker: &Worker,
     request: &mut Request,
     state: &State<Authgear>,
     location: &LocationConf,
     project: &Rc<Project>,
+    lookup_id: &LookupId,
     by_token: bool,
-    waited: Duration,
 ) -> Result<Started, Failed> {
-    let mut credentials = credentials::read(request, project);
+    let elsewhere = lookup_id.bearer_elsewhere.as_deref();
+    let mut credentials = credentials::read(request, project, elsewhere);
     if by_token {
         credentials = credentials.without_cookies();
     }
@@ -71,7 +72,7 @@ pub fn start(
     if !flights.has_room(&key) {
         return Ok(Started::too_many_waiters(entry, &valid, &stale, "MISS"));
     }
-    let time = project.timeout.saturating_sub(waited).max(LEAST.min(project.timeout));
+    let time = project.timeout.saturating_sub(state.waited()).max(LEAST.min(project.timeout));
     let resume = request.suspend(state, time)?;
     let (waiter, leader) = flights.join(key, Resumption(resume));
     let joined = leader.is_none();
@@ -80,7 +81,7 @@ pub fn start(
     }
     let stale = entry.map(|entry| Stale { entry, id, valid, stale });
     let source = Source::Flight { waiter, joined };
-    let pending = Pending::new(project, location.mode(), source, "MISS", stale);
+    let pending = Pending::new(project, lookup_id.clone(), source, "MISS", stale);
     Ok(Started::Waiting(Box::new(pending)))
 }
 
@@ -138,8 +139,13 @@ async fn ask(
 }
 
 /// Keys under which answers about the request's credentials may be kept.
-pub(super) fn keys(request: &Request, cache: &Cache, project: &Project) -> [Key; 2] {
-    let credentials = credentials::read(request, project);
+pub(super) fn keys(
+    request: &Request,
+    cache: &Cache,
+    project: &Project,
+    bearer_elsewhere: Option<&[u8]>,
+) -> [Key; 2] {
+    let credentials = credentials::read(request, project, bearer_elsewhere);
     let token = credentials.without_cookies();
     [&credentials, &token]
         .map(|credentials| Key::of(cache.secret(), &project.userinfo.scope, credentials))

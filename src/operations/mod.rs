@@ -2,6 +2,7 @@
 //!
 //! nginx calls them in the content phase, after access was granted.
 
+pub mod protected_resource;
 pub mod purge;
 pub mod status;
 pub mod webhook;

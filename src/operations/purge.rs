@@ -73,7 +73,7 @@ fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
     let location = request.location::<Authgear>();
     let Some(project) = &location.project else { return 500 };
     let state = request.state::<Authgear>();
-    let Some(resolution) = state.and_then(|state| state.resolution_for(location)) else {
+    let Some(resolution) = state.and_then(|state| state.resolution_for(request, location)) else {
         // `satisfy any` allowed the request before its credentials were looked up.
         request.log().write(
             Level::Error,
@@ -86,7 +86,8 @@ fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
         Verdict::Unavailable(_) | Verdict::Limited(_) => return 503,
         Verdict::Invalid | Verdict::BearerNotAccepted | Verdict::None(_) => None,
     };
-    let in_flight = lookup::forget(worker, request, project);
+    let in_flight =
+        lookup::forget(worker, request, project, resolution.bearer_elsewhere.as_deref());
     // Anybody can call without a session: such calls must not fill the purge log, nor make all
     // workers read the zone again.
     let Some(identity) = session else { return 204 };

@@ -87,7 +87,8 @@ fn shortfall(
     resolution: &Resolution,
 ) -> Result<Option<Shortfall>, Failed> {
     let now = nginx::unix_time().as_secs();
-    let token = credentials::bearer(request).filter(|_| resolution.by_token);
+    let token = credentials::bearer(request, resolution.bearer_elsewhere.as_deref());
+    let token = token.filter(|_| resolution.by_token);
     let conditions = requirement.conditions.iter().map(|condition| match &*resolution.verdict {
         Verdict::Valid(identity) => condition.check(identity, token, now),
         _ => Err(Shortfall::NoSession),
@@ -123,10 +124,14 @@ pub fn check(
         let Some(shortfall) = shortfall(request, requirement, resolution)? else { continue };
         let status = requirement.error.unwrap_or(shortfall.status());
         let challenge = location.challenge().then(|| {
-            let scope = challenge_scope(&requirement.conditions, false);
+            // The client asks for what the challenge lists: a token must meet all lines.
+            let conditions = location.require().iter().flat_map(|line| &line.conditions);
+            let scope = challenge_scope(conditions, location.challenges_with_openid());
             let resource_metadata = location.resource_metadata();
             let parameters = ChallengeParameters { scope: &scope, resource_metadata };
-            shortfall.challenge(status, credentials::has_bearer(request), &parameters)
+            let has_bearer =
+                resolution.bearer_elsewhere.is_some() || credentials::has_bearer(request);
+            shortfall.challenge(status, has_bearer, &parameters)
         });
         let challenge = challenge.flatten();
         let reason = shortfall.reason().unwrap_or(verdict.reason());

@@ -169,7 +169,7 @@ fn access(worker: &Worker, request: &mut Request) -> PhaseStatus {
         return PhaseStatus::InternalServerError;
     };
     if let Some(since) = state.early_since.take() {
-        forget_outdated(worker, &state, location, project, since);
+        forget_outdated(worker, &state, project, since);
     }
     let resolution = match resolve(worker, request, &state, location, project) {
         Ok(Some(resolution)) => resolution,
@@ -191,7 +191,8 @@ fn access(worker: &Worker, request: &mut Request) -> PhaseStatus {
     // A denial by another project does not hold here.
     drop(state.denial.borrow_mut().take_if(|denial| denial.project != project.id));
     if location.relay_cookies() {
-        state.relay((project.id, location.mode()));
+        let bearer = resolution.bearer_elsewhere.clone();
+        state.relay(&lookup::identify(request, location, project, bearer));
     }
     if inject(request, &state, location, &resolution).is_err() {
         return PhaseStatus::InternalServerError;
@@ -294,19 +295,18 @@ fn subrequest(request: &mut Request, location: &LocationConf) -> Result<(), Fail
 fn forget_outdated(
     worker: &Worker,
     state: &State<Authgear>,
-    location: &LocationConf,
     project: &Project,
     (found_at, generation): (u64, u64),
 ) {
-    let (shared, id) = (worker.shared(), (project.id, location.mode()));
-    let is_disabled = || match state.resolution(id).as_ref().map(|found| &*found.verdict) {
+    let shared = worker.shared();
+    let is_disabled = || match state.current().as_ref().map(|found| &*found.verdict) {
         Some(Verdict::Valid(identity)) => identity
             .user_id()
             .is_some_and(|user| shared.is_disabled(&project.scope, user, found_at)),
         _ => false,
     };
     if generation != shared.purge_generation() || is_disabled() {
-        state.forget(id);
+        state.forget(project.id);
     }
 }
 
@@ -318,11 +318,18 @@ fn resolve(
     location: &LocationConf,
     project: &Rc<Project>,
 ) -> Result<Option<Resolution>, Failed> {
-    let id = (project.id, location.mode());
-    if let Some(resolution) = state.resolution(id) {
+    let elsewhere = match location.bearer() {
+        None => None,
+        Some(variables) => {
+            let now = credentials::bearer_elsewhere(request, location)?;
+            state.bearer_elsewhere(variables, now)
+        }
+    };
+    let id = lookup::identify(request, location, project, elsewhere);
+    if let Some(resolution) = state.resolution(&id) {
         return Ok(Some(resolution));
     }
-    let pending = state.pending.take().filter(|pending| pending.id() == id);
+    let pending = state.pending.take().filter(|pending| *pending.id() == id);
     if let Some(pending) = pending {
         match pending.poll(worker) {
             Poll::Waiting => {
@@ -337,7 +344,7 @@ fn resolve(
             }
         }
     }
-    match lookup::start(worker, request, state, location, project)? {
+    match lookup::start(worker, request, state, location, project, &id)? {
         Started::Ready(resolution) => {
             metrics::resolved(worker, project, &resolution);
             Ok(Some(state.keep(id, resolution)))

@@ -11,14 +11,18 @@ use smallvec::SmallVec;
 use super::denial::Denial;
 use crate::conf::project::Project;
 use crate::conf::{Id, LocationConf};
-use crate::lookup::{LookupId, Pending};
+use crate::credentials::BearerElsewhere;
+use crate::lookup::{self, LookupId, Pending};
 use crate::resolution::Resolution;
+use nginx::{ComplexValue, Request};
 
 /// State of a client request; nginx keeps it over internal redirects.
 #[derive(Default)]
 pub struct RequestState {
     /// Verdicts so far: a client request makes one look-up per project and mode.
     resolutions: RefCell<SmallVec<[(LookupId, Resolution); 1]>>,
+    /// Tokens of `authgear_bearer`, by the variables that held them.
+    bearers: RefCell<Vec<(Rc<[ComplexValue]>, BearerElsewhere)>>,
     /// The verdict that was injected last, for variables.
     pub(super) current: RefCell<Option<Resolution>>,
     /// The look-up that the request waits for.
@@ -81,31 +85,51 @@ impl RequestState {
         self.waited.set(self.waited.get() + time);
     }
 
-    pub(super) fn resolution(&self, id: LookupId) -> Option<Resolution> {
+    pub(super) fn resolution(&self, id: &LookupId) -> Option<Resolution> {
         let resolutions = self.resolutions.borrow();
-        let found = resolutions.iter().find(|(own, _)| *own == id);
+        let found = resolutions.iter().find(|(own, _)| own == id);
         found.map(|(_, resolution)| resolution.clone())
     }
 
     /// Moves Authgear's `Set-Cookie` values to the response, once per look-up.
-    pub(super) fn relay(&self, id: LookupId) {
+    pub(super) fn relay(&self, id: &LookupId) {
         let mut resolutions = self.resolutions.borrow_mut();
-        let found = resolutions.iter_mut().find(|(own, _)| *own == id);
+        let found = resolutions.iter_mut().find(|(own, _)| own == id);
         let set_cookies = found.and_then(|(_, resolution)| resolution.set_cookies.take());
         self.set_cookies.borrow_mut().extend(set_cookies);
     }
 
     /// The verdict on which access to `location` was decided.
-    pub fn resolution_for(&self, location: &LocationConf) -> Option<Resolution> {
-        self.resolution((location.project.as_ref()?.id, location.mode()))
+    pub fn resolution_for(&self, request: &Request, location: &LocationConf) -> Option<Resolution> {
+        let project = location.project.as_ref()?;
+        let elsewhere = location.bearer().and_then(|own| self.bearer_elsewhere(own, None));
+        self.resolution(&lookup::identify(request, location, project, elsewhere))
     }
 
-    /// Forgets a verdict, so that the credentials are looked up again.
-    pub(super) fn forget(&self, id: LookupId) {
-        self.resolutions.borrow_mut().retain(|(own, _)| *own != id);
+    /// The token of `authgear_bearer` for a location with these variables. The first token that
+    /// they give holds for the request: an internal redirect may change its arguments.
+    pub(super) fn bearer_elsewhere(
+        &self,
+        variables: &Rc<[ComplexValue]>,
+        now: Option<BearerElsewhere>,
+    ) -> Option<BearerElsewhere> {
+        let mut bearers = self.bearers.borrow_mut();
+        if let Some((_, first)) = bearers.iter().find(|(own, _)| Rc::ptr_eq(own, variables)) {
+            return Some(Rc::clone(first));
+        }
+        let now = now?;
+        bearers.push((Rc::clone(variables), Rc::clone(&now)));
+        Some(now)
+    }
+
+    /// Forgets the verdicts of a project, so that the credentials are looked up again.
+    pub(super) fn forget(&self, project: Id) {
+        self.resolutions.borrow_mut().retain(|(own, _)| own.project != project);
     }
 
     pub(super) fn keep(&self, id: LookupId, resolution: Resolution) -> Resolution {
+        let bearer_elsewhere = id.bearer_elsewhere.clone();
+        let resolution = Resolution { bearer_elsewhere, ..resolution };
         self.resolutions.borrow_mut().push((id, resolution.clone()));
         resolution
     }

@@ -30,9 +30,11 @@ pub(super) fn add(
     let Verdict::Valid(identity) = &*resolution.verdict else { return Ok(Some(resolution)) };
     // A machine has no profile.
     let Some(user) = identity.user_id() else { return Ok(Some(resolution)) };
-    let id = (project.id, location.mode());
+    let bearer_elsewhere = resolution.bearer_elsewhere.clone();
+    let mode = location.mode();
+    let id = LookupId { project: project.id, mode, audience: None, bearer_elsewhere };
     let by_token = resolution.by_token;
-    let Some(answer) = resolve(worker, request, state, location, project, id, by_token)? else {
+    let Some(answer) = resolve(worker, request, state, location, project, &id, by_token)? else {
         return Ok(None);
     };
     let why = match &*answer.verdict {
@@ -58,7 +60,7 @@ fn resolve(
     state: &State<Authgear>,
     location: &LocationConf,
     project: &Rc<Project>,
-    id: LookupId,
+    id: &LookupId,
     by_token: bool,
 ) -> Result<Option<Resolution>, Failed> {
     if let Some(answer) = answered(state, id) {
@@ -78,8 +80,7 @@ fn resolve(
             }
         }
     }
-    let waited = state.waited();
-    match lookup::userinfo::start(worker, request, state, location, project, by_token, waited)? {
+    match lookup::userinfo::start(worker, request, state, location, project, id, by_token)? {
         Started::Ready(answer) => Ok(Some(keep(state, id, answer))),
         Started::Waiting(pending) => {
             *state.pending_userinfo.borrow_mut() = Some(pending);
@@ -88,12 +89,12 @@ fn resolve(
     }
 }
 
-fn answered(state: &RequestState, id: LookupId) -> Option<Resolution> {
+fn answered(state: &RequestState, id: &LookupId) -> Option<Resolution> {
     let answered = state.answered_userinfo.borrow();
-    answered.as_ref().filter(|(own, _)| *own == id).map(|(_, answer)| answer.clone())
+    answered.as_ref().filter(|(own, _)| own == id).map(|(_, answer)| answer.clone())
 }
 
-fn keep(state: &RequestState, id: LookupId, answer: Resolution) -> Resolution {
-    *state.answered_userinfo.borrow_mut() = Some((id, answer.clone()));
+fn keep(state: &RequestState, id: &LookupId, answer: Resolution) -> Resolution {
+    *state.answered_userinfo.borrow_mut() = Some((id.clone(), answer.clone()));
     answer
 }

@@ -112,7 +112,8 @@ pub fn get(request: &Request, name: &[u8]) -> Value {
     if let Some(claim) = name.strip_prefix(CLAIM.as_bytes()) {
         return of(request, |resolution| match &*resolution.verdict {
             Verdict::Valid(_) if resolution.by_token => {
-                credentials::claim(request, claim).map_or(Value::NotFound, Value::Bytes)
+                credentials::claim(request, resolution.bearer_elsewhere.as_deref(), claim)
+                    .map_or(Value::NotFound, Value::Bytes)
             }
             _ => Value::NotFound,
         });

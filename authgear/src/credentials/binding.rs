@@ -88,7 +88,8 @@ impl<'a> Credentials<'a> {
         }
     }
 
-    fn has_token_cookie(&self, names: &CookieNames) -> bool {
+    /// Whether a cookie `app_access_token` holds a JWT.
+    pub fn has_token_cookie(&self, names: &CookieNames) -> bool {
         self.cookie_values(names, APP_ACCESS_TOKEN).any(looks_like_jwt)
     }
 
