@@ -152,6 +152,18 @@ fn invalid_values_of_settings_are_refused() {
         setting("jwks_url ftp://a;"),
         "invalid \"jwks_url\" \"ftp://a\": it must begin with \"http://\" or \"https://\"",
     );
+    for name in ["a.test:443", "https://a.test", "*.a.test", "10.0.0.700", "-a"] {
+        rows.push(("ssl_name", name, "it must be the host name or the address in the certificate"));
+    }
+    for line in ["", "resolver_url http://10.0.0.7:3001/resolve;", "resolver_url /_auth;"] {
+        refused(
+            http(format!(
+                "authgear_project p {{ endpoint https://a.test; {line}\nssl_name b.test; }} {HERE}"
+            )),
+            "\"ssl_name\" \"b.test\" has no effect: neither \"resolver_url\" nor \"jwks_url\" is an \
+             https URL",
+        );
+    }
     for (key, value, says) in rows {
         let says = format!("invalid value \"{value}\" in \"{key}\" directive, {says}");
         refused(setting(&format!("{key} {value};")), &says);
@@ -247,6 +259,7 @@ fn malformed_project_blocks_are_refused() {
         ("revocation_ttl", "1h"),
         ("keepalive", "1"),
         ("keepalive_timeout", "1s"),
+        ("ssl_name", "a.test"),
         ("ssl_verify", "on"),
         ("ssl_trusted_certificate", "a.pem"),
         ("max_response_size", "8k"),

@@ -138,6 +138,52 @@ fn servers_that_fail_verification_get_no_credentials() {
 }
 
 #[test]
+fn a_server_is_known_by_its_ssl_name_where_its_address_is_another() {
+    let (ca, backend, dns) = (Ca::new(), Backend::start(), FakeDns::start("127.0.0.1:0"));
+    for (host, ssl_name, sni) in [
+        ("127.0.0.1", NAME, Some(NAME)),
+        ("127.0.0.1", "MyApp.Test.", Some(NAME)),
+        ("other.test", NAME, Some(NAME)),
+        (NAME, "127.0.0.9", None),
+    ] {
+        let authgear = authgear_with(ca.leaf(&[sni.unwrap_or(ssl_name)]));
+        let port = authgear.addr().port();
+        let settings =
+            format!("{TRUSTED} ssl_name {ssl_name}; jwks_url https://{host}:{port}/oauth2/jwks;");
+        let nginx = with_dns(asking(&authgear, &backend, host, &settings), &dns)
+            .server("location /jwt { authgear_mode jwt; proxy_pass http://%%BACKEND%%; }")
+            .file("ca.pem", ca.pem())
+            .workers(1)
+            .start();
+        let answer = ask(&nginx, &authgear);
+        assert_eq!(verdict(&answer), VALID, "{host} {ssl_name}");
+        // The name in the certificate is not what Authgear is asked about.
+        let asked = authgear.requests();
+        assert!(asked.iter().all(|one| one.header("host") == Some(NAME)), "{host} {ssl_name}");
+        let token = authgear.jwt(&User::named("alice"));
+        let answer = get(&nginx, "/jwt").bearer(&token).send();
+        assert_eq!(verdict(&answer), "valid ok jwt", "{host} {ssl_name}");
+        let seen = authgear.sni_seen();
+        assert!(seen.iter().all(|one| one.as_deref() == sni), "{host} {ssl_name}: {seen:?}");
+    }
+}
+
+#[test]
+fn a_certificate_without_the_ssl_name_is_refused() {
+    let (ca, backend, dns) = (Ca::new(), Backend::start(), FakeDns::start("127.0.0.1:0"));
+    // The host of the URL, which the certificate has, does not count.
+    for (host, ssl_name) in [(NAME, "other.test"), ("127.0.0.1", NAME), (NAME, "127.0.0.1")] {
+        let authgear = authgear_with(ca.leaf(&[host]));
+        let settings = format!("{TRUSTED} ssl_name {ssl_name};");
+        let nginx = with_dns(asking(&authgear, &backend, host, &settings), &dns);
+        let nginx = nginx.file("ca.pem", ca.pem()).start();
+        let answer = ask(&nginx, &authgear);
+        assert_eq!((answer.status, verdict(&answer)), (503, NO_TLS.to_owned()), "{ssl_name}");
+        assert_eq!(authgear.hits(), 0, "{ssl_name}");
+    }
+}
+
+#[test]
 fn verification_can_be_turned_off() {
     let (ca, backend, dns) = (Ca::new(), Backend::start(), FakeDns::start("127.0.0.1:0"));
     for (host, identity, reason) in impostors(&ca) {

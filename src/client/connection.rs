@@ -178,7 +178,7 @@ pub(super) async fn connect(
     server: &UpstreamServer,
     size: usize,
 ) -> Result<Connection, Failure> {
-    let tls = server.tls.as_deref().map(|context| (context, server.url.host()));
+    let tls = server.tls.as_deref().map(|context| (context, server.tls_name()));
     let mut failure = Failure::new(Unavailable::Dns, "no address");
     for address in addresses(project, server).await? {
         let connection = async {

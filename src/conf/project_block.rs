@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use authgear::credentials::CookieNames;
-use authgear::resolver::endpoint::{Endpoint, Url, UrlError};
+use authgear::resolver::endpoint::{self, Endpoint, Scheme, Url, UrlError};
 use authgear::token::{Algorithm, KeySet, Profile, Schedule, MAX_KEY_SET};
 use sha2::{Digest as _, Sha256};
 
@@ -35,6 +35,7 @@ pub(super) struct ProjectBuilder {
     fail_timeout: Duration,
     keepalive: usize,
     keepalive_timeout: Duration,
+    ssl_name: Option<String>,
     ssl_verify: bool,
     ssl_trusted_certificate: Option<PathBuf>,
     max_response_size: usize,
@@ -71,6 +72,7 @@ impl ProjectBuilder {
             fail_timeout: Duration::from_secs(10),
             keepalive: 16,
             keepalive_timeout: Duration::from_secs(60),
+            ssl_name: None,
             ssl_verify: true,
             ssl_trusted_certificate: None,
             max_response_size: 64 * 1024,
@@ -151,6 +153,12 @@ impl ProjectBuilder {
             "keepalive" => self.keepalive = number(key, value, 0, 65535)?,
             "revocation_ttl" => self.revocation_ttl = time(key, value, Duration::from_secs(1))?,
             "max_response_size" => self.max_response_size = response_size(key, value)?,
+            "ssl_name" => {
+                let name = endpoint::server_name(value);
+                self.ssl_name = Some(name.map_err(|_| {
+                    invalid(key, value, "the host name or the address in the certificate")
+                })?);
+            }
             "ssl_verify" => self.ssl_verify = flag(key, value)?,
             "ssl_trusted_certificate" => {
                 self.ssl_trusted_certificate = Some(cf.full_path(value)?);
@@ -191,8 +199,26 @@ impl ProjectBuilder {
         Ok(())
     }
 
+    /// Returns `ssl_name`, or an error if no server is asked by that name.
+    fn ssl_name_in_use(&self) -> Result<Option<String>, ConfError> {
+        let Some(name) = &self.ssl_name else { return Ok(None) };
+        let resolver = match &self.resolver_url {
+            Some(ResolverTarget::Url(url)) => Some(url),
+            _ => None,
+        };
+        let mut urls = resolver.into_iter().chain(&self.jwks_url);
+        match urls.any(|url| url.scheme() == Scheme::Https) {
+            true => Ok(Some(name.clone())),
+            false => Err(ConfError::new(format!(
+                "\"ssl_name\" \"{name}\" has no effect: neither \"resolver_url\" nor \"jwks_url\" \
+                 is an https URL"
+            ))),
+        }
+    }
+
     /// Checks the settings, and makes the project.
     pub(super) fn finish(self, cf: &mut Conf<'_>, name: &str) -> Result<Project, ConfError> {
+        let ssl_name = self.ssl_name_in_use()?;
         let Some(endpoint) = self.endpoint else {
             return Err(ConfError::new(format!(
                 "authgear_project \"{name}\" has no \"endpoint\", such as \
@@ -210,6 +236,7 @@ impl ProjectBuilder {
             Some(file) => file.display().to_string(),
             None => String::new(),
         };
+        let named = ssl_name.clone().unwrap_or_default();
         let mut context = None;
         let mut tls = || match &context {
             Some(context) => Ok(Rc::clone(context)),
@@ -221,10 +248,11 @@ impl ProjectBuilder {
         let resolver = match self.resolver_url {
             Some(ResolverTarget::Location(uri)) => Upstream::Location(uri),
             Some(ResolverTarget::Url(url)) => {
-                Upstream::Url(Box::new(UpstreamServer::new(url, &mut tls)?))
+                Upstream::Url(Box::new(UpstreamServer::new(url, ssl_name.clone(), &mut tls)?))
             }
             None => {
-                Upstream::Url(Box::new(UpstreamServer::new(endpoint.resolver_url(), &mut tls)?))
+                let url = endpoint.resolver_url();
+                Upstream::Url(Box::new(UpstreamServer::new(url, None, &mut tls)?))
             }
         };
         let url = self.userinfo_url.unwrap_or_else(|| endpoint.userinfo_url());
@@ -251,15 +279,17 @@ impl ProjectBuilder {
                 (KeySource::File(Rc::new(keys)), source)
             }
             None => {
+                // The endpoint's own certificate has the endpoint's name.
+                let ssl_name = ssl_name.filter(|_| self.jwks_url.is_some());
                 let url = self.jwks_url.unwrap_or_else(|| endpoint.jwks_url());
                 let source = url.to_string();
-                (KeySource::Url(Box::new(UpstreamServer::new(url, &mut tls)?)), source)
+                (KeySource::Url(Box::new(UpstreamServer::new(url, ssl_name, &mut tls)?)), source)
             }
         };
         if let (Upstream::Url(server), Some(place)) = (&resolver, &self.asked_at) {
             warn_if_exposed(cf, &server.url, place);
         }
-        let settings = [vec![resolver.to_string(), self.cookie_prefix, trust, source]]
+        let settings = [vec![resolver.to_string(), self.cookie_prefix, trust, named, source]]
             .into_iter()
             .chain([settings_of(&profile), vec![has_audience.to_string()]])
             .flatten()

@@ -17,6 +17,8 @@ pub struct UpstreamServer {
     pub url: Url,
     /// TLS settings, for https.
     pub tls: Option<Rc<SslContext>>,
+    /// Name in its certificate, if that is not the URL's host.
+    ssl_name: Option<String>,
     in_use: Cell<bool>,
     name_servers: OnceCell<Resolver>,
     /// The host is an address, or a name that the system knows: no name server is asked.
@@ -26,9 +28,11 @@ pub struct UpstreamServer {
 }
 
 impl UpstreamServer {
-    /// The server of `url`. `tls` makes the settings of TLS, for https.
+    /// The server of `url`, whose certificate has `ssl_name` if that is given. `tls` makes the
+    /// settings of TLS, for https.
     pub(super) fn new(
         url: Url,
+        ssl_name: Option<String>,
         tls: impl FnOnce() -> Result<Rc<SslContext>, ConfError>,
     ) -> Result<Self, ConfError> {
         let tls = match url.scheme() {
@@ -43,7 +47,12 @@ impl UpstreamServer {
             let _ = addresses.set(known.collect());
         }
         let (in_use, name_servers) = (Cell::new(false), OnceCell::new());
-        Ok(Self { url, tls, in_use, name_servers, is_fixed, addresses })
+        Ok(Self { url, tls, ssl_name, in_use, name_servers, is_fixed, addresses })
+    }
+
+    /// Name for SNI and for the verification of its certificate.
+    pub fn tls_name(&self) -> &str {
+        self.ssl_name.as_deref().unwrap_or(self.url.host())
     }
 
     /// Name servers for the host, if its addresses are not fixed.

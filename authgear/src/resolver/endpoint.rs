@@ -271,6 +271,15 @@ impl Endpoint {
     }
 }
 
+/// Reads the name of a server's certificate: a host name or an address, in the form that
+/// [`Url::host`] has.
+pub fn server_name(text: &str) -> Result<String, UrlError> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) => Ok(ip.to_string()),
+        Err(_) => Ok(parse_host(text)?.0),
+    }
+}
+
 /// Returns the text after `scheme://`; the scheme's case is ignored (RFC 3986 section 3.1).
 fn strip_scheme(text: &str, scheme: Scheme) -> Option<&str> {
     let (name, rest) = text.split_once("://")?;
@@ -323,6 +332,28 @@ fn ends_in_number(name: &str) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn server_names_are_host_names_or_addresses() {
+        for (text, name) in [
+            ("Auth.Example.com", Some("auth.example.com")),
+            ("auth.example.com.", Some("auth.example.com")),
+            ("authgear", Some("authgear")),
+            ("10.0.0.7", Some("10.0.0.7")),
+            ("2001:DB8::1", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("", None),
+            ("*.example.com", None),
+            ("auth.example.com:443", None),
+            ("https://auth.example.com", None),
+            ("auth.example.com/", None),
+            ("auth example", None),
+            ("$host", None),
+            ("10.0.0.700", None),
+        ] {
+            assert_eq!(server_name(text).ok().as_deref(), name, "{text}");
+        }
+    }
 
     #[test]
     fn only_plain_http_to_public_hosts_is_exposed() {
