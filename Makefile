@@ -38,13 +38,19 @@ SUITE_1.26 := trixie
 SUITE_1.30 := testing
 TARGET := target
 
+# Other modules of nginx that tests load, and what those need.
+NEIGHBOURS := libnginx-mod-http-lua lua-resty-core lua-resty-lrucache libnginx-mod-http-js \
+    libnginx-mod-http-brotli-filter libnginx-mod-http-subs-filter libnginx-mod-http-echo \
+    libnginx-mod-http-headers-more-filter libnginx-mod-http-image-filter
+
 ifneq ($(NGINX),)
 SUITE := $(or $(SUITE_$(NGINX)),$(error NGINX is 1.26 or 1.30))
 UNPACKED := $(CURDIR)/build/nginx-$(NGINX)
 TARGET := build/nginx-$(NGINX)/target
 NGINX_ENV := NGINX_SOURCE_DIR=$(UNPACKED)/src NGINX_BUILD_DIR=$(UNPACKED)/objs
 HEADERS := $(UNPACKED)/complete
-NGINX_BINARY := AUTHGEAR_NGINX=$(UNPACKED)/nginx
+NGINX_BINARY := AUTHGEAR_NGINX=$(UNPACKED)/nginx \
+    $(if $(findstring 1.26,$(NGINX)),AUTHGEAR_NGINX_ROOT=$(UNPACKED)/root)
 else ifeq ($(NGINX_SOURCE_DIR)$(NGINX_BUILD_DIR),)
 DEBIAN_SOURCE := /usr/share/nginx/src
 DEBIAN_OBJS := $(CURDIR)/build/debian
@@ -92,7 +98,7 @@ $(DEBIAN_OBJS)/Makefile: | build-dependencies
 # The nginx of another suite, and headers configured with its options.
 $(CURDIR)/build/nginx-%/complete: | build-dependencies
 	$(INSTALL) nginx-dev patchelf
-	packaging/debian-nginx.sh $(SUITE) $(@D)
+	packaging/debian-nginx.sh $(SUITE) $(@D) $(if $(findstring 1.26,$(NGINX)),$(NEIGHBOURS))
 	$(@D)/nginx -v 2>&1 | grep -F 'nginx/$(NGINX).'
 
 # The tests include files of /etc/nginx, whichever nginx they run.
@@ -102,9 +108,7 @@ nginx:
 # Clients that some tests drive, and other modules that some tests load.
 clients:
 	$(INSTALL) curl python3 python3-grpcio python3-prometheus-client chromium chromium-driver \
-	    libnginx-mod-http-lua lua-resty-core lua-resty-lrucache libnginx-mod-http-js \
-	    libnginx-mod-http-brotli-filter libnginx-mod-http-subs-filter libnginx-mod-http-echo \
-	    libnginx-mod-http-headers-more-filter libnginx-mod-http-image-filter
+	    $(NEIGHBOURS)
 	@command -v npm >/dev/null || { echo "no npm: tests skip grpc-js"; exit 0; }; \
 	    [ -d build/npm/node_modules/@grpc/grpc-js ] || { echo "installing @grpc/grpc-js (npm)"; \
 	    mkdir -p build/npm && npm install --silent --no-audit --no-fund --ignore-scripts \

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Unpacks the nginx of another Debian suite and its headers into a folder. Installs nothing.
+# Unpacks the nginx of another Debian suite, its headers and PACKAGEs with modules into a folder.
+# Installs nothing.
 #
-#   packaging/debian-nginx.sh SUITE FOLDER
+#   packaging/debian-nginx.sh SUITE FOLDER [PACKAGE...]
 #
 # FOLDER/nginx runs here, with the libraries of its own suite. FOLDER/src and FOLDER/objs are
-# NGINX_SOURCE_DIR and NGINX_BUILD_DIR to build the module for it.
+# NGINX_SOURCE_DIR and NGINX_BUILD_DIR to build the module for it. The modules are in FOLDER/root.
 set -euo pipefail
 source "$(dirname "$0")/debian.sh"
 
 begin_folder "$2"
-unpack "$1" nginx nginx-dev
+unpack "$1" "nginx nginx-dev ${*:3}"
 cp "$root/usr/sbin/nginx" "$folder/nginx"
 use_own_libraries "$folder/nginx"
 "$folder/nginx" -v

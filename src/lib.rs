@@ -101,7 +101,7 @@ impl nginx::Module for Authgear {
         main.compile(cf)?;
         main.declare_module_zone(cf)?;
         main.find_servers(cf)?;
-        conf::lint::check(cf, main);
+        conf::lint::check(cf, main, variables::is_of_verdict);
         Ok(())
     }
 

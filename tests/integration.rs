@@ -1,5 +1,6 @@
 //! Integration tests: one module per behaviour, each against a real nginx.
 
+mod access_cases;
 mod allocations;
 mod audience;
 mod auto;

@@ -226,3 +226,116 @@ fn login_pages_that_need_a_session_are_warned_about() {
         warns(protected(&elsewhere), &[]);
     }
 }
+
+/// The warning about a variable that has no value yet.
+fn too_early(line: &str, directive: &str, name: &str) -> String {
+    let remedy = match directive {
+        "if or set" => "\"authgear_require\" decides by it",
+        _ => "\"authgear_early on\" finds it earlier",
+    };
+    format!(
+        "{line}: \"{directive}\" uses \"${name}\" before there is a verdict, where it has no value: \
+         {remedy}"
+    )
+}
+
+#[test]
+fn limits_by_a_variable_without_a_verdict_are_warned_about() {
+    let limited = |location: &str| {
+        http(
+            "limit_req_zone $x_authgear_user_id zone=users:1m rate=1r/m;
+             limit_req_zone $binary_remote_addr$authgear_host zone=addresses:1m rate=1r/m;
+             limit_conn_zone a${authgear_claim_sub}b zone=claims:1m;",
+        )
+        .server(&format!(
+            "authgear https://192.0.2.1;
+             authgear_require session; # 1
+             {location}"
+        ))
+    };
+    let (user, claim) = (
+        too_early("1", "limit_req", "x_authgear_user_id"),
+        too_early("1", "limit_conn", "authgear_claim_sub"),
+    );
+    warns(limited("location / { limit_req zone=users burst=5; return 204; }"), &[&user]);
+    warns(limited("limit_conn claims 1; location / { limit_req zone=users; }"), &[&user, &claim]);
+    warns(limited("location / { limit_req zone=addresses; limit_req zone=users; }"), &[&user]);
+    for fine in [
+        "location / { limit_req zone=addresses; }",
+        "location / { authgear_early on; limit_req zone=users; limit_conn claims 1; }",
+        "location / { authgear off; limit_req zone=users; }",
+        "location @named { limit_req zone=users; }",
+        "location / { auth_request_set $x_authgear_user_id a; limit_req zone=users; }",
+    ] {
+        warns(limited(fine), &[]);
+    }
+    // A zone that is defined after its use.
+    warns(
+        http("limit_req zone=later;")
+            .server("authgear https://192.0.2.1;\nauthgear_require session; # 1\nlocation / { }")
+            .http("limit_req_zone $authgear_session zone=later:1m rate=1r/m;"),
+        &[&too_early("1", "limit_req", "authgear_session")],
+    );
+}
+
+#[test]
+fn conditions_without_a_verdict_are_warned_about() {
+    let protected = |rest: &str| {
+        server(&format!(
+            "authgear https://192.0.2.1;
+             authgear_require session; # 1
+             {rest}"
+        ))
+    };
+    let warning = |name: &str| too_early("1", "if or set", name);
+    for (text, name) in [
+        ("if ($authgear_session) { return 204; }", "authgear_session"),
+        ("location / { if ($authgear_session = valid) { return 204; } }", "authgear_session"),
+        ("location / { if ($x_authgear_user_id ~ a) { set $b 1; } }", "x_authgear_user_id"),
+        ("location / { set $user $x_authgear_user_id; }", "x_authgear_user_id"),
+        ("location ~ a { if ($arg_a) { set $b $authgear_reason; } }", "authgear_reason"),
+    ] {
+        warns(protected(text), &[&warning(name)]);
+    }
+    for fine in [
+        "location / { if ($arg_a) { set $b $uri; } if ($authgear_host) { set $b 1; } }",
+        "location / { authgear_require off; if ($authgear_reason) { return 204; } }",
+        "location @page { if ($authgear_reason) { return 204; } }",
+        "location /page { internal; if ($authgear_reason) { return 204; } }",
+        "location / { rewrite ^/a(.*)$ /b$1 break; if (-f $request_filename) { break; } }",
+    ] {
+        warns(protected(fine), &[]);
+    }
+}
+
+#[test]
+fn protected_locations_that_a_response_includes_are_warned_about() {
+    let site = |rest: &str| {
+        http("").server(&format!(
+            "authgear https://192.0.2.1;
+             location /secret {{ authgear_require session; }}
+             {rest}"
+        ))
+    };
+    let addition = |directive: &str, uri: &str| {
+        format!(
+            "server {{: \"{directive} {uri}\" shows a location that needs a session to everybody: \
+             subrequests are not checked"
+        )
+    };
+    warns(
+        site("location /a { add_before_body /secret/a; add_after_body /secret; }"),
+        &[&addition("add_before_body", "/secret/a"), &addition("add_after_body", "/secret")],
+    );
+    warns(
+        site("location /a { ssi on; }"),
+        &["server {: \"ssi on\" in a location that needs no session, beside locations that need \
+           one: its pages can include them, as subrequests are not checked"],
+    );
+    for fine in [
+        "location /a { add_before_body /a/b; ssi off; }",
+        "location /a { authgear_require session; add_before_body /secret; ssi on; }",
+    ] {
+        warns(site(fine), &[]);
+    }
+}

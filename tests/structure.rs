@@ -112,6 +112,7 @@ fn nginx_table() -> Table {
         "ssl",
         "shm",
         "servers",
+        "foreign",
         "upstream",
         "held",
         "hidden",

@@ -30,6 +30,7 @@ mod dns;
 #[doc(hidden)]
 pub mod entry;
 mod error;
+mod foreign;
 mod headers;
 mod held;
 mod hidden;

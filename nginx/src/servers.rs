@@ -1,6 +1,6 @@
 //! The servers and locations of a configuration, for the checks of `nginx -t`.
 
-use core::ffi::CStr;
+use core::ffi::{c_void, CStr};
 use core::fmt;
 use core::marker::PhantomData;
 
@@ -20,6 +20,8 @@ pub struct Server<'a, C>(&'a ngx_http_core_srv_conf_t, PhantomData<C>);
 /// A `location {}`, or the `server {}` level outside of all locations.
 pub struct ServerLevel<'a, C: Configuration> {
     core: &'a ngx_http_core_loc_conf_t,
+    /// Configuration of each HTTP module.
+    confs: *mut *mut c_void,
     /// Configuration of the module.
     pub conf: &'a C::Location,
 }
@@ -110,6 +112,7 @@ impl<'a, C: Configuration> Server<'a, C> {
             let confs = (*self.0.ctx).loc_conf;
             let core = *confs.add(nginx_sys::ngx_http_core_module.ctx_index);
             Some(ServerLevel {
+                confs,
                 core: core.cast::<ngx_http_core_loc_conf_t>().as_ref()?,
                 conf: (*confs.add(C::index().get())).cast::<C::Location>().as_ref()?,
             })
@@ -170,6 +173,24 @@ impl<'a, C: Configuration> ServerLevel<'a, C> {
         }
     }
 
+    /// Whether requests come here by an internal redirect or a subrequest only: a named location, or
+    /// one with `internal`.
+    pub fn is_internal(&self) -> bool {
+        self.core.named() != 0 || self.core.internal != 0
+    }
+
+    /// Returns the settings of another module here, or the first words of them.
+    ///
+    /// # Safety
+    ///
+    /// The module's settings of a location begin with a `T`.
+    pub(crate) unsafe fn settings<T>(&self, cf: &Conf<'_>, module: &CStr) -> Option<&'a T> {
+        let index = cf.module_index(module)?;
+        // SAFETY: each module with an index has an entry in the array of each location, null or as
+        // the caller says.
+        unsafe { (*self.confs.add(index)).cast::<T>().as_ref() }
+    }
+
     /// Wraps `core`.
     ///
     /// # Safety
@@ -179,8 +200,9 @@ impl<'a, C: Configuration> ServerLevel<'a, C> {
         // SAFETY: the caller's contract; each location has an entry of this module.
         unsafe {
             let core = core.as_ref()?;
-            let conf = (*core.loc_conf.add(C::index().get())).cast::<C::Location>();
-            Some(Self { core, conf: conf.as_ref()? })
+            let confs = core.loc_conf;
+            let conf = (*confs.add(C::index().get())).cast::<C::Location>();
+            Some(Self { core, confs, conf: conf.as_ref()? })
         }
     }
 

@@ -151,6 +151,23 @@ impl Conf<'_> {
         used.unwrap_or_default().iter().any(name)
     }
 
+    /// Whether a directive of the configuration or another module defines `$name`. For
+    /// postconfiguration.
+    pub fn is_defined_elsewhere(&self, name: &[u8]) -> bool {
+        // SAFETY: `cf` is inside http {}; each key has an ngx_http_variable_t. The module's own
+        // variables have their names as data.
+        unsafe {
+            let core = NgxHttpCoreModule::main_conf(&*self.as_const_ptr());
+            let Some(keys) = core.and_then(|core| core.variables_keys.as_ref()) else {
+                return false;
+            };
+            let mut keys = keys.keys.as_slice::<ngx_hash_key_t>().iter();
+            let key = keys.find(|key| bytes(&key.key) == name);
+            let variable = key.and_then(|key| key.value.cast::<ngx_http_variable_t>().as_ref());
+            variable.is_some_and(|v| v.data != (&raw const v.name) as usize)
+        }
+    }
+
     /// Replaces the handler of nginx's own variable `name`. The first handler is kept for
     /// [`write_original`].
     pub(crate) fn replace_variable(

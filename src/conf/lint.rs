@@ -11,8 +11,9 @@ use nginx::{Conf, Server, ServerLevel};
 
 type ServerOf<'a> = Server<'a, Authgear>;
 
-/// Checks the whole configuration.
-pub fn check(cf: &Conf<'_>, main: &MainConf) {
+/// Checks the whole configuration. `is_of_verdict` tells whether a verdict gives the variable of a
+/// name its value.
+pub fn check(cf: &Conf<'_>, main: &MainConf, is_of_verdict: fn(&[u8]) -> bool) {
     unused(cf, main);
     for server in &cf.servers::<Authgear>() {
         open_purges(cf, server);
@@ -21,6 +22,8 @@ pub fn check(cf: &Conf<'_>, main: &MainConf) {
         odd_headers(cf, server);
         remote_users(cf, server);
         login_pages(cf, server);
+        early_variables(cf, server, is_of_verdict);
+        inclusions(cf, server);
     }
 }
 
@@ -127,6 +130,87 @@ fn login_pages(cf: &Conf<'_>, server: &ServerOf<'_>) {
         }
         if let Some(path) = level.conf.login_url().and_then(configured_path) {
             check("authgear_login_redirect", path.as_bytes());
+        }
+    }
+}
+
+/// Warns of variables of a verdict that are evaluated before there is one.
+fn early_variables(cf: &Conf<'_>, server: &ServerOf<'_>, is_of_verdict: fn(&[u8]) -> bool) {
+    let mut reported = Vec::new();
+    let mut warn = |level: &LocationConf, directive: &str, name: &[u8], remedy: &str| {
+        if !is_of_verdict(name) || cf.is_defined_elsewhere(name) {
+            return;
+        }
+        let place = level.require_from.clone().unwrap_or_else(|| server.place());
+        let name = String::from_utf8_lossy(name);
+        let text = format!(
+            "\"{directive}\" uses \"${name}\" before there is a verdict, where it has no value: \
+             {remedy}"
+        );
+        if !reported.contains(&(text.clone(), place.clone())) {
+            cf.warn_at(&place, format_args!("{text}"));
+            reported.push((text, place));
+        }
+    };
+    for level in server.levels() {
+        let conf = level.conf;
+        if conf.project.is_none() || level.is_internal() {
+            continue;
+        }
+        if !conf.early() {
+            for (directive, key) in level.limits(cf) {
+                for name in variables_of(key) {
+                    warn(conf, directive, name, "\"authgear_early on\" finds it earlier");
+                }
+            }
+        }
+        // Elsewhere a page for errors may choose by the verdict that led to it.
+        if needs_session(conf).is_some() {
+            for name in level.rewrite_variables(cf) {
+                warn(conf, "if or set", name, "\"authgear_require\" decides by it");
+            }
+        }
+    }
+}
+
+/// Names of the variables in a text of the configuration, `$name` or `${name}`.
+fn variables_of(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'$').skip(1).map(|rest| {
+        let rest = rest.strip_prefix(b"{").unwrap_or(rest);
+        let is_end = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b'_';
+        let end = rest.iter().position(is_end).unwrap_or(rest.len());
+        rest.get(..end).unwrap_or_default()
+    })
+}
+
+/// Warns of protected locations that a response may include: a subrequest has no access phase.
+fn inclusions(cf: &Conf<'_>, server: &ServerOf<'_>) {
+    let levels = server.levels();
+    let is_protected = |level: &ServerLevel<'_, Authgear>| needs_session(level.conf).is_some();
+    let mut reported = Vec::new();
+    let mut warn = |text: String| {
+        if !reported.contains(&text) {
+            cf.warn_at(&server.place(), format_args!("{text}"));
+            reported.push(text);
+        }
+    };
+    // Responses of a location that needs a session go to users only.
+    for level in levels.iter().filter(|level| !is_protected(level)) {
+        for (directive, uri) in level.additions(cf) {
+            if server.find(uri).is_some_and(|target| is_protected(&target)) {
+                warn(format!(
+                    "\"{directive} {}\" shows a location that needs a session to everybody: \
+                     subrequests are not checked",
+                    String::from_utf8_lossy(uri)
+                ));
+            }
+        }
+        if level.has_ssi(cf) && levels.iter().any(is_protected) {
+            warn(
+                "\"ssi on\" in a location that needs no session, beside locations that need \
+                 one: its pages can include them, as subrequests are not checked"
+                    .to_owned(),
+            );
         }
     }
 }

@@ -256,7 +256,7 @@ impl ProjectBuilder {
             }
         };
         let url = self.userinfo_url.unwrap_or_else(|| endpoint.userinfo_url());
-        let userinfo = UpstreamServer::new(url, &mut tls)?;
+        let userinfo = UpstreamServer::new(url, None, &mut tls)?;
         let mut profile = Profile {
             issuer: endpoint.origin().to_owned(),
             audiences: self.audiences,

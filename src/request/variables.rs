@@ -98,6 +98,11 @@ pub fn depends_on_verdict(name: &[u8]) -> bool {
     !OF_THE_REQUEST.contains(&name)
 }
 
+/// Whether `name`, of any variable, is `$x_authgear_*` or `$authgear_*` with a value from a verdict.
+pub fn is_of_verdict(name: &[u8]) -> bool {
+    name != b"remote_user" && is_own(name, true) && depends_on_verdict(name)
+}
+
 /// Value of `name` for `request`. Subrequests have the values of the client's request.
 pub fn get(request: &Request, name: &[u8]) -> Value {
     if depends_on_verdict(name) {

@@ -6,24 +6,41 @@ use super::{has_debian_modules, in_both_orders, LUA, LUA_PATH};
 use crate::site::site;
 
 /// A module that changes responses, and what is left of a denial after it.
-struct Neighbour {
-    name: &'static str,
-    modules: &'static [&'static str],
-    http: &'static str,
-    location: &'static str,
+pub(super) struct Neighbour {
+    pub(super) name: &'static str,
+    pub(super) modules: &'static [&'static str],
+    pub(super) http: &'static str,
+    pub(super) location: &'static str,
     /// Status of denials: compression leaves 401 alone.
-    status: u16,
+    pub(super) status: u16,
     /// Whether the answer to an API client shows the neighbour's work.
-    shows: fn(&Response) -> bool,
+    pub(super) shows: fn(&Response) -> bool,
 }
 
-const JS: &str = "
+impl Neighbour {
+    /// Locations with the neighbour: all but `/next` need a session.
+    pub(super) fn locations(&self) -> String {
+        format!(
+            "authgear %%AUTHGEAR%%;
+             authgear_login_redirect https://login.test/;
+             location / {{
+               authgear_require session error={};
+               {}
+               proxy_pass http://%%BACKEND%%;
+             }}
+             location = /next {{ authgear off; return 200 next; }}",
+            self.status, self.location
+        )
+    }
+}
+
+pub(super) const JS: &str = "
 function header(r) { delete r.headersOut['Content-Length']; }
 function body(r, data, flags) { r.sendBuffer(data + (flags.last ? '<!-- js -->' : ''), flags); }
 export default { header, body };
 ";
 
-const NEIGHBOURS: [Neighbour; 11] = [
+pub(super) const NEIGHBOURS: [Neighbour; 11] = [
     Neighbour {
         name: "Lua",
         modules: &LUA,
@@ -118,7 +135,7 @@ const NEIGHBOURS: [Neighbour; 11] = [
     },
 ];
 
-type Make = fn(Request) -> Request;
+pub(super) type Make = fn(Request) -> Request;
 
 const API: Make = |r| r.header("Accept", "application/json").header("Accept-Encoding", "gzip, br");
 const OTHER: Make = |r| r.header("Accept", "*/*").header("If-Unmodified-Since", "x");
@@ -139,20 +156,37 @@ fn beside(neighbour: &Neighbour) -> Builder {
         .listen_extra(1)
         .file("main.js", JS)
         .http(neighbour.http)
-        .server(
-            "listen %%ADDR2%% http2;
-             authgear %%AUTHGEAR%%;
-             authgear_login_redirect https://login.test/;",
-        )
-        .server(format!(
-            "location / {{
-               authgear_require session error={};
-               {}
-               proxy_pass http://%%BACKEND%%;
-             }}
-             location = /next {{ authgear off; return 200 next; }}",
-            neighbour.status, neighbour.location
-        ))
+        .server("listen %%ADDR2%% http2;")
+        .server(neighbour.locations())
+}
+
+/// Kinds of clients, and the status that denies each of them where others get `status`.
+pub(super) fn clients(status: u16) -> [(&'static str, Make, u16); 4] {
+    [
+        ("API", API, status),
+        ("other", OTHER, status),
+        ("browser", BROWSER, if status == 401 { 302 } else { 403 }),
+        ("gRPC", GRPC, 200),
+    ]
+}
+
+/// Asserts that the denial is the whole one of its kind of client.
+#[track_caller]
+pub(super) fn assert_is_whole(neighbour: &Neighbour, client: &str, answer: &Response, what: &str) {
+    match client {
+        "API" => {
+            assert!((neighbour.shows)(answer), "{what}: {answer:?} {}", answer.text());
+        }
+        "browser" if neighbour.status == 401 => {
+            assert_eq!(answer.all("location"), ["https://login.test/"], "{what}");
+        }
+        "gRPC" => {
+            let grpc_status = if neighbour.status == 401 { "16" } else { "7" };
+            assert_eq!(answer.all("grpc-status"), [grpc_status], "{what}");
+            assert_eq!(answer.body.len(), 0, "{what}");
+        }
+        _ => {}
+    }
 }
 
 /// The answer over HTTP/1.1, whose framing must be right.
@@ -171,14 +205,8 @@ fn neighbours_change_a_denial_as_any_response_and_the_next_answer_is_intact() {
             let status = neighbour.status;
             let what = format!("{} {order}", neighbour.name);
             let next = get(&nginx, "/next");
-            let clients: [(&str, Make, u16); 4] = [
-                ("API", API, status),
-                ("other", OTHER, status),
-                ("browser", BROWSER, if status == 401 { 302 } else { 403 }),
-                ("gRPC", GRPC, 200),
-            ];
             let (mut h1, h2) = (Connection::open(&nginx), H2::open(&nginx.addr2()));
-            for (client, make, expected) in clients {
+            for (client, make, expected) in clients(status) {
                 let what = format!("{client}, {what}");
                 let request = make(get(&nginx, "/a.B/C"));
                 for (version, answer, next) in [
@@ -195,21 +223,7 @@ fn neighbours_change_a_denial_as_any_response_and_the_next_answer_is_intact() {
                         (200, "next".into()),
                         "{what} {version}"
                     );
-                    match client {
-                        "API" => {
-                            let shows = (neighbour.shows)(&answer);
-                            assert!(shows, "{what} over {version}: {answer:?} {}", answer.text());
-                        }
-                        "browser" if expected == 302 => {
-                            assert_eq!(answer.all("location"), ["https://login.test/"], "{what}");
-                        }
-                        "gRPC" => {
-                            let grpc_status = if status == 401 { "16" } else { "7" };
-                            assert_eq!(answer.all("grpc-status"), [grpc_status], "{what}");
-                            assert_eq!(answer.body.len(), 0, "{what}");
-                        }
-                        _ => {}
-                    }
+                    assert_is_whole(neighbour, client, &answer, &format!("{what} over {version}"));
                 }
                 let head = h1.send(&make(get(&nginx, "/head")).method("HEAD"));
                 let next = h1.send(&next);

@@ -103,3 +103,38 @@ fn a_half_closed_client_is_answered_as_its_handler_would_with_a_cached_verdict()
         }
     }
 }
+
+#[test]
+fn an_upstream_without_it_ends_the_request_of_a_leaving_client() {
+    for kind in &KINDS {
+        let (authgear, backend, gate) = (FakeAuthgear::start(), (kind.start)(), Gate::new());
+        let nginx = site(&authgear, &backend)
+            .listen_extra(1)
+            .log_format("$uri $status")
+            .server(format!(
+                "listen %%ADDR2%% http2;
+                 authgear %%AUTHGEAR%%;
+                 location / {{ {} }}
+                 location = /later {{ authgear off; return 204; }}",
+                kind.pass
+            ))
+            .start();
+        let [half, left, reset] = [(); 3].map(|()| authgear.opaque_token(&User::named("alice")));
+        authgear.inject(Fault::Gate(gate.clone()));
+        let mut half_closed = get(&nginx, "/half").bearer(&half).start();
+        half_closed.close_half();
+        let leaving = get(&nginx, "/left").bearer(&left).start();
+        let reset = get(&nginx.addr2(), "/reset").bearer(&reset).start_h2();
+        gate.wait_for_waiters(3);
+        leaving.leave();
+        drop(reset);
+        for path in ["/half", "/left", "/reset"] {
+            let ended = || nginx.access_log().contains(&format!("{path} 499"));
+            assert!(eventually(DEADLINE, ended), "{path}, {}", kind.name);
+        }
+        gate.open();
+        assert!(half_closed.try_wait().is_err(), "{}", kind.name);
+        assert_eq!(get(&nginx, "/later").send().status, 204);
+        assert_eq!(backend.hits(), 0, "{}", kind.name);
+    }
+}
