@@ -247,7 +247,7 @@ fn limits_by_a_variable_without_a_verdict_are_warned_about() {
              limit_req_zone $binary_remote_addr$authgear_host zone=addresses:1m rate=1r/m;
              limit_conn_zone a${authgear_claim_sub}b zone=claims:1m;",
         )
-        .server(&format!(
+        .server(format!(
             "authgear https://192.0.2.1;
              authgear_require session; # 1
              {location}"
@@ -311,7 +311,7 @@ fn conditions_without_a_verdict_are_warned_about() {
 #[test]
 fn protected_locations_that_a_response_includes_are_warned_about() {
     let site = |rest: &str| {
-        http("").server(&format!(
+        http("").server(format!(
             "authgear https://192.0.2.1;
              location /secret {{ authgear_require session; }}
              {rest}"

@@ -56,7 +56,8 @@ fn each_recipe_gives_the_application_its_user_and_nobody_else_can() {
     const EMAIL: &str = "alice@acme.test";
     let proxy = "proxy_pass http://%%BACKEND%%;";
     let fastcgi = "include /etc/nginx/fastcgi_params; fastcgi_pass %%BACKEND%%;";
-    let rows: [(Reader, &str, &[(&str, &str)]); 7] = [
+    type Row<'a> = (Reader, &'a str, &'a [(&'a str, &'a str)]);
+    let rows: [Row<'_>; 7] = [
         (go, proxy, &[("X-WEBAUTH-USER", ID)]),
         (go, proxy, &[("X-WEBAUTH-USER", EMAIL)]),
         (go, proxy, &[("X-WEBAUTH-USER", ID), ("X-WEBAUTH-EMAIL", EMAIL)]),
