@@ -30,6 +30,7 @@ mod jwt;
 mod keepalive;
 mod late_strip;
 mod lint;
+mod login;
 mod migration;
 mod neighbours;
 mod outage;

@@ -133,6 +133,7 @@ fn core_table() -> Table {
         "overload",
         "http",
         "operations",
+        "login",
         "identity",
         "verdict",
         "token",

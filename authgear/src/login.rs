@@ -165,9 +165,7 @@ pub fn is_foreign_write(
 ) -> bool {
     match (fetch_site, origin) {
         (Some(site), _) => !matches!(site, b"same-origin" | b"same-site"),
-        (None, Some(origin)) => {
-            !public_origin.is_some_and(|own| own.eq_ignore_ascii_case(origin))
-        }
+        (None, Some(origin)) => !public_origin.is_some_and(|own| own.eq_ignore_ascii_case(origin)),
         (None, None) => true,
     }
 }
@@ -204,9 +202,12 @@ pub fn error_page(query: &[u8]) -> Option<Page> {
     let known = ERRORS.iter().find(|(code, _)| *code == error);
     let (code, text) = match known {
         Some((code, text)) => (String::from_utf8_lossy(code).into_owned(), *text),
-        None => ("unknown".to_owned(), "Authgear reported an error that this server does not know."),
+        None => {
+            ("unknown".to_owned(), "Authgear reported an error that this server does not know.")
+        }
     };
-    let body = format!("<p>{text}</p>\n<p>Code: <code>{code}</code>. <a href=\"/\">Continue</a></p>");
+    let body =
+        format!("<p>{text}</p>\n<p>Code: <code>{code}</code>. <a href=\"/\">Continue</a></p>");
     Some(page(400, "The login did not succeed", &body))
 }
 

@@ -5,6 +5,7 @@ mod arguments;
 pub mod cache;
 pub mod lint;
 pub mod location;
+pub mod login;
 mod marker;
 pub mod operations;
 pub mod policy;
@@ -91,10 +92,12 @@ pub struct RequestUrlVars {
 }
 
 /// Configuration of a `server {}`.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ServerConf {
     /// Whether `authgear` is on in one of its locations: then identity headers of clients are removed.
     pub in_use: bool,
+    /// Paths of `authgear_login` in its locations.
+    pub logins: Vec<login::LoginRoute>,
 }
 
 impl MainConf {

@@ -14,7 +14,9 @@
 //!    filters of other modules. [`last_header_filter`] runs after them.
 
 pub mod address;
+mod client;
 pub mod denial;
+mod login;
 mod metrics;
 mod state;
 mod upgrade;
@@ -41,7 +43,7 @@ pub fn phase(worker: &Worker, phase: Phase, request: &mut Request) -> PhaseStatu
     request.log().debug(format_args!("authgear: phase {phase:?}"));
     match phase {
         Phase::PostRead => post_read(request),
-        Phase::ServerRewrite => server_rewrite(request),
+        Phase::ServerRewrite => server_rewrite(worker, request),
         Phase::Preaccess => preaccess(worker, request),
         Phase::Access => access(worker, request),
         Phase::Precontent => precontent(request),
@@ -51,12 +53,26 @@ pub fn phase(worker: &Worker, phase: Phase, request: &mut Request) -> PhaseStatu
 /// Removes identity headers that the client sent, and an `Upgrade` that the site does not take,
 /// before maps and rewrites can read them.
 fn post_read(request: &mut Request) -> PhaseStatus {
-    strip(request)
+    match login::find(request) {
+        Ok(()) => strip(request),
+        Err(Failed) => FAILED,
+    }
 }
 
-/// Handles internal redirects, among them those by `error_page` of requests that nginx refused
-/// before POST_READ.
-fn server_rewrite(request: &mut Request) -> PhaseStatus {
+/// Answers the paths of `authgear_login`. Handles internal redirects, among them those by
+/// `error_page` of requests that nginx refused before POST_READ.
+fn server_rewrite(worker: &Worker, request: &mut Request) -> PhaseStatus {
+    if !request.is_main() {
+        return PhaseStatus::Declined;
+    }
+    if !request.is_internal() {
+        return login::answer(worker, request);
+    }
+    begin_pass(request)
+}
+
+/// Starts another pass of the client's request.
+fn begin_pass(request: &mut Request) -> PhaseStatus {
     if !request.is_main() || !request.is_internal() {
         return PhaseStatus::Declined;
     }
@@ -75,7 +91,7 @@ fn preaccess(worker: &Worker, request: &mut Request) -> PhaseStatus {
         state.waits_early.get().is_some_and(|waits| core::ptr::eq(waits, location))
     });
     if !is_resumed {
-        match server_rewrite(request) {
+        match begin_pass(request) {
             PhaseStatus::Declined => {}
             status => return status,
         }
@@ -334,11 +350,12 @@ impl FieldsOf<Verdict> for Authgear {
 
 /// Completes the response of a denial once that is final: `satisfy` may still allow the request,
 /// and `error_page` may answer with another status. A gRPC client always gets the denial.
-pub fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
+pub fn header_filter(worker: &Worker, request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
     if !request.is_main() {
         return Ok(None);
     }
     let Some(state) = request.state::<Authgear>() else { return Ok(None) };
+    login::watch_pages(worker, request, &state);
     relay_cookies(request, &state)?;
     let Some(denial) = state.denial.take() else { return Ok(None) };
     if !denial.is_final(request) {

@@ -9,6 +9,7 @@ use authgear::verdict::Reason;
 use smallvec::SmallVec;
 
 use super::denial::Denial;
+use crate::conf::login::LoginRoute;
 use crate::conf::project::Project;
 use crate::conf::{Id, LocationConf};
 use crate::lookup::{LookupId, Pending};
@@ -38,6 +39,10 @@ pub struct RequestState {
     pub(super) denied_call: Cell<bool>,
     /// Authgear's `Set-Cookie` values for the response (`authgear_relay_cookies`).
     pub(super) set_cookies: RefCell<Vec<Rc<SetCookies>>>,
+    /// The path of `authgear_login` that the client asked for.
+    pub(super) login: Cell<Option<&'static LoginRoute>>,
+    /// Whether the callback of a login has forgotten what was kept.
+    pub(super) forgot: Cell<bool>,
     /// The project for which the request was counted.
     pub(super) counted: Cell<Option<Id>>,
 }

@@ -3,10 +3,36 @@ use proptest::prelude::*;
 
 /// Beginnings that lead a browser to another site, or break a header line.
 const FOREIGN: &[&str] = &[
-    "//x", "/\\x", "\\/x", "\\\\x", "/\t/x", "/%09/x", "/%0a/x", "/%0D%0Ax", "/\r\nx", "%2f%2fx",
-    "/%2fx", "/%2Fx", "/%5cx", "/%252fx", "/%25252fx", "https://x", "http:x", "javascript:x",
-    "x", "", " /x", "/./%2fx", "/.//x", "/..//x", "/a/..//x", "/a/%2e%2e//x", "/a/../\\x",
-    "/\u{1}x", "/%00x", "/%7fx",
+    "//x",
+    "/\\x",
+    "\\/x",
+    "\\\\x",
+    "/\t/x",
+    "/%09/x",
+    "/%0a/x",
+    "/%0D%0Ax",
+    "/\r\nx",
+    "%2f%2fx",
+    "/%2fx",
+    "/%2Fx",
+    "/%5cx",
+    "/%252fx",
+    "/%25252fx",
+    "https://x",
+    "http:x",
+    "javascript:x",
+    "x",
+    "",
+    " /x",
+    "/./%2fx",
+    "/.//x",
+    "/..//x",
+    "/a/..//x",
+    "/a/%2e%2e//x",
+    "/a/../\\x",
+    "/\u{1}x",
+    "/%00x",
+    "/%7fx",
 ];
 
 #[test]
@@ -121,7 +147,9 @@ fn pages_repeat_no_text_of_the_request() {
     assert!(page.html.contains("<code>unknown</code>") && !page.html.contains("script"));
     assert_eq!(error_page(b"state=/"), None);
     let page = no_session_page(b"<b>\"'&", "auth.test");
-    assert!(page.html.contains("&#60;b&#62;&#34;&#39;&#38;") && page.html.contains("cookie_not_shared"));
+    assert!(
+        page.html.contains("&#60;b&#62;&#34;&#39;&#38;") && page.html.contains("cookie_not_shared")
+    );
 }
 
 #[test]
