@@ -31,6 +31,7 @@ mod keepalive;
 mod late_strip;
 mod lint;
 mod login;
+mod login_browser;
 mod migration;
 mod neighbours;
 mod outage;

@@ -166,6 +166,19 @@ fn a_logout_forgets_the_user_and_keeps_nothing_until_authgear_has_ended_the_sess
 }
 
 #[test]
+fn any_host_of_the_site_finishes_a_login_that_another_one_began() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let one = login_site(&authgear, &backend).start();
+    let begun = location(&page(&one, "/a?b=c").send());
+    one.stop();
+    let other = login_site(&authgear, &backend).start();
+    let (_, state) = begun.split_once("&state=").expect("a state");
+    let session = authgear.session(&User::named("alice"));
+    let callback = page(&other, &format!("/_authgear/callback?state={state}"));
+    assert_eq!(location(&callback.cookie("session", &session).send()), "/a?b=c");
+}
+
+#[test]
 fn the_page_to_sign_up_returns_to_a_path_of_this_site() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = login_site(&authgear, &backend).start();

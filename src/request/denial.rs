@@ -12,7 +12,7 @@ use authgear::verdict::{Reason, Unavailable, Verdict};
 
 use super::address;
 use super::client::client;
-use super::login::{self, Redirect};
+use super::login_redirect::{redirect, Redirect};
 use crate::conf::policy::Requirement;
 use crate::conf::project::{Project, Upstream};
 use crate::conf::Authgear;
@@ -143,8 +143,8 @@ pub fn check(
         let is_login = status == 401 && client(request).is_navigation();
         let login = match location.login_redirect() {
             None if is_login && location.login().is_some() => match shortfall {
-                Shortfall::NoSession => login::redirect(request, location, false),
-                Shortfall::MaxAge(_) | Shortfall::Amr => login::redirect(request, location, true),
+                Shortfall::NoSession => redirect(request, location, false),
+                Shortfall::MaxAge(_) | Shortfall::Amr => redirect(request, location, true),
                 _ => None,
             },
             Some(url) if is_login => {

@@ -1,47 +1,17 @@
-//! Login and logout: the URL that a browser without a session is sent to, and the three paths of
-//! `authgear_login`, which the module answers before any location.
+//! The three paths of `authgear_login`, which the module answers before any location, and
+//! `authgear_pages`.
 
 use authgear::login::{self, Page, Visit};
 use authgear::shared::subject::PurgeTarget;
 use authgear::verdict::Verdict;
 
-use super::{address, client, resolve};
+use super::resolve::resolve;
+use super::{address, client};
 use crate::conf::login::{LoginEndpoint, LoginRoute};
 use crate::conf::{Authgear, LocationConf};
 use crate::lookup;
 use crate::worker::Worker;
 use nginx::{Failed, Level, PhaseStatus, Request, State};
-
-/// Redirect of a browser to Authgear, with the cookie that marks a step-up.
-pub struct Redirect {
-    /// The URL.
-    pub url: String,
-    /// Value of `Set-Cookie`, if any.
-    pub cookie: Option<String>,
-}
-
-/// The redirect of a denied navigation where `authgear_login` is on. `is_step_up` tells that there
-/// is a session, which does not suffice: none is made while an earlier step-up is under way.
-pub fn redirect(request: &Request, location: &LocationConf, is_step_up: bool) -> Option<Redirect> {
-    let mut cookies = request.headers_in().filter(|(name, _)| name.eq_ignore_ascii_case(b"cookie"));
-    if is_step_up && cookies.any(|(_, cookie)| login::has_step_up(cookie)) {
-        return None;
-    }
-    let paths = location.login()?;
-    let visit = if is_step_up { Visit::StepUp } else { Visit::Login };
-    let origin = address::origin(request)?;
-    let target = address::path_and_query(request)?;
-    let project = location.project.as_ref()?;
-    let url = login::authorize_url(
-        project.endpoint.origin(),
-        project.client_id.as_deref()?,
-        &format!("{origin}{}", paths.callback),
-        visit,
-        target,
-    );
-    let is_secure = origin.starts_with("https:");
-    Some(Redirect { url, cookie: is_step_up.then(|| login::step_up_cookie(is_secure)) })
-}
 
 /// Notes that the request is for a path of `authgear_login`, before rewrites change the path.
 pub fn find(request: &mut Request) -> Result<(), Failed> {
@@ -62,7 +32,13 @@ pub fn answer(worker: &Worker, request: &mut Request) -> PhaseStatus {
         return PhaseStatus::Declined;
     }
     let Some(state) = request.state::<Authgear>() else { return PhaseStatus::Declined };
-    let Some(route) = state.login.get() else { return PhaseStatus::Declined };
+    // Once: this pass may be that of an error page.
+    let Some(route) = state.login.take() else { return PhaseStatus::Declined };
+    let waited_at = state.waits_for_login.take();
+    // post_action runs for a request whose client left while it waited, too.
+    if waited_at.is_some_and(|path| path != request.path()) {
+        return PhaseStatus::Declined;
+    }
     let is_read = request.is_get() || request.is_head();
     let answer = match route.endpoint {
         LoginEndpoint::Callback if is_read => callback(worker, request, &state, route),
@@ -73,7 +49,11 @@ pub fn answer(worker: &Worker, request: &mut Request) -> PhaseStatus {
         _ => Ok(Some(Answer::Status(405))),
     };
     let sent = match answer {
-        Ok(None) => return PhaseStatus::Again,
+        Ok(None) => {
+            state.login.set(Some(route));
+            *state.waits_for_login.borrow_mut() = Some(request.path().to_vec());
+            return PhaseStatus::Again;
+        }
         Ok(Some(Answer::Status(status))) => return PhaseStatus::Http(status),
         Ok(Some(Answer::See(url))) => {
             let headers = [("Location", url), ("Cache-Control", "no-store".to_owned())];

@@ -17,7 +17,9 @@ pub mod address;
 mod client;
 pub mod denial;
 mod login;
+mod login_redirect;
 mod metrics;
+mod resolve;
 mod state;
 mod upgrade;
 pub mod variables;
@@ -31,11 +33,11 @@ use crate::conf::location::Fallback;
 use crate::conf::project::Project;
 use crate::conf::{Authgear, LocationConf};
 use crate::credentials;
-use crate::lookup::{self, Poll, Started};
 use crate::resolution::Resolution;
 use crate::worker::Worker;
 use denial::Denial;
 use nginx::{Failed, FieldsOf, Level, Phase, PhaseStatus, Request, State};
+use resolve::resolve;
 pub use state::RequestState;
 
 /// Runs a phase of `request`, which may be a subrequest.
@@ -65,10 +67,10 @@ fn server_rewrite(worker: &Worker, request: &mut Request) -> PhaseStatus {
     if !request.is_main() {
         return PhaseStatus::Declined;
     }
-    if !request.is_internal() {
-        return login::answer(worker, request);
+    match login::answer(worker, request) {
+        PhaseStatus::Declined => begin_pass(request),
+        answered => answered,
     }
-    begin_pass(request)
 }
 
 /// Starts another pass of the client's request.
@@ -284,45 +286,6 @@ fn subrequest(request: &mut Request, location: &LocationConf) -> Result<(), Fail
         request.leave_out_headers(is_identity_header)?;
     }
     Ok(())
-}
-
-/// The verdict of `project` on the request. `None` while the request must wait for it.
-fn resolve(
-    worker: &Worker,
-    request: &mut Request,
-    state: &State<Authgear>,
-    location: &LocationConf,
-    project: &Rc<Project>,
-) -> Result<Option<Resolution>, Failed> {
-    let id = (project.id, location.mode());
-    if let Some(resolution) = state.resolution(id) {
-        return Ok(Some(resolution));
-    }
-    let pending = state.pending.take().filter(|pending| pending.id() == id);
-    if let Some(pending) = pending {
-        match pending.poll(worker) {
-            Poll::Waiting => {
-                *state.pending.borrow_mut() = Some(pending);
-                return Ok(None);
-            }
-            Poll::Again => state.add_waited(pending.waited()),
-            Poll::Ready(resolution) => {
-                state.add_waited(pending.waited());
-                metrics::resolved(worker, project, &resolution);
-                return Ok(Some(state.keep(id, resolution)));
-            }
-        }
-    }
-    match lookup::start(worker, request, state, location, project)? {
-        Started::Ready(resolution) => {
-            metrics::resolved(worker, project, &resolution);
-            Ok(Some(state.keep(id, resolution)))
-        }
-        Started::Waiting(pending) => {
-            *state.pending.borrow_mut() = Some(pending);
-            Ok(None)
-        }
-    }
 }
 
 /// Passes the verdict on as request headers, for any kind of backend, and as variables.

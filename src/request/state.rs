@@ -41,6 +41,8 @@ pub struct RequestState {
     pub(super) set_cookies: RefCell<Vec<Rc<SetCookies>>>,
     /// The path of `authgear_login` that the client asked for.
     pub(super) login: Cell<Option<&'static LoginRoute>>,
+    /// The path at which the request waits for its answer by `authgear_login`.
+    pub(super) waits_for_login: RefCell<Option<Vec<u8>>>,
     /// Whether the callback of a login has forgotten what was kept.
     pub(super) forgot: Cell<bool>,
     /// The project for which the request was counted.
