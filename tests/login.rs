@@ -239,6 +239,7 @@ fn a_page_of_authgear_that_clears_the_cookie_makes_this_server_forget() {
             "authgear p;
              location / { proxy_pass http://%%BACKEND%%; }
              location /pages/ { authgear_pages on; proxy_pass http://%%ADDR%%/clearing/; }
+             location = /oauth2/revoke { authgear_pages on; proxy_pass http://%%BACKEND%%; }
              location /other/ { proxy_pass http://%%ADDR%%/clearing/; }
              location /clearing/ {
                authgear off;
@@ -254,6 +255,9 @@ fn a_page_of_authgear_that_clears_the_cookie_makes_this_server_forget() {
     };
     assert_eq!((hits_after("/"), hits_after("/other/"), hits_after("/")), (1, 1, 1));
     assert_eq!((hits_after("/pages/"), hits_after("/")), (1, 2));
+    let revoke = || get(&nginx, "/oauth2/revoke").cookie("session", &session);
+    assert_eq!((status(revoke()), hits_after("/")), (200, 2));
+    assert_eq!((status(revoke().method("POST").body("token=x")), hits_after("/")), (200, 3));
 }
 
 #[test]
