@@ -53,6 +53,9 @@ nginx::nginx_modules!(
         conf::policy::DryRunDirective,
         conf::policy::EarlyDirective,
         conf::policy::LoginRedirectDirective,
+        conf::login::LoginDirective,
+        conf::login::PagesDirective,
+        conf::login::PublicOriginDirective,
         conf::policy::PreflightDirective,
         conf::upstream_headers::SetHeadersDirective,
         conf::upstream_headers::HeaderDirective,
@@ -151,7 +154,7 @@ impl nginx::Module for Authgear {
     }
 
     fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
-        request::header_filter(request)
+        WORKER.with_borrow(|worker| request::header_filter(worker, request))
     }
 
     fn last_header_filter(request: &mut Request) {

@@ -26,6 +26,12 @@ pub(crate) struct Browser {
 impl Browser {
     #[track_caller]
     pub(crate) fn start() -> Self {
+        Self::with_preferences(&json!({}))
+    }
+
+    /// A browser with these preferences of Chromium's profile.
+    #[track_caller]
+    pub(crate) fn with_preferences(preferences: &Value) -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -71,7 +77,8 @@ impl Browser {
             "--disable-sync",
             &format!("--user-data-dir={profile}"),
         ];
-        let options = json!({ "binary": "/usr/bin/chromium", "args": arguments });
+        let options =
+            json!({ "binary": "/usr/bin/chromium", "args": arguments, "prefs": preferences });
         let milliseconds = u64::try_from(DEADLINE.as_millis()).expect("a time");
         let timeouts = json!({ "script": milliseconds, "pageLoad": milliseconds });
         let wanted =
@@ -130,14 +137,21 @@ impl Browser {
 
     /// Waits until the current URL contains this.
     #[track_caller]
-    fn wait_for_url(&self, part: &str) {
+    pub(crate) fn wait_for_url(&self, part: &str) {
         let there = support::eventually(DEADLINE, || self.url().contains(part));
         assert!(there, "{part} expected, it is at {}: {}", self.url(), self.text());
     }
 
+    /// Value of a cookie of the current page.
+    #[track_caller]
+    pub(crate) fn cookie(&self, name: &str) -> String {
+        let cookie = self.get(&format!("/cookie/{name}"));
+        cookie["value"].as_str().expect("a value").to_owned()
+    }
+
     /// Names of the cookies for the current page.
     #[track_caller]
-    fn cookies(&self) -> Vec<String> {
+    pub(crate) fn cookies(&self) -> Vec<String> {
         let cookies = self.get("/cookie");
         let names = cookies.as_array().expect("cookies").iter();
         names.map(|cookie| cookie["name"].as_str().expect("a name").to_owned()).collect()
@@ -218,7 +232,7 @@ fn a_browser_logs_in_returns_to_its_page_and_drops_the_cleared_cookie() {
     assert_eq!(reported, json!(200));
 
     // The session ends: the request is denied, and the browser drops its cookie.
-    let session = browser.get("/cookie/session")["value"].as_str().expect("a value").to_owned();
+    let session = browser.cookie("session");
     authgear.expire(&session);
     let asked = authgear.hits();
     let reported = browser.run("return (await fetch('/data')).status");

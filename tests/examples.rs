@@ -21,6 +21,7 @@ const EXAMPLES: [&str; 14] = [
     "grpc.conf",
     "internal-location.conf",
     "jwt.conf",
+    "login-redirect.conf",
     "login.conf",
     "mcp.conf",
     "minimal.conf",
@@ -232,9 +233,33 @@ fn the_require_example_works() {
 }
 
 #[test]
-fn the_login_example_works() {
+fn the_login_example_protects_a_static_site() {
+    let public = Public::start(11);
+    let nginx = run(|| {
+        let roots = public.roots.path().join("ca.pem");
+        example("login.conf", &[("/var/www", "%%DIR%%/www")])
+            .file("www/index.html", "the site")
+            .file("hosts", public.hosts.as_str())
+            .mount("/etc/hosts", "hosts")
+            .env("SSL_CERT_FILE", roots.to_str().expect("a path"))
+    });
+    let browser = |path: &str| get(&nginx, path).header("Accept", "text/html");
+    let sent = browser("/index.html?a").send();
+    let begin = "https://myapp.authgear.cloud/oauth2/authorize?response_type=none&scope=openid&\
+                 client_id=0123456789abcdef&redirect_uri=";
+    let to = sent.header("location").expect("a redirect");
+    assert!(sent.status == 302 && to.starts_with(begin), "{to}");
+    let session = public.authgear.session(&alice());
+    let callback = browser("/_authgear/callback?state=/index.html").cookie("session", &session);
+    let back = callback.send();
+    assert_eq!((back.status, back.header("location").as_deref()), (303, Some("/index.html")));
+    assert_eq!(browser("/index.html").cookie("session", &session).send().text(), "the site");
+}
+
+#[test]
+fn the_login_redirect_example_works() {
     let (public, backend) = (Public::start(4), Backend::start());
-    let nginx = run(|| public.example("login.conf", &backend));
+    let nginx = run(|| public.example("login-redirect.conf", &backend));
     let browser =
         |path: &str| with_forged_identity(get(&nginx, path)).header("Accept", "text/html");
     let sent = browser("/a?b=c").send();

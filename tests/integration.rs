@@ -33,6 +33,8 @@ mod jwt;
 mod keepalive;
 mod late_strip;
 mod lint;
+mod login;
+mod login_browser;
 mod migration;
 mod neighbours;
 mod outage;

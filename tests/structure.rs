@@ -134,6 +134,7 @@ fn core_table() -> Table {
         "overload",
         "http",
         "operations",
+        "login",
         "identity",
         "verdict",
         "userinfo",

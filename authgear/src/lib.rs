@@ -17,6 +17,7 @@
 //! - [`shared`]: cached verdicts, purges and revocations in shared memory.
 //! - [`resolver`]: requests to Authgear's servers, and the meaning of the resolver's answer.
 //! - [`credentials`]: bearer tokens and cookies of a request.
+//! - [`login`]: login and logout by redirects.
 //! - [`policy`]: the conditions of a location.
 //! - [`token`]: verification of access tokens.
 //! - [`userinfo`]: the profile of a user, kept as a verdict is.
@@ -63,6 +64,7 @@
 pub mod credentials;
 pub mod http;
 pub mod identity;
+pub mod login;
 pub mod metrics;
 pub mod operations;
 pub mod overload;

@@ -24,6 +24,9 @@ pub enum Condition {
     NotAnonymous,
     /// A user who can authenticate again.
     CanReauthenticate,
+    /// A request that does not write on behalf of another site. The caller checks it: no session
+    /// tells it.
+    SameSite,
     /// A user with one of these roles.
     Role(Vec<String>),
     /// Authentication by this method (RFC 8176).
@@ -112,6 +115,7 @@ impl Condition {
                 "verified" => Ok(Self::Verified),
                 "not_anonymous" => Ok(Self::NotAnonymous),
                 "can_reauthenticate" => Ok(Self::CanReauthenticate),
+                "same_site" => Ok(Self::SameSite),
                 _ => Err(ConditionError::Unknown),
             },
             Some(("role", roles)) => {
@@ -173,6 +177,7 @@ impl Condition {
         };
         let (holds, shortfall) = match self {
             Self::Session => (true, Shortfall::NoSession),
+            Self::SameSite => (true, Shortfall::CrossSite),
             Self::Verified => (is(b"x-authgear-user-verified", b"true"), Shortfall::NotVerified),
             // The answer must say `false`. An answer without the field fails closed.
             Self::NotAnonymous => {
@@ -297,6 +302,8 @@ pub enum Shortfall {
     Anonymous,
     /// See [`Condition::CanReauthenticate`].
     CannotReauthenticate,
+    /// See [`Condition::SameSite`].
+    CrossSite,
     /// See [`Condition::Role`].
     Role,
     /// See [`Condition::Amr`].
@@ -322,6 +329,7 @@ impl Shortfall {
             Self::NotVerified
             | Self::Anonymous
             | Self::CannotReauthenticate
+            | Self::CrossSite
             | Self::Role
             | Self::Scope
             | Self::Client
@@ -337,6 +345,7 @@ impl Shortfall {
             Self::NotVerified => Some(Reason::NotVerified),
             Self::Anonymous => Some(Reason::AnonymousUser),
             Self::CannotReauthenticate => Some(Reason::CannotReauthenticate),
+            Self::CrossSite => Some(Reason::CrossSite),
             Self::Role => Some(Reason::RoleMissing),
             Self::Amr => Some(Reason::AmrMissing),
             Self::MaxAge(_) => Some(Reason::AuthenticationTooOld),

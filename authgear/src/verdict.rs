@@ -190,6 +190,8 @@ reasons! {
     AnonymousUser = "anonymous_user",
     /// See [`Shortfall::CannotReauthenticate`](crate::policy::Shortfall::CannotReauthenticate).
     CannotReauthenticate = "cannot_reauthenticate",
+    /// See [`Shortfall::CrossSite`](crate::policy::Shortfall::CrossSite).
+    CrossSite = "cross_site",
     /// See [`Shortfall::Role`](crate::policy::Shortfall::Role).
     RoleMissing = "role_missing",
     /// See [`Shortfall::Amr`](crate::policy::Shortfall::Amr).

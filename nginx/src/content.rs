@@ -12,7 +12,7 @@ use nginx_sys::{
 
 use crate::error::Failed;
 use crate::panic::guard;
-use crate::request::Request;
+use crate::request::{PhaseStatus, Request};
 use crate::string::str_of;
 
 /// Handler for the requests of a location, in the content phase.
@@ -120,7 +120,8 @@ impl Request {
         match guard(log, Reply::Status(ERROR as u16), || (handler.answer)(self, body)) {
             Reply::Status(status) => status as ngx_int_t,
             Reply::Body { content_type, headers, body } => {
-                self.reply(content_type, &headers, &body).unwrap_or(ERROR)
+                let ok = nginx_sys::NGX_HTTP_OK as u16;
+                self.reply(ok, content_type, &headers, &body).unwrap_or(ERROR)
             }
         }
     }
@@ -163,9 +164,26 @@ impl Request {
         Ok(Some(body))
     }
 
-    /// Sends 200 with this body.
+    /// Sends a response from a phase before the location's own. The body of the request is discarded.
+    pub fn respond_with(
+        &mut self,
+        status: u16,
+        content_type: &'static str,
+        headers: &[(&'static str, String)],
+        body: &[u8],
+    ) -> Result<PhaseStatus, Failed> {
+        // SAFETY: a valid request that a phase handler was called with.
+        let rc = unsafe { ngx_http_discard_request_body(self.as_ptr()) };
+        if rc != NGX_OK as ngx_int_t {
+            return Ok(PhaseStatus::Sent(rc));
+        }
+        self.reply(status, content_type, headers, body).map(PhaseStatus::Sent)
+    }
+
+    /// Sends this response.
     fn reply(
         &mut self,
+        status: u16,
         content_type: &'static str,
         headers: &[(&'static str, String)],
         body: &[u8],
@@ -185,7 +203,7 @@ impl Request {
                 return Err(Failed);
             }
             let out = &mut (*r).headers_out;
-            out.status = nginx_sys::NGX_HTTP_OK as usize;
+            out.status = status.into();
             out.content_length_n = body.len() as off_t;
             out.content_type = str_of(content_type.as_bytes());
             // A length other than that of `content_type` keeps nginx from adding a charset.
@@ -193,6 +211,10 @@ impl Request {
             let rc = ngx_http_send_header(r);
             if rc != NGX_OK as ngx_int_t || self.is_head() {
                 return Ok(rc);
+            }
+            if body.is_empty() {
+                let last = nginx_sys::NGX_HTTP_LAST as usize;
+                return Ok(nginx_sys::ngx_http_send_special(r, last));
             }
             ptr::copy_nonoverlapping(body.as_ptr(), (*buf).pos, body.len());
             (*buf).last = (*buf).pos.add(body.len());

@@ -55,6 +55,9 @@ pub enum PhaseStatus {
     InternalServerError,
     /// nginx responds with this status.
     Http(u16),
+    /// The response was sent ([`Request::respond_with`]); nginx finalizes the request with this
+    /// result.
+    Sent(isize),
 }
 
 impl PhaseStatus {
@@ -65,6 +68,7 @@ impl PhaseStatus {
             Self::Again => NGX_AGAIN as ngx_int_t,
             Self::InternalServerError => NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t,
             Self::Http(status) => status as ngx_int_t,
+            Self::Sent(rc) => rc,
         }
     }
 }
@@ -165,6 +169,13 @@ impl Request {
                 && bytes(&(*header).key).eq_ignore_ascii_case(name.as_bytes())
                 && bytes(&(*header).value) == value
         })
+    }
+
+    /// Whether `wanted` holds for the value of a response header of this name.
+    pub fn any_header_out(&self, name: &str, mut wanted: impl FnMut(&[u8]) -> bool) -> bool {
+        let mut headers = self.headers_out_named(name);
+        // SAFETY: elements of the list, which live as long as the request.
+        headers.any(|header| wanted(unsafe { bytes(&(*header).value) }))
     }
 
     /// Sets a response header, in place of all headers of that name.

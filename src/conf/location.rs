@@ -10,6 +10,7 @@ use authgear::verdict::freshness::{UseStale, Valid};
 use super::arguments::{first, invalid, is_name, set_once, truncated};
 use super::audience::LocationAudience;
 use super::cache::CacheZone;
+use super::login::LoginPaths;
 use super::operations::BuiltinEndpoint;
 use super::policy::Requirement;
 use super::project::Project;
@@ -41,6 +42,9 @@ pub struct LocationConf {
     pub(super) early: Option<bool>,
     /// The value, and its text in the configuration.
     pub(super) login_redirect: Option<Option<(ComplexValue, Rc<str>)>>,
+    pub(super) login: Option<Option<Rc<LoginPaths>>>,
+    pub(super) pages: Option<bool>,
+    pub(super) public_origin: Option<Rc<str>>,
     pub(super) preflight_pass: Option<bool>,
     pub(super) set_headers: Option<bool>,
     pub(super) forward_credentials: Option<bool>,
@@ -154,6 +158,35 @@ impl LocationConf {
         self.login_redirect.as_ref()?.as_ref().map(|(_, text)| &**text)
     }
 
+    /// Paths of `authgear_login`, where it is on.
+    pub fn login(&self) -> Option<&LoginPaths> {
+        self.login.as_ref()?.as_deref()
+    }
+
+    /// Whether `authgear_pages` is on.
+    pub fn pages(&self) -> bool {
+        self.pages.unwrap_or(false)
+    }
+
+    /// Value of `authgear_public_origin`.
+    pub fn public_origin(&self) -> Option<&str> {
+        self.public_origin.as_deref()
+    }
+
+    /// The settings for look-ups alone.
+    pub(super) fn for_lookups(&self) -> Self {
+        Self {
+            mode: self.mode,
+            on_error: self.on_error,
+            cache_valid: self.cache_valid,
+            cache_use_stale: self.cache_use_stale,
+            unknown_limit: self.unknown_limit.clone(),
+            project: self.project.clone(),
+            zone: self.zone.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Whether `authgear_preflight` says `pass`.
     pub fn preflight_pass(&self) -> bool {
         self.preflight_pass.unwrap_or(false)
@@ -223,8 +256,10 @@ impl LocationConf {
             self.require = parent.require.clone();
             self.require_from = parent.require_from.clone().or(parent.require_place.clone());
         }
-        if self.login_redirect.is_none() {
-            self.login_redirect = parent.login_redirect.clone();
+        self.merge_login(parent);
+        self.pages = self.pages.or(parent.pages);
+        if self.public_origin.is_none() {
+            self.public_origin = parent.public_origin.clone();
         }
         if self.resource_metadata.is_none() {
             self.resource_metadata = parent.resource_metadata.clone();
@@ -257,6 +292,7 @@ impl LocationConf {
             if self.userinfo() {
                 project.use_userinfo_at(cf.resolver());
             }
+            self.add_login(server)?;
             self.warn_about_amr(cf);
             self.warn_about_tokens(cf);
         }

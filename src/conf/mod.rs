@@ -7,6 +7,7 @@ pub mod bearer;
 pub mod cache;
 pub mod lint;
 pub mod location;
+pub mod login;
 mod marker;
 pub mod operations;
 pub mod policy;
@@ -101,12 +102,14 @@ pub struct RequestUrlVars {
 }
 
 /// Configuration of a `server {}`.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ServerConf {
     /// Whether `authgear` is on in one of its locations: then identity headers of clients are removed.
     pub in_use: bool,
     /// Headers of `authgear_header` in one of its locations: those of clients are removed too.
     pub headers: Vec<SiteHeader>,
+    /// Paths of `authgear_login` in its locations.
+    pub logins: Vec<login::LoginRoute>,
 }
 
 impl ServerConf {

@@ -85,7 +85,7 @@ fn condition(word: &str) -> Result<Condition, ConfError> {
         _ => invalid(
             "authgear_require",
             word,
-            "\"session\", \"verified\", \"not_anonymous\", \"can_reauthenticate\", role=, amr=, \
+            "\"session\", \"verified\", \"not_anonymous\", \"can_reauthenticate\", \"same_site\", role=, amr=, \
              max_age=, scope=, client=, claim:NAME=, a variable or \"off\"",
         ),
     })?;
@@ -220,7 +220,8 @@ impl Directive for LoginRedirectDirective {
             }
             url => Some((cf.complex_value(url)?, url.into())),
         };
-        set_once(&mut conf.login_redirect, url)
+        set_once(&mut conf.login_redirect, url)?;
+        conf.check_login_redirect()
     }
 }
 

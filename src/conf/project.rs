@@ -25,6 +25,8 @@ pub struct Project {
     pub name: String,
     /// The public origin.
     pub endpoint: Endpoint,
+    /// Client id for logins, if set.
+    pub client_id: Option<String>,
     /// The resolver.
     pub resolver: Upstream,
     /// The userinfo endpoint of the main server.

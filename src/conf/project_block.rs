@@ -23,6 +23,7 @@ use nginx::{self, Conf, ConfError, Context, Directive, SourceLocation, SslContex
 pub(super) struct ProjectBuilder {
     seen: HashSet<String>,
     endpoint: Option<Endpoint>,
+    client_id: Option<String>,
     resolver_url: Option<ResolverTarget>,
     /// Position of the setting that names the server.
     asked_at: Option<SourceLocation>,
@@ -61,6 +62,7 @@ impl ProjectBuilder {
         Self {
             seen: HashSet::new(),
             endpoint: None,
+            client_id: None,
             resolver_url: None,
             asked_at: None,
             cookies: CookieNames::default(),
@@ -118,6 +120,7 @@ impl ProjectBuilder {
                 })?);
                 self.asked_at.get_or_insert(cf.place());
             }
+            "client_id" => self.client_id = Some(client_id(key, value)?),
             "resolver_url" => {
                 let wrong = |error: UrlError, hint| {
                     let value = truncated(value);
@@ -314,6 +317,7 @@ impl ProjectBuilder {
             scope: scope(settings.iter().map(String::as_str)),
             name: name.to_owned(),
             endpoint,
+            client_id: self.client_id,
             resolver,
             userinfo,
             cookies: self.cookies,
@@ -387,6 +391,14 @@ fn read_keys(
         cf.warn(format_args!("{skipped} of {all} keys in \"{name}\" cannot be used"));
     }
     Ok(keys)
+}
+
+fn client_id(key: &str, value: &str) -> Result<String, ConfError> {
+    const LONGEST: usize = 256;
+    let is_id = (1..=LONGEST).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_graphic());
+    is_id
+        .then(|| value.to_owned())
+        .ok_or_else(|| invalid(key, value, "the client id of an application in Authgear's portal"))
 }
 
 fn response_size(key: &str, value: &str) -> Result<usize, ConfError> {

@@ -186,7 +186,7 @@ fn spawn(
             let mut question = question;
             let answer = ask(&client, &mut question, shared, until, &has_turn).await;
             set_cookies.replace(answer.set_cookies);
-            let result = question.result(Rc::new(answer.verdict));
+            let result = question.result(Rc::new(answer.verdict), shared);
             if matches!(result, FetchResult::Pass { code: BLANK, .. }) {
                 client.blank_answer();
             }
@@ -244,6 +244,18 @@ async fn ask(
 /// Part of the project's `timeout` after which a stale verdict is served while its refresh goes
 /// on: a tenth.
 const SLOW_REFRESH: u32 = 10;
+
+/// Keeps no verdict of the resolver on the request's credentials for the longest life of a verdict:
+/// until Authgear has ended the session, it would say that it is valid.
+pub fn keep_nothing(worker: &Worker, request: &Request, project: &Project) {
+    let credentials = credentials::read(request, project, None);
+    let main = request.main_conf::<Authgear>();
+    for zone in main.zones() {
+        let cache = worker.cache(zone);
+        let key = Key::of(cache.secret(), &project.scope, &credentials);
+        worker.shared().keep_nothing(&key, main.longest_life());
+    }
+}
 
 /// Removes the cache entries of the request's credentials with `project`, whatever their verdict.
 /// Returns the keys of look-ups that are in flight.

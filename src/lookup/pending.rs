@@ -175,7 +175,7 @@ impl Pending {
                 if question.is_purged(&verdict, shared) {
                     return Poll::Again;
                 }
-                let result = question.result(Rc::new(verdict));
+                let result = question.result(Rc::new(verdict), shared);
                 if let (Some(cache), FetchResult::Keep(entry)) = (&subrequest.cache, &result) {
                     cache.put(&question.id, entry);
                 }

@@ -93,11 +93,14 @@ impl Question {
     }
 
     /// Decides whether `verdict` is stored.
-    pub(super) fn result(&self, verdict: Rc<Verdict>) -> FetchResult {
+    pub(super) fn result(&self, verdict: Rc<Verdict>, shared: SharedHandle) -> FetchResult {
         match &*verdict {
             Verdict::Unavailable(why) => FetchResult::Pass { code: why.code(), verdict },
             // Authgear answers so on a passing fault of its database, too.
             Verdict::None(_) if self.has_session => FetchResult::Pass { code: BLANK, verdict },
+            _ if shared.is_logged_out(&self.id.key) => {
+                FetchResult::Pass { code: LOGGED_OUT, verdict }
+            }
             _ => FetchResult::Keep(CacheEntry::new(verdict, self.asked_at, self.expires_at)),
         }
     }
@@ -129,10 +132,14 @@ pub(super) fn cached_until(expires_at: u64, now: Duration) -> Duration {
 /// Code of an answer of no session to a session cookie, besides those of [`Unavailable`].
 pub(super) const BLANK: u8 = 200;
 
+/// Code of an answer about credentials that were logged out here a moment ago. Other workers that
+/// wait for it take it for no session.
+pub(super) const LOGGED_OUT: u8 = 201;
+
 /// The verdict for a code of [`FetchResult::Pass`].
 pub(super) fn decode(code: u8) -> Rc<Verdict> {
     Rc::new(match code {
-        BLANK => Verdict::None(NoSession::Resolver),
+        BLANK | LOGGED_OUT => Verdict::None(NoSession::Resolver),
         code => Verdict::Unavailable(Unavailable::from_code(code)),
     })
 }

@@ -129,10 +129,10 @@ async fn ask(
     loop {
         let verdict = client.userinfo(&question.inquiry, until, has_turn).await;
         if !question.is_purged(&verdict, shared) {
-            return question.result(Rc::new(verdict));
+            return question.result(Rc::new(verdict), shared);
         }
         if nginx::now() >= until {
-            return question.result(Rc::new(Verdict::Unavailable(Unavailable::Timeout)));
+            return question.result(Rc::new(Verdict::Unavailable(Unavailable::Timeout)), shared);
         }
         question.asked_at = AskedAt::now(shared);
     }

@@ -4,12 +4,15 @@ use core::cell::Cell;
 use core::time::Duration;
 use std::rc::Rc;
 
-use authgear::http::negotiation::{grpc_status, problem, ClientHeaders};
+use authgear::http::negotiation::{grpc_status, problem};
 use authgear::http::redirect::leads_back;
-use authgear::policy::{challenge_scope, ChallengeParameters, Shortfall};
+use authgear::login::is_foreign_write;
+use authgear::policy::{challenge_scope, ChallengeParameters, Condition, Shortfall};
 use authgear::verdict::{Reason, Unavailable, Verdict};
 
 use super::address;
+use super::client::client;
+use super::login_redirect::{redirect, Redirect};
 use crate::conf::policy::Requirement;
 use crate::conf::project::{Project, Upstream};
 use crate::conf::Authgear;
@@ -32,8 +35,8 @@ pub struct Denial {
     /// Location and path at which the request was denied.
     place: (&'static LocationConf, Vec<u8>),
     header: Option<(&'static str, String)>,
-    /// URL of the login page, for a browser.
-    login: Option<String>,
+    /// Redirect to a login page, for a browser.
+    login: Option<Redirect>,
 }
 
 impl Denial {
@@ -61,9 +64,12 @@ impl Denial {
             request.add_header_out("grpc-message", self.reason.as_str())?;
             return Ok(Some(Vec::new()));
         }
-        if let Some(url) = &self.login {
+        if let Some(Redirect { url, cookie }) = &self.login {
             request.answer(302, "", 0);
             request.add_header_out("Location", url)?;
+            if let Some(cookie) = cookie {
+                request.add_header_out("Set-Cookie", cookie)?;
+            }
             request.replace_header_out("Cache-Control", "no-store")?;
             return Ok(Some(Vec::new()));
         }
@@ -90,6 +96,9 @@ fn shortfall(
     let token = credentials::bearer(request, resolution.bearer_elsewhere.as_deref());
     let token = token.filter(|_| resolution.by_token);
     let conditions = requirement.conditions.iter().map(|condition| match &*resolution.verdict {
+        Verdict::Valid(_) if *condition == Condition::SameSite && is_foreign(request) => {
+            Err(Shortfall::CrossSite)
+        }
         Verdict::Valid(identity) => condition.check(identity, token, now),
         _ => Err(Shortfall::NoSession),
     });
@@ -136,13 +145,19 @@ pub fn check(
         let challenge = challenge.flatten();
         let reason = shortfall.reason().unwrap_or(verdict.reason());
         let header = challenge.map(|challenge| ("WWW-Authenticate", challenge));
+        let is_login = status == 401 && client(request).is_navigation();
         let login = match location.login_redirect() {
-            Some(url) if status == 401 && client(request).is_navigation() => {
+            None if is_login && location.login().is_some() => match shortfall {
+                Shortfall::NoSession => redirect(request, location, false),
+                Shortfall::MaxAge(_) | Shortfall::Amr => redirect(request, location, true),
+                _ => None,
+            },
+            Some(url) if is_login => {
                 // The URL may depend on $authgear_reason.
                 let before = told.replace(Some(reason));
-                let url = login(request, url);
+                let url = login_page(request, url);
                 told.set(before);
-                url?
+                url?.map(|url| Redirect { url, cookie: None })
             }
             _ => None,
         };
@@ -196,7 +211,7 @@ fn place(request: &Request) -> (&'static LocationConf, Vec<u8>) {
 }
 
 /// URL of the login page, unless the request is for that page itself.
-fn login(request: &Request, url: ComplexValue) -> Result<Option<String>, Failed> {
+fn login_page(request: &Request, url: ComplexValue) -> Result<Option<String>, Failed> {
     let url = String::from_utf8_lossy(request.evaluate(url)?).into_owned();
     let host = address::authority(request).unwrap_or_default();
     let is_here = leads_back(url.as_bytes(), &host, request.path(), request.uri_as_sent());
@@ -205,24 +220,26 @@ fn login(request: &Request, url: ComplexValue) -> Result<Option<String>, Failed>
     Ok((!is_here && is_url).then_some(url))
 }
 
+/// Whether a request that writes, by the cookie of a session, may come from another site. No site
+/// can make a browser send a bearer token of another one.
+fn is_foreign(request: &Request) -> bool {
+    let is_read = request.is_get() || request.is_head() || request.is_options();
+    if (is_read && request.header(b"upgrade").is_none()) || credentials::has_bearer(request) {
+        return false;
+    }
+    let header = |name: &[u8]| request.header(name);
+    let own = address::origin(request);
+    is_foreign_write(
+        header(b"sec-fetch-site"),
+        header(b"origin"),
+        own.as_deref().map(str::as_bytes),
+    )
+}
+
 /// Whether the request is a CORS preflight, which browsers send without credentials (Fetch,
 /// section 4.8).
 pub fn is_preflight(request: &Request) -> bool {
     request.is_options()
         && request.header(b"origin").is_some()
         && request.header(b"access-control-request-method").is_some()
-}
-
-fn client(request: &Request) -> ClientHeaders<'_> {
-    let header = |name: &[u8]| request.header(name);
-    ClientHeaders {
-        is_get: request.is_get(),
-        is_post: request.is_post(),
-        is_http2_or_later: request.is_http2_or_later(),
-        accept: header(b"accept"),
-        content_type: header(b"content-type"),
-        fetch_dest: header(b"sec-fetch-dest"),
-        fetch_mode: header(b"sec-fetch-mode"),
-        upgrade: header(b"upgrade"),
-    }
 }

@@ -14,8 +14,12 @@
 //!    filters of other modules. [`last_header_filter`] runs after them.
 
 pub mod address;
+mod client;
 pub mod denial;
+mod login;
+mod login_redirect;
 mod metrics;
+mod resolve;
 mod site_headers;
 mod state;
 mod upgrade;
@@ -31,11 +35,12 @@ use crate::conf::location::Fallback;
 use crate::conf::project::Project;
 use crate::conf::{Authgear, LocationConf};
 use crate::credentials;
-use crate::lookup::{self, Poll, Started};
+use crate::lookup;
 use crate::resolution::Resolution;
 use crate::worker::Worker;
 use denial::Denial;
 use nginx::{Failed, FieldsOf, HeaderName, Level, Phase, PhaseStatus, Request, State};
+use resolve::resolve;
 pub use state::RequestState;
 
 /// Runs a phase of `request`, which may be a subrequest.
@@ -43,7 +48,7 @@ pub fn phase(worker: &Worker, phase: Phase, request: &mut Request) -> PhaseStatu
     request.log().debug(format_args!("authgear: phase {phase:?}"));
     match phase {
         Phase::PostRead => post_read(request),
-        Phase::ServerRewrite => server_rewrite(request),
+        Phase::ServerRewrite => server_rewrite(worker, request),
         Phase::Preaccess => preaccess(worker, request),
         Phase::Access => access(worker, request),
         Phase::Precontent => precontent(request),
@@ -53,12 +58,26 @@ pub fn phase(worker: &Worker, phase: Phase, request: &mut Request) -> PhaseStatu
 /// Removes identity headers that the client sent, and an `Upgrade` that the site does not take,
 /// before maps and rewrites can read them.
 fn post_read(request: &mut Request) -> PhaseStatus {
-    strip(request)
+    match login::find(request) {
+        Ok(()) => strip(request),
+        Err(Failed) => FAILED,
+    }
 }
 
-/// Handles internal redirects, among them those by `error_page` of requests that nginx refused
-/// before POST_READ.
-fn server_rewrite(request: &mut Request) -> PhaseStatus {
+/// Answers the paths of `authgear_login`. Handles internal redirects, among them those by
+/// `error_page` of requests that nginx refused before POST_READ.
+fn server_rewrite(worker: &Worker, request: &mut Request) -> PhaseStatus {
+    if !request.is_main() {
+        return PhaseStatus::Declined;
+    }
+    match login::answer(worker, request) {
+        PhaseStatus::Declined => begin_pass(request),
+        answered => answered,
+    }
+}
+
+/// Starts another pass of the client's request.
+fn begin_pass(request: &mut Request) -> PhaseStatus {
     if !request.is_main() || !request.is_internal() {
         return PhaseStatus::Declined;
     }
@@ -77,7 +96,7 @@ fn preaccess(worker: &Worker, request: &mut Request) -> PhaseStatus {
         state.waits_early.get().is_some_and(|waits| core::ptr::eq(waits, location))
     });
     if !is_resumed {
-        match server_rewrite(request) {
+        match begin_pass(request) {
             PhaseStatus::Declined => {}
             status => return status,
         }
@@ -310,52 +329,6 @@ fn forget_outdated(
     }
 }
 
-/// The verdict of `project` on the request. `None` while the request must wait for it.
-fn resolve(
-    worker: &Worker,
-    request: &mut Request,
-    state: &State<Authgear>,
-    location: &LocationConf,
-    project: &Rc<Project>,
-) -> Result<Option<Resolution>, Failed> {
-    let elsewhere = match location.bearer() {
-        None => None,
-        Some(variables) => {
-            let now = credentials::bearer_elsewhere(request, location)?;
-            state.bearer_elsewhere(variables, now)
-        }
-    };
-    let id = lookup::identify(request, location, project, elsewhere);
-    if let Some(resolution) = state.resolution(&id) {
-        return Ok(Some(resolution));
-    }
-    let pending = state.pending.take().filter(|pending| *pending.id() == id);
-    if let Some(pending) = pending {
-        match pending.poll(worker) {
-            Poll::Waiting => {
-                *state.pending.borrow_mut() = Some(pending);
-                return Ok(None);
-            }
-            Poll::Again => state.add_waited(pending.waited()),
-            Poll::Ready(resolution) => {
-                state.add_waited(pending.waited());
-                metrics::resolved(worker, project, &resolution);
-                return Ok(Some(state.keep(id, resolution)));
-            }
-        }
-    }
-    match lookup::start(worker, request, state, location, project, &id)? {
-        Started::Ready(resolution) => {
-            metrics::resolved(worker, project, &resolution);
-            Ok(Some(state.keep(id, resolution)))
-        }
-        Started::Waiting(pending) => {
-            *state.pending.borrow_mut() = Some(pending);
-            Ok(None)
-        }
-    }
-}
-
 /// Passes the verdict on as request headers, for any kind of backend, and as variables.
 fn inject(
     request: &mut Request,
@@ -391,11 +364,12 @@ fn header_name(name: Name<'_>) -> HeaderName<'_> {
 
 /// Completes the response of a denial once that is final: `satisfy` may still allow the request,
 /// and `error_page` may answer with another status. A gRPC client always gets the denial.
-pub fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
+pub fn header_filter(worker: &Worker, request: &mut Request) -> Result<Option<Vec<u8>>, Failed> {
     if !request.is_main() {
         return Ok(None);
     }
     let Some(state) = request.state::<Authgear>() else { return Ok(None) };
+    login::watch_pages(worker, request, &state);
     relay_cookies(request, &state)?;
     let Some(denial) = state.denial.take() else { return Ok(None) };
     if !denial.is_final(request) {

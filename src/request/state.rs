@@ -9,6 +9,7 @@ use authgear::verdict::{Reason, Verdict};
 use smallvec::SmallVec;
 
 use super::denial::Denial;
+use crate::conf::login::LoginRoute;
 use crate::conf::project::Project;
 use crate::conf::{Id, LocationConf};
 use crate::credentials::BearerElsewhere;
@@ -51,6 +52,12 @@ pub struct RequestState {
     pub(super) denied_call: Cell<bool>,
     /// Authgear's `Set-Cookie` values for the response (`authgear_relay_cookies`).
     pub(super) set_cookies: RefCell<Vec<Rc<SetCookies>>>,
+    /// The path of `authgear_login` that the client asked for.
+    pub(super) login: Cell<Option<&'static LoginRoute>>,
+    /// The path at which the request waits for its answer by `authgear_login`.
+    pub(super) waits_for_login: RefCell<Option<Vec<u8>>>,
+    /// Whether the callback of a login has forgotten what was kept.
+    pub(super) forgot: Cell<bool>,
     /// The project for which the request was counted.
     pub(super) counted: Cell<Option<Id>>,
 }

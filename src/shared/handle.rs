@@ -2,6 +2,7 @@
 
 use core::cell::OnceCell;
 use core::ops::Deref;
+use core::time::Duration;
 
 use authgear::metrics::{Metrics, ProjectMetrics, ProjectSlot};
 use authgear::overload::probe_schedule::SharedBreaker;
@@ -97,6 +98,20 @@ impl SharedHandle {
         now: u64,
     ) -> Option<Revoked> {
         self.locked(|zone| zone.revocations.revoke(user, issued, until, now))
+    }
+
+    /// Keeps no verdict on the credentials of `key` for `time`: they were logged out.
+    pub fn keep_nothing(&self, key: &Key, time: Duration) {
+        let now = nginx::unix_time().as_secs();
+        let until = now.saturating_add(time.as_secs()).saturating_add(1);
+        let _ =
+            self.locked(|zone| zone.logged_out.revoke(&PurgeTarget::Holder(key), 0, until, now));
+    }
+
+    /// Whether no verdict on the credentials of `key` is kept now.
+    pub fn is_logged_out(&self, key: &Key) -> bool {
+        let now = nginx::unix_time().as_secs();
+        self.zone().is_some_and(|zone| zone.logged_out.has(&PurgeTarget::Holder(key), now))
     }
 
     /// Whether `user` is disabled now, for a period that began after `since`: see

@@ -23,6 +23,8 @@ pub struct ModuleZone {
     pub purges: PurgeLog,
     /// Users whose older tokens are refused. Changed under the lock.
     pub revocations: Revocations,
+    /// Credentials that were logged out: no verdict on them is kept. Changed under the lock.
+    pub logged_out: Revocations,
     /// Users who are disabled by the clock. Changed under the lock.
     pub disabled_periods: DisabledPeriods,
     /// Breakers of the projects that have a slot of their own.
@@ -55,6 +57,7 @@ impl ZoneHeader for ModuleZone {
             metrics: Metrics::new(),
             purges: PurgeLog::new(secret()?),
             revocations: Revocations::new(secret()?),
+            logged_out: Revocations::new(secret()?),
             disabled_periods: DisabledPeriods::new(secret()?),
             breakers: [const { SharedBreaker::new() }; PROJECTS],
         })

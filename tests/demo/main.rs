@@ -1,5 +1,5 @@
 //! `make demo`: nginx with nginx-conf/minimal.conf, a demo Authgear and a backend that shows what
-//! it receives.
+//! it receives. A second server has a login to walk through in a browser.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -71,6 +71,15 @@ fn run(port: u16, once: bool) -> io::Result<bool> {
         as_expected &= show(scene, nginx.addr)?;
     }
     println!("\nAuthgear was asked {} times.", authgear.hits());
+    authgear.add_user(User::named("carol"));
+    let uris = ["/_authgear/callback", "/"].map(|path| format!("http://{}{path}", nginx.site));
+    authgear.register("demo", &uris);
+    as_expected &= leads_to_login(nginx.site, &authgear);
+    println!(
+        "\nOpen http://{}/ in a browser: log in as alice, bob or carol, step up, log",
+        nginx.site
+    );
+    println!("out, and look at the status page.");
     if !once {
         println!("The curl lines above work until Ctrl-C.");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -150,10 +159,45 @@ fn show(scene: &Scene, addr: SocketAddr) -> io::Result<bool> {
         && value("x-authgear-user-id").as_deref() == user)
 }
 
+/// Whether a browser without a session is led to Authgear's login page.
+fn leads_to_login(site: SocketAddr, authgear: &FakeAuthgear) -> bool {
+    let answer = get(&site, "/me").header("Accept", "text/html").send();
+    let begin = format!("{}/oauth2/authorize?", authgear.origin());
+    answer.status == 302 && answer.header("location").is_some_and(|to| to.starts_with(&begin))
+}
+
+/// The server with a login.
+fn site(addr: SocketAddr, authgear: &FakeAuthgear, backend: &Backend) -> String {
+    let (endpoint, backend) = (authgear.url(), backend.url());
+    format!(
+        "    authgear_project demo {{ endpoint {endpoint}; client_id demo; }}
+    server {{
+        listen           {addr};
+        authgear         demo;
+        authgear_require session;
+        authgear_login   on;
+        location = / {{
+            default_type text/html;
+            return 200 '<!doctype html><title>Demo</title><ul>
+                <li><a href=/me>who the backend believes you are</a>
+                <li><a href=/fresh>a page that wants a login of the last ten seconds</a>
+                <li><a href=/_authgear/logout>log out</a>
+                <li><a href=/status>status page</a></ul>';
+        }}
+        location /me {{ proxy_pass {backend}; }}
+        location /fresh {{ authgear_require max_age=10s; proxy_pass {backend}; }}
+        location = /status {{ authgear_status; }}
+    }}
+"
+    )
+}
+
 /// An nginx with minimal.conf, stopped when dropped.
 struct Nginx {
     child: Child,
     addr: SocketAddr,
+    /// Address of the server with a login.
+    site: SocketAddr,
     conf: String,
     _dir: tempfile::TempDir,
 }
@@ -165,7 +209,10 @@ impl Nginx {
         let module =
             module.unwrap_or_else(|| root.join("target/release/libngx_http_authgear_module.so"));
         // A port of 0 is any free one. It is given back here, and nginx takes it next.
-        let addr = TcpListener::bind(("127.0.0.1", port))?.local_addr()?;
+        let (one, other) =
+            (TcpListener::bind(("127.0.0.1", port))?, TcpListener::bind(("127.0.0.1", 0))?);
+        let (addr, site_addr) = (one.local_addr()?, other.local_addr()?);
+        drop((one, other));
         let conf = std::fs::read_to_string(root.join("nginx-conf/minimal.conf"))?
             .replace("modules/ngx_http_authgear_module.so", &module.display().to_string())
             .replace("listen 8080", &format!("listen {addr}"))
@@ -178,6 +225,7 @@ impl Nginx {
         for temp in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
             here += &format!("    {temp}_temp_path {}/{temp};\n", dir.path().display());
         }
+        here += &site(site_addr, authgear, backend);
         let path = dir.path().join("nginx.conf");
         std::fs::write(&path, conf.replace("http {\n", &here))?;
         let error_log = dir.path().join("error.log");
@@ -203,7 +251,7 @@ impl Nginx {
                 + &std::fs::read_to_string(error_log).unwrap_or_default();
             return Err(io::Error::other(format!("nginx did not start:\n{log}")));
         }
-        Ok(Self { child, addr, conf, _dir: dir })
+        Ok(Self { child, addr, site: site_addr, conf, _dir: dir })
     }
 }
 

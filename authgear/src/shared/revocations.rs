@@ -127,6 +127,17 @@ impl Revocations {
             .any(|(whose, up_to, until)| own(whose) && issued <= up_to && now < until)
     }
 
+    /// Whether this very subject has a refusal `now`.
+    pub fn has(&self, subject: &PurgeTarget<'_>, now: u64) -> bool {
+        let used = self.used();
+        if used.is_empty() {
+            return false;
+        }
+        let wanted = subject.fingerprint(&self.secret);
+        let mut found = used.iter().filter_map(RevocationEntry::get);
+        found.any(|(whose, _, until)| whose == wanted && now < until)
+    }
+
     /// Number of users with a refusal `now`.
     pub fn count(&self, now: u64) -> usize {
         self.used()

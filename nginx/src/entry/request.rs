@@ -5,7 +5,7 @@ use nginx_sys::{
     ngx_http_phases_NGX_HTTP_ACCESS_PHASE, ngx_http_phases_NGX_HTTP_POST_READ_PHASE,
     ngx_http_phases_NGX_HTTP_PREACCESS_PHASE, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE,
     ngx_http_phases_NGX_HTTP_SERVER_REWRITE_PHASE, ngx_http_request_t, ngx_http_variable_value_t,
-    ngx_int_t,
+    ngx_int_t, NGX_AGAIN, NGX_DONE,
 };
 use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 
@@ -91,7 +91,11 @@ extern "C" fn post_read<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t {
 }
 
 extern "C" fn server_rewrite<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t {
-    phase::<M>(Phase::ServerRewrite, r)
+    match phase::<M>(Phase::ServerRewrite, r) {
+        // ngx_http_core_rewrite_phase() finalizes a request that waits.
+        rc if rc == NGX_AGAIN as ngx_int_t => NGX_DONE as ngx_int_t,
+        rc => rc,
+    }
 }
 
 extern "C" fn preaccess<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t {

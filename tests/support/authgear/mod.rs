@@ -2,6 +2,7 @@
 
 mod fault;
 mod main_server;
+mod pages;
 mod resolver;
 mod seed;
 mod serve;

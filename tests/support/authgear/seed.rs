@@ -46,6 +46,14 @@ impl FakeAuthgear {
         self.shared.state.update(|state| state.store.set_userinfo(&user.id, first_party, others));
     }
 
+    /// Registers an application with its redirect URIs, for its login and logout.
+    pub fn register(&self, client_id: &str, redirect_uris: &[String]) {
+        self.shared.state.update(|state| {
+            client_id.clone_into(&mut state.client.id);
+            state.client.redirect_uris = redirect_uris.iter().cloned().collect();
+        });
+    }
+
     /// Whether its database or Redis is down, so that every answer is Authgear's internal error.
     pub fn fail_internally(&self, fails: bool) {
         self.shared.state.update(|state| state.fails_internally = fails);

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::fault::{apply, After, Fault, Faults};
+use super::pages::{Client, Visit};
 use super::resolver::{Answer, Authgear, Deployment, JWKS_PATH};
 use super::token::{unix_now, SigningKey};
 use super::users::Store;
@@ -56,6 +57,7 @@ pub(crate) struct State {
     pub(crate) store: Store,
     pub(crate) keys: Vec<Arc<SigningKey>>,
     pub(crate) faults: Faults,
+    pub(crate) client: Client,
     pub(crate) close_on_next_reuse: bool,
     /// Its database or Redis is down: everything is an internal error.
     pub(crate) fails_internally: bool,
@@ -81,21 +83,27 @@ impl Drop for SessionLock<'_> {
 }
 
 impl Shared {
-    fn answer(&self, request: &Recorded) -> (Answer, SessionLock<'_>) {
-        self.state.update(|State { store, keys, locked, clock, fails_internally, .. }| {
-            let now = clock.unwrap_or_else(unix_now);
-            let authgear = Authgear { deployment: &self.deployment, store, keys, now };
-            let mut decision = authgear.decide(request);
-            if *fails_internally {
-                decision.answer = Answer::internal_error();
-            }
-            let mut session = decision.session.filter(|_| self.session_mutex);
-            if session.as_ref().is_some_and(|session| !locked.insert(session.clone())) {
-                decision.answer = Answer::internal_error();
-                session = None;
-            }
-            (decision.answer, SessionLock { shared: self, session })
-        })
+    fn answer(&self, request: &Recorded, body: &[u8]) -> (Answer, SessionLock<'_>) {
+        self.state.update(
+            |State { store, keys, locked, clock, fails_internally, client, .. }| {
+                let now = clock.unwrap_or_else(unix_now);
+                let visit = Visit { deployment: &self.deployment, client, request, body, now };
+                if let Some(answer) = visit.answer(store).filter(|_| !*fails_internally) {
+                    return (answer, SessionLock { shared: self, session: None });
+                }
+                let authgear = Authgear { deployment: &self.deployment, store, keys, now };
+                let mut decision = authgear.decide(request);
+                if *fails_internally {
+                    decision.answer = Answer::internal_error();
+                }
+                let mut session = decision.session.filter(|_| self.session_mutex);
+                if session.as_ref().is_some_and(|session| !locked.insert(session.clone())) {
+                    decision.answer = Answer::internal_error();
+                    session = None;
+                }
+                (decision.answer, SessionLock { shared: self, session })
+            },
+        )
     }
 
     fn closes_reused(&self) -> bool {
@@ -117,12 +125,13 @@ pub(crate) async fn serve(tcp: TcpStream, connection: Connection, shared: Arc<Sh
     loop {
         connection.enter(Phase::Idle);
         let begun = || connection.enter(Phase::Busy);
-        let Ok(Some((mut request, _))) = read_request(&mut stream, &mut buffer, begun).await else {
+        let Ok(Some((mut request, body))) = read_request(&mut stream, &mut buffer, begun).await
+        else {
             return;
         };
         request.connection = connection.id;
         let keep_alive = keeps_alive(&request);
-        let (answer, lock) = shared.answer(&request);
+        let (answer, lock) = shared.answer(&request, &body);
         let fault = shared.state.update(|state| state.faults.take(&request));
         let method = request.method.clone();
         let capacity = shared.capacity.as_ref().filter(|_| request.path() != JWKS_PATH);

@@ -156,6 +156,21 @@ impl Store {
         token
     }
 
+    /// Names of the users, for the login page.
+    pub(crate) fn names(&self) -> Vec<&String> {
+        let mut names: Vec<_> = self.users.keys().collect();
+        names.sort();
+        names
+    }
+
+    /// Makes a session of a user who has just authenticated. `None` for an unknown user.
+    pub(crate) fn log_in(&mut self, id: &str, now: i64) -> Option<String> {
+        let user = self.users.get_mut(id)?;
+        user.authenticated_at = now;
+        let user = user.clone();
+        Some(self.session(&user))
+    }
+
     /// Ends a session or a grant, given the client's credential or a JWT's `jti`.
     pub(crate) fn end(&mut self, credential: &str) {
         self.access_grants.remove(credential);
