@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::site::{assert_nothing_forged, identity_of, own_ip, Pairs, FORGED};
 
 /// Each has a test below.
-const EXAMPLES: [&str; 14] = [
+const EXAMPLES: [&str; 15] = [
     "api.conf",
     "auth_request.conf",
     "cache.conf",
