@@ -275,7 +275,7 @@ impl Jwks {
     }
 }
 
-/// Time in milliseconds, as in the zone.
+/// Time of nginx's clock in milliseconds, the unit of times in the zone.
 fn now() -> u64 {
     nginx::now().as_millis() as u64
 }

@@ -23,15 +23,13 @@ pub(crate) struct Browser {
     _profile: TempDir,
 }
 
-impl Browser {
-    #[track_caller]
-    pub(crate) fn start() -> Self {
-        Self::with_preferences(&json!({}))
-    }
-
-    /// A browser with these preferences of Chromium's profile.
-    #[track_caller]
-    pub(crate) fn with_preferences(preferences: &Value) -> Self {
+/// Starts chromedriver. Returns its port too.
+///
+/// It takes any free IPv4 port, and ends if the IPv6 port of the same number is taken: then another
+/// one is started.
+#[track_caller]
+fn driver() -> (Child, u16) {
+    for _ in 0..10 {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -50,6 +48,27 @@ impl Browser {
                 }
             }
         });
+        match port.recv_timeout(DEADLINE) {
+            Ok(port) => return (driver, port),
+            Err(_) => {
+                let _ = driver.kill();
+                let _ = driver.wait();
+            }
+        }
+    }
+    panic!("chromedriver tells no port");
+}
+
+impl Browser {
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        Self::with_preferences(&json!({}))
+    }
+
+    /// A browser with these preferences of Chromium's profile.
+    #[track_caller]
+    pub(crate) fn with_preferences(preferences: &Value) -> Self {
+        let (driver, port) = driver();
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(DEADLINE))
             .http_status_as_error(false)
@@ -61,7 +80,6 @@ impl Browser {
             session: String::new(),
             _profile: profile,
         };
-        let port = port.recv_timeout(DEADLINE).expect("chromedriver's port");
         browser.session = format!("http://127.0.0.1:{port}/session");
         let profile = browser._profile.path().display();
         let arguments = [

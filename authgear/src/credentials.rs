@@ -150,9 +150,9 @@ impl<'a> Credentials<'a> {
         expiries.filter(|&exp| exp > now).min()
     }
 
-    /// Returns whether the session cookie that Authgear reads has the form that Authgear gives it,
-    /// `<id>.<32 alnum>` (`pkg/lib/session/idpsession/provider.go`). For such a cookie the resolver
-    /// always answers `true` or `false`.
+    /// Returns whether the first session cookie has Authgear's format, `<id>.<32 alnum>`
+    /// (`pkg/lib/session/idpsession/provider.go`). The resolver's answer to such a cookie always
+    /// has `X-Authgear-Session-Valid`.
     pub fn has_session(&self, names: &CookieNames) -> bool {
         self.cookie_value(names, cookies::SESSION).is_some_and(|value| {
             // The secret is the end of a value without a second dot.

@@ -67,7 +67,7 @@ pub enum Unavailable {
     BadAnswer,
     /// The answer is larger than allowed.
     TooLarge,
-    /// The circuit breaker is open: too many recent look-ups failed.
+    /// The circuit breaker is open: `max_fails` look-ups in a row failed.
     Suspended,
     /// The look-up would not have been made in time: too many others wait for a connection.
     Overloaded,
@@ -184,27 +184,27 @@ reasons! {
     SessionInvalid = "session_invalid",
     /// See [`Verdict::BearerNotAccepted`].
     BearerNotAccepted = "bearer_not_accepted",
-    /// See [`Shortfall::NotVerified`](crate::policy::Shortfall::NotVerified).
+    /// The user is not verified.
     NotVerified = "not_verified",
-    /// See [`Shortfall::Anonymous`](crate::policy::Shortfall::Anonymous).
+    /// The user is anonymous.
     AnonymousUser = "anonymous_user",
-    /// See [`Shortfall::CannotReauthenticate`](crate::policy::Shortfall::CannotReauthenticate).
+    /// The user has no way to authenticate again.
     CannotReauthenticate = "cannot_reauthenticate",
-    /// See [`Shortfall::CrossSite`](crate::policy::Shortfall::CrossSite).
+    /// A write or a WebSocket by a session cookie comes from another site.
     CrossSite = "cross_site",
-    /// See [`Shortfall::Role`](crate::policy::Shortfall::Role).
+    /// The user has none of the roles of `role=`.
     RoleMissing = "role_missing",
-    /// See [`Shortfall::Amr`](crate::policy::Shortfall::Amr).
+    /// The session lacks an authentication method of `amr=`.
     AmrMissing = "amr_missing",
-    /// See [`Shortfall::MaxAge`](crate::policy::Shortfall::MaxAge).
+    /// The user authenticated longer ago than `max_age=` allows.
     AuthenticationTooOld = "authentication_too_old",
-    /// See [`Shortfall::Scope`](crate::policy::Shortfall::Scope).
+    /// The token has none of the scopes of `scope=`.
     ScopeMissing = "scope_missing",
-    /// See [`Shortfall::Client`](crate::policy::Shortfall::Client).
+    /// The token was issued to none of the clients of `client=`.
     ClientNotAllowed = "client_not_allowed",
-    /// See [`Shortfall::Claim`](crate::policy::Shortfall::Claim).
+    /// The claim of `claim:` has none of the values.
     ClaimMismatch = "claim_mismatch",
-    /// See [`Shortfall::Variable`](crate::policy::Shortfall::Variable).
+    /// A variable of `authgear_require` is empty or `0`.
     VariableUnset = "variable_unset",
     /// See [`Unavailable::Dns`].
     DnsError = "dns_error",
@@ -341,13 +341,14 @@ mod tests {
     use crate::policy::Shortfall;
     use std::collections::HashSet;
 
-    const UNAVAILABLE: [(Unavailable, &str); 13] = [
+    const UNAVAILABLE: [(Unavailable, &str); 14] = [
         (Unavailable::Dns, "dns_error"),
         (Unavailable::Connect, "connect_error"),
         (Unavailable::Tls, "tls_error"),
         (Unavailable::Timeout, "timeout"),
         (Unavailable::Closed, "connection_closed"),
         (Unavailable::BadStatus, "bad_status"),
+        (Unavailable::Refused, "bad_status"),
         (Unavailable::BadAnswer, "bad_answer"),
         (Unavailable::TooLarge, "answer_too_large"),
         (Unavailable::Suspended, "resolver_suspended"),
@@ -414,6 +415,7 @@ mod tests {
             Shortfall::Client,
             Shortfall::Claim,
             Shortfall::Variable,
+            Shortfall::CrossSite,
         ];
         for reason in shortfalls.iter().filter_map(|shortfall| shortfall.reason()) {
             assert!(reasons.insert(reason), "{reason:?}");

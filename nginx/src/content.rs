@@ -98,8 +98,8 @@ impl Request {
         }
     }
 
-    /// Responds to the request when its body was read, and finalizes it. Without a handler the
-    /// status is 500.
+    /// Answers the request, whose body nginx has read, and finalizes it. The status is 500 if
+    /// `handler` is `None`.
     ///
     /// # Safety
     ///

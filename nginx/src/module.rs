@@ -44,7 +44,8 @@ pub trait Module: Configuration {
     fn phase(phase: Phase, request: &mut Request) -> PhaseStatus;
     /// Returns the handler of a location for which a directive called [`Conf::set_content`].
     fn content(request: &Request) -> Option<ContentHandler>;
-    /// Returns the value of the variable `name`, spelt as in the configuration.
+    /// Returns the value of the variable `name`, which nginx has made lower case. For a variable of
+    /// a prefix it is the full name.
     fn variable(request: &Request, name: &[u8]) -> Value;
     /// Returns the value of nginx's own variable `name`.
     fn override_variable(request: &Request, name: &[u8]) -> Override;

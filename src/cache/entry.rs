@@ -27,7 +27,7 @@ pub struct EntryId {
 pub struct AskedAt {
     /// Time, by nginx's clock.
     pub time: Duration,
-    /// Position in the purge log.
+    /// Number of the last purge before the look-up began. A later purge cancels its verdict.
     pub since: PurgeEpoch,
 }
 

@@ -95,8 +95,8 @@ impl Cache {
         self.map.secret()
     }
 
-    /// Generation to store with the next read. Take it first, so that a purge in between
-    /// invalidates the copy.
+    /// Returns the generations to store with an entry that the worker copies from the zone. Call it
+    /// before the read: a purge between the two then invalidates the copy.
     fn generation(&self, key: &Key) -> Generation {
         (self.map.generation(key), self.shared.purge_generation())
     }

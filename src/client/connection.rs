@@ -67,7 +67,8 @@ impl Connection {
         Ok(Self { sender, control, opened: now, idle_since: now, max_response_size })
     }
 
-    /// Sends `request` and reads the whole response.
+    /// Sends `request` and reads the response. A body above `max_response_size` is an error. That
+    /// of a 4xx may end early: the head decides, and `is_complete` is false.
     pub(super) async fn exchange(&mut self, request: &Request<()>) -> Result<HttpResponse, Broken> {
         self.control.set_idle(false);
         let before = self.control.received();
@@ -195,8 +196,9 @@ pub(super) async fn connect(
     Err(failure)
 }
 
-/// Addresses of the server's host, resolved for each connection: nginx's resolver caches them for
-/// their TTL.
+/// Addresses of the server's host. With nginx's `resolver` the name is resolved for each connection,
+/// and nginx caches the answer for its TTL. Without it, or if it fails, the addresses found while the
+/// configuration was read are used.
 async fn addresses(project: &Project, server: &UpstreamServer) -> Result<Vec<SocketAddr>, Failure> {
     let Some(name_servers) = server.name_servers() else {
         return Ok(server.addresses().to_vec());

@@ -285,7 +285,8 @@ impl AuthgearClient {
         failed_at.is_some_and(|at| nginx::now().saturating_sub(at) < REFRESH_PAUSE)
     }
 
-    /// Notes whether the look-up of `key` failed.
+    /// Notes the result of a look-up that refreshes a stored verdict. After a failure, stale verdicts
+    /// of `key` are served without a look-up for [`REFRESH_PAUSE`].
     pub fn note_refresh(&self, key: Key, has_failed: bool) {
         let mut failed = self.failed_refreshes.borrow_mut();
         if has_failed {
@@ -302,7 +303,8 @@ impl AuthgearClient {
         self.outage.report(&self.project, &Failure::new(Unavailable::BadAnswer, detail));
     }
 
-    /// Time from now until a look-up may be made again.
+    /// Time until the next probe of the resolver, for `Retry-After`. Zero while the breaker is closed
+    /// or a probe is due.
     pub fn suspended_for(&self) -> Duration {
         self.breaker.until_probe()
     }

@@ -11,7 +11,8 @@ use nginx::{self, Level, Log};
 /// Shortest time between two lines about one project, in one worker.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Log lines about one project's failures, and a count of the failures without a line.
+/// State of the log of one project's failures: the time of the last line, and the number of failures
+/// since then that were not logged.
 #[derive(Default)]
 pub(super) struct Outage {
     /// The failures are those of userinfo, and not of the resolver.

@@ -24,7 +24,7 @@ pub struct RequestState {
     resolutions: RefCell<SmallVec<[(LookupId, Resolution); 1]>>,
     /// Tokens of `authgear_bearer`, by the variables that held them.
     bearers: RefCell<Vec<(Rc<[ComplexValue]>, BearerElsewhere)>>,
-    /// The verdict that was injected last, for variables.
+    /// The verdict that variables show.
     pub(super) current: RefCell<Option<Resolution>>,
     /// The look-up that the request waits for.
     pub(super) pending: RefCell<Option<Box<Pending>>>,
@@ -63,7 +63,8 @@ pub struct RequestState {
 }
 
 impl RequestState {
-    /// The verdict that was injected last.
+    /// The verdict that the request's variables show. The access phase sets it, and
+    /// `authgear_early` before that.
     pub fn current(&self) -> Option<Resolution> {
         self.current.borrow().clone()
     }

@@ -117,7 +117,7 @@ pub struct Latency {
     pub buckets: Vec<Bucket>,
     /// Sum of all durations, in seconds.
     pub sum: f64,
-    /// Number of all look-ups.
+    /// Number of look-ups in all buckets. Look-ups that were not made are not in it.
     pub count: u64,
 }
 

@@ -53,7 +53,8 @@ impl FailureStreak {
         max_fails != 0 && self.count() >= max_fails
     }
 
-    /// Failures that count.
+    /// Length of the streak: failures of the resolver, plus the smaller of the numbers of distinct
+    /// credentials and of distinct clients that got a 500.
     fn count(&self) -> usize {
         self.resolver.saturating_add(self.credentials.len().min(self.clients.len()))
     }

@@ -14,8 +14,8 @@ pub struct SetCookies(Vec<Box<[u8]>>);
 impl SetCookies {
     /// Selects the values that set the project's own cookies.
     ///
-    /// Drops other names, values with a control byte, values longer than [`MAX_COOKIE`], and all
-    /// after the first [`MAX_COOKIES`].
+    /// Drops values without `=`, of other names, with a control byte, or longer than
+    /// [`MAX_COOKIE`]. Keeps the first [`MAX_COOKIES`] of the rest.
     pub fn read<'a>(values: impl IntoIterator<Item = &'a [u8]>, names: &CookieNames) -> Self {
         let own = |value: &&[u8]| {
             // The length first, so that no more than that is looked at.

@@ -54,7 +54,7 @@ impl PurgeEpoch {
     }
 }
 
-/// Purges that concern a verdict.
+/// Names by which a purge can in order to concern a verdict.
 #[derive(Clone, Copy, Debug)]
 pub struct EntryScope<'a> {
     /// Key of the credentials.
@@ -148,7 +148,7 @@ impl<const N: usize> MarkTable<N> {
         false
     }
 
-    /// Whether there is a mark with a higher number.
+    /// Returns whether this table has a mark for `fingerprint` with a purge number above `since`.
     fn has_mark(&self, fingerprint: u64, since: u64) -> bool {
         // While the table is cleared and used again, this may belong to other marks. The floor
         // then tells of those that were cleared, and the purges of the new ones have not returned.
@@ -166,7 +166,8 @@ pub struct PurgeLog<const N: usize = PLACES> {
     /// Number of the last purge.
     last: AtomicU64,
     generation: AtomicU64,
-    /// No verdict with a smaller number counts.
+    /// Least purge number of a usable verdict. A look-up that noted a smaller one has no valid
+    /// verdict: the marks that concern it may be gone.
     floor: AtomicU64,
     /// Milliseconds.
     longest_life: AtomicU64,

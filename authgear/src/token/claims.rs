@@ -279,7 +279,8 @@ fn audiences_of<'a>(
     all.clone().filter(is_allowed).chain(all.filter(move |audience| !is_allowed(audience)))
 }
 
-/// Seconds since 1970 (NumericDate of RFC 7519 section 2).
+/// A NumericDate (RFC 7519 section 2) in seconds since 1970, rounded down and up: it may have a
+/// fraction.
 struct Time {
     floor: u64,
     ceil: u64,

@@ -259,7 +259,8 @@ impl Region<'_> {
 
     // Data
 
-    /// Data of an entry's verdict that fits into one chunk.
+    /// Returns the data of an entry's verdict. `None` if it does not fit into the entry's own chunk:
+    /// see [`Self::long_data`].
     pub(super) fn short_data(entry: &Entry) -> Option<&[u8]> {
         entry.data.get(..entry.data_len as usize)
     }

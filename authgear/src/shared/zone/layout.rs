@@ -131,7 +131,8 @@ pub(super) struct Header {
     pub(super) free_count: u32,
     /// Entries with a proven verdict, the one used last first.
     pub(super) main: Ends,
-    /// Entries with any other verdict, the newest first.
+    /// Entries whose verdict is not proven: it was not used since it was stored. The newest is
+    /// first.
     pub(super) probation: Ends,
     /// Entries with a flight and no verdict, the flight that began last first.
     pub(super) flying: Ends,

@@ -99,8 +99,8 @@ fn the_hit_ratio_of_zipfian_keys_is_no_worse_than_by_last_use() {
     }
 }
 
-/// Sessions come and go: those of yesterday must not keep the room of those of today. All change
-/// at once each 20 uses of a place.
+/// All keys are replaced at once after 20 requests for each place, as sessions end and begin. Old
+/// keys must not keep the space of new ones.
 #[test]
 fn the_hit_ratio_of_changing_keys_is_near_that_by_last_use() {
     const SIZE: usize = 256 << 10;
