@@ -32,6 +32,7 @@ mod jwt;
 mod keepalive;
 mod late_strip;
 mod lint;
+mod mcp;
 mod migration;
 mod neighbours;
 mod outage;

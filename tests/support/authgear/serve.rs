@@ -81,11 +81,11 @@ impl Drop for SessionLock<'_> {
 }
 
 impl Shared {
-    fn answer(&self, request: &Recorded) -> (Answer, SessionLock<'_>) {
+    fn answer(&self, request: &Recorded, body: &[u8]) -> (Answer, SessionLock<'_>) {
         self.state.update(|State { store, keys, locked, clock, fails_internally, .. }| {
             let now = clock.unwrap_or_else(unix_now);
             let authgear = Authgear { deployment: &self.deployment, store, keys, now };
-            let mut decision = authgear.decide(request);
+            let mut decision = authgear.decide(request, body);
             if *fails_internally {
                 decision.answer = Answer::internal_error();
             }
@@ -117,12 +117,13 @@ pub(crate) async fn serve(tcp: TcpStream, connection: Connection, shared: Arc<Sh
     loop {
         connection.enter(Phase::Idle);
         let begun = || connection.enter(Phase::Busy);
-        let Ok(Some((mut request, _))) = read_request(&mut stream, &mut buffer, begun).await else {
+        let Ok(Some((mut request, body))) = read_request(&mut stream, &mut buffer, begun).await
+        else {
             return;
         };
         request.connection = connection.id;
         let keep_alive = keeps_alive(&request);
-        let (answer, lock) = shared.answer(&request);
+        let (answer, lock) = shared.answer(&request, &body);
         let fault = shared.state.update(|state| state.faults.take(request.path()));
         let method = request.method.clone();
         let capacity = shared.capacity.as_ref().filter(|_| request.path() != JWKS_PATH);
