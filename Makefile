@@ -105,10 +105,13 @@ $(CURDIR)/build/nginx-%/complete: | build-dependencies
 nginx:
 	$(INSTALL) nginx ca-certificates
 
+MCP_SDK := 2.3.0
 # Clients that some tests drive, and other modules that some tests load.
 clients:
-	$(INSTALL) curl python3 python3-grpcio python3-prometheus-client chromium chromium-driver \
-	    $(NEIGHBOURS)
+	$(INSTALL) curl python3 python3-venv python3-grpcio python3-prometheus-client chromium \
+	    chromium-driver $(NEIGHBOURS)
+	@[ -x build/mcp/bin/uvicorn ] || { echo "installing mcp (pip)"; \
+	    python3 -m venv build/mcp && build/mcp/bin/pip install -q mcp==$(MCP_SDK); }
 	@command -v npm >/dev/null || { echo "no npm: tests skip grpc-js"; exit 0; }; \
 	    [ -d build/npm/node_modules/@grpc/grpc-js ] || { echo "installing @grpc/grpc-js (npm)"; \
 	    mkdir -p build/npm && npm install --silent --no-audit --no-fund --ignore-scripts \

@@ -1,8 +1,10 @@
 //! `authgear_bearer`: the token of clients that cannot send `Authorization`, such as WebSockets of
 //! browsers.
 
+use serde_json::json;
 use support::{get, Backend, FakeAuthgear, User, WebSocket};
 
+use crate::browser::Browser;
 use crate::project::{project_site, verdict};
 
 #[test]
@@ -61,4 +63,106 @@ fn a_token_from_a_variable_counts_as_bearer_without_authorization() {
         let refused = WebSocket::open(&get(&nginx, "/ws")).expect_err("no token");
         assert_eq!(refused.status, 401);
     }
+}
+
+#[test]
+fn purge_self_forgets_the_verdict_on_a_token_from_a_variable() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = project_site(&authgear, &backend, "")
+        .http("authgear_cache_zone z:1m;")
+        .server(
+            "authgear p; authgear_cache z; authgear_bearer $http_x_token;
+             location / { proxy_pass http://%%BACKEND%%; }
+             location = /logout { authgear_purge self; }",
+        )
+        .start();
+    let (alice, bob) = (User::named("alice"), User::named("bob"));
+    let tokens = [&alice, &alice, &bob].map(|user| authgear.opaque_token(user));
+    let dead = "dead".to_owned();
+    let verdict_on = |token: &str| verdict(&get(&nginx, "/").header("X-Token", token).send());
+    let log_out = |token: &str| {
+        let logout = get(&nginx, "/logout").method("POST").header("X-Token", token);
+        assert_eq!(logout.send().status, 204);
+    };
+    for token in tokens.iter().chain([&dead]) {
+        assert!(verdict_on(token).ends_with(" resolver"), "{token}");
+        assert!(verdict_on(token).ends_with(" cache"), "{token}");
+    }
+    // All verdicts on the user, and on no other one.
+    log_out(&tokens[0]);
+    let again = tokens.each_ref().map(|token| verdict_on(token));
+    assert_eq!(again, ["valid ok resolver", "valid ok resolver", "valid ok cache"]);
+    // A verdict without a user is forgotten by its credentials.
+    assert!(verdict_on(&dead).ends_with(" cache"));
+    log_out(&dead);
+    assert!(verdict_on(&dead).ends_with(" resolver"));
+}
+
+#[test]
+fn a_token_from_a_variable_keeps_set_cookie_from_being_relayed() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = project_site(&authgear, &backend, "")
+        .server(
+            "authgear p; authgear_bearer $arg_access_token; authgear_relay_cookies on;
+             location / { proxy_pass http://%%BACKEND%%; }",
+        )
+        .start();
+    let session = authgear.session(&User::named("alice"));
+    authgear.expire(&session);
+    let ask = |target: &str| get(&nginx, target).cookie("session", &session);
+    let cleared = ask("/").send().all("set-cookie");
+    assert!(cleared.len() == 1 && cleared[0].starts_with("session=;"), "{cleared:?}");
+    let token = authgear.opaque_token(&User::named("bob"));
+    for token in [token.as_str(), "dead"] {
+        let by_header = ask("/").bearer(token).send().all("set-cookie");
+        let by_variable = ask(&format!("/?access_token={token}")).send().all("set-cookie");
+        assert_eq!(by_variable, by_header, "{token}");
+        assert_eq!(by_variable.len(), 0, "{token}");
+    }
+}
+
+#[test]
+fn a_browser_opens_a_web_socket_with_its_token_as_subprotocol() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = project_site(&authgear, &backend, "")
+        .http(
+            "map $http_sec_websocket_protocol $offered {
+               ~(?:^|,\\s*)bearer\\.(?<token>[^,\\s]+) $token;
+             }",
+        )
+        .server(
+            "authgear p; authgear_mode jwt; authgear_require session;
+             authgear_bearer $offered;
+             location / {
+               proxy_pass http://%%BACKEND%%; proxy_http_version 1.1;
+               proxy_set_header Upgrade $http_upgrade;
+               proxy_set_header Connection upgrade;
+               proxy_set_header Sec-WebSocket-Protocol app.v1;
+               add_header Sec-WebSocket-Protocol app.v1 always;
+             }
+             location = /page { authgear off; default_type text/html; return 200 page; }",
+        )
+        .start();
+    let browser = Browser::start();
+    browser.go(&format!("http://{}/page", nginx.addr()));
+    let open = |token: &str| {
+        browser.run(&format!(
+            "return await new Promise(done => {{
+               const socket = new WebSocket(`ws://${{location.host}}/live`,
+                                            ['app.v1', 'bearer.{token}']);
+               socket.onopen = () => socket.send('hello');
+               socket.onmessage = message => {{
+                 done([socket.protocol, message.data]);
+                 socket.close();
+               }};
+               socket.onerror = () => done('refused');
+             }});"
+        ))
+    };
+    assert_eq!(open(&authgear.jwt(&User::named("alice"))), json!(["app.v1", "hello"]));
+    let request = backend.requests().remove(0);
+    assert_eq!(request.header("x-authgear-user-id"), Some("alice"));
+    assert_eq!(request.all("sec-websocket-protocol"), ["app.v1"]);
+    assert_eq!(open("dead"), json!("refused"));
+    assert_eq!(backend.hits(), 1);
 }

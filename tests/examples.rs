@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 
 use support::{
     get, unix_now, webhook_signature, Backend, Builder, Ca, FakeAuthgear, Nginx, RefusedAddr,
-    Request, User,
+    Request, User, WebSocket,
 };
 use tempfile::TempDir;
 
 use crate::site::{assert_nothing_forged, identity_of, own_ip, Pairs, FORGED};
 
 /// Each has a test below.
-const EXAMPLES: [&str; 15] = [
+const EXAMPLES: [&str; 16] = [
     "api.conf",
     "auth_request.conf",
+    "bearer.conf",
     "cache.conf",
     "dry-run.conf",
     "grpc.conf",
@@ -32,7 +33,10 @@ const EXAMPLES: [&str; 15] = [
 ];
 
 /// The public host of the examples' project.
-const HOST: &str = "myapp.authgear.cloud";
+pub(crate) const HOST: &str = "myapp.authgear.cloud";
+
+/// The resource of the MCP example.
+pub(crate) const MCP: &str = "https://mcp.example.com/mcp";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../nginx-conf")
@@ -87,15 +91,15 @@ fn example(name: &str, replace: &[(&str, &str)]) -> Builder {
 }
 
 /// Authgear at its public host, whose authority the system trusts.
-struct Public {
-    authgear: FakeAuthgear,
+pub(crate) struct Public {
+    pub(crate) authgear: FakeAuthgear,
     hosts: String,
     roots: TempDir,
 }
 
 impl Public {
     /// Starts it at its own address: see [`own_ip`].
-    fn start(n: u8) -> Self {
+    pub(crate) fn start(n: u8) -> Self {
         let ip = own_ip(n);
         let (ca, roots) = (Ca::new(), tempfile::tempdir().expect("a directory"));
         ca.pem_path(roots.path());
@@ -103,14 +107,26 @@ impl Public {
             .origin(&format!("https://{HOST}"))
             .tls(ca.leaf(&[HOST]))
             .listen(&format!("{ip}:443"))
+            .resource(MCP, &["tools:read"])
+            .resource("https://other.example.com/mcp", &["tools:read"])
             .start();
         Self { authgear, hosts: format!("{ip} {HOST}\n"), roots }
     }
 
+    /// The authority that signed its certificate.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.roots.path().join("ca.pem")
+    }
+
     /// An example whose host resolves to this Authgear.
     fn example(&self, name: &str, backend: &Backend) -> Builder {
-        let roots = self.roots.path().join("ca.pem");
-        example(name, &[("127.0.0.1:8000", &backend.addr().to_string())])
+        self.example_at(name, &backend.addr().to_string())
+    }
+
+    /// The same with a backend at this address.
+    pub(crate) fn example_at(&self, name: &str, backend: &str) -> Builder {
+        let roots = self.ca_file();
+        example(name, &[("127.0.0.1:8000", backend)])
             .file("hosts", self.hosts.as_str())
             .mount("/etc/hosts", "hosts")
             .env("SSL_CERT_FILE", roots.to_str().expect("a path"))
@@ -119,7 +135,7 @@ impl Public {
 
 /// Asserts that `nginx -t` prints no warning, and starts nginx.
 #[track_caller]
-fn run(builder: impl Fn() -> Builder) -> Nginx {
+pub(crate) fn run(builder: impl Fn() -> Builder) -> Nginx {
     let test = builder().check();
     let mut warnings = test.output.lines().filter(|line| line.contains("[warn]"));
     // Newer versions of nginx prefer another word, which older ones do not know.
@@ -317,7 +333,6 @@ fn the_api_example_works() {
 
 #[test]
 fn the_mcp_example_works() {
-    const RESOURCE: &str = "https://mcp.example.com/mcp";
     let (public, backend) = (Public::start(9), Backend::start());
     let nginx = run(|| public.example("mcp.conf", &backend));
     let token = |audience: &str, scope: &str| {
@@ -331,16 +346,31 @@ fn the_mcp_example_works() {
     );
     assert_eq!((denied.status, denied.all("www-authenticate")), (401, vec![challenge]));
     let document = get(&nginx, "/.well-known/oauth-protected-resource/mcp").send().json();
-    assert_eq!(document["resource"], RESOURCE);
+    assert_eq!(document["resource"], MCP);
     assert_eq!(document["authorization_servers"][0], format!("https://{HOST}"));
     for (audience, scope, status) in [
-        (RESOURCE, "openid tools:read", 200),
-        (RESOURCE, "openid", 403),
+        (MCP, "openid tools:read", 200),
+        (MCP, "openid", 403),
         ("https://other.example.com", "openid tools:read", 401),
     ] {
         let request = get(&nginx, "/mcp").bearer(&token(audience, scope));
         assert_eq!(with_forged_identity(request).send().status, status, "{audience} {scope}");
     }
+}
+
+#[test]
+fn the_bearer_example_works() {
+    let (public, backend) = (Public::start(10), Backend::start());
+    let nginx = run(|| public.example("bearer.conf", &backend));
+    let offer = |token: &str| {
+        let offer = format!("app.v1, bearer.{token}");
+        with_forged_identity(get(&nginx, "/live/a")).header("Sec-WebSocket-Protocol", offer)
+    };
+    WebSocket::open(&offer(&public.authgear.jwt(&alice()))).expect("an open WebSocket").close();
+    let request = backend.requests().remove(0);
+    assert_eq!(request.identity(), identity_of(&alice()));
+    assert_eq!(request.all("sec-websocket-protocol"), ["app.v1"]);
+    assert_eq!(WebSocket::open(&offer("dead")).expect_err("a refusal").status, 401);
 }
 
 #[test]

@@ -35,6 +35,7 @@ mod late_strip;
 mod lint;
 mod login;
 mod login_browser;
+mod mcp;
 mod migration;
 mod neighbours;
 mod outage;

@@ -339,3 +339,34 @@ fn protected_locations_that_a_response_includes_are_warned_about() {
         warns(site(fine), &[]);
     }
 }
+
+#[test]
+fn metadata_documents_that_clients_do_not_find_are_warned_about() {
+    let serving = |location: &str, resource: &str| {
+        server(&format!(
+            "authgear https://192.0.2.1;
+             location {location} {{
+               authgear_protected_resource {resource}; # here
+             }}"
+        ))
+    };
+    let well_known = "/.well-known/oauth-protected-resource";
+    for (location, resource) in [
+        (format!("= {well_known}/mcp"), "https://a.test/mcp"),
+        (format!("{well_known}/mcp"), "https://a.test/mcp"),
+        (format!("= {well_known}"), "https://a.test/"),
+        (format!("= {well_known}"), "https://a.test?b=c"),
+        (format!("= '{well_known}/a b'"), "https://a.test/a%20b"),
+        // A regular expression cannot be tried.
+        ("~ ^/.well-known/".to_owned(), "https://a.test/mcp"),
+    ] {
+        warns(serving(&location, resource), &[]);
+    }
+    for location in [format!("= {well_known}"), "/mcp".to_owned(), "= /mcp".to_owned()] {
+        let warning = format!(
+            "here: this location does not answer \"{well_known}/mcp\", where clients look for the \
+             document of \"https://a.test/mcp\": serve it in \"location = {well_known}/mcp\""
+        );
+        warns(serving(&location, "https://a.test/mcp"), &[&warning]);
+    }
+}

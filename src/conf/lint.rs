@@ -17,6 +17,7 @@ pub fn check(cf: &Conf<'_>, main: &MainConf, is_of_verdict: fn(&[u8]) -> bool) {
     unused(cf, main);
     for server in &cf.servers::<Authgear>() {
         open_purges(cf, server);
+        misplaced_documents(cf, server);
     }
     for server in cf.servers::<Authgear>().iter().filter(|server| server.conf().in_use) {
         odd_headers(cf, server);
@@ -59,6 +60,31 @@ fn open_purges(cf: &Conf<'_>, server: &ServerOf<'_>) {
                  \"allow\" and \"deny\", or by \"authgear_require\""
             ),
         );
+    }
+}
+
+/// Warns of a metadata document that clients do not find: they ask for it at the path that RFC 9728
+/// derives from the resource.
+fn misplaced_documents(cf: &Conf<'_>, server: &ServerOf<'_>) {
+    for level in server.levels() {
+        let Some(BuiltinEndpoint::ProtectedResource(endpoint)) = &level.conf.endpoint else {
+            continue;
+        };
+        let served = &endpoint.served;
+        let path = served.resource.metadata_path();
+        // Without an answer a regular expression decides, which cannot be tried here.
+        let Some(found) = server.find(&path) else { continue };
+        if !core::ptr::eq(found.conf, level.conf) {
+            cf.warn_at(
+                &served.place,
+                format_args!(
+                    "this location does not answer \"{}\", where clients look for the document \
+                     of \"{}\": serve it in \"location = {0}\"",
+                    String::from_utf8_lossy(&path),
+                    served.resource.as_str()
+                ),
+            );
+        }
     }
 }
 

@@ -103,6 +103,13 @@ impl ProtectedResource {
         format!("{WELL_KNOWN}{target}")
     }
 
+    /// Returns the path of the document's URL, decoded as nginx compares it with locations.
+    pub fn metadata_path(&self) -> Vec<u8> {
+        let target = self.metadata_target();
+        let path = target.split('?').next().unwrap_or_default();
+        percent_encoding::percent_decode_str(path).collect()
+    }
+
     /// Returns the URL of the document. It depends on the identifier only and never on a request's
     /// Host.
     pub fn metadata_url(&self) -> String {
@@ -183,6 +190,8 @@ mod tests {
         ] {
             let own = resource(url);
             assert_eq!(own.metadata_target(), expected, "{url}");
+            let path = expected.split('?').next().unwrap();
+            assert_eq!(own.metadata_path(), path.as_bytes(), "{url}");
             let (scheme, rest) = url.split_once("://").unwrap();
             let host = rest.split(['/', '?']).next().unwrap();
             assert_eq!(own.metadata_url(), format!("{scheme}://{host}{expected}"), "{url}");

@@ -2,6 +2,7 @@
 
 mod fault;
 mod main_server;
+mod oauth;
 mod pages;
 mod resolver;
 mod seed;
@@ -27,6 +28,7 @@ use crate::recorded::{Log, Recorded};
 use crate::server::{listen, listened, Server};
 use crate::tls::{ServerIdentity, TlsAcceptor};
 use crate::wait::Watched;
+use oauth::Resource;
 use resolver::{Deployment, JWKS_PATH};
 use serve::{serve, Capacity, Shared, State};
 
@@ -38,6 +40,7 @@ pub struct FakeAuthgearBuilder {
     database: bool,
     cookie_prefix: String,
     cookie_domain: Option<String>,
+    resources: Vec<Resource>,
     version: Version,
     session_mutex: bool,
     tls: Option<ServerIdentity>,
@@ -75,6 +78,14 @@ impl FakeAuthgearBuilder {
     /// `http.cookie_domain` of the project.
     pub fn cookie_domain(mut self, domain: &str) -> Self {
         self.cookie_domain = Some(domain.to_owned());
+        self
+    }
+
+    /// Registers a protected resource with its scopes. Clients that register themselves get tokens
+    /// for it.
+    pub fn resource(mut self, uri: &str, scopes: &[&str]) -> Self {
+        let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+        self.resources.push(Resource { uri: uri.to_owned(), scopes });
         self
     }
 
@@ -120,6 +131,7 @@ impl FakeAuthgearBuilder {
                 database: self.database,
                 cookie_prefix: self.cookie_prefix,
                 cookie_domain: self.cookie_domain,
+                resources: self.resources,
                 version: self.version,
                 tls: tls.is_some(),
             },
@@ -163,6 +175,7 @@ impl FakeAuthgear {
             database: true,
             cookie_prefix: String::new(),
             cookie_domain: None,
+            resources: Vec::new(),
             version: Version::default(),
             session_mutex: false,
             tls: None,

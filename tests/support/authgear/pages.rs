@@ -29,7 +29,10 @@ impl Visit<'_> {
     /// The answer, if the request is for one of the pages. A login makes a session in the store.
     pub(crate) fn answer(&self, store: &mut Store) -> Option<Answer> {
         match (self.request.path(), self.request.method.as_str()) {
-            ("/oauth2/authorize", "GET") => Some(self.authorize(store)),
+            // Other clients ask for a code.
+            ("/oauth2/authorize", "GET") if self.argument("response_type") != "code" => {
+                Some(self.authorize(store))
+            }
             ("/login", "GET") => Some(self.login_page(store)),
             ("/login", "POST") => Some(self.log_in(store)),
             ("/oauth2/end_session", "GET") => Some(self.end_session(store)),

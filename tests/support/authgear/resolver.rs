@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 pub(crate) use super::main_server::JWKS_PATH;
 use super::main_server::USERINFO_PATH;
+use super::oauth::Resource;
 use super::token::{decode, Decoded, SigningKey};
 use super::users::{Store, User};
 use super::versions::Version;
@@ -33,6 +34,7 @@ pub(crate) struct Deployment {
     pub(crate) cookie_prefix: String,
     /// `http.cookie_domain` of the project.
     pub(crate) cookie_domain: Option<String>,
+    pub(crate) resources: Vec<Resource>,
     pub(crate) version: Version,
     pub(crate) tls: bool,
 }
@@ -221,8 +223,11 @@ pub(crate) struct Decision {
 }
 
 impl Authgear<'_> {
-    pub(crate) fn decide(&self, request: &Recorded) -> Decision {
-        let mut decision = self.route(request);
+    pub(crate) fn decide(&self, request: &Recorded, body: &[u8]) -> Decision {
+        let mut decision = match self.oauth(request, body) {
+            Some(answer) => Decision { answer, session: None },
+            None => self.route(request),
+        };
         let connection = request.header("connection").unwrap_or_default();
         decision.answer.closes = connection.eq_ignore_ascii_case("close");
         decision

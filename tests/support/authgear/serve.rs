@@ -92,7 +92,7 @@ impl Shared {
                     return (answer, SessionLock { shared: self, session: None });
                 }
                 let authgear = Authgear { deployment: &self.deployment, store, keys, now };
-                let mut decision = authgear.decide(request);
+                let mut decision = authgear.decide(request, body);
                 if *fails_internally {
                     decision.answer = Answer::internal_error();
                 }
