@@ -21,8 +21,6 @@ const CACHED_WAIT: Duration = Duration::from_millis(50);
 const GROWTH: u64 = 64 << 20;
 /// Least share of the resolver's capacity that is answered 200 at overload.
 const GOODPUT: f64 = 0.8;
-/// Wait for nginx without the module from which on the machine is too busy to tell the goodput.
-const BUSY: Duration = Duration::from_millis(25);
 /// Least share of the sessions in the cache that a flood leaves there.
 const KEPT: f64 = 0.95;
 /// Longest time until new sessions are let in, once Authgear answers again.
@@ -78,12 +76,7 @@ fn check(flood: Flood, with: &Report, without: &Report) -> Vec<String> {
     rule(share >= 0.99, format!("{:.0} % of cached sessions are let in", share * 100.0));
     let grown = with.peak.saturating_sub(with.before);
     rule(grown <= GROWTH, format!("the worker has grown by {} MB", grown >> 20));
-    // Where nginx alone is slow, the processor and not the resolver is what is short.
-    let is_starved = plain > BUSY;
-    if is_starved && with.of_capacity.is_some() {
-        println!("  not judged: the share of the capacity, since nginx alone took {plain:?}");
-    }
-    if let Some(share) = with.of_capacity.filter(|_| !is_starved) {
+    if let Some(share) = with.of_capacity {
         rule(share >= GOODPUT, format!("{:.0} % of the capacity is used well", share * 100.0));
     }
     if let Some((kept, all)) = with.kept {

@@ -1,6 +1,6 @@
 //! The nginx under siege, and the Authgear that it asks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{closed_loop, get, FakeAuthgear, Fault, Nginx, Request, User};
 
@@ -42,6 +42,8 @@ impl Site {
                  set_real_ip_from 127.0.0.1; real_ip_header X-Real-IP; access_log off;",
             )
             .server("listen %%ADDR2%%; location / { empty_gif; }");
+        // Shorter than the flood, so that look-ups that wait too long are seen to fail.
+        let timeout = if matches!(flood, Flood::Overload(_)) { "500ms" } else { "5s" };
         let life = match flood {
             Flood::RedisHung | Flood::Killed => "valid=1s",
             _ => "valid=1h",
@@ -51,7 +53,7 @@ impl Site {
                 .http(format!(
                     "authgear_cache_zone z:1m front=64;
                      authgear_project p {{ endpoint {}; resolver_url {};
-                       max_connections {CONNECTIONS}; }}",
+                       max_connections {CONNECTIONS}; timeout {timeout}; }}",
                     authgear.origin(),
                     authgear.resolver_url()
                 ))
@@ -88,6 +90,16 @@ impl Site {
             _ => {}
         }
         Self { nginx, authgear, with_module, cached, crowd }
+    }
+
+    /// Look-ups per second of a client for each connection. `series` names its sessions.
+    pub fn capacity(&self, series: &str) -> f64 {
+        const LOOK_UPS: usize = 80;
+        let requests: Vec<_> =
+            (0..LOOK_UPS).map(|n| self.new_session(n, &format!("{series}-{n}"))).collect();
+        let begin = Instant::now();
+        closed_loop(&self.nginx, &requests, CONNECTIONS);
+        LOOK_UPS as f64 / begin.elapsed().as_secs_f64()
     }
 
     /// Counts the crowd's sessions that are still in the cache. `None` without a crowd.
