@@ -22,7 +22,8 @@
 ## make test-image        builds and runs the image without Docker
 ##
 ## make bench             speed beside the alternatives; QUICK=1 is rough; see bench/README.md
-## make bench-instructions  instructions per request, which other load cannot change; CASE= names some
+## make bench-instructions  instructions per request, which other load cannot change; CASE= names some,
+##                         such as CASE="hot: authgear" or CASE="system calls"
 ## make bench-memory      memory per worker
 ##
 ## Targets install the Debian packages that they need and do not find.

@@ -175,8 +175,9 @@ fn a_look_up_completes_after_all_its_clients_have_left() {
     assert_eq!((authgear.hits(), backend.hits()), (1, 1));
     // No request waits for this look-up when its answer comes.
     let gate = hold(&authgear);
-    get(&nginx, "/left").bearer(&token).send_and_leave();
+    let pending = get(&nginx, "/left").bearer(&token).start();
     gate.wait_for_waiters(1);
+    pending.leave();
     nginx.wait_for_access_lines(4);
     gate.open();
     gate.wait_for_no_waiters();

@@ -192,6 +192,11 @@ impl Identity {
         self.named().map(|(name, value)| (name.as_str(), value))
     }
 
+    /// Number of fields.
+    pub fn field_count(&self) -> usize {
+        self.fields.len()
+    }
+
     /// Like [`Self::iter`], with names as they are stored.
     pub fn named(&self) -> impl Iterator<Item = (Name<'_>, &[u8])> + Clone {
         self.fields.iter().map(|field| (self.name(&field.name), self.value(&field.value)))

@@ -317,6 +317,14 @@ impl Verdict {
         self.named_fields().map(|(name, value)| (name.as_str(), value))
     }
 
+    /// Most [fields](Self::fields) that there may be.
+    pub fn most_fields(&self) -> usize {
+        match self {
+            Self::Valid(identity) => identity.field_count(),
+            _ => 1,
+        }
+    }
+
     /// Like [`Self::fields`], with names as they are stored.
     pub fn named_fields(&self) -> impl Iterator<Item = (Name<'_>, &[u8])> + Clone {
         let (identity, invalid) = match self {

@@ -79,8 +79,14 @@ fn load(effort: &Effort) -> io::Result<()> {
     report()
 }
 
+/// CASE of `bench instructions` that counts only system calls.
+const SYSTEM_CALLS: &str = "system calls";
+
 fn instructions(only: Option<&str>) -> io::Result<()> {
     let site = Site::start()?;
+    if only == Some(SYSTEM_CALLS) {
+        return instructions::system_calls(&site).map(drop);
+    }
     let counts = instructions::count(&site, only, Path::new("build/profiles"))?;
     if only.is_some() {
         return Ok(());

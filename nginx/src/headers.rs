@@ -226,7 +226,7 @@ pub(crate) unsafe fn relink(
 }
 
 /// Appends `fields` to `list` as a new part, and returns the part, or null if there are no fields.
-/// Names and values are not copied.
+/// Names and values are not copied. There is room for `most` fields: any further ones are left out.
 ///
 /// # Safety
 ///
@@ -235,13 +235,13 @@ pub(crate) unsafe fn relink(
 pub(crate) unsafe fn append<'a>(
     list: &mut ngx_list_t,
     pool: *mut ngx_pool_t,
-    fields: impl Iterator<Item = (HeaderName<'a>, &'a [u8])> + Clone,
+    most: usize,
+    fields: impl Iterator<Item = (HeaderName<'a>, &'a [u8])>,
 ) -> Result<*mut ngx_list_part_t, Failed> {
-    let count = fields.clone().count();
-    if count == 0 {
+    if most == 0 {
         return Ok(ptr::null_mut());
     }
-    // SAFETY: the list is valid; `elts` has room for all fields, and the part is complete before
+    // SAFETY: the list is valid; `elts` has room for `most` fields, and the part is complete before
     // it is linked.
     unsafe {
         if list.last.is_null() {
@@ -256,12 +256,11 @@ pub(crate) unsafe fn append<'a>(
             leave_out(list, pool, |_| false)?;
         }
         let part = ngx_palloc(pool, size_of::<ngx_list_part_t>()).cast::<ngx_list_part_t>();
-        let elts =
-            ngx_pcalloc(pool, count * size_of::<ngx_table_elt_t>()).cast::<ngx_table_elt_t>();
+        let elts = ngx_pcalloc(pool, most * size_of::<ngx_table_elt_t>()).cast::<ngx_table_elt_t>();
         if part.is_null() || elts.is_null() {
             return Err(Failed);
         }
-        let mut free = core::slice::from_raw_parts_mut(elts, count).iter_mut();
+        let mut free = core::slice::from_raw_parts_mut(elts, most).iter_mut();
         // for_each() is faster than a loop for chained iterators.
         fields.for_each(|(name, value)| {
             let Some(header) = free.next() else { return };
@@ -270,6 +269,10 @@ pub(crate) unsafe fn append<'a>(
             header.lowcase_key = header.key.data;
             header.hash = name.hash;
         });
+        let count = most - free.len();
+        if count == 0 {
+            return Ok(ptr::null_mut());
+        }
         (*part).elts = elts.cast();
         (*part).nelts = count;
         (*part).next = ptr::null_mut();

@@ -26,8 +26,11 @@ use crate::suspend::{Resume, SuspensionCell};
 ///
 /// The module implements it, and not `S`, because `S` may come from another crate.
 pub trait FieldsOf<S> {
-    /// Returns names and values.
-    fn fields(source: &S) -> impl Iterator<Item = (HeaderName<'_>, &[u8])> + Clone;
+    /// Most fields that there may be.
+    fn most(source: &S) -> usize;
+
+    /// Returns names and values, at most as many as [`Self::most`] says.
+    fn fields(source: &S) -> impl Iterator<Item = (HeaderName<'_>, &[u8])>;
 }
 
 /// State of a client request, shared by its subrequests. It dies with the request's pool.
@@ -167,7 +170,12 @@ impl Request {
         // its sources are shared: no code can change them.
         let part = unsafe {
             let r = self.as_ptr();
-            headers::append(&mut (*r).headers_in.headers, (*r).pool, M::fields(source))?
+            headers::append(
+                &mut (*r).headers_in.headers,
+                (*r).pool,
+                M::most(source),
+                M::fields(source),
+            )?
         };
         if !part.is_null() {
             state.0.owners.borrow_mut().push(Rc::clone(source) as Rc<dyn Any>);

@@ -132,7 +132,7 @@ unsafe fn replace_headers(
             Ok((name, bytes(&copy_to(pool, value)?)))
         });
         let copies = copies.collect::<Result<Vec<_>, Failed>>()?;
-        let part: *mut ngx_list_part_t = append(list, pool, copies.into_iter())?;
+        let part: *mut ngx_list_part_t = append(list, pool, copies.len(), copies.into_iter())?;
         for (i, (name, _)) in headers.iter().enumerate() {
             let header = (*part).elts.cast::<ngx_table_elt_t>().add(i);
             match *name {

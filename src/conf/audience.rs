@@ -19,6 +19,8 @@ pub struct LocationAudience {
     /// Digest of the project's settings and these audiences. Requests share a verification only
     /// under equal digests.
     pub scope: [u8; 32],
+    /// The digest in short, which tells the audiences of a configuration apart.
+    pub id: u64,
 }
 
 impl LocationAudience {
@@ -30,7 +32,9 @@ impl LocationAudience {
             digest.update(audience);
         }
         let profile = Profile { audiences: audiences.to_vec(), ..project.tokens.profile.clone() };
-        Self { profile, scope: digest.finalize().into() }
+        let scope: [u8; 32] = digest.finalize().into();
+        let id = scope.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
+        Self { profile, scope, id }
     }
 }
 

@@ -44,7 +44,7 @@ pub fn identify(
         let credentials = credentials::read(request, project, bearer_elsewhere.as_deref());
         credentials.bearer().is_some() || credentials.has_token_cookie(&project.cookies)
     });
-    let audience = audience.map(|audience| audience.scope);
+    let audience = audience.map(|audience| audience.id);
     LookupId { project: project.id, mode: location.mode(), audience, bearer_elsewhere }
 }
 

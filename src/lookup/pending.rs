@@ -24,9 +24,9 @@ pub struct LookupId {
     pub project: Id,
     /// The decider.
     pub mode: Mode,
-    /// Scope of the location's own audiences, if the request holds a token that is compared with
+    /// Identity of the location's own audiences, if the request holds a token that is compared with
     /// them.
-    pub audience: Option<[u8; 32]>,
+    pub audience: Option<u64>,
     /// The token in a variable of `authgear_bearer`.
     pub bearer_elsewhere: Option<BearerElsewhere>,
 }

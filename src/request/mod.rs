@@ -348,7 +348,11 @@ fn inject(
 }
 
 impl FieldsOf<Verdict> for Authgear {
-    fn fields(verdict: &Verdict) -> impl Iterator<Item = (HeaderName<'_>, &[u8])> + Clone {
+    fn most(verdict: &Verdict) -> usize {
+        verdict.most_fields()
+    }
+
+    fn fields(verdict: &Verdict) -> impl Iterator<Item = (HeaderName<'_>, &[u8])> {
         // nginx's proxy modules send no empty headers either.
         let fields = verdict.named_fields().filter(|(_, value)| !value.is_empty());
         fields.map(|(name, value)| (header_name(name), value))

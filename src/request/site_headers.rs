@@ -45,7 +45,11 @@ pub(super) fn of(
 }
 
 impl FieldsOf<SiteHeaders> for Authgear {
-    fn fields(headers: &SiteHeaders) -> impl Iterator<Item = (HeaderName<'_>, &[u8])> + Clone {
+    fn most(headers: &SiteHeaders) -> usize {
+        headers.verdict.as_deref().map_or(0, Verdict::most_fields) + headers.lines.len()
+    }
+
+    fn fields(headers: &SiteHeaders) -> impl Iterator<Item = (HeaderName<'_>, &[u8])> {
         let lines = headers.lines.iter();
         let lines = lines
             .map(|(header, value)| (HeaderName::new(header.as_str().as_bytes()), value.as_slice()));
