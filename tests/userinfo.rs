@@ -2,7 +2,7 @@
 //! verdict is.
 
 use serde_json::json;
-use support::{get, Backend, Builder, FakeAuthgear, Fault, Recorded, User};
+use support::{get, Backend, Builder, FakeAuthgear, Fault, Nginx, Recorded, User};
 
 use crate::site::site;
 
@@ -118,6 +118,44 @@ fn a_failure_follows_authgear_on_error() {
         assert_eq!(get(&nginx, "/off/").bearer(&token).send().status, 200);
         authgear.clear();
     }
+}
+
+/// `$authgear_reason` of a session that nginx has not seen.
+fn reason(nginx: &Nginx, authgear: &FakeAuthgear) -> String {
+    let token = authgear.opaque_token(&User::named("alice"));
+    get(nginx, "/").bearer(&token).send().header("x-reason").unwrap_or_default()
+}
+
+#[test]
+fn errors_of_userinfo_for_one_client_do_not_suspend_it_for_others() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let telling = "add_header X-Reason $authgear_reason always;";
+    let nginx = profiles(&authgear, &backend, telling)
+        .workers(1)
+        .allow_log("authgear userinfo failed")
+        .start();
+    authgear.inject_at(USERINFO, Fault::Status(500));
+    for _ in 0..6 {
+        assert_eq!(reason(&nginx, &authgear), "bad_status");
+    }
+    authgear.clear();
+    assert_eq!(reason(&nginx, &authgear), "ok");
+}
+
+#[test]
+fn refusals_by_userinfo_do_not_hide_that_it_fails() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let telling = "add_header X-Reason $authgear_reason always;";
+    let nginx = profiles(&authgear, &backend, telling)
+        .workers(1)
+        .allow_log("authgear userinfo failed")
+        .start();
+    let mut reasons = Vec::new();
+    for fault in [Fault::CloseAtOnce, Fault::Status(403)].iter().cycle().take(12) {
+        authgear.inject_at(USERINFO, fault.clone());
+        reasons.push(reason(&nginx, &authgear));
+    }
+    assert!(reasons.contains(&"resolver_suspended".to_owned()), "{reasons:?}");
 }
 
 #[test]

@@ -3,8 +3,11 @@
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
 
+use authgear::overload::client_network::ClientNetwork;
 use authgear::overload::failures::{FailureStreak, ResolverFailure};
 use authgear::overload::probe_schedule::SharedBreaker;
+use authgear::shared::cache_key::Key;
+use authgear::verdict::Unavailable;
 
 use crate::conf::project::Project;
 use crate::shared::handle::{ProjectBreaker, SharedHandle};
@@ -13,6 +16,7 @@ use crate::shared::handle::{ProjectBreaker, SharedHandle};
 pub(super) struct Breaker {
     shared: ProjectBreaker,
     max_fails: u32,
+    timeout: Duration,
     longest_pause: Duration,
     streak: RefCell<FailureStreak>,
     /// The state as this worker saw it last, to notice when another worker's probe succeeds.
@@ -33,6 +37,7 @@ impl Breaker {
         Self {
             shared,
             max_fails: project.max_fails,
+            timeout: project.timeout,
             longest_pause: project.fail_timeout,
             streak: RefCell::default(),
             was_open: Cell::new(false),
@@ -56,15 +61,46 @@ impl Breaker {
         is_open
     }
 
-    /// Called when the resolver answered: closes the breaker for all workers.
-    pub(super) fn succeeded(&self) {
+    /// Called when the server answered with this status about the credentials of `key`. True if the
+    /// breaker is open now.
+    pub(super) fn answered(&self, status: u16, key: &Key, client: ClientNetwork) -> bool {
+        match status {
+            502..=504 => self.failed(ResolverFailure::Resolver),
+            500.. => self.failed(ResolverFailure::Request { credentials: *key.as_bytes(), client }),
+            // A 4xx may be the fault of one client, and of a gateway before a server that hangs.
+            400..=499 => false,
+            _ => {
+                self.succeeded();
+                false
+            }
+        }
+    }
+
+    /// Called when the server gave no usable answer within `time`. True if the breaker is open now.
+    pub(super) fn unanswered(&self, why: Unavailable, time: Duration) -> bool {
+        match why {
+            // The identity of a single user may be that large.
+            Unavailable::TooLarge => {
+                self.succeeded();
+                false
+            }
+            // This host lacks memory, descriptors or worker_connections.
+            Unavailable::Internal => false,
+            // A second look-up had only what the first left: that was too short to tell.
+            Unavailable::Timeout if time < self.timeout / 2 => false,
+            _ => self.failed(ResolverFailure::Resolver),
+        }
+    }
+
+    /// Closes the breaker for all workers.
+    fn succeeded(&self) {
         self.streak.borrow_mut().reset();
         self.state().close();
         self.was_open.set(false);
     }
 
-    /// Called when a look-up failed. True if the breaker is open now.
-    pub(super) fn failed(&self, failure: ResolverFailure) -> bool {
+    /// Counts a failure. True if the breaker is open now.
+    fn failed(&self, failure: ResolverFailure) -> bool {
         let is_enough = self.streak.borrow_mut().add(failure, self.max_fails);
         if is_enough {
             self.state().open(now(), self.longest_pause);

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use authgear::metrics::ConnectionState;
 use authgear::overload::client_network::ClientNetwork;
-use authgear::overload::failures::{self, REFRESH_PAUSE};
+use authgear::overload::failures::REFRESH_PAUSE;
 use authgear::overload::probe_candidates::ProbeCandidates;
 use authgear::resolver::ResolverAnswer;
 use authgear::shared::cache_key::{Key, KeyHasher};
@@ -164,7 +164,8 @@ impl AuthgearClient {
         };
         has_turn.set(true);
         let time = left_until(deadline);
-        let verdict = self.userinfo.ask(&self.project, &inquiry.request, time).await;
+        let Inquiry { request, key, client, .. } = inquiry;
+        let verdict = self.userinfo.ask(&self.project, request, key, *client, time).await;
         drop(turn);
         verdict
     }
@@ -193,14 +194,8 @@ impl AuthgearClient {
         let response = match response {
             Ok(response) => response,
             Err(failure) => {
-                match failure.why {
-                    // The identity of a single user may be that large.
-                    Unavailable::TooLarge => self.breaker.succeeded(),
-                    // This host lacks memory, descriptors or worker_connections.
-                    Unavailable::Internal => {}
-                    // A second look-up had only what the first left: that was too short to tell.
-                    Unavailable::Timeout if time < self.project.timeout / 2 => {}
-                    _ => self.failed(inquiry, failures::ResolverFailure::Resolver),
+                if self.breaker.unanswered(failure.why, time) {
+                    self.hold_probe(inquiry);
                 }
                 self.outage.report(&self.project, &failure);
                 return failure.why.into();
@@ -209,16 +204,8 @@ impl AuthgearClient {
         let status = response.status.as_u16();
         let answer =
             ResolverAnswer::read(response.status, &response.headers, &self.project.cookies);
-        match status {
-            502..=504 => self.failed(inquiry, failures::ResolverFailure::Resolver),
-            500.. => {
-                let credentials = *inquiry.key.as_bytes();
-                let client = inquiry.client;
-                self.failed(inquiry, failures::ResolverFailure::Request { credentials, client });
-            }
-            // A 4xx may be the fault of one client, and of a gateway before a resolver that hangs.
-            400..=499 => {}
-            _ => self.breaker.succeeded(),
+        if self.breaker.answered(status, &inquiry.key, inquiry.client) {
+            self.hold_probe(inquiry);
         }
         match &answer.verdict {
             Verdict::Unavailable(why) => {
@@ -228,12 +215,6 @@ impl AuthgearClient {
             _ => self.outage.over(&self.project),
         }
         answer
-    }
-
-    fn failed(self: &Rc<Self>, inquiry: &Inquiry, failure: failures::ResolverFailure) {
-        if self.breaker.failed(failure) {
-            self.hold_probe(inquiry);
-        }
     }
 
     /// Offers the look-up to probes, and starts their task.

@@ -5,7 +5,8 @@
 
 use core::time::Duration;
 
-use authgear::overload::failures::ResolverFailure;
+use authgear::overload::client_network::ClientNetwork;
+use authgear::shared::cache_key::Key;
 use authgear::userinfo::{self, MAX_DOCUMENT};
 use authgear::verdict::{Unavailable, Verdict};
 use http::Request;
@@ -41,49 +42,61 @@ impl Health {
         is_suspended
     }
 
-    /// The answer to `request`, as a verdict of [`userinfo::read`].
+    /// The answer to `request`, as a verdict of [`userinfo::read`]. Failures count as those of the
+    /// resolver do: a client cannot suspend userinfo for others.
     pub(super) async fn ask(
         &self,
         project: &Project,
         request: &Request<()>,
+        key: &Key,
+        client: ClientNetwork,
         time: Duration,
     ) -> Verdict {
-        let failure = match nginx::timeout(time, exchange(project, request)).await {
-            Ok(Ok(verdict)) => {
-                self.breaker.succeeded();
-                self.outage.over(project);
-                return verdict;
-            }
-            Ok(Err(failure)) => failure,
-            Err(Elapsed) => Failure::new(Unavailable::Timeout, "timed out"),
+        let is_probe = self.breaker.is_open();
+        let answer = match nginx::timeout(time, exchange(project, request)).await {
+            Ok(answer) => answer,
+            Err(Elapsed) => Err(Failure::new(Unavailable::Timeout, "timed out")),
         };
-        match failure.why {
-            // The server is up, and refuses this request.
-            Unavailable::Refused | Unavailable::TooLarge => self.breaker.succeeded(),
-            // This host lacks something.
-            Unavailable::Internal => {}
-            _ if self.breaker.is_open() => self.breaker.probe_failed(),
-            _ => {
-                self.breaker.failed(ResolverFailure::Resolver);
+        let verdict = match answer {
+            Ok((status, verdict)) => {
+                self.breaker.answered(status, key, client);
+                match &verdict {
+                    Verdict::Unavailable(why) => {
+                        self.outage.report(project, &refused(*why, status))
+                    }
+                    _ => self.outage.over(project),
+                }
+                verdict
             }
+            Err(failure) => {
+                self.breaker.unanswered(failure.why, time);
+                self.outage.report(project, &failure);
+                Verdict::Unavailable(failure.why)
+            }
+        };
+        if is_probe && self.breaker.is_open() {
+            self.breaker.probe_failed();
         }
-        self.outage.report(project, &failure);
-        Verdict::Unavailable(failure.why)
+        verdict
     }
 }
 
-async fn exchange(project: &Project, request: &Request<()>) -> Result<Verdict, Failure> {
+/// Sends the request. Returns the status and the verdict.
+async fn exchange(project: &Project, request: &Request<()>) -> Result<(u16, Verdict), Failure> {
     let server = &project.userinfo.server;
     let mut connection = connect(project, server, MAX_DOCUMENT + MAX_HEADER).await?;
     let response = connection.exchange(request).await.map_err(|broken| broken.failure)?;
     let status = response.status.as_u16();
-    let verdict = userinfo::read(status, &response.body);
-    let Verdict::Unavailable(why) = verdict else { return Ok(verdict) };
+    Ok((status, userinfo::read(status, &response.body)))
+}
+
+/// The failure of an answer with this status, for the log.
+fn refused(why: Unavailable, status: u16) -> Failure {
     // Authgear redirects requests that do not appear to reach its public origin.
     let hint = match status {
         300..=399 => ": it does not take the request for one at the endpoint (TRUST_PROXY)",
         200 => ", without a document of a user",
         _ => "",
     };
-    Err(Failure::new(why, format!("it answered with status {status}{hint}")))
+    Failure::new(why, format!("it answered with status {status}{hint}"))
 }

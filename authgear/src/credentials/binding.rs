@@ -88,7 +88,7 @@ impl<'a> Credentials<'a> {
         }
     }
 
-    /// Whether a cookie `app_access_token` holds a JWT.
+    /// Returns whether a cookie `app_access_token` holds a JWT.
     pub fn has_token_cookie(&self, names: &CookieNames) -> bool {
         self.cookie_values(names, APP_ACCESS_TOKEN).any(looks_like_jwt)
     }

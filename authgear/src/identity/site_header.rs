@@ -94,15 +94,15 @@ impl SiteHeader {
         &self.0
     }
 
-    /// Whether a backend could read a request header of this name as this one: names are folded as
-    /// for [`is_identity_header`](super::is_identity_header).
+    /// Returns whether a backend could read a request header of this name as this one. Names are
+    /// folded as for [`is_identity_header`](super::is_identity_header).
     pub fn is_alias(&self, name: &[u8]) -> bool {
         name.len() == self.0.len()
             && name.iter().zip(self.0.bytes()).all(|(&byte, own)| fold(byte) == fold(own))
     }
 }
 
-/// Whether a header with this value splits nothing: without control bytes.
+/// Returns whether the value has no control bytes, so that it cannot end its header early.
 pub fn is_site_value(value: &[u8]) -> bool {
     !value.iter().any(u8::is_ascii_control)
 }
