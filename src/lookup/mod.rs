@@ -11,8 +11,10 @@ use core::cell::{Cell, RefCell};
 use core::time::Duration;
 use std::rc::Rc;
 
+use authgear::identity::Identity;
 use authgear::resolver::ResolverAnswer;
 use authgear::shared::cache_key::Key;
+use authgear::shared::subject::PurgeTarget;
 use authgear::verdict::freshness::Freshness;
 use authgear::verdict::Unavailable;
 
@@ -21,7 +23,7 @@ use crate::client::AuthgearClient;
 use crate::conf::project::{Project, Upstream};
 use crate::conf::{Authgear, LocationConf, Mode};
 use crate::credentials::{self, BearerElsewhere};
-use crate::resolution::{LookupOutcome, Resolution};
+use crate::resolution::Resolution;
 use crate::shared::handle::SharedHandle;
 use crate::single_flight::{unless_abandoned, Leader, Resumption};
 use crate::worker::Worker;
@@ -29,7 +31,7 @@ use limit::LimitOnce;
 use nginx::{self, Failed, Log, Request, State};
 pub use pending::{LookupId, Pending, Poll, Started};
 use pending::{Source, Stale};
-use question::{decode, key_of, Question, BLANK};
+use question::{key_of, through_cache, Question, BLANK};
 use subrequest::Subrequest;
 use token::TokenDecision;
 
@@ -192,16 +194,7 @@ fn spawn(
             }
             result
         };
-        let work = async {
-            match cache {
-                Some(cache) => {
-                    let (result, followed) =
-                        cache.get_or_fetch(&id, seen, lease, fetch, decode).await;
-                    LookupOutcome::of(result, followed)
-                }
-                None => LookupOutcome::of(fetch().await, false),
-            }
-        };
+        let work = through_cache(cache, &id, seen, lease, fetch);
         match unless_abandoned(&leader, &has_turn, work).await {
             Some(outcome) => {
                 if was_valid {
@@ -255,6 +248,24 @@ pub fn keep_nothing(worker: &Worker, request: &Request, project: &Project) {
         let key = Key::of(cache.secret(), &project.scope, &credentials);
         worker.shared().keep_nothing(&key, main.longest_life());
     }
+}
+
+/// Forgets the session of the request's credentials, and purges the user of its `identity`: of the
+/// project's `scope`, or of every project that has it.
+pub fn purge_session(
+    worker: &Worker,
+    request: &Request,
+    project: &Project,
+    bearer_elsewhere: Option<&[u8]>,
+    (scope, identity): (Option<&[u8]>, &Identity),
+) {
+    let in_flight = forget(worker, request, project, bearer_elsewhere);
+    let user = identity.user_id().map(|id| PurgeTarget::user(scope, id));
+    // The mark of the user covers look-ups in flight. Without it each key needs one.
+    let holders = in_flight.iter().filter(|_| user.is_none()).map(PurgeTarget::Holder);
+    let targets: Vec<PurgeTarget<'_>> = user.into_iter().chain(holders).collect();
+    // A purge of nothing counts too: other workers read the zone again, not their LRU.
+    worker.shared().purge(&targets);
 }
 
 /// Removes the cache entries of the request's credentials with `project`, whatever their verdict.

@@ -1,5 +1,6 @@
 //! The request to the resolver for one set of credentials.
 
+use core::future::Future;
 use core::time::Duration;
 use std::rc::Rc;
 
@@ -13,6 +14,7 @@ use crate::cache::{AskedAt, Cache, CacheEntry, CacheLookup, EntryId, FetchResult
 use crate::client::Inquiry;
 use crate::conf::project::Project;
 use crate::conf::Authgear;
+use crate::resolution::LookupOutcome;
 use crate::shared::handle::SharedHandle;
 use crate::worker::Worker;
 use nginx::{self, Request};
@@ -142,4 +144,22 @@ pub(super) fn decode(code: u8) -> Rc<Verdict> {
         BLANK | LOGGED_OUT => Verdict::None(NoSession::Resolver),
         code => Verdict::Unavailable(Unavailable::from_code(code)),
     })
+}
+
+/// Makes a look-up by `fetch`. With a cache the entry is stored, and the look-up of another worker
+/// is waited for instead, for at most its `lease`.
+pub(super) async fn through_cache<F: Future<Output = FetchResult>>(
+    cache: Option<Rc<Cache>>,
+    id: &EntryId,
+    seen: SeenVersion,
+    lease: Duration,
+    fetch: impl FnOnce() -> F,
+) -> LookupOutcome {
+    match cache {
+        Some(cache) => {
+            let (result, followed) = cache.get_or_fetch(id, seen, lease, fetch, decode).await;
+            LookupOutcome::of(result, followed)
+        }
+        None => LookupOutcome::of(fetch().await, false),
+    }
 }

@@ -9,13 +9,13 @@ use authgear::verdict::freshness::Freshness;
 use authgear::verdict::{Unavailable, Verdict};
 
 use super::pending::{LookupId, Pending, Source, Stale, Started};
-use super::question::{decode, key_of, Question};
+use super::question::{key_of, through_cache, Question};
 use crate::cache::{AskedAt, Cache, CacheLookup, EntryId, FetchResult};
 use crate::client::AuthgearClient;
 use crate::conf::project::Project;
 use crate::conf::{Authgear, LocationConf};
 use crate::credentials;
-use crate::resolution::{LookupOutcome, Resolution};
+use crate::resolution::Resolution;
 use crate::shared::handle::SharedHandle;
 use crate::single_flight::{unless_abandoned, Leader, Resumption};
 use crate::worker::Worker;
@@ -102,16 +102,7 @@ fn spawn(
     nginx::spawn(async move {
         let has_turn = Cell::new(false);
         let fetch = || ask(&client, question, shared, until, &has_turn);
-        let work = async {
-            match cache {
-                Some(cache) => {
-                    let (result, followed) =
-                        cache.get_or_fetch(&id, seen, lease, fetch, decode).await;
-                    LookupOutcome::of(result, followed)
-                }
-                None => LookupOutcome::of(fetch().await, false),
-            }
-        };
+        let work = through_cache(cache, &id, seen, lease, fetch);
         if let Some(outcome) = unless_abandoned(&leader, &has_turn, work).await {
             leader.complete(outcome);
         }

@@ -86,18 +86,14 @@ fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
         Verdict::Unavailable(_) | Verdict::Limited(_) => return 503,
         Verdict::Invalid | Verdict::BearerNotAccepted | Verdict::None(_) => None,
     };
-    let in_flight =
-        lookup::forget(worker, request, project, resolution.bearer_elsewhere.as_deref());
+    let elsewhere = resolution.bearer_elsewhere.as_deref();
     // Anybody can call without a session: such calls must not fill the purge log, nor make all
     // workers read the zone again.
-    let Some(identity) = session else { return 204 };
-    let (shared, scope) = (worker.shared(), purge.scope());
-    let user = identity.user_id().map(|id| PurgeTarget::user(scope, id));
-    // The mark of the user covers look-ups in flight. Without it each key needs one.
-    let holders = in_flight.iter().filter(|_| user.is_none()).map(PurgeTarget::Holder);
-    let targets: Vec<PurgeTarget<'_>> = user.into_iter().chain(holders).collect();
-    // A purge of nothing counts too: other workers read the zone again, not their LRU.
-    shared.purge(&targets);
-    shared.count(|metrics| metrics.purged(PurgeKind::Caller));
+    let Some(identity) = session else {
+        lookup::forget(worker, request, project, elsewhere);
+        return 204;
+    };
+    lookup::purge_session(worker, request, project, elsewhere, (purge.scope(), identity));
+    worker.shared().count(|metrics| metrics.purged(PurgeKind::Caller));
     204
 }

@@ -220,8 +220,8 @@ fn login_page(request: &Request, url: ComplexValue) -> Result<Option<String>, Fa
     Ok((!is_here && is_url).then_some(url))
 }
 
-/// Returns whether a request that writes, by the cookie of a session, may come from another site. No site
-/// can make a browser send a bearer token of another one.
+/// Returns whether a request that writes, by the cookie of a session, may come from another site.
+/// No site can make a browser send a bearer token of another one.
 fn is_foreign(request: &Request) -> bool {
     let is_read = request.is_get() || request.is_head() || request.is_options();
     if (is_read && request.header(b"upgrade").is_none()) || credentials::has_bearer(request) {

@@ -2,7 +2,6 @@
 //! `authgear_pages`.
 
 use authgear::login::{self, Page, Visit};
-use authgear::shared::subject::PurgeTarget;
 use authgear::verdict::Verdict;
 
 use super::resolve::resolve;
@@ -169,12 +168,8 @@ fn end(worker: &Worker, request: &Request, route: &LoginRoute, verdict: &Verdict
     };
     // Before the purge, so that every look-up after it finds the mark.
     lookup::keep_nothing(worker, request, &route.project);
-    let in_flight = lookup::forget(worker, request, &route.project, None);
-    let scope = Some(route.project.scope.as_slice());
-    let user = identity.user_id().map(|id| PurgeTarget::user(scope, id));
-    let targets: Vec<_> =
-        user.into_iter().chain(in_flight.iter().map(PurgeTarget::Holder)).collect();
-    worker.shared().purge(&targets);
+    let whose = (Some(route.project.scope.as_slice()), identity);
+    lookup::purge_session(worker, request, &route.project, None, whose);
     request.log().write(Level::Info, format_args!("authgear logged a user out"));
 }
 
@@ -199,12 +194,11 @@ pub fn watch_pages(worker: &Worker, request: &Request, state: &State<Authgear>) 
     }
     let resolution = state.resolution_for(request, location);
     let elsewhere = resolution.as_ref().and_then(|found| found.bearer_elsewhere.as_deref());
-    let in_flight = lookup::forget(worker, request, project, elsewhere);
-    let Some(resolution) = resolution else { return };
-    let Verdict::Valid(identity) = &*resolution.verdict else { return };
-    let scope = Some(project.scope.as_slice());
-    let user = identity.user_id().map(|id| PurgeTarget::user(scope, id));
-    let targets: Vec<_> =
-        user.into_iter().chain(in_flight.iter().map(PurgeTarget::Holder)).collect();
-    worker.shared().purge(&targets);
+    match resolution.as_ref().map(|found| &*found.verdict) {
+        Some(Verdict::Valid(identity)) => {
+            let whose = (Some(project.scope.as_slice()), identity);
+            lookup::purge_session(worker, request, project, elsewhere, whose);
+        }
+        _ => drop(lookup::forget(worker, request, project, elsewhere)),
+    }
 }
