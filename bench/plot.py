@@ -14,8 +14,10 @@ SCENARIOS = {
     "hot": "One session, known",
     "many": "10,000 sessions, known",
     "miss": "Each request is asked about",
+    "miss-tls": "Each request is asked about, over TLS",
     "jwt-hot": "One JWT, seen before",
     "jwt-new": "JWTs never seen before",
+    "hostile": "Forged and malformed tokens, one of ten is good",
 }
 
 

@@ -5,6 +5,7 @@
 #
 # FOLDER becomes a root file system with the first packages and their dependencies, and with the
 # second packages without dependencies. debian.sh has the function that makes a program of it run.
+# ARCHITECTURE in the environment names another than that of this machine.
 set -euo pipefail
 source "$(dirname "$0")/debian.sh"
 
@@ -21,6 +22,8 @@ echo "deb [signed-by=$keys] $(mirror) $suite main" > "$apt/sources.list"
 options=(-qq -o Dir::State="$apt/state" -o Dir::State::status="$apt/status"
     -o Dir::Cache="$apt/cache" -o Dir::Etc::sourcelist="$apt/sources.list"
     -o Dir::Etc::sourceparts=- -o APT::Install-Recommends=false -o APT::Sandbox::User=root)
+[ -z "${ARCHITECTURE:-}" ] \
+    || options+=(-o "APT::Architecture=$ARCHITECTURE" -o "APT::Architectures::=$ARCHITECTURE")
 apt-get "${options[@]}" update
 # Unquoted: one word for each package.
 apt-get "${options[@]}" install -y --download-only $with_needs > /dev/null

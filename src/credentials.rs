@@ -6,7 +6,8 @@
 use std::rc::Rc;
 
 use authgear::credentials::{
-    has_bearer_scheme, CookieNames, Credentials, Remainder, MAX_AUTHORIZATION,
+    has_bearer_scheme, session_prefix_of_another, CookieNames, Credentials, Remainder,
+    MAX_AUTHORIZATION,
 };
 use authgear::token::Claims;
 
@@ -28,6 +29,13 @@ pub fn read<'a>(
 ) -> Credentials<'a> {
     let authorization = request.sent::<Authgear>(AUTHORIZATION).next().or(elsewhere);
     Credentials::read(authorization, request.sent::<Authgear>(COOKIE), &project.cookies)
+}
+
+/// The prefix of a cookie that looks like a session of Authgear's, but is not one of `project`: see
+/// [`session_prefix_of_another`].
+pub fn prefix_of_another<'a>(request: &'a Request, project: &Project) -> Option<&'a str> {
+    let mut fields = request.sent::<Authgear>(COOKIE);
+    fields.find_map(|field| session_prefix_of_another(field, &project.cookies))
 }
 
 /// Evaluates the variables of `authgear_bearer`, for a request without `Authorization`. The first

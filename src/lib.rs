@@ -5,13 +5,17 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod assertions;
 mod cache;
 mod client;
 mod conf;
 mod credentials;
+mod fleet;
 mod jwks;
 mod lookup;
+mod open_responses;
 mod operations;
+mod recent;
 mod request;
 mod resolution;
 mod shared;
@@ -19,6 +23,7 @@ mod single_flight;
 mod worker;
 
 use core::cell::RefCell;
+use std::rc::Rc;
 
 use conf::operations::BuiltinEndpoint;
 use conf::Authgear;
@@ -26,7 +31,8 @@ use nginx::{
     Conf, ConfError, Content, ContentHandler, Failed, ModuleCell, Override, Phase, PhaseStatus,
     Renewal, Reply, Request, Value,
 };
-use operations::{protected_resource, purge, status, webhook};
+use open_responses::OpenResponses;
+use operations::{assertion_keys, protected_resource, purge, status, verdict, webhook};
 use request::variables;
 use worker::Worker;
 
@@ -64,14 +70,21 @@ nginx::nginx_modules!(
         conf::upstream_headers::RelayCookiesDirective,
         conf::upstream_headers::RemoteUserDirective,
         conf::upgrade::UpgradeDirective,
+        conf::recheck::RecheckDirective,
         conf::unknown_limit::UnknownLimitDirective,
+        conf::fleet::FleetDirective,
+        conf::fleet::CutOffDirective,
         conf::cache::ZoneDirective,
         conf::cache::CacheDirective,
         conf::cache::CacheValidDirective,
         conf::cache::CacheUseStaleDirective,
         conf::operations::StatusDirective,
+        conf::status_zone::StatusZoneDirective,
         conf::operations::PurgeDirective,
         conf::operations::WebhookDirective,
+        conf::operations::VerdictDirective,
+        conf::assertion::AssertionDirective,
+        conf::assertion::AssertionKeysDirective,
         conf::protected_resource::ProtectedResourceDirective,
     ]
 );
@@ -97,6 +110,10 @@ impl nginx::Module for Authgear {
         location.merge(cf, main, server, parent)
     }
 
+    fn share_location(resolver: Option<nginx::Resolver>, parent: &conf::LocationConf) -> bool {
+        parent.share(resolver)
+    }
+
     fn postconfiguration(cf: &mut Conf<'_>, main: &mut conf::MainConf) -> Result<(), ConfError> {
         main.uses_userinfo = variables::uses_userinfo(cf);
         variables::define(cf)?;
@@ -104,12 +121,21 @@ impl nginx::Module for Authgear {
         main.compile(cf)?;
         main.declare_module_zone(cf)?;
         main.find_servers(cf)?;
+        main.check_effects(cf)?;
         conf::lint::check(cf, main, variables::is_of_verdict);
+        if let Some(file) = nginx::replaced_module_file() {
+            let version = env!("CARGO_PKG_VERSION");
+            cf.warn(format_args!(
+                "authgear runs as version {version} although its file {file} was replaced: \
+                 a reload loads no new module, a restart or an upgrade of the binary does"
+            ));
+        }
+        main.forget_places();
         Ok(())
     }
 
     fn init_process(main: &'static conf::MainConf) {
-        WORKER.set(Worker::new(main));
+        WORKER.set(Worker::new(main, start_rechecks));
     }
 
     fn woken() {
@@ -132,6 +158,8 @@ impl nginx::Module for Authgear {
             BuiltinEndpoint::ProtectedResource(_) => {
                 ContentHandler::of::<ProtectedResourceEndpoint>()
             }
+            BuiltinEndpoint::AssertionKeys(_) => ContentHandler::of::<AssertionKeysEndpoint>(),
+            BuiltinEndpoint::Verdict(_) => ContentHandler::of::<VerdictEndpoint>(),
         })
     }
 
@@ -157,9 +185,20 @@ impl nginx::Module for Authgear {
         WORKER.with_borrow(|worker| request::header_filter(worker, request))
     }
 
-    fn last_header_filter(request: &mut Request) {
-        request::last_header_filter(request);
+    fn last_header_filter(request: &mut Request) -> Result<(), Failed> {
+        request::last_header_filter(request)
     }
+}
+
+/// Starts the task that looks at open responses.
+fn start_rechecks(list: Rc<OpenResponses>) {
+    nginx::spawn(async move {
+        loop {
+            let generation = WORKER.with_borrow(|worker| worker.shared().purge_generation());
+            list.turn(generation, request::recheck::PAUSE).await;
+            WORKER.with_borrow(request::recheck::tick);
+        }
+    });
 }
 
 /// `authgear_status` in the content phase.
@@ -219,5 +258,35 @@ impl Content for ProtectedResourceEndpoint {
 
     fn answer(request: &mut Request, _body: &[u8]) -> Reply {
         protected_resource::answer(request)
+    }
+}
+
+/// `authgear_verdict` in the content phase.
+struct VerdictEndpoint;
+
+impl Content for VerdictEndpoint {
+    const MAX_BODY: usize = verdict::MAX_BODY;
+
+    fn begin(_request: &mut Request) -> Result<(), u16> {
+        Ok(())
+    }
+
+    fn answer(request: &mut Request, _body: &[u8]) -> Reply {
+        verdict::answer(request)
+    }
+}
+
+/// `authgear_assertion_keys` in the content phase.
+struct AssertionKeysEndpoint;
+
+impl Content for AssertionKeysEndpoint {
+    const MAX_BODY: usize = assertion_keys::MAX_BODY;
+
+    fn begin(request: &mut Request) -> Result<(), u16> {
+        assertion_keys::begin(request)
+    }
+
+    fn answer(request: &mut Request, _body: &[u8]) -> Reply {
+        assertion_keys::answer(request)
     }
 }

@@ -1,5 +1,6 @@
 //! Results of look-ups.
 
+use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::resolver::set_cookie::SetCookies;
@@ -23,6 +24,8 @@ pub struct Resolution {
     pub bearer_elsewhere: Option<Rc<[u8]>>,
     /// Authgear's `Set-Cookie` values, if it was asked for this request.
     pub set_cookies: Option<Rc<SetCookies>>,
+    /// When the first of the tokens that it is about expires, by nginx's clock.
+    pub expires_at: Option<Duration>,
 }
 
 impl Resolution {
@@ -35,7 +38,8 @@ impl Resolution {
     /// The verdict of a cache entry.
     pub fn cached(entry: &CacheEntry, status: &'static str) -> Self {
         let verdict = Rc::clone(&entry.verdict);
-        Self { source: "cache", by_token: entry.key.is_some(), ..Self::new(verdict, status) }
+        let (by_token, expires_at) = (entry.key.is_some(), entry.expires_at());
+        Self { source: "cache", by_token, expires_at, ..Self::new(verdict, status) }
     }
 
     /// A verdict of this worker on a bearer token.
@@ -62,6 +66,7 @@ impl Resolution {
             by_token: false,
             bearer_elsewhere: None,
             set_cookies: None,
+            expires_at: None,
         }
     }
 }
@@ -79,28 +84,32 @@ pub struct LookupOutcome {
     pub by_token: bool,
     /// Authgear's `Set-Cookie` values, for all waiters. Waiters in other workers get none.
     pub set_cookies: Option<Rc<SetCookies>>,
+    /// See [`Resolution::expires_at`].
+    pub expires_at: Option<Duration>,
 }
 
 impl LookupOutcome {
     /// The end of a look-up with the resolver.
     pub fn of(result: FetchResult, followed: bool) -> Self {
-        let verdict = match result {
-            FetchResult::Keep(entry) => entry.verdict,
-            FetchResult::Pass { verdict, .. } => verdict,
+        let (verdict, expires_at) = match result {
+            FetchResult::Keep(entry) => (Rc::clone(&entry.verdict), entry.expires_at()),
+            FetchResult::Pass { verdict, .. } => (verdict, None),
         };
         let failed = matches!(&*verdict, Verdict::Unavailable(why) if why.is_outage());
-        Self { verdict, failed, followed, by_token: false, set_cookies: None }
+        Self { verdict, failed, followed, by_token: false, set_cookies: None, expires_at }
     }
 
     /// The end of a token's verification.
-    pub fn of_token(verdict: Rc<Verdict>) -> Self {
-        Self { verdict, failed: false, followed: false, by_token: true, set_cookies: None }
+    pub fn of_token(verdict: Rc<Verdict>, expires_at: Option<Duration>) -> Self {
+        let (failed, followed, by_token, set_cookies) = (false, false, true, None);
+        Self { verdict, failed, followed, by_token, set_cookies, expires_at }
     }
 
     /// A failed look-up.
     pub fn unavailable(why: Unavailable) -> Self {
         let verdict = Rc::new(Verdict::Unavailable(why));
-        Self { verdict, failed: true, followed: false, by_token: false, set_cookies: None }
+        let (failed, followed, by_token, set_cookies) = (true, false, false, None);
+        Self { verdict, failed, followed, by_token, set_cookies, expires_at: None }
     }
 
     /// Adds Authgear's `Set-Cookie` values.

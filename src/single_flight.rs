@@ -5,20 +5,28 @@
 
 use core::cell::Cell;
 use core::future::{poll_fn, Future};
-use core::pin::pin;
-use core::task::Poll;
+use core::pin::{pin, Pin};
+use core::task::{Poll, Waker};
 
 use authgear::single_flight::{self, Wake};
 
 use crate::resolution::LookupOutcome;
 use nginx::Resume;
 
-/// Wakes a suspended request.
-pub struct Resumption(pub Resume);
+/// Wakes who waits for a look-up.
+pub enum Resumption {
+    /// A suspended request.
+    Request(Resume),
+    /// The task that looks at open responses.
+    Task(Waker),
+}
 
 impl Wake for Resumption {
     fn wake(&self) {
-        self.0.resume();
+        match self {
+            Self::Request(resume) => resume.resume(),
+            Self::Task(waker) => waker.wake_by_ref(),
+        }
     }
 }
 
@@ -34,9 +42,8 @@ pub type Leader = single_flight::Leader<LookupOutcome, Resumption>;
 pub async fn unless_abandoned<T>(
     leader: &Leader,
     must_go_on: &Cell<bool>,
-    work: impl Future<Output = T>,
+    mut work: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
-    let mut work = pin!(work);
     let mut abandoned = pin!(leader.abandoned());
     poll_fn(|cx| {
         // First: the clients may have left before the work began.

@@ -56,6 +56,46 @@ fn a_verdict_kept_at_one_location_is_not_used_at_one_with_another_audience() {
 }
 
 #[test]
+fn wrong_issuers_and_audiences_are_logged_with_what_is_accepted() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = apis(&authgear, &backend, "jwt").error_level("info").workers(1).start();
+    authgear.wait_for_jwks_hits(1);
+    let alice = User::named("alice-who-is-known");
+    let refuse = |path: &str, token: &str, says: &str| {
+        let answer = get(&nginx, path).bearer(token).send();
+        assert_eq!(answer.status, 401, "{}", verdict(&answer));
+        let log = nginx.error_log();
+        assert!(log.contains("[info] ") && log.contains(says), "{says}\n{log}");
+        assert!(!log.contains(token) && !log.contains("alice-who-is-known"), "{log}");
+    };
+    let of = |claim: &str, value: &str| authgear.token(&alice).claim(claim, value).sign();
+    refuse(
+        "/stock",
+        &token_for(&authgear, &[ORDERS, "b\u{7f}"]),
+        "authgear rejected a token: token_audience, its aud is \
+         [\"https://orders.test\",\"b\\u{7f}\"], accepted: \"https://stock.test\"",
+    );
+    refuse(
+        "/both",
+        &of("aud", &"a".repeat(3000)),
+        &format!(
+            "token_audience, its aud is \"{}..., accepted: \"https://stock.test\", \
+             \"https://orders.test\"",
+            "a".repeat(199)
+        ),
+    );
+    refuse(
+        "/orders",
+        &of("iss", "https://other.test"),
+        &format!(
+            "authgear rejected a token: token_issuer, its iss is \"https://other.test\", accepted: \
+             \"{}\"",
+            authgear.origin()
+        ),
+    );
+}
+
+#[test]
 fn an_internal_redirect_compares_the_token_with_the_audience_of_its_target() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = apis(&authgear, &backend, "jwt").start();

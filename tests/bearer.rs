@@ -5,6 +5,7 @@ use serde_json::json;
 use support::{get, Backend, FakeAuthgear, User, WebSocket};
 
 use crate::browser::Browser;
+use crate::examples::{run, Public};
 use crate::project::{project_site, verdict};
 
 #[test]
@@ -121,34 +122,26 @@ fn a_token_from_a_variable_keeps_set_cookie_from_being_relayed() {
     }
 }
 
+/// nginx-conf/bearer.conf with a browser.
 #[test]
 fn a_browser_opens_a_web_socket_with_its_token_as_subprotocol() {
-    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    let nginx = project_site(&authgear, &backend, "")
-        .http(
-            "map $http_sec_websocket_protocol $offered {
-               ~(?:^|,\\s*)bearer\\.(?<token>[^,\\s]+) $token;
-             }",
-        )
-        .server(
-            "authgear p; authgear_mode jwt; authgear_require session;
-             authgear_bearer $offered;
-             location / {
-               proxy_pass http://%%BACKEND%%; proxy_http_version 1.1;
-               proxy_set_header Upgrade $http_upgrade;
-               proxy_set_header Connection upgrade;
-               proxy_set_header Sec-WebSocket-Protocol app.v1;
-               add_header Sec-WebSocket-Protocol app.v1 always;
-             }
-             location = /page { authgear off; default_type text/html; return 200 page; }",
-        )
-        .start();
+    let (public, backend) = (Public::start(45), Backend::start());
+    let nginx = run(|| {
+        // The application answers with the subprotocol that it was offered.
+        let offered = "proxy_set_header   Sec-WebSocket-Protocol app.v1;";
+        let answered = format!("{offered} add_header Sec-WebSocket-Protocol app.v1 always;");
+        public.example_at("bearer.conf", &backend.addr().to_string()).raw_conf(move |conf| {
+            assert!(conf.contains(offered), "{conf}");
+            conf.replace(offered, &answered)
+        })
+    });
     let browser = Browser::start();
-    browser.go(&format!("http://{}/page", nginx.addr()));
+    // Any page of the site, here that of a denial.
+    browser.go(&nginx.url("/live/page"));
     let open = |token: &str| {
         browser.run(&format!(
             "return await new Promise(done => {{
-               const socket = new WebSocket(`ws://${{location.host}}/live`,
+               const socket = new WebSocket(`ws://${{location.host}}/live/a`,
                                             ['app.v1', 'bearer.{token}']);
                socket.onopen = () => socket.send('hello');
                socket.onmessage = message => {{
@@ -159,7 +152,8 @@ fn a_browser_opens_a_web_socket_with_its_token_as_subprotocol() {
              }});"
         ))
     };
-    assert_eq!(open(&authgear.jwt(&User::named("alice"))), json!(["app.v1", "hello"]));
+    let token = public.authgear.jwt(&User::named("alice"));
+    assert_eq!(open(&token), json!(["app.v1", "hello"]));
     let request = backend.requests().remove(0);
     assert_eq!(request.header("x-authgear-user-id"), Some("alice"));
     assert_eq!(request.all("sec-websocket-protocol"), ["app.v1"]);

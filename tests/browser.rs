@@ -1,11 +1,13 @@
 //! A browser: Chromium without a window, driven by WebDriver (W3C).
 
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use serde_json::{json, Value};
 use support::{Backend, Builder, FakeAuthgear, Nginx, User};
 use tempfile::TempDir;
@@ -68,6 +70,19 @@ impl Browser {
     /// A browser with these preferences of Chromium's profile.
     #[track_caller]
     pub(crate) fn with_preferences(preferences: &Value) -> Self {
+        Self::with(preferences, &[])
+    }
+
+    /// A browser for which these hosts are at this address. It takes any certificate.
+    #[track_caller]
+    pub(crate) fn with_hosts(hosts: &[&str], addr: SocketAddr) -> Self {
+        let rules: Vec<_> = hosts.iter().map(|host| format!("MAP {host} {addr}")).collect();
+        let rules = format!("--host-resolver-rules={}", rules.join(", "));
+        Self::with(&json!({}), &["--ignore-certificate-errors", &rules])
+    }
+
+    #[track_caller]
+    fn with(preferences: &Value, more_arguments: &[&str]) -> Self {
         let (driver, port) = driver();
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(DEADLINE))
@@ -95,6 +110,7 @@ impl Browser {
             "--disable-sync",
             &format!("--user-data-dir={profile}"),
         ];
+        let arguments = [&arguments[..], more_arguments].concat();
         let options =
             json!({ "binary": "/usr/bin/chromium", "args": arguments, "prefs": preferences });
         let milliseconds = u64::try_from(DEADLINE.as_millis()).expect("a time");
@@ -128,6 +144,24 @@ impl Browser {
         value["value"].take()
     }
 
+    /// Opens a tab and shows it.
+    #[track_caller]
+    pub(crate) fn new_tab(&self) {
+        let tab = self.post("/window/new", &json!({ "type": "tab" }));
+        self.show_tab(tab["handle"].as_str().expect("a handle"));
+    }
+
+    /// The tab that is shown.
+    #[track_caller]
+    pub(crate) fn tab(&self) -> String {
+        self.get("/window").as_str().expect("a handle").to_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn show_tab(&self, handle: &str) {
+        self.post("/window", &json!({ "handle": handle }));
+    }
+
     /// Opens a page and follows redirects.
     #[track_caller]
     pub(crate) fn go(&self, url: &str) {
@@ -151,6 +185,31 @@ impl Browser {
     #[track_caller]
     pub(crate) fn run(&self, script: &str) -> Value {
         self.post("/execute/sync", &json!({ "script": script, "args": [] }))
+    }
+
+    /// Sets the size of the page, and whether it is shown in dark mode.
+    #[track_caller]
+    pub(crate) fn view(&self, width: u32, height: u32, dark: bool) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1,
+            "mobile": width < 500 });
+        self.devtools("Emulation.setDeviceMetricsOverride", &size);
+        let scheme = if dark { "dark" } else { "light" };
+        let scheme = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.devtools("Emulation.setEmulatedMedia", &scheme);
+    }
+
+    /// Sends a command of Chromium's DevTools protocol.
+    #[track_caller]
+    fn devtools(&self, command: &str, parameters: &Value) {
+        self.post("/goog/cdp/execute", &json!({ "cmd": command, "params": parameters }));
+    }
+
+    /// A picture of what is shown, in PNG.
+    #[track_caller]
+    pub(crate) fn screenshot(&self) -> Vec<u8> {
+        let picture = self.get("/screenshot");
+        let picture = picture.as_str().expect("a picture");
+        BASE64.decode(picture.as_bytes()).expect("base64")
     }
 
     /// Waits until the current URL contains this.

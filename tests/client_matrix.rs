@@ -1,7 +1,7 @@
 //! Tokens of each kind of client, at each version of Authgear, in each mode: first without an
 //! explicit audience, then in a project whose `audience` is the URL of an API.
 
-use support::{get, Backend, ClientKind, FakeAuthgear, User, Version};
+use support::{get, Backend, ClientKind, FakeAuthgear, Fault, User, Version};
 
 use crate::project::{project, verdict, TELLING};
 use crate::site::site;
@@ -164,4 +164,60 @@ fn a_token_for_another_audience_counts_neither_as_bearer_nor_as_cookie() {
         assert_eq!(verdict(&both), RESOLVED, "{place}");
         assert_eq!(both.echo().header("x-authgear-user-id"), Some("bob"), "{place}");
     }
+}
+
+/// The resolver does not look at the audience, so it is not asked in place of the keys.
+#[test]
+fn without_keys_a_token_that_needs_an_audience_is_not_asked_about() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    authgear.inject_at("/oauth2/jwks", Fault::Status(503));
+    let nginx = site(&authgear, &backend)
+        .http(project("api", &authgear, &format!("audience {API}; timeout 1s;")))
+        .server(TELLING)
+        .server("authgear api; location / { authgear_mode auto; proxy_pass http://%%BACKEND%%; }")
+        .server("location /asked { authgear_mode resolver; proxy_pass http://%%BACKEND%%; }")
+        .workers(1)
+        .start();
+    nginx.allow_log("authgear keys not fetched");
+    let good = token(&authgear, ClientKind::FirstParty, Form::Bound);
+    let session = authgear.session(&User::named("bob"));
+    for place in ["/", "/asked"] {
+        for request in [
+            get(&nginx, place).bearer(&good),
+            get(&nginx, place).bearer(&good).cookie("session", &session),
+            get(&nginx, place).cookie("app_access_token", &good),
+        ] {
+            let answer = request.send();
+            let found = (answer.status, verdict(&answer));
+            assert_eq!(found, (503, "error keys_unavailable jwt".to_owned()), "{place}");
+        }
+    }
+    assert_eq!(authgear.hits(), 0);
+}
+
+/// A refused bearer is told from an ended session, by a kept verdict too.
+#[test]
+fn a_kept_refusal_keeps_its_reason() {
+    let version = Version::November2026;
+    let (authgear, backend) = (FakeAuthgear::builder().version(version).start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .http(project("p", &authgear, ""))
+        .http("authgear_cache_zone z:1m;")
+        .server(TELLING)
+        .server("authgear p; authgear_cache z; authgear_cache_valid invalid=1h;")
+        .server("location / { proxy_pass http://%%BACKEND%%; }")
+        .start();
+    let alice = User::named("alice");
+    let third_party = authgear.opaque_token_of(&alice, ClientKind::ThirdParty);
+    let bearer = get(&nginx, "/").bearer(&third_party);
+    let session = authgear.session(&alice);
+    for (request, reason) in [
+        (bearer.clone(), "bearer_not_accepted"),
+        (bearer.cookie("session", &session), "session_invalid"),
+    ] {
+        for source in ["resolver", "cache", "cache"] {
+            assert_eq!(verdict(&request.send()), format!("invalid {reason} {source}"));
+        }
+    }
+    assert_eq!(authgear.hits(), 2);
 }

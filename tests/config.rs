@@ -182,9 +182,9 @@ fn invalid_values_of_settings_are_refused() {
     // The error names the line of the block's end, where TLS is set up.
     let missing = "authgear_project p {\nendpoint https://a.test;\n\
                    ssl_trusted_certificate no/such.pem;\n} # here";
-    refused(http(missing), "no/such.pem\"");
+    refused(http(missing), "no/such.pem\": No such file or directory (os error 2)");
     let no_certificate = http(missing.replace("no/such", "empty")).file("empty.pem", "nothing");
-    refused(no_certificate, "empty.pem\"");
+    refused(no_certificate, "empty.pem\": no certificate or crl found");
 }
 
 #[test]
@@ -233,8 +233,17 @@ fn misuse_of_authgear_mode_is_refused() {
 
 #[test]
 fn malformed_project_blocks_are_refused() {
-    refused(setting("nonsense 1;"), "unknown directive \"nonsense\"");
-    refused(setting("Timeout 1s;"), "unknown directive \"Timeout\"");
+    for name in ["nonsense", "Timeout"] {
+        let says = format!(
+            "unknown setting \"{name}\" of authgear_project, it must be one of \
+             endpoint, client_id, resolver_url, cookie_prefix, connect_timeout, timeout, \
+             fail_timeout, keepalive_timeout, max_connections, max_fails, keepalive, \
+             revocation_ttl, max_response_size, ssl_name, ssl_verify, \
+             ssl_trusted_certificate, jwks_url, userinfo_url, jwks_file, jwks_refresh, \
+             jwks_cooldown, audience, leeway, algorithms, machine_tokens"
+        );
+        refused(setting(&format!("{name} 1;")), &says);
+    }
     for line in [
         "timeout;",
         "timeout 1s 2s;",
@@ -337,7 +346,7 @@ fn misuse_of_authgear_is_refused() {
     refused(server("location / { if ($arg_a) {\nauthgear off; # here\n} }"), misplaced);
 
     // The error names the line of `authgear`, wherever it is found.
-    let unknown = "unknown authgear_project \"nope\"";
+    let unknown = UNKNOWN;
     for text in ["authgear nope; # here\nreturn 204;", "location / {\nauthgear nope; # here\n}\n"] {
         refused(server(text), unknown);
     }
@@ -346,10 +355,77 @@ fn misuse_of_authgear_is_refused() {
 }
 
 #[test]
+fn unknown_projects_are_refused_with_what_may_be_meant() {
+    for (value, hint) in [
+        (
+            "on",
+            "name a project, by \"authgear https://myapp.authgear.cloud\" or the name of an \
+             authgear_project",
+        ),
+        (
+            "auth.example.com",
+            "to name a project by its endpoint, write \"https://auth.example.com\"",
+        ),
+        ("shop", "define it by \"authgear_project NAME { ... }\" in http"),
+    ] {
+        let says = format!("unknown authgear_project \"{value}\": {hint}");
+        refused(server(&format!("authgear {value}; # here")), &says);
+    }
+}
+
+#[test]
+fn endpoints_that_another_directive_would_answer_for_are_refused() {
+    let says = |directive: &str| {
+        format!(
+            "\"{directive}\" in a location that another directive answers, such as \"proxy_pass\": \
+             give it a location of its own"
+        )
+    };
+    let at = |lines: &str| server(&format!("location /here {{\n{lines}\n}}"));
+    refused(
+        at("authgear_status; # here\nproxy_pass http://127.0.0.1:1;"),
+        &says("authgear_status"),
+    );
+    refused(
+        at("proxy_pass http://127.0.0.1:1;\nauthgear_status; # here"),
+        &says("authgear_status"),
+    );
+    refused(
+        at("authgear_purge admin; # here\nempty_gif;").http("authgear_cache_zone z:1m;"),
+        &says("authgear_purge"),
+    );
+}
+
+#[test]
+fn login_pages_without_a_path_are_refused() {
+    for value in ["login", "login?to=$authgear_return_to", "?login", "auth.example.com/login"] {
+        let says = format!(
+            "invalid value \"{value}\" in \"authgear_login_redirect\" directive, it must be an \
+             absolute URL or a path: begin it with \"/\", \"https://\" or a variable"
+        );
+        refused(server(&format!("authgear_login_redirect {value}; # here")), &says);
+    }
+}
+
+/// The prefix of `$authgear_...` swallows none of the module's own names.
+#[test]
+fn unknown_variables_of_the_module_are_refused() {
+    for name in ["authgear_sesion", "authgear_user_mail", "authgear"] {
+        let says = format!("unknown \"{name}\" variable");
+        let test = server(&format!("add_header X-A ${name};")).check();
+        assert!(!test.ok && test.output.contains(&says), "{}", test.output);
+    }
+}
+
+const UNKNOWN: &str =
+    "unknown authgear_project \"nope\": define it by \"authgear_project NAME { ... \
+                       }\" in http";
+
+#[test]
 fn project_names_at_http_level_must_exist() {
     // nginx merges this level into servers only, and this one does not inherit it.
     let overridden = http("authgear nope; # here").server("authgear off;");
-    refused(overridden, "unknown authgear_project \"nope\"");
+    refused(overridden, UNKNOWN);
 }
 
 #[test]
@@ -485,6 +561,48 @@ fn authgear_is_inherited_and_can_be_replaced_at_each_level() {
     ] {
         assert_eq!(who(to, method, path).as_deref(), expected, "{method} {path}");
     }
+}
+
+#[test]
+fn a_location_below_an_endpoint_is_protected_as_those_beside_it() {
+    let authgear = FakeAuthgear::start();
+    let nginx = Nginx::builder()
+        .var("AUTHGEAR", authgear.url())
+        .file("secret", "0123456789abcdefghijABCDEFGHIJ_Z")
+        .server(
+            "authgear %%AUTHGEAR%%;
+             authgear_require session;
+             location /beside { try_files /none =204; }
+             location /hook {
+               authgear_webhook secret;
+               location /hook/below { try_files /none =204; }
+             }",
+        )
+        .start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    for (path, bare, with_session) in
+        [("/hook", 405, 405), ("/beside", 401, 204), ("/hook/below", 401, 204)]
+    {
+        assert_eq!(get(&nginx, path).send().status, bare, "{path}");
+        assert_eq!(get(&nginx, path).bearer(&token).send().status, with_session, "{path}");
+    }
+}
+
+#[test]
+fn an_error_page_that_shares_its_configuration_is_a_location_of_its_own() {
+    let authgear = FakeAuthgear::start();
+    let nginx = Nginx::builder()
+        .var("AUTHGEAR", authgear.url())
+        .server(
+            "authgear %%AUTHGEAR%%;
+             authgear_require session;
+             error_page 401 = @login;
+             location / { try_files /none =204; }
+             location @login { return 401 \"own page\"; }",
+        )
+        .start();
+    let answer = get(&nginx, "/").header("Accept", "application/json").send();
+    assert_eq!((answer.status, answer.body.as_slice()), (401, &b"own page"[..]));
 }
 
 #[test]

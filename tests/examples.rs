@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use support::{
@@ -12,13 +13,21 @@ use tempfile::TempDir;
 
 use crate::site::{assert_nothing_forged, identity_of, own_ip, Pairs, FORGED};
 
-/// Each has a test below.
-const EXAMPLES: [&str; 16] = [
+// A folder `examples` would be one of programs to Cargo.
+#[path = "example_systems.rs"]
+mod systems;
+
+/// Each has a test below, in `example_systems.rs`, or in the file of its name.
+const EXAMPLES: [&str; 23] = [
     "api.conf",
+    "assertion.conf",
     "auth_request.conf",
     "bearer.conf",
     "cache.conf",
     "dry-run.conf",
+    "fleet-mirror.conf",
+    "fleet.conf",
+    "forward-auth.conf",
     "grpc.conf",
     "internal-location.conf",
     "jwt.conf",
@@ -30,6 +39,9 @@ const EXAMPLES: [&str; 16] = [
     "project.conf",
     "require.conf",
     "satisfy.conf",
+    "self-hosted.conf",
+    "userinfo.conf",
+    "websocket.conf",
 ];
 
 /// The public host of the examples' project.
@@ -50,9 +62,10 @@ fn every_example_has_a_test() {
 }
 
 /// An example with these replacements, each of which has to match.
-fn example(name: &str, replace: &[(&str, &str)]) -> Builder {
+pub(crate) fn example(name: &str, replace: &[(&str, &str)]) -> Builder {
     let text = fs::read_to_string(folder().join(name)).expect("the example");
-    let replace: Vec<(String, String)> = [("listen 8080", "listen %%ADDR%%")]
+    let listen = if text.contains("listen 443") { "listen 443" } else { "listen 8080" };
+    let replace: Vec<(String, String)> = [(listen, "listen %%ADDR%%")]
         .iter()
         .chain(replace)
         .map(|(from, to)| ((*from).to_owned(), (*to).to_owned()))
@@ -273,6 +286,35 @@ fn the_login_example_protects_a_static_site() {
 }
 
 #[test]
+fn the_userinfo_example_passes_a_verified_address_only() {
+    let (public, backend) = (Public::start(46), Backend::start());
+    let nginx = run(|| public.example("userinfo.conf", &backend));
+    let session = public.authgear.session(&alice());
+    let document = |verified: bool| {
+        let id = &alice().id;
+        let document = format!(
+            r#"{{"sub":"{id}","email":"alice@example.com","email_verified":{verified},"name":"Alice"}}"#
+        );
+        public.authgear.set_userinfo(&alice(), &document, &document);
+    };
+    let received = || {
+        let request = get(&nginx, "/").cookie("session", &session);
+        let request = request.header("X-WEBAUTH-EMAIL", "mallory@example.com").send().echo();
+        ["user", "email", "name"]
+            .map(|name| request.header(&format!("x-webauth-{name}")).map(str::to_owned))
+    };
+    let (id, name) = (Some(alice().id), Some("Alice".to_owned()));
+    document(false);
+    assert_eq!(received(), [id.clone(), None, name.clone()]);
+    nginx.reload();
+    assert_eq!(received(), [id, None, name], "kept");
+    let other = public.authgear.session(&alice());
+    document(true);
+    let sent = get(&nginx, "/").cookie("session", &other).send().echo();
+    assert_eq!(sent.header("x-webauth-email"), Some("alice@example.com"));
+}
+
+#[test]
 fn the_login_redirect_example_works() {
     let (public, backend) = (Public::start(4), Backend::start());
     let nginx = run(|| public.example("login-redirect.conf", &backend));
@@ -356,6 +398,26 @@ fn the_mcp_example_works() {
         let request = get(&nginx, "/mcp").bearer(&token(audience, scope));
         assert_eq!(with_forged_identity(request).send().status, status, "{audience} {scope}");
     }
+}
+
+#[test]
+fn the_websocket_example_ends_a_connection_with_its_session() {
+    let (public, backend) = (Public::start(47), Backend::start());
+    let nginx = run(|| public.example("websocket.conf", &backend));
+    let user = alice();
+    let session = public.authgear.session(&user);
+    let request = with_forged_identity(get(&nginx, "/live/a"))
+        .header("Sec-Fetch-Site", "same-origin")
+        .cookie("session", &session);
+    let mut socket = WebSocket::open(&request).expect("an open WebSocket");
+    public.authgear.disable(&user.id);
+    let logout = get(&nginx, "/logout")
+        .method("POST")
+        .header("Sec-Fetch-Site", "same-origin")
+        .cookie("session", &session);
+    assert_eq!(logout.send().status, 204);
+    assert_eq!(socket.read_to_close(), (1008, 0));
+    assert_eq!(backend.requests()[0].identity(), identity_of(&user));
 }
 
 #[test]
@@ -486,6 +548,8 @@ fn the_jwt_example_works() {
     let session = authgear.session(&alice);
     let first = with_forged_identity(get(&nginx, "/api/").bearer(&jwt)).send().echo();
     assert_eq!(first.header("x-client-id"), Some("4b60ac4a9a2a4a3b"));
+    // Another worker may write the next line before this one.
+    nginx.wait_for_access_lines(1);
     let rows = [
         (get(&nginx, "/api/").bearer(&jwt), 200, 0, "200 valid ok cache 4b60ac4a9a2a4a3b"),
         (get(&nginx, "/api/").bearer(&machine), 200, 0, "200 valid ok jwt 4b60ac4a9a2a4a3b"),

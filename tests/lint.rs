@@ -51,7 +51,8 @@ fn credentials_sent_in_clear_text_are_warned_about() {
         format!("{line}: credentials are sent to \"{url}\" in clear: use https")
     };
     let project = |lines: &str| {
-        http(&format!("authgear_project p {{\n{lines}\n}}\nauthgear p;")).server("return 204;")
+        http(&format!("authgear_project p {{\n{lines}\n}}\nauthgear p;"))
+            .server("location = /_auth { internal; }")
     };
     warns(
         project("endpoint http://192.0.2.1; # 1"),
@@ -257,7 +258,7 @@ fn limits_by_a_variable_without_a_verdict_are_warned_about() {
         too_early("1", "limit_req", "x_authgear_user_id"),
         too_early("1", "limit_conn", "authgear_claim_sub"),
     );
-    warns(limited("location / { limit_req zone=users burst=5; return 204; }"), &[&user]);
+    warns(limited("location / { limit_req zone=users burst=5; root /a; }"), &[&user]);
     warns(limited("limit_conn claims 1; location / { limit_req zone=users; }"), &[&user, &claim]);
     warns(limited("location / { limit_req zone=addresses; limit_req zone=users; }"), &[&user]);
     for fine in [
@@ -368,5 +369,176 @@ fn metadata_documents_that_clients_do_not_find_are_warned_about() {
              document of \"https://a.test/mcp\": serve it in \"location = {well_known}/mcp\""
         );
         warns(serving(&location, "https://a.test/mcp"), &[&warning]);
+    }
+}
+
+#[test]
+fn resolver_urls_without_a_location_of_their_own_are_warned_about() {
+    let site = |rest: &str| {
+        http(
+            "authgear_project p {
+               endpoint https://192.0.2.1;
+               resolver_url /_auth; # 1
+             }",
+        )
+        .server(format!("location / {{ authgear p; }} {rest}"))
+    };
+    let lost = |builder: Builder| {
+        let output = builder.check().output;
+        let warnings: Vec<_> = output.lines().filter(|line| line.contains("[warn]")).collect();
+        let [line] = warnings[..] else { panic!("{output}") };
+        assert!(
+            line.contains("no location of the server in ")
+                && line.contains(
+                    " is for \"resolver_url\" \"/_auth\": the credentials of its users go to the \
+                     backend of \"location /\"; define \"location = /_auth { internal; proxy_pass \
+                     ...; }\" in /"
+                ),
+            "{line}"
+        );
+    };
+    lost(site(""));
+    lost(site("location /_authx { } location = /_auth/ { }"));
+    lost(site("authgear off; location = /_authx { }"));
+    for fine in [
+        "location = /_auth { internal; }",
+        "location = /_auth { }",
+        "location /_ { }",
+        "location ~ ^/_auth$ { internal; }",
+    ] {
+        warns(site(fine), &[]);
+    }
+    // In mode jwt nobody asks.
+    warns(
+        http("authgear_project p { endpoint https://192.0.2.1; resolver_url /_auth; }")
+            .server("authgear p; authgear_mode jwt;"),
+        &[],
+    );
+}
+
+#[test]
+fn resolver_urls_without_a_path_are_warned_about() {
+    let project = |url: &str| {
+        http(&format!(
+            "authgear_project p {{
+               endpoint https://192.0.2.1;
+               resolver_url {url}; # 1
+             }}
+             authgear p;"
+        ))
+        .server("")
+    };
+    for url in ["http://10.0.0.7:3001", "http://10.0.0.7:3001/"] {
+        warns(
+            project(url),
+            &["1: \"resolver_url\" \"http://10.0.0.7:3001/\" has no path: Authgear's resolver answers \
+               at \"/_resolver/resolve\", and on a port of its own at \"/resolve\""],
+        );
+    }
+    warns(project("http://10.0.0.7:3001/resolve"), &[]);
+}
+
+#[test]
+fn returns_that_answer_before_the_policy_are_warned_about() {
+    let protected = |rest: &str| {
+        server(&format!(
+            "authgear https://192.0.2.1;
+             authgear_require session; # 1
+             {rest}"
+        ))
+    };
+    let open = |status: u16, of: &str| {
+        format!(
+            "1: \"return {status}\" of {of} answers everybody, before \"authgear_require\" is \
+             checked: let a file or a backend answer, or write \"authgear_require off\" there"
+        )
+    };
+    warns(protected("location /a { return 200 secret; }"), &[&open(200, "\"location /a\"")]);
+    warns(protected("location ~ b$ { return 204; }"), &[&open(204, "\"location b$\"")]);
+    warns(protected("return 200 secret;"), &[&open(200, "the server")]);
+    warns(
+        server(
+            "return 200 $host;
+             location /in {
+               authgear https://192.0.2.1;
+               authgear_require $is_args; # 1
+             }",
+        ),
+        &[&open(200, "the server")],
+    );
+    for fine in [
+        "location /a { authgear_require off; return 200 open; }",
+        "location /a { return 301 /b; }",
+        "location /a { return 404; }",
+        "location /a { if ($request_method = OPTIONS) { return 204; } }",
+        "location @a { return 200 page; }",
+        "location /a { internal; return 200 page; }",
+    ] {
+        warns(protected(fine), &[]);
+    }
+    warns(server("authgear https://192.0.2.1; return 200 open;"), &[]);
+}
+
+#[test]
+fn fields_that_authgear_never_sends_are_warned_about() {
+    let site = |rest: &str| {
+        http("").server(format!("authgear https://192.0.2.1; location / {{ {rest} }}"))
+    };
+    let empty = |name: &str| {
+        format!(
+            "}}: \"${name}\" is empty: Authgear sends no such header, unless a newer one does; it is \
+             none of $x_authgear_session_valid, $x_authgear_user_id, $x_authgear_user_anonymous, \
+             $x_authgear_user_verified, $x_authgear_user_can_reauthenticate, \
+             $x_authgear_user_roles, $x_authgear_session_acr, $x_authgear_session_amr, \
+             $x_authgear_session_authenticated_at"
+        )
+    };
+    let once = "add_header A $x_authgear_usr_id; add_header B a${x_authgear_usr_id}b;";
+    let output = site(once).check().output;
+    assert_eq!(output.matches("[warn]").count(), 1, "{output}");
+    assert!(output.contains(&empty("x_authgear_usr_id")["}: ".len()..]), "{output}");
+    for fine in [
+        "add_header A $x_authgear_user_id; add_header B $x_authgear_user_roles;",
+        "set $x_authgear_mine 1; add_header A $x_authgear_mine;",
+        "add_header A $authgear_claim_anything; add_header B $authgear_user_custom_anything;",
+    ] {
+        warns(site(fine), &[]);
+    }
+}
+
+#[test]
+fn caches_and_login_pages_that_take_no_effect_are_warned_about() {
+    let cache =
+        "\"authgear_cache\" has no effect: no location that it applies to has \"authgear\" on";
+    let login =
+        "\"authgear_login_redirect\" has no effect: no location that it applies to needs a \
+                 session: add \"authgear_require session\"";
+    let site = |text: &str| http("authgear_cache_zone z:1m;").server(text);
+    warns(site("authgear_cache z; # 1\nlocation / { }"), &[&format!("1: {cache}")]);
+    warns(
+        site(
+            "authgear_cache z;
+             authgear https://192.0.2.1;
+             location / {
+               authgear off;
+               authgear_cache z; # 2
+             }",
+        ),
+        &[&format!("2: {cache}")],
+    );
+    warns(
+        site("authgear https://192.0.2.1; authgear_cache z;\nauthgear_login_redirect /login; # 1"),
+        &[&format!("1: {login}")],
+    );
+    for fine in [
+        "authgear_cache z; location / { authgear https://192.0.2.1; }",
+        "location / { authgear_cache z; limit_except GET { authgear https://192.0.2.1; } }",
+        "authgear https://192.0.2.1; authgear_cache z; authgear_login_redirect /a;
+         location /in { authgear_require session; } location = /a { }",
+        "authgear https://192.0.2.1; authgear_cache off; authgear_login_redirect off;",
+    ] {
+        let zone = if fine.contains("authgear_cache z") { "" } else { "authgear_cache z; " };
+        let location = format!("location /other {{ authgear https://192.0.2.1; {zone}}}");
+        warns(site(&format!("{fine} {location}")), &[]);
     }
 }

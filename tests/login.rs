@@ -166,6 +166,26 @@ fn a_logout_forgets_the_user_and_keeps_nothing_until_authgear_has_ended_the_sess
 }
 
 #[test]
+fn authgear_returns_from_a_logout_to_the_place_that_is_named() {
+    let authgear = FakeAuthgear::start();
+    for (post_logout, expected) in [
+        ("/bye", "http%3A//www.example.com/bye"),
+        ("https://example.com/", "https%3A//example.com/"),
+        ("https://example.com", "https%3A//example.com"),
+    ] {
+        let nginx = Nginx::builder()
+            .http(project("p", &authgear, CLIENT))
+            .server(format!("authgear p; authgear_login on post_logout={post_logout};"))
+            .start();
+        let out = page(&nginx, "/_authgear/logout").header("Host", "www.example.com");
+        let out = out.header("Sec-Fetch-Site", "same-origin").send();
+        let url =
+            format!("{}/oauth2/end_session?post_logout_redirect_uri={expected}", authgear.origin());
+        assert_eq!((out.status, location(&out)), (303, url));
+    }
+}
+
+#[test]
 fn any_host_of_the_site_finishes_a_login_that_another_one_began() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let one = login_site(&authgear, &backend).start();
@@ -209,6 +229,40 @@ fn a_return_and_a_rewrite_of_the_server_come_before_the_paths_and_locations_afte
 }
 
 #[test]
+fn of_two_ways_to_log_in_that_of_the_lower_level_is_taken() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .listen_extra(1)
+        .http(project("p", &authgear, CLIENT))
+        .http("authgear p; authgear_require session; authgear_public_origin https://a.test;")
+        .server(
+            "authgear_login on;
+             location / { try_files /none =404; }
+             location /a {
+               authgear_login_redirect /x?r=$authgear_return_to;
+               try_files /none =404;
+             }",
+        )
+        .http(
+            "server {
+               listen %%ADDR2%%;
+               authgear_login_redirect /x;
+               location / { try_files /none =404; }
+               location /b { authgear_login on; try_files /none =404; }
+             }",
+        )
+        .start();
+    let led = location(&page(&nginx, "/a").send());
+    assert!(led.ends_with("/x?r=https%3A%2F%2Fa%2Etest%2Fa"), "{led}");
+    let other = get(&nginx.addr2(), "/b").header("Accept", "text/html").send();
+    let other = location(&other);
+    assert!(other.contains("/oauth2/authorize?"), "{other}");
+    // try_files of a location does not apply to the paths of the login.
+    let callback = get(&nginx.addr2(), "/_authgear/callback").send();
+    assert_eq!(callback.status, 403);
+}
+
+#[test]
 fn a_write_by_a_cookie_must_come_from_this_site_where_that_is_required() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = login_site(&authgear, &backend).start();
@@ -225,6 +279,13 @@ fn a_write_by_a_cookie_must_come_from_this_site_where_that_is_required() {
         assert!(denied.text().contains("\"cross_site\""), "{}", denied.text());
     }
     assert_eq!(status(write()), 403);
+    // A page of any site can open a WebSocket with the cookies of this one.
+    let opens = || {
+        let request = get(&nginx, "/write").cookie("session", &session);
+        request.header("Connection", "Upgrade").header("Upgrade", "websocket")
+    };
+    assert_eq!(status(opens().header("Origin", "https://evil.test")), 403);
+    assert_ne!(status(opens().header("Origin", &origin)), 403);
     let bearer = format!("Bearer {}", authgear.jwt(&alice));
     assert_eq!(status(get(&nginx, "/write").method("POST").header("Authorization", &bearer)), 200);
 }
@@ -276,8 +337,17 @@ fn nginx_t_refuses_a_login_that_cannot_work() {
             "authgear p; authgear_login on; location /q { authgear q; authgear_login on; }",
             "have the same path \"/_authgear/callback\"",
         ),
-        ("authgear p; authgear_login on callback=x;", "callback=, logout= or signup="),
+        ("authgear p; authgear_login on callback=x;", "callback=, logout=, signup="),
         ("authgear p; authgear_login on callback=/a logout=/a;", "same path for two purposes"),
+        ("authgear p; authgear_login on post_logout=a;", "callback=, logout=, signup="),
+        ("authgear p; authgear_login on post_logout=//a/;", "callback=, logout=, signup="),
+        ("authgear p; authgear_login on post_logout=javascript:a;", "callback=, logout=, signup="),
+        ("authgear p; authgear_login off post_logout=/;", "callback=, logout=, signup="),
+        (
+            "authgear p; authgear_login on;
+             location /a { authgear_login on post_logout=/bye; }",
+            "post_logout=/ and post_logout=/bye for the same path",
+        ),
         ("authgear p; authgear_login maybe;", "\"on\" or \"off\""),
         ("authgear p; authgear_login on; authgear_login on;", "is duplicate"),
     ] {

@@ -123,7 +123,8 @@ fn an_mcp_client_cannot_log_in_if_the_document_and_the_challenge_lack_openid() {
     let (public, server) = (Public::start(41), Server::start());
     let without = &[("scopes=tools:read;", "scopes=tools:read openid=off;")];
     let report = call(&public, &site(&public, &server.addr, without));
-    assert_eq!(report["asked"]["scope"], "tools:read", "{report:#}");
+    // The client adds offline_access where the metadata of Authgear names it.
+    assert_eq!(report["asked"]["scope"], "tools:read offline_access", "{report:#}");
     let error = report["error"].as_str().expect("an error");
     assert!(error.contains("invalid_scope: must request 'openid' scope"), "{report:#}");
     let last = report["steps"].as_array().expect("steps").last().expect("a step");

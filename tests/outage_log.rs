@@ -35,6 +35,71 @@ fn assert_ends(line: &str, end: &str) {
 }
 
 #[test]
+fn wrong_servers_are_named_for_what_they_are() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = one_worker(&authgear, &backend)
+        .http(project("site", &authgear, "max_fails 2; fail_timeout 1d;"))
+        .http(project("https", &authgear, "max_fails 0;"))
+        .http(format!(
+            "authgear_project location {{ endpoint {}; resolver_url /_site; }}",
+            authgear.origin()
+        ))
+        .server(location("/site", "site"))
+        .server(location("/https", "https"))
+        .server(location("/location", "location"))
+        .server("location = /_site { internal; proxy_pass http://%%BACKEND%%; }")
+        .start();
+    authgear.inject(Fault::StatusBody(200, b"<!doctype html><h1>Welcome</h1>".to_vec()));
+    for verdict in ["not_a_resolver resolver", "not_a_resolver resolver", "resolver_suspended none"]
+    {
+        assert_eq!(ask(&nginx, &authgear, "/site"), format!("error {verdict}"));
+    }
+    assert_eq!(ask(&nginx, &authgear, "/location"), "error not_a_resolver resolver");
+    authgear.clear();
+    let words = b"Client sent an HTTP request to an HTTPS server.\n";
+    authgear.inject(Fault::StatusBody(400, words.to_vec()));
+    assert_eq!(ask(&nginx, &authgear, "/https"), "error bad_status resolver");
+    let errors = lines(&nginx, "error");
+    for detail in [
+        "not_a_resolver, it answered with status 200 and a page: the URL is that of a website and \
+         not of Authgear's resolver",
+        "bad_status, it answered with status 400: this port speaks https, write https:// in the URL",
+    ] {
+        let logged = errors.iter().filter(|line| line.contains(detail)).count();
+        assert_eq!(logged, 1, "{detail}: {errors:?}");
+    }
+    // The backend got the look-up of the location only.
+    assert_eq!(backend.hits(), 1);
+}
+
+#[test]
+fn a_session_cookie_under_another_prefix_is_logged_without_its_value() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = one_worker(&authgear, &backend)
+        .http(project("p", &authgear, "cookie_prefix shop_;"))
+        .server(location("/", "p"))
+        .start();
+    let session = authgear.session(&User::named("alice"));
+    let quiet = ["other=1", "my_session=plain", "session=", "shop_app_session=x"];
+    for cookie in quiet {
+        get(&nginx, "/").header("Cookie", cookie).send();
+    }
+    assert_eq!(lines(&nginx, "info").len(), 0, "{}", nginx.error_log());
+    for (prefix, name) in [("", "session"), ("my_", "my_session")] {
+        let cookie = format!("a=b; {name}={session}; c");
+        let answer = get(&nginx, "/").header("Cookie", &cookie).send();
+        assert_eq!(verdict(&answer), "none no_credentials none");
+        let says = format!(
+            "authgear found no credentials, but the cookie \"{name}\" has the form of an Authgear \
+             session: cookie_prefix of the project \"p\" may have to be \"{prefix}\", client: "
+        );
+        let logged = lines(&nginx, "info");
+        assert!(logged.last().is_some_and(|line| line.contains(&says)), "{logged:?}");
+    }
+    assert!(!nginx.error_log().contains(&session));
+}
+
+#[test]
 fn an_outage_logs_one_line_when_it_begins_and_one_when_it_ends() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let nginx = one_worker(&authgear, &backend)
@@ -121,10 +186,10 @@ fn nginx_logs_no_errors_of_its_own_about_the_resolver() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let refused = RefusedAddr::bind();
     let resolvers = [
-        format!("http://{}", refused.addr()),
-        format!("https://{}", refused.addr()),
+        format!("http://{}/resolve", refused.addr()),
+        format!("https://{}/resolve", refused.addr()),
         // This server has no TLS.
-        format!("https://{}", authgear.addr()),
+        format!("https://{}/resolve", authgear.addr()),
     ];
     let faults = [
         Fault::Reset,

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
-use support::{get, Backend, FakeAuthgear, User};
+use support::{get, Backend, FakeAuthgear, Redis, User};
 
 use crate::status::{counted, prometheus};
 
@@ -25,8 +26,13 @@ fn names(text: &str) -> BTreeSet<String> {
 
 /// Metric names in a scrape, including the series of histograms.
 fn scraped() -> BTreeSet<String> {
-    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    let nginx = counted(&authgear, &backend, "").start();
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let nginx = counted(&authgear, &backend, "")
+        .server("authgear_status_zone site;")
+        .secret_file("fleet.secret", crate::fleet::SECRET)
+        .http(format!("authgear_fleet {} secret=fleet.secret;", redis.url()))
+        .start();
+    crate::fleet::wait_in_sync(&nginx);
     let token = authgear.opaque_token(&User::named("alice"));
     assert_eq!(get(&nginx, "/").bearer(&token).send().status, 200);
     let text = prometheus(&nginx);
@@ -105,4 +111,25 @@ fn every_alert_has_a_description() {
             assert!(alert.contains(part), "{part} in {alert}");
         }
     }
+}
+
+/// Series of a healthy site, of one failure, of outages and of old keys, and the alerts that fire.
+#[test]
+fn alerts_fire_in_outages_and_not_for_good_after_one_failure() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let promtool = |arguments: &[&str]| {
+        let output = Command::new(root.join("build/promtool"))
+            .args(arguments)
+            .current_dir(&root)
+            .output()
+            .unwrap_or_else(|error| panic!("promtool: {error} (\"make clients\" unpacks it)"));
+        let text =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(output.status.success(), "{}", text.concat());
+        text.concat()
+    };
+    let checked = promtool(&["check", "rules", "packaging/prometheus-alerts.yml"]);
+    let rules = file("prometheus-alerts.yml").matches("- alert: ").count();
+    assert!(checked.contains(&format!("{rules} rules found")), "{checked}");
+    promtool(&["test", "rules", "tests/alerts/series.yml"]);
 }

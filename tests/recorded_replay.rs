@@ -12,7 +12,7 @@ use authgear::operations::webhook::{Event, Period, Secret, SIGNATURE};
 use authgear::resolver::{Presented, ResolverAnswer};
 use authgear::token::{self, Algorithm, KeySet, Profile, TokenError};
 use authgear::verdict::{NoSession, Unavailable, Verdict};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::StatusCode;
 use serde_json::Value;
 use support::{ClientKind, FakeAuthgear, Fault, SigningKey, ToAddr as _, User, Version, DEADLINE};
 
@@ -65,13 +65,8 @@ impl Message {
         self.start.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    fn map(&self) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in &self.headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-            map.append(name, HeaderValue::from_str(value.trim()).unwrap());
-        }
-        map
+    fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+        self.headers.iter().map(|(name, value)| (name.as_bytes(), value.trim().as_bytes()))
     }
 }
 
@@ -135,18 +130,13 @@ fn names(folder: &str, begins: &str) -> Vec<String> {
     names
 }
 
-/// Answers of Go's server before a request reaches Authgear.
-const NOT_ANSWERED_BY_AUTHGEAR: [&str; 2] = ["resolve-control", "two/no-host"];
-
-/// All exchanges with the resolver.
+/// All exchanges with the resolver's server, its health included.
 fn resolver_exchanges() -> Vec<Exchange> {
-    let mut all = names("", "resolve-");
-    all.extend(names("", "fault-").into_iter().filter(|name| !name.ends_with("healthz")));
+    let mut all = [names("", "resolve-"), names("", "fault-"), names("", "healthz")].concat();
     all.extend(names("dcr/", "resolve-"));
     let two = names("two/", "").into_iter();
     all.extend(two.filter(|name| !name.contains("/hook-") && !name.contains("/login-")));
-    all.retain(|name| !NOT_ANSWERED_BY_AUTHGEAR.contains(&name.as_str()));
-    assert!(all.len() >= 80, "{}", all.len());
+    assert_eq!(all.len(), 85);
     all.iter().map(|name| Exchange::read(name)).collect()
 }
 
@@ -259,13 +249,21 @@ fn replay(exchange: &Exchange, fake: &FakeAuthgear) -> Message {
     loop {
         if find(&bytes, b"\r\n\r\n").is_some() {
             let message = Message::parse(&bytes);
-            let length = message.header("content-length").map_or(0, |own| own.parse().unwrap());
-            if is_head || message.body.len() >= length {
+            let length = message.header("content-length").map(|own| own.parse().unwrap());
+            let ends_at = match length {
+                None if message.header("connection") == Some("close") => usize::MAX,
+                length => length.unwrap_or(0),
+            };
+            if is_head || message.body.len() >= ends_at {
                 return message;
             }
         }
         let n = stream.read(&mut buffer).unwrap();
-        assert!(n > 0, "{}: the fake closed after {bytes:?}", exchange.name);
+        if n == 0 {
+            let message = Message::parse(&bytes);
+            assert_eq!(message.header("content-length"), None, "{}: {bytes:?}", exchange.name);
+            return message;
+        }
         bytes.extend_from_slice(&buffer[..n]);
     }
 }
@@ -299,7 +297,7 @@ fn comparable(message: &Message) -> Vec<String> {
     lines
 }
 
-/// What this version answers where the recorded one, from before its last change, said otherwise.
+/// Answers of this version where the recorded one, from before its last change, said otherwise.
 fn expected(exchange: &Exchange) -> Vec<String> {
     let lines = comparable(&exchange.answer);
     if !exchange.name.starts_with("dcr/resolve-dcr-resource-jwt") {
@@ -320,6 +318,8 @@ fn inject(exchange: &Exchange, fake: &FakeAuthgear) {
         | "fault-db-down-bearer"
         | "fault-db-down-garbage"
         | "fault-db-down-none"
+        | "fault-db-healthz"
+        | "fault-redis-hung-healthz"
         | "fault-redis-hung" => fake.fail_internally(true),
         "two/fault-db-cut-silent" => fake.inject(Fault::SilentBlank),
         _ => {}
@@ -341,9 +341,9 @@ fn the_fake_answers_the_resolver_as_the_real_one_did() {
 }
 
 #[test]
-fn the_fake_answers_for_keys_and_health_as_the_real_one_did() {
-    for name in ["jwks", "jwks-nohost", "healthz"] {
-        let exchange = Exchange::read(name);
+fn the_fake_publishes_keys_and_metadata_as_the_real_one_did() {
+    for name in [names("", "jwks"), names("", "discovery"), names("dcr/", "discovery")].concat() {
+        let exchange = Exchange::read(&name);
         let answer = replay(&exchange, &fake(&exchange));
         assert_eq!(comparable(&answer), comparable(&exchange.answer), "{name}");
     }
@@ -367,6 +367,42 @@ fn the_fake_answers_userinfo_as_the_real_one_did() {
     }
 }
 
+/// The page's script follows JSON, a plain form a redirect. Both get the cookies.
+#[test]
+fn the_login_page_of_the_fake_answers_as_the_real_one_did() {
+    for name in ["two/login-xhr", "two/login-no-xhr"] {
+        let mut exchange = Exchange::read(name);
+        let fake = fake(&exchange);
+        // The page's own path, and its user for the password.
+        fake.add_user(User::named("alice-of-project-two"));
+        let sent = String::from_utf8(exchange.sent).unwrap();
+        let sent = sent.replacen("/authflow/v2/enter_password", "/login", 1);
+        let posted = sent.replace("x_password=Passw0rd-alice", "user=alice-of-project-two");
+        assert_ne!(posted, sent);
+        exchange.sent = posted.into_bytes();
+        let told = |message: &Message| {
+            let cookies = message.all("set-cookie").into_iter();
+            let attributes = |cookie: &str| match cookie.split_once(['=', ';']).unwrap() {
+                ("session", rest) => rest.split_once(';').unwrap().1.to_owned(),
+                _ => cookie.to_owned(),
+            };
+            let cookies: Vec<_> = cookies.map(attributes).collect();
+            let document: Option<Value> = serde_json::from_slice(&message.body).ok();
+            let named = |name: &str| Some(document.as_ref()?[name].as_str()?.to_owned());
+            let to = named("redirect_uri").or(message.header("location").map(str::to_owned));
+            let (page, query) = to.as_deref().and_then(|to| to.split_once('?')).unwrap();
+            let query: Vec<_> = form_urlencoded::parse(query.as_bytes())
+                .filter(|(name, _)| ["client_id", "redirect_uri", "state"].contains(&&**name))
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            let content_type = message.header("content-type").map(str::to_owned);
+            let status = message.status();
+            (status, content_type, cookies, named("action"), page.to_owned(), query)
+        };
+        assert_eq!(told(&replay(&exchange, &fake)), told(&exchange.answer), "{name}");
+    }
+}
+
 /// The verdict that the module's core reads from a recorded answer.
 fn verdict(exchange: &Exchange) -> (Verdict, usize) {
     let names = CookieNames::default();
@@ -374,8 +410,8 @@ fn verdict(exchange: &Exchange) -> (Verdict, usize) {
     let cookies = exchange.request.all("cookie");
     let cookies = cookies.into_iter().map(str::as_bytes);
     let credentials = Credentials::read(authorization, cookies, &names);
-    let (status, headers) = (exchange.answer.status(), exchange.answer.map());
-    let answer = ResolverAnswer::read(status, &headers, &names);
+    let Exchange { answer, .. } = exchange;
+    let answer = ResolverAnswer::read(answer.status().as_u16(), answer.fields(), &names);
     let answer = answer.about(Presented::of(&credentials, &names));
     (answer.verdict, answer.set_cookies.iter().count())
 }

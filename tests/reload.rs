@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use support::{
-    eventually, get, Backend, Ca, Connection, FakeAuthgear, FakeDns, Fault, Gate, Nginx, Request,
-    Response, SilentAddr, User, DEADLINE,
+    eventually, get, module_path, Backend, Ca, Connection, FakeAuthgear, FakeDns, Fault, Gate,
+    Nginx, Request, Response, SilentAddr, User, DEADLINE,
 };
 
 use crate::project::{project, project_at};
@@ -372,4 +372,42 @@ fn a_request_that_continues_without_its_client_is_handled_once() {
     backend.wait_for_hits(3);
     let paths: Vec<_> = backend.requests().into_iter().map(|request| request.target).collect();
     assert_eq!(paths, ["/after", "/", "/after"]);
+}
+
+/// Returns true if the nginx under test is of musl. Its `dlopen()` tells libraries apart by the file,
+/// not by the name, so that a reload loads the new module.
+fn loads_a_file_of_the_same_name_again() -> bool {
+    let Some(nginx) = std::env::var_os("AUTHGEAR_NGINX") else { return false };
+    let binary = fs::read(nginx).expect("the binary");
+    binary.windows(12).any(|part| part == b"/lib/ld-musl")
+}
+
+#[test]
+fn a_reload_tells_that_the_module_was_replaced() {
+    const WARNING: &str = "was replaced: a reload loads no new module";
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("module.so");
+    let under_test = module_path();
+    fs::copy(&under_test, &file).expect("a copy");
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = site(&authgear, &backend)
+        .var("MODULE", file.display())
+        .allow_log(WARNING)
+        .http(project("p", &authgear, ""))
+        .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
+        .start();
+    nginx.reload();
+    assert!(!nginx.error_log().contains(WARNING));
+
+    // As dpkg does: the new file is renamed to the place of the old one.
+    let new = dir.path().join("new.so");
+    fs::copy(&under_test, &new).expect("a copy");
+    fs::rename(&new, &file).expect("to rename");
+    nginx.reload();
+    if loads_a_file_of_the_same_name_again() {
+        assert!(!nginx.error_log().contains(WARNING));
+        return;
+    }
+    let path = file.canonicalize().expect("the file");
+    nginx.wait_for_error_log(&format!("although its file {} {WARNING}", path.display()));
 }

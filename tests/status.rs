@@ -141,7 +141,7 @@ fn requests_are_counted_by_outcome() {
             (&format!("{p}/requests/jwt/allow"), 0),
             (&format!("{p}/denied/role_missing"), 3),
             (&format!("{p}/denied/no_credentials"), 5),
-            (&format!("{p}/denied/bad_status"), 2),
+            (&format!("{p}/errors/bad_status"), 2),
             (&format!("{p}/dry_run_denied/role_missing"), 2),
             (&format!("{p}/failure_mode_allowed"), 1),
             (&format!("{p}/cache/hit"), 4 + 3 + 2 + 1),
@@ -154,8 +154,103 @@ fn requests_are_counted_by_outcome() {
             ("/zones/0/entries", 2),
         ],
     );
-    let outage = status(&nginx)["projects"][0]["resolver"]["outage"].clone();
+    let p = &status(&nginx)["projects"][0];
+    assert_eq!(p["denied"].get("bad_status"), None, "{p}");
+    let sum = |table: &Value| table.as_object().expect("a table").values().map(number).sum::<u64>();
+    assert_eq!(sum(&p["denied"]), number(&p["requests"]["resolver"]["deny"]));
+    assert_eq!(sum(&p["errors"]), number(&p["requests"]["resolver"]["error"]));
+    let outage = &p["resolver"]["outage"];
     assert_eq!((&outage["failing"], &outage["reason"]), (&true.into(), &"bad_status".into()));
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().expect("a number")
+}
+
+#[test]
+fn status_zones_count_a_request_once_for_the_first_location_that_decides() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = counted(&authgear, &backend, "max_fails 0;")
+        .server(
+            "authgear_status_zone site;
+             location /users/ { authgear_require session; proxy_pass http://%%BACKEND%%; }
+             location /admin/ {
+               authgear_status_zone admin; authgear_require role=admin;
+               proxy_pass http://%%BACKEND%%; error_page 403 /users/;
+             }
+             location /unnamed/ { authgear_status_zone off; try_files /nothing /users/; }
+             location /off/ { authgear off; try_files /nothing /users/; }",
+        )
+        .start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    let alice = |path: &str| get(&nginx, path).bearer(&token).send().status;
+    assert_eq!((alice("/"), alice("/users/"), alice("/admin/")), (200, 200, 403));
+    assert_eq!(alice("/unnamed/"), 200);
+    // Nothing decides before the redirect.
+    assert_eq!(alice("/off/"), 200);
+    assert_eq!(get(&nginx, "/").send().status, 200);
+    assert_eq!(get(&nginx, "/users/").send().status, 401);
+    authgear.inject(Fault::Status(500));
+    let other = authgear.opaque_token(&User::named("bob"));
+    assert_eq!(get(&nginx, "/admin/").bearer(&other).send().status, 503);
+    let located = |name: &str, numbers: [u64; 4]| {
+        let [allow, anonymous, deny, error] = numbers;
+        serde_json::json!({ "name": name, "requests":
+            { "allow": allow, "anonymous": anonymous, "deny": deny, "error": error } })
+    };
+    let expected = [located("admin", [0, 0, 1, 1]), located("site", [3, 1, 1, 0])];
+    assert_eq!(status(&nginx)["locations"], Value::from(expected.to_vec()));
+    assert!(prometheus(&nginx).contains(
+        "nginx_authgear_location_requests_total{status_zone=\"site\",result=\"anonymous\"} 1\n"
+    ));
+    let recent = &status(&nginx)["projects"][0]["recent"];
+    assert_eq!(
+        recent["requests"],
+        serde_json::json!(
+        { "allow": 4, "anonymous": 1, "deny": 2, "error": 1 })
+    );
+    assert_eq!(number(&recent["failed"]), 1);
+}
+
+#[test]
+fn names_of_status_zones_are_checked() {
+    for (line, says) in [
+        ("authgear_status_zone 'a b';", "invalid value \"a b\" in \"authgear_status_zone\""),
+        ("authgear_status_zone;", "invalid number of arguments"),
+        ("authgear_status_zone a; authgear_status_zone b;", "directive is duplicate"),
+    ] {
+        let test = Nginx::builder().server(line).check();
+        assert!(!test.ok && test.output.contains(says), "{}", test.output);
+    }
+    let named = |count: usize| {
+        let lines = (0..count).map(|n| format!("location /{n} {{ authgear_status_zone z{n}; }}"));
+        Nginx::builder().server(lines.collect::<String>()).check()
+    };
+    assert!(named(128).ok);
+    let many = named(129);
+    assert!(many.output.contains("there is room for 128"), "{}", many.output);
+}
+
+/// 40 projects have numbers of their own.
+#[test]
+fn each_of_many_projects_has_its_own_numbers() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let mut builder = counted(&authgear, &backend, "");
+    for n in 0..40 {
+        builder = builder
+            .http(project(&format!("p{n}"), &authgear, ""))
+            .server(format!("location /{n} {{ authgear p{n}; proxy_pass http://%%BACKEND%%; }}"));
+    }
+    let nginx = builder.start();
+    for n in 0..40 {
+        assert_eq!(get(&nginx, &format!("/{n}")).send().status, 200);
+    }
+    let status = status(&nginx);
+    let projects = status["projects"].as_array().expect("projects");
+    assert_eq!(projects.len(), 41);
+    for project in projects.iter().filter(|project| project["name"] != "p") {
+        assert_eq!(project["requests"]["resolver"]["anonymous"], 1, "{project}");
+    }
 }
 
 #[test]

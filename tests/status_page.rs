@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use support::{get, Backend, FakeAuthgear, Fault, Gate, Nginx, User};
+use support::{eventually, get, Backend, FakeAuthgear, Fault, Gate, Nginx, User, DEADLINE};
 use tempfile::TempDir;
 
+use crate::browser;
 use crate::project::project;
 use crate::status::{counted, status};
 
@@ -42,17 +43,6 @@ impl Browser {
         let console = String::from_utf8_lossy(&stderr);
         let console = console.lines().filter(|line| line.contains("CONSOLE"));
         (String::from_utf8_lossy(&stdout).into_owned(), console.collect::<Vec<_>>().join("\n"))
-    }
-
-    #[track_caller]
-    fn screenshot(&self, url: &str, file: &Path, dark: bool) {
-        let mut options =
-            vec![format!("--screenshot={}", file.display()), "--window-size=1180,1500".to_owned()];
-        if dark {
-            // The setting that a page asks for as prefers-color-scheme.
-            options.push("--blink-settings=preferredColorScheme=0".to_owned());
-        }
-        self.open(url, &options);
     }
 }
 
@@ -138,14 +128,6 @@ fn the_page_shows_live_numbers_in_dark_and_light_mode() {
     let asked = nginx.access_log();
     let fetched = asked.lines().filter(|line| line.contains("/status?format=json")).count();
     assert!(fetched >= 2, "{fetched} times:\n{asked}");
-
-    let folder = screenshots();
-    for (name, dark) in [("status-light.png", false), ("status-dark.png", true)] {
-        let file = folder.join(name);
-        browser.screenshot(&url, &file, dark);
-        let png = std::fs::read(&file).expect("a screenshot");
-        assert!(png.starts_with(b"\x89PNG") && png.len() > 20_000, "{name}: {}", png.len());
-    }
 }
 
 /// The directory for the screenshots.
@@ -153,6 +135,172 @@ fn screenshots() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/screenshots");
     std::fs::create_dir_all(&folder).expect("a folder");
     folder
+}
+
+/// Projects in each state: one answers, one fails, one has no keys, one is not asked, and the
+/// verdicts of one are not cached.
+fn all_states(
+    authgear: &FakeAuthgear,
+    failing: &FakeAuthgear,
+    keyless: &FakeAuthgear,
+    backend: &Backend,
+) -> Nginx {
+    keyless.inject_at("/oauth2/jwks", Fault::Status(500));
+    let nginx = counted(authgear, backend, "")
+        .http(project("failing", failing, "max_fails 0;"))
+        .http(project("keyless", keyless, ""))
+        .http(project("quiet", authgear, ""))
+        .http(project("uncached", authgear, ""))
+        .server(
+            "location /failing { authgear failing; proxy_pass http://%%BACKEND%%; }
+             location /keyless { authgear keyless; authgear_mode auto; empty_gif; }
+             location /quiet { authgear quiet; empty_gif; }
+             location /uncached {
+               authgear uncached; authgear_cache off; authgear_status_zone uncached;
+               proxy_pass http://%%BACKEND%%;
+             }
+             location /admin { authgear_require role=admin; proxy_pass http://%%BACKEND%%; }",
+        )
+        .start();
+    let ask = |authgear: &FakeAuthgear, path: &str| {
+        let token = authgear.opaque_token(&User::named("alice"));
+        get(&nginx, path).bearer(&token).send().status
+    };
+    for _ in 0..3 {
+        assert_eq!((ask(authgear, "/"), ask(authgear, "/admin")), (200, 403));
+        assert_eq!(ask(authgear, "/uncached"), 200);
+    }
+    failing.inject(Fault::Status(500));
+    assert_eq!(ask(failing, "/failing"), 503);
+    nginx
+}
+
+#[test]
+fn what_fails_comes_first_and_fits_a_phone() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let (failing, keyless) = (FakeAuthgear::start(), FakeAuthgear::start());
+    let nginx = all_states(&authgear, &failing, &keyless, &backend);
+    let outage = || status(&nginx)["projects"][1]["jwks"]["outage"].is_object();
+    assert!(eventually(DEADLINE, outage), "{}", status(&nginx));
+    let url = format!("http://{}/status?format=html", nginx.addr());
+    let browser = browser::Browser::start();
+    browser.view(1180, 1000, false);
+    browser.go(&url);
+
+    let rows = "return [...document.querySelectorAll('.overview tbody tr')].map(row => \
+                [row.querySelector('a').textContent, row.querySelector('.badge').textContent])";
+    let rows = browser.run(rows);
+    let row = |n: usize| [0, 1].map(|m| rows[n][m].as_str().expect("text").to_owned());
+    assert_eq!(row(0)[0], "failing", "{rows}");
+    assert!(row(0)[1].starts_with("failing since ") && row(0)[1].ends_with("bad_status"), "{rows}");
+    assert_eq!(row(1)[0], "keyless", "{rows}");
+    assert!(row(1)[1].starts_with("no keys, fetches fail since "), "{rows}");
+    assert_eq!(rows.as_array().expect("rows").len(), 5);
+    // The tile of errors is red. A place without a cache is no fault.
+    let of = |selector: &str, property: &str| {
+        let script =
+            format!("return getComputedStyle(document.querySelector(`{selector}`)).{property}");
+        browser.run(&script).as_str().expect("a value").to_owned()
+    };
+    let red = of(".badge.bad", "color");
+    assert_eq!(of(".tile.bad b", "color"), red);
+    let text = browser.text();
+    for shown in [" workers", "since 20", "no cache", "Status zones"] {
+        assert!(text.contains(shown), "{shown} is not in {text}");
+    }
+    let painted = "return [...document.querySelectorAll('rect.bad')].every(bar => \
+                   !bar.textContent.startsWith('no cache'))";
+    assert_eq!(browser.run(painted), true);
+
+    // Only what fails, and by name. The filter stays when the numbers are fetched again.
+    let count = "return document.querySelectorAll('.overview tbody tr').length";
+    browser.run("document.getElementById('failing').click()");
+    assert_eq!(browser.run(count), 2);
+    browser.run("document.getElementById('failing').click()");
+    let type_name = "const filter = document.getElementById('filter'); filter.value = 'QUI'; \
+                     filter.focus(); filter.dispatchEvent(new Event('input'))";
+    browser.run(type_name);
+    let time = browser.run("return document.getElementById('page').dataset.time");
+    let renewed = || browser.run("return document.getElementById('page').dataset.time") != time;
+    assert!(eventually(DEADLINE, renewed));
+    assert_eq!(browser.run(count), 1);
+    assert_eq!(browser.run("return document.activeElement.id"), "filter");
+
+    // A link opens the card of its project.
+    browser.go(&format!("{url}#project-quiet"));
+    let card = "const card = document.getElementById('project-quiet'); return card && card.open";
+    assert!(eventually(DEADLINE, || browser.run(card) == true));
+    browser.go(&format!("{url}#project-p"));
+    assert!(eventually(DEADLINE, || browser.text().contains("role_missing\t3 (100 %)")));
+
+    for dark in [false, true] {
+        browser.view(360, 800, dark);
+        browser.go(&url);
+        let measured = "return [document.documentElement.scrollWidth, \
+            Math.min(...[...document.querySelectorAll('.zone svg')].map(bar => bar.clientWidth))]";
+        let measured = browser.run(measured);
+        // Nothing leaves its card either.
+        let outside = "return [...document.querySelectorAll('.card')].flatMap(card => \
+            [...card.querySelectorAll('*')].filter(part => part.getBoundingClientRect().right > \
+            card.getBoundingClientRect().right).map(part => part.outerHTML.slice(0, 80)))";
+        assert_eq!(browser.run(outside), serde_json::json!([]));
+        assert_eq!(measured[0], 360, "{measured}");
+        assert!(measured[1].as_u64() > Some(200), "{measured}");
+    }
+    keep("phone", &browser);
+    browser.view(1180, 900, false);
+    browser.go(&url);
+    keep("failing", &browser);
+}
+
+#[test]
+fn many_projects_are_one_line_each_and_none_is_said_so() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let mut builder = counted(&authgear, &backend, "");
+    for n in 0..40 {
+        builder = builder
+            .http(project(&format!("customer-{n:02}"), &authgear, ""))
+            .server(format!("location /{n} {{ authgear customer-{n:02}; empty_gif; }}"));
+    }
+    let nginx = builder.start();
+    for n in 0..40 {
+        (0..n % 7).for_each(|_| assert_eq!(get(&nginx, &format!("/{n}")).send().status, 200));
+    }
+    let browser = browser::Browser::start();
+    browser.view(1180, 1000, false);
+    browser.go(&format!("http://{}/status?format=html", nginx.addr()));
+    let closed = "return [...document.querySelectorAll('details')].every(card => !card.open)";
+    assert_eq!(browser.run(closed), true);
+    let height = browser.run("return document.documentElement.scrollHeight");
+    // They took 19,630 pixels as cards.
+    assert!(height.as_u64() < Some(6_000), "{height}");
+    let lines = "return document.querySelectorAll('.overview tbody tr').length";
+    assert_eq!(browser.run(lines), 41);
+    keep("many", &browser);
+
+    let empty = Nginx::builder().server("location = /status { authgear_status; }").start();
+    browser.view(1180, 400, false);
+    browser.go(&format!("http://{}/status?format=html", empty.addr()));
+    assert!(browser.text().contains("No location uses a project."), "{}", browser.text());
+    assert!(browser.text().contains("There are none"), "{}", browser.text());
+    keep("empty", &browser);
+
+    let nginx = busy(&authgear, &FakeAuthgear::start(), &backend);
+    for (name, dark) in [("light", false), ("dark", true)] {
+        browser.view(1180, 1100, dark);
+        browser.go(&format!("http://{}/status?format=html", nginx.addr()));
+        keep(name, &browser);
+    }
+    // Its connections would keep nginx from quitting.
+    drop(browser);
+}
+
+/// Keeps a picture in target/screenshots, to be looked at.
+#[track_caller]
+fn keep(name: &str, browser: &browser::Browser) {
+    let png = browser.screenshot();
+    assert!(png.starts_with(b"\x89PNG"));
+    std::fs::write(screenshots().join(format!("status-{name}.png")), png).expect("a file");
 }
 
 #[test]
@@ -171,4 +319,23 @@ fn the_page_loads_nothing_from_other_origins() {
         assert!(policy.contains(directive), "{policy}");
     }
     assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
+}
+
+#[test]
+fn a_host_of_a_fleet_shows_whether_it_is_in_sync() {
+    let (authgear, backend, redis) =
+        (FakeAuthgear::start(), Backend::start(), support::Redis::start());
+    let nginx = crate::fleet::host(&authgear, &backend, &redis.url()).start();
+    let url = format!("http://{}/status?format=html", nginx.addr());
+    let browser = Browser::new();
+    crate::fleet::wait_in_sync(&nginx);
+    let (document, console) = browser.dump(&url);
+    assert_eq!(console, "", "{document}");
+    for shown in ["<h2>Fleet</h2>", ">in sync<", "Waiting for Redis"] {
+        assert!(document.contains(shown), "{shown} is not in {document}");
+    }
+    redis.kill();
+    crate::fleet::wait_cut_off(&nginx);
+    let (document, _) = browser.dump(&url);
+    assert!(document.contains(">cut off, in sync "), "{document}");
 }

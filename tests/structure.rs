@@ -69,7 +69,25 @@ fn module_table() -> Table {
         ("jwks", &["client", "conf", "shared"]),
         ("resolution", &["cache", "conf", "shared"]),
         ("single_flight", &["resolution"]),
-        ("worker", &["cache", "client", "conf", "jwks", "resolution", "shared", "single_flight"]),
+        ("open_responses", &[]),
+        ("recent", &[]),
+        ("assertions", &["conf", "recent", "resolution"]),
+        ("fleet", &["conf", "shared"]),
+        (
+            "worker",
+            &[
+                "assertions",
+                "cache",
+                "client",
+                "conf",
+                "fleet",
+                "jwks",
+                "open_responses",
+                "resolution",
+                "shared",
+                "single_flight",
+            ],
+        ),
         ("credentials", &["conf"]),
         (
             "lookup",
@@ -78,6 +96,7 @@ fn module_table() -> Table {
                 "client",
                 "conf",
                 "credentials",
+                "fleet",
                 "jwks",
                 "resolution",
                 "shared",
@@ -85,8 +104,23 @@ fn module_table() -> Table {
                 "worker",
             ],
         ),
-        ("operations", &["conf", "credentials", "lookup", "resolution", "shared", "worker"]),
-        ("request", &["conf", "credentials", "lookup", "resolution", "shared", "worker"]),
+        (
+            "operations",
+            &["conf", "credentials", "fleet", "lookup", "resolution", "shared", "worker"],
+        ),
+        (
+            "request",
+            &[
+                "assertions",
+                "conf",
+                "credentials",
+                "lookup",
+                "open_responses",
+                "resolution",
+                "shared",
+                "worker",
+            ],
+        ),
     ];
     Table::of_pairs(PAIRS, &["conf"])
 }
@@ -117,7 +151,9 @@ fn nginx_table() -> Table {
         "held",
         "hidden",
         "suspend",
+        "open",
         "subrequest",
+        "deferred",
         "content",
         "variable",
         "value",
@@ -131,11 +167,13 @@ fn nginx_table() -> Table {
 /// The logic that needs no nginx, from the lowest room to the highest.
 fn core_table() -> Table {
     Table::of_order(&[
+        "exchange",
         "overload",
         "http",
         "operations",
         "login",
         "identity",
+        "assertion",
         "verdict",
         "userinfo",
         "token",
@@ -144,7 +182,16 @@ fn core_table() -> Table {
         "resolver",
         "shared",
         "single_flight",
+        "fleet",
         "metrics",
+    ])
+}
+
+/// The program that checks configurations, from the lowest room to the highest.
+fn checker_table() -> Table {
+    Table::of_order(&[
+        "syntax", "source", "settings", "site", "finding", "project", "dns", "exchange", "files",
+        "module", "lines", "places", "live", "coverage", "main",
     ])
 }
 
@@ -204,6 +251,11 @@ fn arrows_of_the_core_run_down_only() {
     assert_follows("authgear/src", &core_table());
 }
 
+#[test]
+fn arrows_of_the_checker_run_down_only() {
+    assert_follows("check/src", &checker_table());
+}
+
 /// Lines of a crate with unsafe code, and the want of the attribute that forbids it.
 fn unsafe_code(sources: &Sources, root: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -232,8 +284,9 @@ fn unsafe_code(sources: &Sources, root: &str) -> Vec<String> {
 
 #[test]
 fn unsafe_code_is_in_the_nginx_crate_only() {
-    for folder in ["src", "authgear/src"] {
-        let found = unsafe_code(&read_crate(folder), &format!("{folder}/lib.rs"));
+    for (folder, root) in [("src", "lib.rs"), ("authgear/src", "lib.rs"), ("check/src", "main.rs")]
+    {
+        let found = unsafe_code(&read_crate(folder), &format!("{folder}/{root}"));
         assert!(found.is_empty(), "\n{}\n", found.join("\n"));
     }
 }

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use support::{
-    get, sha256, Backend, Builder, Ca, Connection, FakeDns, Nginx, RefusedAddr, SilentAddr,
-    WebSocket, H2,
+    get, sha256, Backend, Builder, Ca, Connection, FakeDns, Nginx, Redis, RedisReply, RefusedAddr,
+    SilentAddr, WebSocket, H2,
 };
 
 /// Plain nginx with this in its server.
@@ -231,4 +231,20 @@ fn refused_addresses_refuse_and_silent_ones_time_out() {
     let silent = SilentAddr::bind();
     assert_eq!(connect(silent.addr()), std::io::ErrorKind::TimedOut);
     assert_eq!(connect(silent.addr()), std::io::ErrorKind::TimedOut);
+}
+
+#[test]
+fn a_redis_keeps_its_port_and_forgets_its_data_over_a_restart() {
+    let redis = Redis::start();
+    assert_eq!(redis.command(&["SET", "k", "value of k"]), RedisReply::Text("OK".into()));
+    let dump = redis.dump();
+    assert!(dump.windows(10).any(|bytes| bytes == b"value of k"), "{dump:?}");
+    redis.restart();
+    assert_eq!(redis.command(&["GET", "k"]), RedisReply::Nil);
+    redis.kill();
+    assert!(std::net::TcpStream::connect(redis.addr()).is_err());
+    redis.restart();
+    let list = [RedisReply::Bytes(b"1".to_vec()), RedisReply::Number(2)];
+    let script = "return {redis.call('ECHO', '1'), 2}";
+    assert_eq!(redis.command(&["EVAL", script, "0"]), RedisReply::List(list.to_vec()));
 }

@@ -6,7 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{
-    get, Backend, Builder, Ca, FakeAuthgear, FakeDns, Fault, Nginx, Response, ServerIdentity, User,
+    eventually, get, Backend, Builder, Ca, ClientKind, FakeAuthgear, FakeDns, Fault, Nginx,
+    Response, ServerIdentity, User, DEADLINE,
 };
 
 use crate::project::{project_at, verdict, TELLING};
@@ -273,6 +274,69 @@ fn tls_connections_are_reused() {
     assert_eq!(verdict(&ask(&nginx, &authgear)), VALID);
     assert_eq!(authgear.connections_opened(), 3);
     assert!(!nginx.error_log().contains("resolver failed"));
+}
+
+#[test]
+fn a_new_connection_resumes_the_session_of_the_last_one() {
+    let (ca, backend) = (Ca::new(), Backend::start());
+    let identity = ca.leaf(&["127.0.0.1"]);
+    let authgear = authgear_with(identity.clone());
+    // Each look-up has a connection of its own.
+    let cold = format!("{TRUSTED} keepalive 0;");
+    let nginx = asking(&authgear, &backend, "127.0.0.1", &cold).file("ca.pem", ca.pem());
+    let nginx = nginx.workers(1).start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    let ask = || get(&nginx, "/").bearer(&token).send();
+    for _ in 0..3 {
+        assert_eq!(verdict(&ask()), VALID);
+    }
+    assert_eq!(authgear.sessions_resumed(), [false, true, true]);
+
+    // A server that does not know the session makes a full handshake: it was started anew.
+    let addr = authgear.addr().to_string();
+    authgear.stop();
+    let builder = FakeAuthgear::builder().origin(&format!("https://{NAME}"));
+    let anew = builder.tls(identity).listen(&addr).start();
+    anew.add_opaque_token(&token, &User::named("alice"), ClientKind::FirstParty);
+    for _ in 0..3 {
+        assert_eq!(verdict(&ask()), VALID);
+    }
+    assert_eq!(anew.sessions_resumed(), [false, true, true]);
+
+    // A session does not stand in for a certificate.
+    anew.stop();
+    let impostor = FakeAuthgear::builder().origin(&format!("https://{NAME}"));
+    let impostor = impostor.tls(ServerIdentity::self_signed(&["127.0.0.1"])).listen(&addr).start();
+    for _ in 0..2 {
+        assert_eq!(verdict(&ask()), NO_TLS);
+    }
+    assert_eq!(impostor.hits(), 0);
+    // nginx answers when it has refused the certificate, before the server knows.
+    let told = || impostor.sessions_resumed() == [false, false];
+    assert!(eventually(DEADLINE, told), "{:?}", impostor.sessions_resumed());
+}
+
+#[test]
+fn projects_share_no_tls_sessions() {
+    let (ca, backend) = (Ca::new(), Backend::start());
+    let authgear = authgear_with(ca.leaf(&["127.0.0.1"]));
+    let url = format!("https://{}/_resolver/resolve", authgear.addr());
+    let nginx = site(&authgear, &backend)
+        .http(project_at("strict", &authgear, &url, &format!("{TRUSTED} keepalive 0;")))
+        .http(project_at("lax", &authgear, &url, "ssl_verify off; keepalive 0;"))
+        .server(TELLING)
+        .server(
+            "location /strict { authgear strict; proxy_pass http://%%BACKEND%%; }
+             location /lax { authgear lax; proxy_pass http://%%BACKEND%%; }",
+        )
+        .file("ca.pem", ca.pem())
+        .workers(1)
+        .start();
+    let token = authgear.opaque_token(&User::named("alice"));
+    for path in ["/lax", "/strict", "/lax", "/strict"] {
+        assert_eq!(verdict(&get(&nginx, path).bearer(&token).send()), VALID, "{path}");
+    }
+    assert_eq!(authgear.sessions_resumed(), [false, false, true, true]);
 }
 
 #[test]

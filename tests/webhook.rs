@@ -14,7 +14,7 @@ use crate::project::project;
 use crate::site::site;
 use crate::status::status;
 
-const SECRET: &str = "0123456789abcdefghijABCDEFGHIJ_Z";
+pub(crate) const SECRET: &str = "0123456789abcdefghijABCDEFGHIJ_Z";
 
 const TELLING: &str = "add_header X-Cache \"$authgear_cache_status $authgear_source\" always;
      add_header X-Verdict \"$authgear_session $authgear_reason\" always;";
@@ -37,7 +37,7 @@ fn hooked(authgear: &FakeAuthgear, backend: &Backend, settings: &str) -> Builder
         )
 }
 
-fn event(kind: &str, user: &str, timestamp: i64) -> Value {
+pub(crate) fn event(kind: &str, user: &str, timestamp: i64) -> Value {
     json!({
         "id": "00000000000001b3", "seq": 435, "type": kind,
         "payload": {"user": {"id": user, "is_disabled": true, "roles": [], "groups": []}},
@@ -56,7 +56,7 @@ fn posted(nginx: &Nginx, target: &str, body: &[u8], secret: &str) -> Request {
 }
 
 #[track_caller]
-fn tell(nginx: &Nginx, event: &Value) {
+pub(crate) fn tell(nginx: &Nginx, event: &Value) {
     let answer = posted(nginx, "/hook", event.to_string().as_bytes(), SECRET).send();
     assert_eq!((answer.status, answer.body.len()), (204, 0), "{event}");
 }
@@ -465,7 +465,7 @@ fn rfc3339(time: i64) -> String {
 }
 
 /// An event about a period that begins at `from`, which Authgear sends as soon as it is planned.
-fn planned(user: &str, from: i64, until: i64) -> Value {
+pub(crate) fn planned(user: &str, from: i64, until: i64) -> Value {
     let mut planned = event("user.disabled", user, unix_now());
     planned["payload"]["user"]["is_disabled"] = json!(false);
     planned["payload"]["user"]["temporarily_disabled_from"] = json!(rfc3339(from));

@@ -154,14 +154,7 @@ impl<'a> Credentials<'a> {
     /// (`pkg/lib/session/idpsession/provider.go`). The resolver's answer to such a cookie always
     /// has `X-Authgear-Session-Valid`.
     pub fn has_session(&self, names: &CookieNames) -> bool {
-        self.cookie_value(names, cookies::SESSION).is_some_and(|value| {
-            // The secret is the end of a value without a second dot.
-            let Some((id, secret)) = value.split_last_chunk::<33>() else { return false };
-            let [b'.', secret @ ..] = secret else { return false };
-            !id.is_empty()
-                && id.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
-                && secret.iter().all(u8::is_ascii_alphanumeric)
-        })
+        self.cookie_value(names, cookies::SESSION).is_some_and(is_session)
     }
 
     /// The value of the first cookie `PREFIXname`: Authgear reads no other of that name.
@@ -210,14 +203,46 @@ impl fmt::Debug for Credentials<'_> {
     }
 }
 
+/// Returns the prefix of the first cookie in a `Cookie` field that is a session of Authgear's by its
+/// format, under a name with another prefix than that of `names`: the project's `cookie_prefix` may
+/// be wrong. A prefix is at most [`MAX_COOKIE_PREFIX`] bytes of a cookie name.
+pub fn session_prefix_of_another<'f>(field: &'f [u8], names: &CookieNames) -> Option<&'f str> {
+    field.split(|&byte| byte == b';').take(MAX_PIECES).find_map(|piece| {
+        let (name, value) = cookies::name_and_value(piece.trim_ascii());
+        let prefix = name.strip_suffix(cookies::SESSION)?;
+        let is_other = prefix.len() <= MAX_COOKIE_PREFIX
+            && prefix.iter().all(|&byte| is_token_byte(byte))
+            && !names.contains(name);
+        (is_other && is_session(value)).then(|| std::str::from_utf8(prefix).ok()).flatten()
+    })
+}
+
+/// Compares the value of a cookie with the format of a session: see [`Credentials::has_session`].
+fn is_session(value: &[u8]) -> bool {
+    // The secret is the end of a value without a second dot.
+    let Some((id, secret)) = value.split_last_chunk::<33>() else { return false };
+    let [b'.', secret @ ..] = secret else { return false };
+    !id.is_empty()
+        && id.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+        && secret.iter().all(u8::is_ascii_alphanumeric)
+}
+
 fn is_bearer(value: &[u8]) -> bool {
     bearer_of(value).is_some_and(|token| !token.is_empty())
 }
 
 /// Returns what follows the scheme `bearer` and one space.
 fn bearer_of(authorization: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = authorization.split_at_checked(b"bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+    let (scheme, rest) = authorization.split_first_chunk()?;
+    let token = rest.strip_prefix(b" ")?;
+    is_word(scheme, b"bearer").then_some(token)
+}
+
+/// Compares with a word of lower-case letters, in any case. The loop has no early exit, so that the
+/// compiler can vectorize it: two letters differ in case by the bit 0x20 alone.
+fn is_word<const N: usize>(text: &[u8; N], word: &[u8; N]) -> bool {
+    let difference = |(byte, letter): (&u8, &u8)| (byte | 0x20) ^ letter;
+    text.iter().zip(word).map(difference).fold(0, |a, b| a | b) == 0
 }
 
 fn feed_bytes(sink: &mut impl FnMut(&[u8]), bytes: &[u8]) {

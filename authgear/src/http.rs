@@ -3,3 +3,4 @@
 pub mod negotiation;
 pub mod redirect;
 pub mod upgrade;
+pub mod websocket;

@@ -4,6 +4,7 @@ mod grant;
 mod site_header;
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
 use thiserror::Error;
@@ -229,6 +230,13 @@ impl Identity {
     /// Returns the user's id, an opaque text. Machines have none.
     pub fn user_id(&self) -> Option<&[u8]> {
         self.get(USER_ID)
+    }
+}
+
+impl Hash for Identity {
+    /// Values alone tell identities apart well enough.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.values.hash(state);
     }
 }
 

@@ -13,18 +13,21 @@
 //! Each module imports only from modules below it in this list:
 //!
 //! - [`metrics`]: counters in shared memory, and reports.
+//! - [`fleet`]: events between the hosts of a fleet.
 //! - [`single_flight`]: look-ups of one worker in flight, and the requests that wait for them.
 //! - [`shared`]: cached verdicts, purges and revocations in shared memory.
 //! - [`resolver`]: requests to Authgear's servers, and the meaning of the resolver's answer.
 //! - [`credentials`]: bearer tokens and cookies of a request.
 //! - [`login`]: login and logout by redirects.
 //! - [`policy`]: the conditions of a location.
+//! - [`recheck`]: times of looks at the verdicts on open responses.
 //! - [`token`]: verification of access tokens.
 //! - [`userinfo`]: the profile of a user, kept as a verdict is.
 //! - [`verdict`]: the result of a look-up, the reasons, and the time for which it may be served.
+//! - [`assertion`]: the identity as a signed JWT.
 //! - [`identity`]: the `x-authgear-*` fields of a session.
-//! - [`http`], [`operations`], [`overload`]: content negotiation and redirects; webhooks and purge
-//!   forms; limits under load.
+//! - [`http`], [`operations`], [`overload`], [`exchange`]: content negotiation and redirects; webhooks and purge
+//!   forms; limits under load; HTTP/1.1 with Authgear's servers.
 //!
 //! # Example
 //!
@@ -39,14 +42,14 @@
 //! let names = CookieNames::new(b"")?;
 //!
 //! let credentials = Credentials::read(Some(b"Bearer token"), [&b"lang=en; session=id"[..]], &names);
-//! let request = resolver::request(&endpoint, url.path(), &credentials, &ClientInfo::default())?;
-//! assert_eq!(request.headers()["cookie"], "session=id");
+//! let prefix = resolver::prefix(&endpoint, url.path())?;
+//! let request = resolver::request(&prefix, &credentials, &ClientInfo::default()).unwrap();
+//! assert_eq!(request.get("cookie"), Some(&b"session=id"[..]));
 //!
 //! // After the answer has arrived:
-//! let mut headers = http::HeaderMap::new();
-//! headers.insert("x-authgear-session-valid", "true".parse()?);
-//! headers.insert("x-authgear-user-id", "alice".parse()?);
-//! let verdict = resolver::verdict(http::StatusCode::OK, &headers);
+//! let fields =
+//!     [(&b"X-Authgear-Session-Valid"[..], &b"true"[..]), (b"X-Authgear-User-Id", b"alice")];
+//! let verdict = resolver::verdict(200, fields.into_iter());
 //! assert_eq!(verdict.session_word(), "valid");
 //! assert_eq!(verdict.get_suffix(b"user_id"), Some(&b"alice"[..]));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -61,7 +64,10 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod assertion;
 pub mod credentials;
+pub mod exchange;
+pub mod fleet;
 pub mod http;
 pub mod identity;
 pub mod login;
@@ -69,6 +75,7 @@ pub mod metrics;
 pub mod operations;
 pub mod overload;
 pub mod policy;
+pub mod recheck;
 pub mod resolver;
 pub mod shared;
 pub mod single_flight;

@@ -5,43 +5,6 @@
 //! update. [`Report`] is a snapshot: [`Report::prometheus`] for Prometheus, [`Report::json`] for
 //! programs, [`Report::page`] for people. No value identifies a user.
 
-mod format;
-mod page;
-mod prometheus;
-mod report;
-#[cfg(test)]
-mod tests;
-
-use std::fmt;
-use std::hash::Hasher as _;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
-
-use siphasher::sip::SipHasher24;
-
-use crate::verdict::{Reason, Verdict};
-
-pub use format::Format;
-pub use page::Page;
-pub use prometheus::CONTENT_TYPE as PROMETHEUS;
-pub use report::{
-    Bucket, Build, Connections, JwksReport, LabelTable, Latency, OutageReport, ProjectReport,
-    Report, ResolverReport, ZoneReport,
-};
-
-/// Number of projects with their own counters. All further projects share one set.
-pub const PROJECTS: usize = 32;
-
-/// Number of workers with their own gauge of look-ups in flight, so that the gauge of a worker that
-/// died can be reset.
-pub const WORKERS: usize = 128;
-
-/// Upper bounds of the histogram's buckets, in microseconds. A further bucket has no bound.
-pub const BOUNDS: [u64; 13] = [
-    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    5_000_000, 10_000_000,
-];
-
 macro_rules! labels {
     ($(#[$doc:meta])+ $kind:ident { $($(#[$variant_doc:meta])+ $name:ident = $word:literal,)+ }) => {
         $(#[$doc])+
@@ -63,6 +26,57 @@ macro_rules! labels {
         }
     };
 }
+
+mod fleet;
+mod format;
+mod history;
+mod label_counters;
+mod location;
+mod location_slots;
+mod page;
+mod prometheus;
+mod report;
+mod snapshots;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::hash::Hasher as _;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use siphasher::sip::SipHasher24;
+
+use crate::verdict::{Reason, Verdict};
+
+pub use fleet::{FleetConnection, FleetEvent, FleetLoss, FleetMetrics};
+pub use format::Format;
+use label_counters::LabelCounters;
+use location_slots::LocationSlots;
+pub use location_slots::{LocationSlot, LOCATIONS};
+pub use page::Page;
+pub use prometheus::CONTENT_TYPE as PROMETHEUS;
+pub use report::{
+    Bucket, Build, Connections, FetchOutage, FleetReport, JwksReport, LabelTable, Latency,
+    LocationReport, OutageReport, ProjectReport, Recent, RecentCache, Report, ResolverReport,
+    Series, ZoneReport,
+};
+use snapshots::{SnapshotClock, SnapshotRing};
+pub use snapshots::{STEP, STEPS};
+
+/// Number of projects with their own counters. All further projects share one set.
+pub const PROJECTS: usize = 256;
+
+/// Number of workers with their own gauge of look-ups in flight, so that the gauge of a worker that
+/// died can be reset.
+pub const WORKERS: usize = 128;
+
+/// Upper bounds of the histogram's buckets, in microseconds. A further bucket has no bound.
+pub const BOUNDS: [u64; 13] = [
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000,
+];
 
 labels! {
     /// Source of the verdict on a request.
@@ -164,35 +178,27 @@ labels! {
     }
 }
 
-/// One counter for each value of a label, in the order of the values.
-struct LabelCounters<const N: usize>([AtomicU64; N]);
-
-impl<const N: usize> LabelCounters<N> {
-    const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; N])
-    }
-
-    fn add(&self, index: usize) {
-        if let Some(counter) = self.0.get(index) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn get(&self, index: usize) -> u64 {
-        self.0.get(index).map_or(0, |counter| counter.load(Ordering::Relaxed))
-    }
-}
-
 const REASONS: usize = Reason::ALL.len();
 const ACCESSES: usize = Access::ALL.len();
 
-/// All counters, in shared memory.
-pub struct Metrics {
-    slots: [ProjectMetrics; PROJECTS],
-    /// Counters of projects without a slot.
-    other: ProjectMetrics,
+/// Counters of a snapshot: those of [`Access`], the cache's hits and look-ups, the resolver's look-ups
+/// and failures, and the histogram.
+const WIDTH: usize = ACCESSES + 4 + BOUNDS.len() + 1;
+
+/// Number of [`ProjectMetrics`] that [`Metrics`] needs: the last are those of projects without a slot.
+pub const SLOTS: usize = PROJECTS + 1;
+
+/// All counters, in shared memory. `S` holds those of projects.
+pub struct Metrics<S> {
+    slots: S,
     purges: LabelCounters<{ PurgeKind::ALL.len() }>,
     events: LabelCounters<{ EventOutcome::ALL.len() }>,
+    locations: LocationSlots<ACCESSES>,
+    /// Counters of `authgear_fleet`.
+    pub fleet: FleetMetrics,
+    clock: SnapshotClock,
+    /// Seconds since 1970.
+    started: AtomicU64,
 }
 
 /// Counters of one project.
@@ -202,6 +208,8 @@ pub struct ProjectMetrics {
     requests: LabelCounters<{ Mode::ALL.len() * ACCESSES }>,
     denied: LabelCounters<REASONS>,
     dry_run_denied: LabelCounters<REASONS>,
+    errors: LabelCounters<REASONS>,
+    ended: LabelCounters<REASONS>,
     failure_mode_allowed: AtomicU64,
     cache: LabelCounters<{ CacheStatus::ALL.len() }>,
     /// Results of look-ups, by [`Verdict::reason`].
@@ -219,8 +227,13 @@ pub struct ProjectMetrics {
     failed_why: AtomicU64,
     fetches: LabelCounters<{ Fetch::ALL.len() }>,
     fetched_last: AtomicU64,
+    /// Seconds since 1970: of the first failed fetch since the last success, and of the last one; 0
+    /// for never.
+    fetch_failed_first: AtomicU64,
+    fetch_failed_last: AtomicU64,
     keys: AtomicU64,
     verifications: LabelCounters<REASONS>,
+    history: SnapshotRing<WIDTH>,
 }
 
 /// Index of a project's [`ProjectMetrics`]. Equal in all processes, for the lifetime of the shared
@@ -239,21 +252,34 @@ impl ProjectSlot {
 #[derive(Debug)]
 pub struct InFlight<'m>(Option<&'m AtomicU32>);
 
-impl Default for Metrics {
+impl Default for ProjectMetrics {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Metrics {
-    /// Creates counters that are all zero.
-    pub const fn new() -> Self {
+impl<S: Deref<Target = [ProjectMetrics]>> Metrics<S> {
+    /// Creates counters that are all zero, with [`SLOTS`] new counters of projects.
+    pub const fn new(slots: S) -> Self {
         Self {
-            slots: [const { ProjectMetrics::new() }; PROJECTS],
-            other: ProjectMetrics::new(),
+            slots,
             purges: LabelCounters::new(),
             events: LabelCounters::new(),
+            locations: LocationSlots::new(),
+            fleet: FleetMetrics::new(),
+            clock: SnapshotClock::new(),
+            started: AtomicU64::new(0),
         }
+    }
+
+    /// Sets the time of the start, in seconds since 1970.
+    pub fn starts(&self, now: u64) {
+        self.started.store(now, Ordering::Relaxed);
+    }
+
+    /// Time of the start, in seconds since 1970.
+    pub fn started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
     }
 
     /// Returns the slot of the project with this name; takes a free one on first use.
@@ -262,7 +288,7 @@ impl Metrics {
     /// projects with equal settings are counted separately.
     pub fn slot(&self, name: &str) -> ProjectSlot {
         let own = fingerprint(name);
-        for (n, slot) in self.slots.iter().enumerate() {
+        for (n, slot) in self.slots.iter().take(PROJECTS).enumerate() {
             let taken = slot.owner.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire);
             if taken.is_ok() || taken == Err(own) {
                 return ProjectSlot(n);
@@ -273,13 +299,14 @@ impl Metrics {
 
     /// Returns the counters of a slot.
     pub fn at(&self, slot: ProjectSlot) -> &ProjectMetrics {
-        self.slots.get(slot.0).unwrap_or(&self.other)
+        static NOWHERE: ProjectMetrics = ProjectMetrics::new();
+        self.slots.get(slot.0).or(self.slots.last()).unwrap_or(&NOWHERE)
     }
 
     /// Resets the look-ups in flight of a worker number. Call when a worker starts, since a previous
     /// worker with this number may have died.
     pub fn worker_begins(&self, worker: usize) {
-        for project in self.slots.iter().chain([&self.other]) {
+        for project in self.slots.iter() {
             if let Some(in_flight) = project.in_flight.get(worker) {
                 in_flight.store(0, Ordering::Relaxed);
             }
@@ -298,12 +325,15 @@ impl Metrics {
 }
 
 impl ProjectMetrics {
-    const fn new() -> Self {
+    /// Creates counters that are all zero.
+    pub const fn new() -> Self {
         Self {
             owner: AtomicU64::new(0),
             requests: LabelCounters::new(),
             denied: LabelCounters::new(),
             dry_run_denied: LabelCounters::new(),
+            errors: LabelCounters::new(),
+            ended: LabelCounters::new(),
             failure_mode_allowed: AtomicU64::new(0),
             cache: LabelCounters::new(),
             answers: LabelCounters::new(),
@@ -317,8 +347,11 @@ impl ProjectMetrics {
             failed_why: AtomicU64::new(0),
             fetches: LabelCounters::new(),
             fetched_last: AtomicU64::new(0),
+            fetch_failed_first: AtomicU64::new(0),
+            fetch_failed_last: AtomicU64::new(0),
             keys: AtomicU64::new(0),
             verifications: LabelCounters::new(),
+            history: SnapshotRing::new(),
         }
     }
 
@@ -331,6 +364,16 @@ impl ProjectMetrics {
     pub fn denied(&self, why: Reason, dry_run: bool) {
         let counters = if dry_run { &self.dry_run_denied } else { &self.denied };
         counters.add(why as usize);
+    }
+
+    /// Counts a request that got 503.
+    pub fn failed(&self, why: Reason) {
+        self.errors.add(why as usize);
+    }
+
+    /// Counts an open response that `authgear_recheck` ended.
+    pub fn ended(&self, why: Reason) {
+        self.ended.add(why as usize);
     }
 
     /// Counts a request that was allowed without a session because the look-up failed.
@@ -387,7 +430,13 @@ impl ProjectMetrics {
     /// Counts a fetch of the key set at `now`, in seconds since 1970. `keys` is the number of keys, or
     /// `None` if the fetch failed.
     pub fn fetched(&self, keys: Option<usize>, now: u64) {
-        let Some(keys) = keys else { return self.fetches.add(Fetch::Error as usize) };
+        let Some(keys) = keys else {
+            let first = &self.fetch_failed_first;
+            let _ = first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+            self.fetch_failed_last.store(now, Ordering::Relaxed);
+            return self.fetches.add(Fetch::Error as usize);
+        };
+        self.fetch_failed_first.store(0, Ordering::Relaxed);
         self.fetches.add(Fetch::Ok as usize);
         self.keys.store(keys as u64, Ordering::Relaxed);
         self.fetched_last.store(now, Ordering::Relaxed);
@@ -414,7 +463,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-impl fmt::Debug for Metrics {
+impl<S> fmt::Debug for Metrics<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics")
     }

@@ -225,7 +225,7 @@ impl Condition {
     }
 }
 
-/// How the conditions of one `authgear_require` are combined.
+/// Combination of the conditions of one `authgear_require`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Combination {
     /// All must be met.

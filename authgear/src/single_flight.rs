@@ -158,6 +158,11 @@ impl<T, W> Drop for Waiter<T, W> {
 }
 
 impl<T: Clone, W> Waiter<T, W> {
+    /// Whether the flight has ended.
+    pub fn has_outcome(&self) -> bool {
+        self.outcome.borrow().is_some()
+    }
+
     /// The outcome, once the flight has ended.
     pub fn outcome(&self) -> Option<Result<T, LeaderLost>> {
         self.outcome.borrow().clone()

@@ -19,7 +19,7 @@ pub use claims::{Claims, MAX_SUBJECT};
 pub use jwks::{Fingerprint, JwksError, KeySet, MAX_KEYS, MAX_KEY_SET};
 pub use jwks_state::{Cause, JwksState, Schedule};
 pub use profile::Profile;
-pub use verify::{verify, Verified};
+pub use verify::{disputed_claim, verify, Verified, MAX_SHOWN};
 
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::Engine as _;

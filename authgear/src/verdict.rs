@@ -65,6 +65,8 @@ pub enum Unavailable {
     Refused,
     /// The answer is not HTTP, or contradicts itself.
     BadAnswer,
+    /// An answer with status 200 that is not the resolver's: a page of some website.
+    NotAResolver,
     /// The answer is larger than allowed.
     TooLarge,
     /// The circuit breaker is open: `max_fails` look-ups in a row failed.
@@ -75,6 +77,9 @@ pub enum Unavailable {
     Crowded,
     /// No key set to verify tokens with could be fetched.
     Keys,
+    /// This host does not know what other hosts of its fleet purged, and the location wants a fresh
+    /// answer (`authgear_fleet_cut_off ask`).
+    FleetCutOff,
     /// An internal error of the module.
     Internal,
 }
@@ -90,11 +95,13 @@ impl Unavailable {
             Self::Closed => Reason::ConnectionClosed,
             Self::BadStatus | Self::Refused => Reason::BadStatus,
             Self::BadAnswer => Reason::BadAnswer,
+            Self::NotAResolver => Reason::NotAResolver,
             Self::TooLarge => Reason::AnswerTooLarge,
             Self::Suspended => Reason::ResolverSuspended,
             Self::Overloaded => Reason::ResolverOverloaded,
             Self::Crowded => Reason::TooManyWaiting,
             Self::Keys => Reason::KeysUnavailable,
+            Self::FleetCutOff => Reason::FleetCutOff,
             Self::Internal => Reason::InternalError,
         }
     }
@@ -116,6 +123,8 @@ impl Unavailable {
             Self::Keys => 12,
             Self::Overloaded => 13,
             Self::Refused => 14,
+            Self::NotAResolver => 15,
+            Self::FleetCutOff => 16,
         }
     }
 
@@ -135,19 +144,24 @@ impl Unavailable {
             12 => Self::Keys,
             13 => Self::Overloaded,
             14 => Self::Refused,
+            15 => Self::NotAResolver,
+            16 => Self::FleetCutOff,
             _ => Self::Internal,
         }
     }
 
     /// Whether the resolver was never contacted.
     pub const fn nobody_was_asked(self) -> bool {
-        matches!(self, Self::Suspended | Self::Overloaded | Self::Crowded | Self::Internal)
+        matches!(
+            self,
+            Self::Suspended | Self::Overloaded | Self::Crowded | Self::FleetCutOff | Self::Internal
+        )
     }
 
     /// Whether a verdict from before may be served in its place. Not if the resolver is up and
-    /// refuses the look-up.
+    /// refuses the look-up, nor if verdicts from before are what cannot be trusted.
     pub const fn is_outage(self) -> bool {
-        !matches!(self, Self::Refused)
+        !matches!(self, Self::Refused | Self::FleetCutOff)
     }
 }
 
@@ -220,6 +234,8 @@ reasons! {
     BadStatus = "bad_status",
     /// See [`Unavailable::BadAnswer`].
     BadAnswer = "bad_answer",
+    /// See [`Unavailable::NotAResolver`].
+    NotAResolver = "not_a_resolver",
     /// See [`Unavailable::TooLarge`].
     AnswerTooLarge = "answer_too_large",
     /// See [`Unavailable::Suspended`].
@@ -232,6 +248,8 @@ reasons! {
     TooManyLookups = "too_many_lookups",
     /// See [`Unavailable::Keys`].
     KeysUnavailable = "keys_unavailable",
+    /// See [`Unavailable::FleetCutOff`].
+    FleetCutOff = "fleet_cut_off",
     /// See [`Unavailable::Internal`].
     InternalError = "internal_error",
     /// See [`TokenError::TooLarge`].
@@ -349,7 +367,7 @@ mod tests {
     use crate::policy::Shortfall;
     use std::collections::HashSet;
 
-    const UNAVAILABLE: [(Unavailable, &str); 14] = [
+    const UNAVAILABLE: [(Unavailable, &str); 16] = [
         (Unavailable::Dns, "dns_error"),
         (Unavailable::Connect, "connect_error"),
         (Unavailable::Tls, "tls_error"),
@@ -358,11 +376,13 @@ mod tests {
         (Unavailable::BadStatus, "bad_status"),
         (Unavailable::Refused, "bad_status"),
         (Unavailable::BadAnswer, "bad_answer"),
+        (Unavailable::NotAResolver, "not_a_resolver"),
         (Unavailable::TooLarge, "answer_too_large"),
         (Unavailable::Suspended, "resolver_suspended"),
         (Unavailable::Overloaded, "resolver_overloaded"),
         (Unavailable::Crowded, "too_many_waiting"),
         (Unavailable::Keys, "keys_unavailable"),
+        (Unavailable::FleetCutOff, "fleet_cut_off"),
         (Unavailable::Internal, "internal_error"),
     ];
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{json, Value};
 
 use crate::load::{Load, Requests};
-use crate::peers::Peer;
+use crate::peers::{Connections, Peer};
 use crate::rounds::MANY;
 use crate::site::{opaque, Site};
 
@@ -59,6 +59,8 @@ pub fn count(site: &Site, only: Option<&str>, profiles: &Path) -> io::Result<Vec
 fn cases(site: &Site) -> Vec<Case> {
     let one = vec![opaque(0)];
     let many: Vec<_> = (0..MANY).map(opaque).collect();
+    // Each is a handshake before the count begins.
+    let some: Vec<_> = (0..MANY / 10).map(opaque).collect();
     let jwt = vec![site.jwt()];
     let jwts: Vec<_> = (0..400).map(|_| site.jwt()).collect();
     let case = |name, peer, tokens: &[String], count| {
@@ -68,6 +70,8 @@ fn cases(site: &Site) -> Vec<Case> {
     vec![
         case("hot", Peer::Ceiling, &one, 2000),
         case("hot", Peer::Cached("10m"), &one, 2000),
+        case("hot", Peer::Assertion, &one, 2000),
+        case("hot", Peer::Recheck, &one, 2000),
         case("hot", Peer::ProxyCacheSafe, &one, 2000),
         case("hot", Peer::LuaDict, &one, 2000),
         case("hot", Peer::LuaLru, &one, 2000),
@@ -76,6 +80,10 @@ fn cases(site: &Site) -> Vec<Case> {
         case("many", Peer::LuaLru, &many, 2000),
         case("miss", Peer::Uncached, &many, 1000),
         case("miss", Peer::AuthRequestKeepalive, &many, 1000),
+        case("miss-tls", Peer::UncachedTls(Connections::Kept), &some, 1000),
+        case("miss-tls", Peer::AuthRequestTls(Connections::Kept), &some, 1000),
+        case("miss-tls", Peer::UncachedTls(Connections::New), &some, 200),
+        case("miss-tls", Peer::AuthRequestTls(Connections::New), &some, 200),
         case("jwt-hot", Peer::Ceiling, &jwt, 2000),
         case("jwt-hot", Peer::JwtCached("10m", 1024), &jwt, 2000),
         case("jwt-new", Peer::Jwt, &jwts, 400),
@@ -114,6 +122,7 @@ pub fn system_calls(site: &Site) -> io::Result<Vec<Value>> {
     let peers = [
         Peer::Ceiling,
         Peer::Cached("10m"),
+        Peer::Recheck,
         Peer::ProxyCacheSafe,
         Peer::Uncached,
         Peer::AuthRequestKeepalive,

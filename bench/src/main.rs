@@ -3,6 +3,7 @@
 mod herd;
 mod instructions;
 mod load;
+mod locations;
 mod machine;
 mod memory;
 mod peers;
@@ -10,6 +11,7 @@ mod process;
 mod report;
 mod rounds;
 mod site;
+mod sockets;
 
 use std::fs;
 use std::io;
@@ -42,9 +44,21 @@ fn main() -> ExitCode {
         ["instructions"] => instructions(None),
         ["instructions", only] => instructions(Some(only)),
         ["memory"] => memory(),
+        ["memory", "locations"] => {
+            Site::start().and_then(|site| locations::measure(&site)).map(drop)
+        }
+        ["sockets"] => sockets::run(sockets::COUNT),
+        ["sockets", count] => match count.parse() {
+            Ok(count) => sockets::run(count),
+            Err(error) => Err(io::Error::other(error)),
+        },
+        [sockets::BACKEND] => sockets::serve(),
         ["report"] => report(),
         _ => {
-            eprintln!("usage: bench load [--quick] | instructions [CASE] | memory | report");
+            eprintln!(
+                "usage: bench load [--quick] | instructions [CASE] | memory [locations] | sockets [N] | \
+                 report"
+            );
             return ExitCode::FAILURE;
         }
     };

@@ -16,13 +16,17 @@ use serde_json::{json, Value};
 use zerocopy::IntoBytes as _;
 
 use crate::load::{Load, Requests};
+use crate::locations;
 use crate::peers::Peer;
-use crate::process::{own_cpu, resident};
+use crate::process::{own_cpu, resident, Process};
 use crate::site::{opaque, Site, IDENTITY};
 
 const SESSIONS: usize = 1_000_000;
 
 const RELOADS: usize = 200;
+
+/// Longest time until the workers of a reload have taken over.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Fills zones with a million sessions: one zone holds all of them, and one does not.
 pub fn fill_zone() -> io::Result<Vec<Value>> {
@@ -88,6 +92,7 @@ pub fn run(site: &Site) -> io::Result<Value> {
         // Room for some 4,000 sessions: each request is a miss, and evicts another session.
         "misses_kib": worn(site, "1m", &requests, 100_000, 5)?,
         "reloads_kib": reloaded(site, &requests)?,
+        "locations_kib": locations::measure(site)?,
     }))
 }
 
@@ -121,17 +126,23 @@ fn reloaded(site: &Site, requests: &Requests) -> io::Result<Vec<[u64; 2]>> {
             return Err(io::Error::other(format!("workers: {before:?}")));
         };
         sizes.push([resident(worker), resident(running.process.id())]);
-        running.process.signal("HUP");
-        let signalled = Instant::now();
-        while !is_replaced(worker, &running.process.children()) {
-            if signalled.elapsed() > Duration::from_secs(10) {
-                return Err(io::Error::other("the old worker does not go"));
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        reload(&running.process, worker)?;
     }
     println!("worker and master after each of {RELOADS} reloads: {sizes:?} KiB");
     Ok(sizes)
+}
+
+/// Reloads, and waits until another worker has taken the place of `worker`.
+pub fn reload(process: &Process, worker: u32) -> io::Result<()> {
+    process.signal("HUP");
+    let signalled = Instant::now();
+    while !is_replaced(worker, &process.children()) {
+        if signalled.elapsed() > PATIENCE {
+            return Err(io::Error::other("the old worker does not go"));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 fn is_replaced(worker: u32, now: &[u32]) -> bool {

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::process::{free_addr, Process, MEASURED};
-use crate::site::{nginx, Site, IDENTITY, ORIGIN};
+use crate::site::{nginx, Site, IDENTITY, ORIGIN, TLS_NAME};
 
 /// A program and configuration to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +20,14 @@ pub enum Peer {
     Ceiling,
     /// The module, with a cache zone of this size.
     Cached(&'static str),
+    /// The same with a signed assertion.
+    Assertion,
+    /// The same, looking again at responses that are still open after five minutes.
+    Recheck,
     /// The module with a look-up for each request.
     Uncached,
+    /// The same over TLS, with persistent connections or a new one for each look-up.
+    UncachedTls(Connections),
     /// The module verifying tokens, without a cache.
     Jwt,
     /// The same, with a cache zone of this size, and this number of the worker's own entries.
@@ -32,6 +38,8 @@ pub enum Peer {
     AuthRequest,
     /// The same with persistent connections to the resolver.
     AuthRequestKeepalive,
+    /// The same over TLS, with `proxy_ssl_session_reuse on`.
+    AuthRequestTls(Connections),
     /// The same with the cache of Authgear's guide, whose key lacks two of three cookies.
     ProxyCache,
     /// The same with all credentials in the key, and one look-up at a time.
@@ -48,18 +56,32 @@ pub enum Peer {
     EnvoyJwtCached,
 }
 
+/// Connections to the resolver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connections {
+    Kept,
+    /// A new one for each look-up, which resumes the last TLS session.
+    New,
+}
+
 impl Peer {
     /// The name in tables.
     pub fn title(self) -> &'static str {
         match self {
             Self::Ceiling => "nginx, no authentication, 8 static headers",
             Self::Cached(_) => "authgear, cache",
+            Self::Assertion => "authgear, cache, assertion",
+            Self::Recheck => "authgear, cache, recheck",
             Self::Uncached => "authgear, no cache",
+            Self::UncachedTls(Connections::Kept) => "authgear, no cache, TLS",
+            Self::UncachedTls(Connections::New) => "authgear, no cache, TLS, new connections",
             Self::Jwt => "authgear, jwt",
             Self::JwtCached(..) => "authgear, jwt, cache",
             Self::Auto => "authgear, auto, cache",
             Self::AuthRequest => "auth_request, as documented",
             Self::AuthRequestKeepalive => "auth_request, keepalive",
+            Self::AuthRequestTls(Connections::Kept) => "auth_request, TLS, keepalive",
+            Self::AuthRequestTls(Connections::New) => "auth_request, TLS, new connections",
             Self::ProxyCache => "auth_request, proxy_cache as documented (leaks)",
             Self::ProxyCacheSafe => "auth_request, proxy_cache, safe key",
             Self::LuaDict => "Lua, shared dictionary",
@@ -179,11 +201,38 @@ impl Peer {
         let (http, server) = match self {
             Self::Ceiling => (String::new(), location(&header_lines("proxy_set_header"))),
             Self::Uncached => (project, location("authgear bench;")),
+            Self::UncachedTls(connections) => {
+                let keepalive = match connections {
+                    Connections::Kept => 64,
+                    Connections::New => 0,
+                };
+                let project = format!(
+                    "authgear_project bench {{ endpoint {ORIGIN}; jwks_file {keys};
+                         resolver_url https://{}/_resolver/resolve; keepalive {keepalive};
+                         ssl_name {TLS_NAME}; ssl_trusted_certificate {}; }}",
+                    site.tls_resolver,
+                    site.authority().display()
+                );
+                (project, location("authgear bench;"))
+            }
             Self::Cached(size) => (
                 format!("{project} authgear_cache_zone verdicts:{size};"),
                 location("authgear bench; authgear_cache verdicts; authgear_cache_valid valid=1h;"),
             ),
             Self::Jwt => (project, location("authgear bench; authgear_mode jwt;")),
+            Self::Assertion => (
+                format!("{project} authgear_cache_zone verdicts:10m;"),
+                location(&format!(
+                    "authgear bench; authgear_cache verdicts; authgear_cache_valid valid=1h;
+                     authgear_assertion {} audience=urn:bench issuer={ORIGIN};",
+                    site.assertion_key().display()
+                )),
+            ),
+            Self::Recheck => (
+                format!("{project} authgear_cache_zone verdicts:10m;"),
+                location("authgear bench; authgear_cache verdicts; authgear_cache_valid valid=1h;
+                          authgear_recheck 5m;"),
+            ),
             Self::JwtCached(size, front) => (
                 format!("{project} authgear_cache_zone verdicts:{size} front={front};"),
                 location("authgear bench; authgear_mode jwt; authgear_cache verdicts;
@@ -202,6 +251,19 @@ impl Peer {
                 upstream("resolver", resolver),
                 auth_request(&format!("{KEEPALIVE} proxy_pass http://resolver/_resolver/resolve;")),
             ),
+            Self::AuthRequestTls(connections) => {
+                let (url, persistent) = match connections {
+                    Connections::Kept => ("https://resolver".to_owned(), KEEPALIVE),
+                    Connections::New => (format!("https://{}", site.tls_resolver), ""),
+                };
+                let ask = format!(
+                    "{persistent} proxy_ssl_session_reuse on; proxy_ssl_protocols TLSv1.2 TLSv1.3;
+                     proxy_ssl_verify on; proxy_ssl_trusted_certificate {};
+                     proxy_ssl_name {TLS_NAME}; proxy_pass {url}/_resolver/resolve;",
+                    site.authority().display()
+                );
+                (upstream("resolver", site.tls_resolver), auth_request(&ask))
+            }
             Self::ProxyCache => (
                 format!("{} proxy_cache_path cache keys_zone=auth:10m;", upstream("resolver", resolver)),
                 auth_request(&format!(
@@ -269,7 +331,7 @@ pub const TEMPORARY: &str = "client_body_temp_path temp; proxy_temp_path temp;
 const KEEPALIVE: &str = "proxy_http_version 1.1; proxy_set_header Connection '';";
 
 /// The module's file: `AUTHGEAR_MODULE`, or where `make build` puts it.
-fn module() -> PathBuf {
+pub fn module() -> PathBuf {
     env::var_os("AUTHGEAR_MODULE").map(PathBuf::from).unwrap_or_else(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
         root.join("target/release/libngx_http_authgear_module.so")

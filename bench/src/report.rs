@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-const SCENARIOS: [(&str, &str); 5] = [
+const SCENARIOS: [(&str, &str); 7] = [
     ("hot", "One session, known"),
     ("many", "10,000 sessions, known"),
     ("miss", "Each request is asked about"),
+    ("miss-tls", "Each request is asked about, over TLS"),
     ("jwt-hot", "One JWT, seen before"),
     ("jwt-new", "JWTs never seen before"),
+    ("hostile", "Forged and malformed tokens, one of ten is good"),
 ];
 
 /// Formats all measurements; missing ones are left out.
@@ -162,6 +164,18 @@ fn sizes(out: &mut String, memory: &Value) {
          - worker and master after each of 200 reloads: {}",
         memory["hits_kib"], memory["misses_kib"], memory["reloads_kib"],
     );
+    if memory["locations_kib"].is_null() {
+        return;
+    }
+    let _ = writeln!(
+        out,
+        "\n## Resident memory of the master with 20,000 locations, KiB\n\n\
+         | | after the start | after a reload |\n|---|---|---|"
+    );
+    for row in list(&memory["locations_kib"]) {
+        let (name, started, reloaded) = (text(&row["name"]), &row["started"], &row["reloaded"]);
+        let _ = writeln!(out, "| {name} | {started} | {reloaded} |");
+    }
 }
 
 fn peer(row: &Value) -> String {

@@ -7,7 +7,7 @@ use authgear::token::{self, Algorithm, KeySet, Profile};
 use serde_json::{json, Value};
 
 use crate::load::{connect, contains, read_answer, Load, Requests};
-use crate::peers::{Peer, Running};
+use crate::peers::{Connections, Peer, Running};
 use crate::process::own_cpu;
 use crate::site::{opaque, Site, ORIGIN, USER};
 use crate::Effort;
@@ -19,9 +19,11 @@ const CONNECTIONS: usize = 16;
 pub const MANY: usize = 10_000;
 
 /// The peers that keep verdicts, and the ceiling.
-const CACHING: [Peer; 6] = [
+const CACHING: [Peer; 8] = [
     Peer::Ceiling,
     Peer::Cached("10m"),
+    Peer::Assertion,
+    Peer::Recheck,
     Peer::ProxyCache,
     Peer::ProxyCacheSafe,
     Peer::LuaDict,
@@ -121,6 +123,20 @@ fn scenarios(site: &Site, effort: &Effort) -> Vec<Scenario> {
             per_round,
         },
         Scenario {
+            name: "miss-tls",
+            title: "each request is asked about, over TLS",
+            peers: &[
+                Peer::Ceiling,
+                Peer::UncachedTls(Connections::Kept),
+                Peer::AuthRequestTls(Connections::Kept),
+                Peer::UncachedTls(Connections::New),
+                Peer::AuthRequestTls(Connections::New),
+            ],
+            requests: Requests::of_tokens(&many),
+            warm_up: 500,
+            per_round,
+        },
+        Scenario {
             name: "jwt-hot",
             title: "one JWT, seen before",
             peers: &[
@@ -152,7 +168,35 @@ fn scenarios(site: &Site, effort: &Effort) -> Vec<Scenario> {
             warm_up: 500,
             per_round,
         },
+        Scenario {
+            name: "hostile",
+            title: "forged and malformed tokens, one of ten is good",
+            peers: &[
+                Peer::Ceiling,
+                Peer::JwtCached("10m", 1024),
+                Peer::Auto,
+                Peer::AuthRequestKeepalive,
+            ],
+            requests: Requests::of_tokens(&hostile(&jwts)),
+            warm_up: 500,
+            per_round,
+        },
     ]
+}
+
+/// Tokens as attackers send them: of ten one is good, six have a wrong signature, and three are long
+/// and none at all.
+fn hostile(jwts: &[String]) -> Vec<String> {
+    const LONG: usize = 4000;
+    let hostile = |(n, jwt): (usize, &String)| match n % 10 {
+        0 => jwt.clone(),
+        1..=6 => {
+            let (signed, _) = jwt.rsplit_once('.').unwrap_or((jwt, ""));
+            format!("{signed}.{n:0>342}")
+        }
+        _ => format!("{n:a>LONG$}"),
+    };
+    jwts.iter().enumerate().map(hostile).collect()
 }
 
 fn run_scenario(site: &Site, scenario: &Scenario, rounds: usize) -> io::Result<Vec<Row>> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use serde_json::{json, Value};
-use support::{FakeAuthgear, SigningKey, User, PERMISSIONS_POLICY};
+use support::{private_key, Ca, FakeAuthgear, KeyType, SigningKey, User, PERMISSIONS_POLICY};
 
 use crate::peers::{nginx_binary, TEMPORARY};
 use crate::process::{free_addr, Process, OTHERS};
@@ -35,6 +35,9 @@ pub const USER: &str = "5e0f2b7c-0a2c-4a38-9d0a-2f1b3c4d5e6f";
 /// The project's public address; no connection is made to it.
 pub const ORIGIN: &str = "http://auth.example.com";
 
+/// The name in the certificate of the resolver: nginx's proxy verifies no addresses.
+pub const TLS_NAME: &str = "resolver.test";
+
 /// The delay of [`SlowResolver`].
 pub const DELAY: Duration = Duration::from_millis(50);
 
@@ -43,6 +46,8 @@ pub struct Site {
     dir: tempfile::TempDir,
     pub backend: SocketAddr,
     pub resolver: SocketAddr,
+    /// The same over TLS.
+    pub tls_resolver: SocketAddr,
     authgear: FakeAuthgear,
     user: User,
     _servers: Process,
@@ -52,21 +57,28 @@ impl Site {
     /// Starts backend and resolver.
     pub fn start() -> io::Result<Self> {
         let dir = tempfile::tempdir()?;
-        let (backend, resolver) = (free_addr()?, free_addr()?);
+        let (backend, resolver, tls_resolver) = (free_addr()?, free_addr()?, free_addr()?);
         let authgear = FakeAuthgear::builder().origin(ORIGIN).start();
         let user = User::named(USER).roles(&["admin", "store:view"]).amr(&["pwd"]);
         let jwk = SigningKey::nth(0).jwk();
         fs::write(dir.path().join("jwks.json"), json!({ "keys": [jwk] }).to_string())?;
         fs::write(dir.path().join("public.pem"), pem(&jwk)?)?;
+        // ECDSA needs random numbers, whose collection takes another number of instructions each time.
+        fs::write(dir.path().join("assertion.pem"), private_key(KeyType::Ed25519))?;
 
         let own = dir.path().join("servers");
         fs::create_dir_all(own.join("logs"))?;
-        fs::write(own.join("nginx.conf"), servers(backend, resolver))?;
+        let ca = Ca::new();
+        ca.pem_path(dir.path());
+        let leaf = ca.leaf(&[TLS_NAME]);
+        fs::write(own.join("leaf.pem"), leaf.cert_pem)?;
+        fs::write(own.join("leaf.key"), leaf.key_pem)?;
+        fs::write(own.join("nginx.conf"), servers(backend, resolver, tls_resolver))?;
         let mut command = OTHERS.command("env");
         command.arg(nginx_binary());
         command.args(["-p".as_ref(), own.as_os_str(), "-c".as_ref(), "nginx.conf".as_ref()]);
         let servers = Process::start(&mut command, &own, backend)?;
-        Ok(Self { dir, backend, resolver, authgear, user, _servers: servers })
+        Ok(Self { dir, backend, resolver, tls_resolver, authgear, user, _servers: servers })
     }
 
     /// Creates a directory for `name`, with room for nginx's logs.
@@ -86,6 +98,16 @@ impl Site {
         self.dir.path().join("public.pem")
     }
 
+    /// The file with the authority that issued the certificate of the resolver.
+    pub fn authority(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    /// The file with a key for assertions.
+    pub fn assertion_key(&self) -> PathBuf {
+        self.dir.path().join("assertion.pem")
+    }
+
     /// A new access token of the user.
     pub fn jwt(&self) -> String {
         self.authgear.jwt(&self.user)
@@ -98,7 +120,7 @@ pub fn opaque(n: usize) -> String {
 }
 
 /// One nginx with two servers. The backend's answer contains the user it got.
-fn servers(backend: SocketAddr, resolver: SocketAddr) -> String {
+fn servers(backend: SocketAddr, resolver: SocketAddr, tls_resolver: SocketAddr) -> String {
     let identity: String =
         IDENTITY.iter().map(|(name, value)| format!("add_header {name} \"{value}\";\n")).collect();
     format!(
@@ -113,6 +135,9 @@ fn servers(backend: SocketAddr, resolver: SocketAddr) -> String {
             }}
             server {{
                 listen {resolver} backlog=4096;
+                listen {tls_resolver} ssl backlog=4096;
+                ssl_certificate leaf.pem; ssl_certificate_key leaf.key;
+                ssl_protocols TLSv1.2 TLSv1.3;
                 location /_resolver/resolve {{
                     {identity}
                     add_header Permissions-Policy \"{PERMISSIONS_POLICY}\";

@@ -1,11 +1,13 @@
 //! Configuration: directives, their arguments, and errors with file and line.
 
+use core::cell::RefCell;
 use core::ffi::{c_char, c_void, CStr};
 use core::fmt;
 use core::marker::PhantomData;
 use core::time::Duration;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use nginx_sys::{
     ngx_command_t, ngx_conf_full_name, ngx_conf_parse, ngx_conf_t, ngx_http_conf_ctx_t,
@@ -41,15 +43,26 @@ impl ConfError {
 }
 
 /// A line of a configuration file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SourceLocation {
-    file: String,
+    file: Rc<str>,
     line: usize,
 }
 
 impl SourceLocation {
     pub(crate) fn new(file: &[u8], line: usize) -> Self {
-        Self { file: Printable(file).to_string(), line }
+        thread_local! {
+            // One line after the other is of the same file, and a configuration may have many.
+            static LAST: RefCell<Rc<str>> = RefCell::new("".into());
+        }
+        let file = Printable(file).to_string();
+        let file = LAST.with_borrow_mut(|last| {
+            if **last != *file {
+                *last = file.into();
+            }
+            Rc::clone(last)
+        });
+        Self { file, line }
     }
 }
 

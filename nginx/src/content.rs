@@ -1,6 +1,8 @@
 //! Responses that the module makes itself, in the content phase.
 
+use core::fmt;
 use core::ptr;
+use core::time::Duration;
 
 use nginx_sys::{
     ngx_alloc_chain_link, ngx_create_temp_buf, ngx_http_discard_request_body,
@@ -10,6 +12,7 @@ use nginx_sys::{
     NGX_OK,
 };
 
+use crate::deferred::{Deferred, LaterStatus};
 use crate::error::Failed;
 use crate::panic::guard;
 use crate::request::{PhaseStatus, Request};
@@ -30,10 +33,18 @@ pub trait Content: 'static {
 }
 
 /// A response.
-#[derive(Debug)]
 pub enum Reply {
     /// A status, with nginx's error page for it, if any.
     Status(u16),
+    /// A status that is known later.
+    Later {
+        /// The status. The future is dropped when the request has its response or is gone.
+        status: LaterStatus,
+        /// Time after which the response is `otherwise`.
+        deadline: Duration,
+        /// See `deadline`.
+        otherwise: u16,
+    },
     /// 200, with a body.
     Body {
         /// Media type, and its parameters.
@@ -43,6 +54,17 @@ pub enum Reply {
         /// The body.
         body: Vec<u8>,
     },
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Status(status) => return write!(f, "Status({status})"),
+            Self::Later { .. } => "Later",
+            Self::Body { .. } => "Body",
+        };
+        f.debug_struct(name).finish_non_exhaustive()
+    }
 }
 
 /// The functions of a [`Content`].
@@ -84,7 +106,15 @@ impl Request {
                 if rc != NGX_OK as ngx_int_t {
                     return rc;
                 }
-                return self.respond(handler, &[]);
+                return match self.respond(handler, &[]) {
+                    Some(rc) => rc,
+                    None => {
+                        // As nginx does for a body that it reads: the response comes later.
+                        let main = (*r).main;
+                        (*main).set_count((*main).count() + 1);
+                        NGX_DONE as ngx_int_t
+                    }
+                };
             }
             let length = (*r).headers_in.content_length_n;
             if usize::try_from(length).is_ok_and(|length| length > handler.max_body) {
@@ -107,7 +137,10 @@ impl Request {
     /// used after.
     pub(crate) unsafe fn finish_content(&mut self, handler: Option<&ContentHandler>) {
         let rc = match handler.map(|handler| (handler, self.body(handler.max_body))) {
-            Some((handler, Ok(Some(body)))) => self.respond(handler, &body),
+            Some((handler, Ok(Some(body)))) => match self.respond(handler, &body) {
+                Some(rc) => rc,
+                None => return,
+            },
             Some((_, Ok(None))) => TOO_LARGE,
             Some((_, Err(Failed))) | None => ERROR,
         };
@@ -115,14 +148,30 @@ impl Request {
         unsafe { ngx_http_finalize_request(self.as_ptr(), rc) };
     }
 
-    fn respond(&mut self, handler: &ContentHandler, body: &[u8]) -> ngx_int_t {
+    /// Returns the result of the response; none if the request is finalized later.
+    fn respond(&mut self, handler: &ContentHandler, body: &[u8]) -> Option<ngx_int_t> {
         let log = self.log();
-        match guard(log, Reply::Status(ERROR as u16), || (handler.answer)(self, body)) {
-            Reply::Status(status) => status as ngx_int_t,
+        Some(match guard(log, Reply::Status(ERROR as u16), || (handler.answer)(self, body)) {
+            Reply::Status(status) => self.end_with(status),
+            Reply::Later { status, deadline, otherwise } => {
+                return match Deferred::start(self, status, deadline, otherwise) {
+                    Ok(()) => None,
+                    Err(Failed) => Some(ERROR),
+                };
+            }
             Reply::Body { content_type, headers, body } => {
                 let ok = nginx_sys::NGX_HTTP_OK as u16;
                 self.reply(ok, content_type, &headers, &body).unwrap_or(ERROR)
             }
+        })
+    }
+
+    /// Returns what a content handler returns to respond with this status.
+    pub(crate) fn end_with(&mut self, status: u16) -> ngx_int_t {
+        match status {
+            // nginx makes no response of these itself.
+            200 | 202 | 203 => self.reply(status, "", &[], &[]).unwrap_or(ERROR),
+            _ => status as ngx_int_t,
         }
     }
 

@@ -8,8 +8,9 @@ use core::ffi::CStr;
 
 use nginx_sys::{
     ngx_array_t, ngx_flag_t, ngx_http_complex_value_t, ngx_http_script_complex_value_code,
-    ngx_http_script_copy_var_len_code, ngx_http_script_var_code, ngx_http_script_var_code_t,
-    ngx_http_variable_t, ngx_shm_zone_t, ngx_str_t,
+    ngx_http_script_copy_var_len_code, ngx_http_script_return_code, ngx_http_script_return_code_t,
+    ngx_http_script_var_code, ngx_http_script_var_code_t, ngx_http_variable_t, ngx_shm_zone_t,
+    ngx_str_t,
 };
 use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 
@@ -100,6 +101,22 @@ impl<'a, C: Configuration> ServerLevel<'a, C> {
             }
             let used = indices.into_iter().filter_map(|index| variable.get(index));
             used.map(|variable| bytes(&variable.name)).collect()
+        }
+    }
+
+    /// Returns the status of a `return` that stands before all other directives of the rewrite
+    /// module here, so that it answers each request.
+    pub fn returns_at_once(&self, cf: &Conf<'_>) -> Option<usize> {
+        // SAFETY: settings of the module begin with a pointer to an array of instructions, null
+        // without rewrites. It is an array of bytes, and an instruction begins with its function.
+        unsafe {
+            let module = c"ngx_http_rewrite_module";
+            let codes = self.settings::<*const ngx_array_t>(cf, module)?.as_ref()?;
+            let length = codes.nelts * codes.size;
+            let first = *codes.elts.cast::<*const ()>().as_ref().filter(|_| length > 0)?;
+            let is_return = first == ngx_http_script_return_code as *const ()
+                && length >= size_of::<ngx_http_script_return_code_t>();
+            is_return.then(|| (*codes.elts.cast::<ngx_http_script_return_code_t>()).status)
         }
     }
 

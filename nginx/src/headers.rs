@@ -33,6 +33,16 @@ impl<'a> HeaderName<'a> {
         }
         Self { text, hash }
     }
+
+    /// The hash.
+    pub const fn hash(self) -> usize {
+        self.hash
+    }
+
+    /// Like [`Self::new`], with the [`hash`](Self::hash) of that.
+    pub const fn hashed(text: &'a [u8], hash: usize) -> Self {
+        Self { text, hash }
+    }
 }
 
 impl HeaderName<'static> {

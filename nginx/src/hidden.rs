@@ -18,7 +18,7 @@ use nginx_sys::{
 use crate::error::Failed;
 use crate::headers::{relink, Headers};
 use crate::request::Request;
-use crate::string::{bytes, copy_to};
+use crate::string::{bytes, copy_to, is_word};
 
 /// Part of a field that upstream modules see.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub enum Shown {
     Nothing,
 }
 
-/// The fields that may be hidden.
+/// The fields that may be hidden: letters only, for [`is_word`].
 const NAMES: [&[u8]; 2] = [b"authorization", b"cookie"];
 
 /// The hidden fields of a request, if some are hidden.
@@ -105,7 +105,7 @@ impl Request {
         let hidden = hidden.unwrap_or_default();
         // If a field of this name is hidden, all that are shown are copies.
         let shown = hidden.is_empty();
-        let shown = self.headers_in().filter(move |(n, _)| shown && n.eq_ignore_ascii_case(name));
+        let shown = self.headers_in().filter(move |(n, _)| shown && is_word(n, name));
         // SAFETY: as above; no code changes them.
         let hidden = hidden.into_iter().map(|header| unsafe { bytes(&(*header).value) });
         hidden.chain(shown.map(|(_, value)| value))
@@ -119,7 +119,7 @@ impl Request {
 /// `header` is valid.
 unsafe fn is(header: *const ngx_table_elt_t, name: &[u8]) -> bool {
     // SAFETY: the caller's contract.
-    unsafe { bytes(&(*header).key).eq_ignore_ascii_case(name) }
+    unsafe { is_word(bytes(&(*header).key), name) }
 }
 
 /// Hides fields as `show` says. Returns `None` if no field changes.
@@ -136,8 +136,7 @@ unsafe fn hide(
     // indices stay below each part's `nelts`; new elements and parts are memory of the pool.
     unsafe {
         let changes = NAMES.map(|name| {
-            let mut fields =
-                Headers::of(&headers_in.headers).filter(|(n, _)| n.eq_ignore_ascii_case(name));
+            let mut fields = Headers::of(&headers_in.headers).filter(|(n, _)| is_word(n, name));
             fields.any(|(_, value)| !matches!(show(name, value), Shown::Whole))
         });
         if changes == [false; 2] {

@@ -14,7 +14,7 @@
 //! | headers, task, wake, timer | header lists, and the event loop |
 //! | request | a request, without the module's state |
 //! | dns, ssl, shm, servers | for `http {}`: names, TLS, shared memory, its servers |
-//! | upstream, held, hidden, suspend, subrequest, content, variable, value | for a request |
+//! | upstream, held, hidden, suspend, open, subrequest, deferred, content, variable, value | for a request |
 //! | stream | connections to other servers |
 //! | module, state | a module, and its state of a request |
 //! | entry | callbacks that nginx calls |
@@ -26,6 +26,7 @@ mod address;
 mod conf;
 mod configuration;
 mod content;
+mod deferred;
 mod dns;
 #[doc(hidden)]
 pub mod entry;
@@ -37,6 +38,7 @@ mod hidden;
 mod log;
 mod module;
 mod modules;
+mod open;
 mod panic;
 mod process;
 mod request;
@@ -56,8 +58,9 @@ mod variable;
 mod wake;
 
 pub use conf::{AddressError, Arguments, Conf, ConfError, Context, Directive, SourceLocation};
-pub use configuration::{Configuration, Location, Main, ModuleIndex, Scope};
+pub use configuration::{Configuration, Location, LocationId, Main, ModuleIndex, Scope};
 pub use content::{Content, ContentHandler, Reply};
+pub use deferred::LaterStatus;
 pub use dns::{DnsError, Resolver};
 pub use error::Failed;
 pub use headers::HeaderName;
@@ -65,17 +68,21 @@ pub use headers::Headers;
 pub use hidden::Shown;
 pub use log::{Level, Log};
 pub use module::{Module, ModuleCell};
-pub use process::{process_exists, version, worker_is_exiting, REPEATED_HEADERS_ARE_JOINED};
+pub use open::{Ending, Frames, Open};
+pub use process::{
+    hostname, process_exists, replaced_module_file, version, worker_count, worker_is_exiting,
+    REPEATED_HEADERS_ARE_JOINED,
+};
 pub use request::{Phase, PhaseStatus, Request};
-pub use servers::{Server, ServerLevel};
-pub use shm::{SharedZone, ZoneHeader, ZoneKind};
+pub use servers::{ContentMark, Server, ServerLevel};
+pub use shm::{SharedSlice, SharedZone, ZoneHeader, ZoneKind, ZoneMemory};
 pub use ssl::{SslContext, SslError};
 pub use state::{FieldsOf, State};
-pub use stream::{Stream, StreamControl, StreamError};
+pub use stream::{PeerAddress, Stream, StreamError};
 pub use subrequest::SubrequestOutcome;
 pub use suspend::Resume;
 pub use task::spawn;
 pub use timer::{now, sleep, system_time, timeout, unix_time, Elapsed, Sleep};
 pub use value::ComplexValue;
 pub use variable::{Override, Renewal, Value};
-pub use wake::{wake, wake_slot, Slots};
+pub use wake::{wake, wake_all, wake_slot, want_wake_all, Slots};

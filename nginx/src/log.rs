@@ -56,6 +56,12 @@ impl Log {
         ngx_log_error!(level as ngx_uint_t, self.0, "{message}");
     }
 
+    /// Whether lines of this level are written.
+    pub fn takes(self, level: Level) -> bool {
+        // SAFETY: null, or a log that outlives this value.
+        unsafe { self.0.as_ref() }.is_some_and(|log| log.log_level >= level as ngx_uint_t)
+    }
+
     /// Writes one line if this log takes debug messages of HTTP (`error_log ... debug`).
     ///
     /// `format_args!` formats nothing by itself, so that a message costs one comparison when debug

@@ -7,6 +7,7 @@ use nginx_sys::ngx_module_t;
 use crate::conf::{Conf, ConfError};
 use crate::configuration::Configuration;
 use crate::content::ContentHandler;
+use crate::dns::Resolver;
 use crate::error::Failed;
 use crate::request::{Phase, PhaseStatus, Request};
 use crate::variable::{Override, Renewal, Value};
@@ -21,8 +22,8 @@ pub trait Module: Configuration {
 
     /// Defines variables. Called before `http {}` is read.
     fn preconfiguration(cf: &mut Conf<'_>) -> Result<(), ConfError>;
-    /// Fills what `location` leaves unset from `parent`. Called for every server, location and
-    /// block below, parents first.
+    /// Fills what `location` leaves unset from `parent`. Called for servers, locations and
+    /// blocks below with directives of their own, parents first.
     fn merge_location(
         cf: &mut Conf<'_>,
         main: &mut Self::Main,
@@ -30,6 +31,9 @@ pub trait Module: Configuration {
         parent: &Self::Location,
         location: &mut Self::Location,
     ) -> Result<(), ConfError>;
+    /// Whether a location without directives of its own may share `parent`, which was merged at the
+    /// same server, in place of a merge. `resolver` is in force in the location.
+    fn share_location(resolver: Option<Resolver>, parent: &Self::Location) -> bool;
     /// Completes and checks the configuration. Called after all locations were merged.
     fn postconfiguration(cf: &mut Conf<'_>, main: &mut Self::Main) -> Result<(), ConfError>;
 
@@ -56,7 +60,7 @@ pub trait Module: Configuration {
     /// replaces that of the response.
     fn header_filter(request: &mut Request) -> Result<Option<Vec<u8>>, Failed>;
     /// Edits the header of the response after the filters of other modules.
-    fn last_header_filter(request: &mut Request);
+    fn last_header_filter(request: &mut Request) -> Result<(), Failed>;
 }
 
 /// The `ngx_module_t` of a module, in which nginx writes the indices it assigns.

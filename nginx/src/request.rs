@@ -10,7 +10,7 @@ use nginx_sys::{
 };
 use ngx::http::{HttpModuleLocationConf as _, NgxHttpCoreModule};
 
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, Level, LocationId};
 use crate::error::Failed;
 use crate::headers::{self, Elements, Headers};
 use crate::log::Log;
@@ -119,9 +119,15 @@ impl Request {
 
     /// Returns the configuration of the location that handles this pass.
     pub fn location<C: Configuration>(&self) -> &'static C::Location {
-        // SAFETY: nginx made one C::Location for each location (entry); configurations
-        // outlive requests, and are not written after they were read.
-        unsafe { &*(*self.0.loc_conf.add(C::index().get())).cast() }
+        // SAFETY: nginx made one Level for each location (entry); configurations outlive
+        // requests, and are not written after they were read.
+        unsafe { &*(*self.0.loc_conf.add(C::index().get())).cast::<Level<C::Location>>() }.get()
+    }
+
+    /// Returns the identity of the location that handles this pass.
+    pub fn location_id<C: Configuration>(&self) -> LocationId {
+        // SAFETY: as above; the address alone is read.
+        LocationId::of(unsafe { *self.0.loc_conf.add(C::index().get()) })
     }
 
     /// Returns the configuration of the server.
@@ -198,19 +204,43 @@ impl Request {
         name: &'static str,
         value: impl AsRef<[u8]>,
     ) -> Result<(), Failed> {
-        // SAFETY: the list of headers and the pool are the request's own.
+        // SAFETY: the pool is the request's own.
+        let value = unsafe { copy_to(self.0.pool, value.as_ref()) }?;
+        self.push_header_out(str_of(name.as_bytes()), value)
+    }
+
+    /// Adds a response header whose name is copied, too.
+    pub fn copy_header_out(&mut self, name: &[u8], value: &[u8]) -> Result<(), Failed> {
+        // SAFETY: the pool is the request's own.
+        let (name, value) = unsafe { (copy_to(self.0.pool, name)?, copy_to(self.0.pool, value)?) };
+        self.push_header_out(name, value)
+    }
+
+    /// Adds a response header whose texts live as long as the request.
+    fn push_header_out(
+        &mut self,
+        name: nginx_sys::ngx_str_t,
+        value: nginx_sys::ngx_str_t,
+    ) -> Result<(), Failed> {
+        // SAFETY: the list of headers is the request's own.
         unsafe {
-            let value = copy_to(self.0.pool, value.as_ref())?;
             let header = ngx_list_push(&mut self.0.headers_out.headers).cast::<ngx_table_elt_t>();
             if header.is_null() {
                 return Err(Failed);
             }
             ptr::write_bytes(header, 0, 1);
             (*header).hash = 1;
-            (*header).key = str_of(name.as_bytes());
+            (*header).key = name;
             (*header).value = value;
         }
         Ok(())
+    }
+
+    /// Makes the response one that `Range`, `If-Match` and the like do not change. Call it in the
+    /// first header filter.
+    pub fn ignore_conditions(&mut self) {
+        // SAFETY: a valid request.
+        unsafe { bits::ngx_rust_request_set_unconditional(&mut self.0) };
     }
 
     /// Media type of the response, with its parameters.
@@ -275,8 +305,7 @@ impl Request {
             }
             *header = ptr::null_mut();
         }
-        // SAFETY: a valid request.
-        unsafe { bits::ngx_rust_request_set_unconditional(&mut self.0) };
+        self.ignore_conditions();
     }
 
     /// Ends the response with its header, in the last header filter. gRPC takes headers for

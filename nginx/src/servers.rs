@@ -11,7 +11,7 @@ use nginx_sys::{
 use ngx::http::{HttpModuleMainConf as _, NgxHttpCoreModule};
 
 use crate::conf::{Conf, SourceLocation};
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, Level};
 use crate::string::{bytes, str_of};
 
 /// A `server {}`.
@@ -24,6 +24,17 @@ pub struct ServerLevel<'a, C: Configuration> {
     confs: *mut *mut c_void,
     /// Configuration of the module.
     pub conf: &'a C::Location,
+}
+
+/// Address of the function that answers the requests of a location. Tells later whether another
+/// directive replaced it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContentMark(usize);
+
+impl ContentMark {
+    pub(crate) fn of(core: &ngx_http_core_loc_conf_t) -> Option<Self> {
+        core.handler.map(|handler| Self(handler as *const () as usize))
+    }
 }
 
 impl<C: Configuration> fmt::Debug for Server<'_, C> {
@@ -114,7 +125,7 @@ impl<'a, C: Configuration> Server<'a, C> {
             Some(ServerLevel {
                 confs,
                 core: core.cast::<ngx_http_core_loc_conf_t>().as_ref()?,
-                conf: (*confs.add(C::index().get())).cast::<C::Location>().as_ref()?,
+                conf: (*confs.add(C::index().get())).cast::<Level<C::Location>>().as_ref()?.get(),
             })
         }
     }
@@ -173,10 +184,27 @@ impl<'a, C: Configuration> ServerLevel<'a, C> {
         }
     }
 
+    /// Whether `other` is the same level.
+    pub fn is(&self, other: &Self) -> bool {
+        core::ptr::eq(self.core, other.core)
+    }
+
     /// Whether requests come here by an internal redirect or a subrequest only: a named location, or
     /// one with `internal`.
     pub fn is_internal(&self) -> bool {
         self.core.named() != 0 || self.core.internal != 0
+    }
+
+    /// Returns the text after `location` in the configuration, without its modifier; empty for the
+    /// server's own level.
+    pub fn name(&self) -> &'a [u8] {
+        // SAFETY: names live as long as the configuration.
+        unsafe { bytes(&self.core.name) }
+    }
+
+    /// Returns what answers the requests here in the content phase, if a directive says so.
+    pub fn content(&self) -> Option<ContentMark> {
+        ContentMark::of(self.core)
     }
 
     /// Returns the settings of another module here, or the first words of them.
@@ -201,8 +229,8 @@ impl<'a, C: Configuration> ServerLevel<'a, C> {
         unsafe {
             let core = core.as_ref()?;
             let confs = core.loc_conf;
-            let conf = (*confs.add(C::index().get())).cast::<C::Location>();
-            Some(Self { core, confs, conf: conf.as_ref()? })
+            let conf = (*confs.add(C::index().get())).cast::<Level<C::Location>>();
+            Some(Self { core, confs, conf: conf.as_ref()?.get() })
         }
     }
 

@@ -6,6 +6,7 @@
 
 use core::ffi::c_void;
 use core::marker::PhantomData;
+use core::ops::Deref;
 use core::ptr::{self, NonNull};
 
 use nginx_sys::{
@@ -25,8 +26,77 @@ pub trait ZoneHeader: Sync + Sized + 'static {
     /// Number of this kind of zone. nginx never takes a zone for one of another kind.
     const KIND: ZoneKind = ZoneKind::First;
 
-    /// Initializes the arena of a new zone, and returns its header, or a reason for the error log.
-    fn init(arena: &mut [u8]) -> Result<Self, String>;
+    /// Initializes the memory of a new zone, and returns its header, or a reason for the error log.
+    fn init(memory: &mut ZoneMemory) -> Result<Self, String>;
+}
+
+/// Memory of a zone that is being made.
+#[derive(Debug)]
+pub struct ZoneMemory {
+    pool: *mut ngx_slab_pool_t,
+    arena: Option<(*mut u8, usize)>,
+}
+
+/// Values in a zone beside its header, at the same address in all processes.
+#[derive(Debug)]
+pub struct SharedSlice<T> {
+    first: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: it gives out shared references only, to memory that lives as long as the header that it
+// is a part of.
+unsafe impl<T: Sync> Sync for SharedSlice<T> {}
+
+impl<T> Deref for SharedSlice<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: ZoneMemory::slice() has written that many values; nginx frees a zone as a whole.
+        unsafe { core::slice::from_raw_parts(self.first.as_ptr(), self.len) }
+    }
+}
+
+impl ZoneMemory {
+    /// Makes values one by one in their places, since many of them are too large for the stack. Call
+    /// before [`Self::arena`], which takes what is left.
+    pub fn slice<T: Sync + 'static>(
+        &mut self,
+        len: usize,
+        make: impl Fn() -> T,
+    ) -> Result<SharedSlice<T>, String> {
+        const { assert!(align_of::<T>() <= 16) };
+        // SAFETY: the pool of a new zone, which this process alone uses. From a page on, slab memory
+        // is aligned to pages.
+        unsafe {
+            let size = (len * size_of::<T>()).max(ngx_pagesize);
+            let first = NonNull::new(ngx_slab_alloc(self.pool, size).cast::<T>());
+            let first = first.ok_or("no memory")?;
+            for place in 0..len {
+                first.add(place).write(make());
+            }
+            Ok(SharedSlice { first, len })
+        }
+    }
+
+    /// Returns the arena: all memory that is left.
+    pub fn arena(&mut self) -> Result<&mut [u8], String> {
+        // SAFETY: as above; the arena is given out once at a time.
+        unsafe {
+            let (arena, len) = match self.arena {
+                Some(arena) => arena,
+                None => {
+                    let len = (*self.pool).pfree * ngx_pagesize;
+                    let arena = ngx_slab_alloc(self.pool, len).cast::<u8>();
+                    if arena.is_null() {
+                        return Err("no memory".into());
+                    }
+                    *self.arena.insert((arena, len))
+                }
+            };
+            Ok(core::slice::from_raw_parts_mut(arena, len))
+        }
+    }
 }
 
 /// Kinds of zones of a module.
@@ -98,14 +168,17 @@ extern "C" fn init<H: ZoneHeader>(zone: *mut ngx_shm_zone_t, old: *mut c_void) -
             NGX_ERROR as ngx_int_t
         };
         let root = ngx_slab_alloc(pool, size_of::<Root<H>>()).cast::<Root<H>>();
-        let len = (*pool).pfree * ngx_pagesize;
-        let arena = ngx_slab_alloc(pool, len).cast::<u8>();
-        if root.is_null() || arena.is_null() {
+        if root.is_null() {
             return failed("no memory");
         }
-        let bytes = core::slice::from_raw_parts_mut(arena, len);
-        match guard(log, Err("panic".into()), || H::init(bytes)) {
-            Ok(header) => root.write(Root { arena, len, header }),
+        let mut memory = ZoneMemory { pool, arena: None };
+        let made = guard(log, Err(String::from("panic")), || {
+            let header = H::init(&mut memory)?;
+            let arena = memory.arena()?;
+            Ok(Root { arena: arena.as_mut_ptr(), len: arena.len(), header })
+        });
+        match made {
+            Ok(made) => root.write(made),
             Err(why) => return failed(&why),
         }
         (*pool).data = root.cast();

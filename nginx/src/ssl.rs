@@ -1,23 +1,30 @@
 //! TLS by the libssl that nginx itself uses, so that security updates come from the system.
 
-use core::cell::UnsafeCell;
+use core::cell::{RefCell, UnsafeCell};
 use core::ffi::{c_int, CStr};
-use core::ptr;
+use core::fmt;
+use core::ptr::{self, NonNull};
+use core::time::Duration;
 use std::ffi::CString;
+use std::fs::File;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::rc::Rc;
 
 use nginx_sys::{
-    ngx_connection_t, ngx_int_t, ngx_ssl_cleanup_ctx, ngx_ssl_create, ngx_ssl_create_connection,
-    ngx_ssl_t, NGX_SSL_TLSv1_2, SSL_CTX_load_verify_locations, SSL_CTX_set_default_verify_paths,
-    SSL_CTX_set_verify, SSL_ctrl, SSL_get0_param, SSL_get_verify_result, SSL_set1_host,
-    X509_VERIFY_PARAM_set1_ip_asc, X509_verify_cert_error_string, NGX_OK, NGX_SSL_BUFFER,
-    NGX_SSL_CLIENT, SSL_CTRL_SET_TLSEXT_HOSTNAME, SSL_VERIFY_NONE, SSL_VERIFY_PEER, X509_STORE_CTX,
+    ngx_connection_t, ngx_int_t, ngx_ssl_cleanup_ctx, ngx_ssl_client_session_cache, ngx_ssl_create,
+    ngx_ssl_create_connection, ngx_ssl_get_session, ngx_ssl_set_session, ngx_ssl_t,
+    NGX_SSL_TLSv1_2, SSL_CTX_load_verify_locations, SSL_CTX_set_default_verify_paths,
+    SSL_CTX_set_verify, SSL_SESSION_free, SSL_ctrl, SSL_get0_param, SSL_get_verify_result,
+    SSL_session_reused, SSL_set1_host, X509_VERIFY_PARAM_set1_ip_asc,
+    X509_verify_cert_error_string, NGX_OK, NGX_SSL_BUFFER, NGX_SSL_CLIENT,
+    SSL_CTRL_SET_TLSEXT_HOSTNAME, SSL_SESSION, SSL_VERIFY_NONE, SSL_VERIFY_PEER, X509_STORE_CTX,
     X509_V_OK,
 };
 
 use crate::conf::Conf;
+use crate::timer::now;
 
 /// nginx's flag of TLS 1.3. Headers of builds without TLS 1.3 do not define it.
 const NGX_SSL_TLSV1_3: u32 = 0x0040;
@@ -29,8 +36,8 @@ pub enum SslError {
     Create,
     /// The system's trusted certificates could not be loaded.
     SystemRoots,
-    /// The given file of trusted certificates could not be loaded.
-    TrustedCertificate,
+    /// The given file of trusted certificates could not be loaded, for this reason.
+    TrustedCertificate(String),
 }
 
 /// Settings of TLS client connections.
@@ -39,6 +46,105 @@ pub struct SslContext {
     /// Boxed, because connections keep its address.
     ssl: Box<UnsafeCell<ngx_ssl_t>>,
     verify: bool,
+    sessions: Rc<Sessions>,
+}
+
+/// Age of the last full handshake from which a session is not resumed: a server's certificate is
+/// verified at least this often.
+const LONGEST_SESSION: Duration = Duration::from_secs(3600);
+
+/// Sessions that handshakes of one [`SslContext`] may resume, at most one for each server name.
+#[derive(Debug, Default)]
+struct Sessions(RefCell<Vec<(Box<str>, Session)>>);
+
+/// A session of a server whose certificate was verified as the context says.
+#[derive(Clone)]
+struct Session {
+    handle: Rc<Handle>,
+    /// Time of the full handshake.
+    verified: Duration,
+}
+
+struct Handle(NonNull<SSL_SESSION>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: ngx_ssl_get_session() counted this use.
+        unsafe { SSL_SESSION_free(self.0.as_ptr()) };
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Its secrets are nobody's business.
+        f.debug_struct("Session").field("verified", &self.verified).finish_non_exhaustive()
+    }
+}
+
+impl Sessions {
+    fn find(&self, name: &str) -> Option<Session> {
+        let mut sessions = self.0.borrow_mut();
+        sessions.retain(|(_, session)| now().saturating_sub(session.verified) < LONGEST_SESSION);
+        sessions.iter().find(|(own, _)| **own == *name).map(|(_, session)| session.clone())
+    }
+
+    fn keep(&self, name: &str, session: Session) {
+        let mut sessions = self.0.borrow_mut();
+        match sessions.iter_mut().find(|(own, _)| **own == *name) {
+            Some((_, own)) => *own = session,
+            None => sessions.push((name.into(), session)),
+        }
+    }
+
+    fn forget(&self, name: &str) {
+        self.0.borrow_mut().retain(|(own, _)| **own != *name);
+    }
+}
+
+/// Data by which a connection keeps its session, and whether it resumes one.
+#[derive(Debug)]
+pub(crate) struct Resumption {
+    sessions: Rc<Sessions>,
+    name: Box<str>,
+    verify: bool,
+    /// Times of the full handshakes: that of the session offered, and the beginning of this one.
+    offered: Option<Duration>,
+    begun: Duration,
+}
+
+impl Resumption {
+    /// Keeps the session that libssl has just made for `c`.
+    ///
+    /// # Safety
+    ///
+    /// nginx calls `save_session` of `c`.
+    pub(crate) unsafe fn save(&self, c: *mut ngx_connection_t) {
+        // SAFETY: the caller's contract.
+        let (session, is_resumed, is_verified) = unsafe {
+            let ssl = (*(*c).ssl).connection;
+            (
+                ngx_ssl_get_session(c),
+                SSL_session_reused(ssl) == 1,
+                SSL_get_verify_result(ssl) == X509_V_OK as i64,
+            )
+        };
+        let Some(handle) = NonNull::new(session).map(Handle) else { return };
+        if self.verify && !is_verified {
+            return;
+        }
+        let verified = match is_resumed {
+            true => self.offered,
+            false => Some(self.begun),
+        };
+        if let Some(verified) = verified {
+            self.sessions.keep(&self.name, Session { handle: Rc::new(handle), verified });
+        }
+    }
+
+    /// Forgets the server's session: the handshake failed, and the next one is a full one.
+    pub(crate) fn forget(&self) {
+        self.sessions.forget(&self.name);
+    }
 }
 
 impl SslContext {
@@ -55,7 +161,10 @@ impl SslContext {
             if ngx_ssl_create(raw, protocols, ptr::null_mut()) != NGX_OK as ngx_int_t {
                 return Err(SslError::Create);
             }
-            let this = Self { ssl, verify };
+            let this = Self { ssl, verify, sessions: Rc::default() };
+            if ngx_ssl_client_session_cache(cf.as_ptr(), raw, 1) != NGX_OK as ngx_int_t {
+                return Err(SslError::Create);
+            }
             if !verify {
                 return Ok(this);
             }
@@ -67,10 +176,20 @@ impl SslContext {
                 return Err(SslError::SystemRoots);
             }
             if let Some(file) = trusted {
+                // libssl does not tell which file could not be opened.
+                let readable = File::open(file).map_err(|error| error.to_string());
+                readable.map_err(SslError::TrustedCertificate)?;
+                let wrong = |reason: &str| SslError::TrustedCertificate(reason.to_owned());
                 let file = CString::new(file.as_os_str().as_bytes());
-                let file = file.map_err(|_| SslError::TrustedCertificate)?;
+                let file = file.map_err(|_| wrong("invalid name"))?;
+                nginx_sys::ERR_clear_error();
                 if SSL_CTX_load_verify_locations(ctx, file.as_ptr(), ptr::null()) != 1 {
-                    return Err(SslError::TrustedCertificate);
+                    let reason = nginx_sys::ERR_reason_error_string(nginx_sys::ERR_peek_error());
+                    nginx_sys::ERR_clear_error();
+                    return Err(match reason.is_null() {
+                        true => wrong("no certificate in PEM format"),
+                        false => wrong(&CStr::from_ptr(reason).to_string_lossy()),
+                    });
                 }
             }
             nginx_sys::ERR_clear_error();
@@ -78,7 +197,8 @@ impl SslContext {
         }
     }
 
-    /// Prepares `c` for a handshake with the server `name`, a DNS name or an address.
+    /// Prepares `c` for a handshake with the server `name`, a DNS name or an address. The last
+    /// session of that server is offered; a server that does not know it makes a full handshake.
     ///
     /// # Safety
     ///
@@ -87,7 +207,12 @@ impl SslContext {
         &self,
         c: *mut ngx_connection_t,
         name: &str,
-    ) -> Result<(), &'static str> {
+    ) -> Result<Resumption, &'static str> {
+        let (sessions, begun) = (Rc::clone(&self.sessions), now());
+        let session = sessions.find(name);
+        let offered = session.as_ref().map(|session| session.verified);
+        let resumption =
+            Resumption { sessions, name: name.into(), verify: self.verify, offered, begun };
         // SAFETY: the caller's contract; libssl copies the names.
         unsafe {
             let flags = (NGX_SSL_CLIENT | NGX_SSL_BUFFER) as usize;
@@ -115,7 +240,13 @@ impl SslContext {
                     return Err("invalid server name");
                 }
             }
-            Ok(())
+            if let Some(session) = session {
+                let handle = session.handle.0.as_ptr();
+                if ngx_ssl_set_session(c, handle) != NGX_OK as ngx_int_t {
+                    resumption.forget();
+                }
+            }
+            Ok(resumption)
         }
     }
 

@@ -9,7 +9,9 @@ use core::ptr;
 use core::time::Duration;
 use std::rc::Rc;
 
-use nginx_sys::{ngx_http_request_t, ngx_list_part_t, ngx_pool_cleanup_add};
+use nginx_sys::{
+    ngx_connection_t, ngx_http_request_t, ngx_list_part_t, ngx_pool_cleanup_add, u_char, NGX_ERROR,
+};
 use smallvec::SmallVec;
 
 use crate::configuration::ModuleIndex;
@@ -18,6 +20,7 @@ use crate::headers::{self, HeaderName};
 use crate::hidden::{HiddenCell, Shown};
 use crate::log::Log;
 use crate::module::Module;
+use crate::open::{Frames, Open, OpenCell};
 use crate::panic::guard;
 use crate::request::{filter_finalize, internal, Request};
 use crate::suspend::{Resume, SuspensionCell};
@@ -58,6 +61,24 @@ struct Slot<M: Module> {
     owners: RefCell<SmallVec<[Rc<dyn Any>; 1]>>,
     hidden: HiddenCell,
     suspension: SuspensionCell,
+    open: OpenCell,
+}
+
+/// Makes a slot where it stays: `Rc::new` would copy its hundreds of bytes twice.
+fn new_slot<M: Module>() -> Rc<Slot<M>> {
+    let mut slot = Rc::<Slot<M>>::new_uninit();
+    if let Some(place) = Rc::get_mut(&mut slot) {
+        place.write(Slot {
+            user: M::State::default(),
+            injected: Cell::new(ptr::null_mut()),
+            owners: RefCell::default(),
+            hidden: HiddenCell::default(),
+            suspension: SuspensionCell::default(),
+            open: OpenCell::default(),
+        });
+    }
+    // SAFETY: nothing else has the slot yet, so that get_mut() gave the place, which was written.
+    unsafe { slot.assume_init() }
 }
 
 /// Data of the pool cleanup that owns a [`Slot`]. It is not generic, so that its handler has one
@@ -82,6 +103,23 @@ unsafe fn drop_slot<M: Module>(slot: *const c_void) {
     let slot = unsafe { Rc::from_raw(slot.cast::<Slot<M>>()) };
     // Events that still name the request must not outlive it.
     slot.suspension.cancel();
+    slot.open.close();
+}
+
+/// `c->send` of a connection whose frames are counted.
+unsafe extern "C" fn send<M: Module>(
+    c: *mut ngx_connection_t,
+    bytes: *mut u_char,
+    size: usize,
+) -> isize {
+    // SAFETY: in HTTP/1, `data` of the connection is a request, from its header until its pool is
+    // destroyed, when the cell takes this function away. nginx passes `size` bytes.
+    unsafe {
+        let request = Request::from_ptr((*c).data.cast());
+        let state = request.state::<M>();
+        let sent = || state.map(|state| state.0.open.send(bytes, size));
+        guard(Log::from_ptr((*c).log), None, sent).unwrap_or(NGX_ERROR as isize)
+    }
 }
 
 /// Finds the slot of `M` after an internal redirect, or a filter that replaced the response,
@@ -134,13 +172,7 @@ impl Request {
         if let Some(state) = self.state::<M>() {
             return Ok(state);
         }
-        let slot = Rc::new(Slot::<M> {
-            user: M::State::default(),
-            injected: Cell::new(ptr::null_mut()),
-            owners: RefCell::default(),
-            hidden: HiddenCell::default(),
-            suspension: SuspensionCell::default(),
-        });
+        let slot = new_slot::<M>();
         // SAFETY: the pool of a request outlives the request's callbacks; the cleanup owns one
         // count of the slot.
         unsafe {
@@ -212,8 +244,8 @@ impl Request {
         self.restore_from(&state.0.hidden);
     }
 
-    /// Returns the values of the fields `name`, in lower case, as the client sent them: hidden or
-    /// not.
+    /// Returns the values of the fields `name`, of lower-case letters only, as the client sent them:
+    /// hidden or not.
     pub fn sent<M: Module>(&self, name: &'static [u8]) -> impl Iterator<Item = &[u8]> {
         let state = self.state::<M>();
         self.sent_with(state.as_ref().map(|state| &state.0.hidden), name)
@@ -229,6 +261,22 @@ impl Request {
         deadline: Duration,
     ) -> Result<Resume, Failed> {
         self.suspend_in(&state.0.suspension, deadline)
+    }
+
+    /// Returns a handle of the client's request.
+    pub fn open<M: Module>(&self, state: &State<M>) -> Open {
+        // SAFETY: a request has a valid main request.
+        state.0.open.open(unsafe { (*self.as_ptr()).main })
+    }
+
+    /// Counts the frames of the response from now on, for [`Open::end`]: the header of an upgrade
+    /// of HTTP/1 is about to be sent. Does nothing if the request has no [handle](Self::open).
+    pub fn count_frames<M: Module>(&mut self, state: &State<M>, frames: Box<dyn Frames>) {
+        if self.is_http2_or_later() {
+            return;
+        }
+        // SAFETY: the state is that of the main request, to which HTTP/1 gives its connection.
+        unsafe { state.0.open.count_frames((*self.as_ptr()).main, send::<M>, frames) };
     }
 
     /// Ends a suspension. For the start of a new pass over the phases.

@@ -1,14 +1,14 @@
-//! Client connections on nginx's event loop, with or without TLS, for hyper.
+//! Client connections on nginx's event loop, with or without TLS.
 
 use core::cell::{Cell, RefCell, UnsafeCell};
 use core::ffi::{c_int, c_void};
 use core::fmt;
-use core::pin::Pin;
 use core::ptr;
 use core::task::{Context, Poll, Waker};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 
 use nginx_sys::{
@@ -21,7 +21,7 @@ use nginx_sys::{
 use socket2::SockAddr;
 
 use crate::log::Log;
-use crate::ssl::SslContext;
+use crate::ssl::{Resumption, SslContext};
 use crate::string::{str_of, Printable};
 
 /// Reason why a connection could not be made.
@@ -35,13 +35,42 @@ pub enum StreamError {
     Local(String),
 }
 
-/// A connection, for hyper to read and write.
+/// Address of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerAddress {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// A socket of this host, by its path.
+    Unix(PathBuf),
+}
+
+impl PeerAddress {
+    fn sockaddr(&self) -> io::Result<SockAddr> {
+        match self {
+            Self::Tcp(address) => Ok(SockAddr::from(*address)),
+            Self::Unix(path) => SockAddr::unix(path),
+        }
+    }
+}
+
+impl From<SocketAddr> for PeerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A connection. Dropping it closes it.
 #[derive(Debug)]
 pub struct Stream(Rc<Inner>);
-
-/// Handle to a [`Stream`] that hyper owns.
-#[derive(Clone, Debug)]
-pub struct StreamControl(Rc<Inner>);
 
 struct Inner {
     /// Null once closed.
@@ -55,7 +84,10 @@ struct Inner {
     reader: RefCell<Option<Waker>>,
     writer: RefCell<Option<Waker>>,
     handshake: Cell<bool>,
-    received: Cell<u64>,
+    /// See [`Stream::set_permanent`].
+    permanent: Cell<bool>,
+    /// Keeps the TLS session.
+    resumption: RefCell<Option<Resumption>>,
 }
 
 thread_local! {
@@ -72,13 +104,15 @@ pub(crate) fn shut_down() {
 
 impl Stream {
     /// Connects to `address`.
-    pub async fn connect(address: SocketAddr) -> Result<Self, StreamError> {
-        let stream = Self::start(address)?;
+    pub async fn connect(address: impl Into<PeerAddress>) -> Result<Self, StreamError> {
+        let stream = Self::start(&address.into())?;
         core::future::poll_fn(|cx| stream.0.poll_connected(cx)).await?;
         Ok(stream)
     }
 
-    fn start(address: SocketAddr) -> Result<Self, StreamError> {
+    fn start(address: &PeerAddress) -> Result<Self, StreamError> {
+        let sockaddr = address.sockaddr();
+        let sockaddr = sockaddr.map_err(|error| StreamError::Connect(error.to_string()))?;
         let cycle_log = Log::cycle().as_ptr();
         let inner = Rc::new(Inner {
             connection: Cell::new(ptr::null_mut()),
@@ -90,7 +124,8 @@ impl Stream {
             reader: RefCell::default(),
             writer: RefCell::default(),
             handshake: Cell::new(false),
-            received: Cell::new(0),
+            permanent: Cell::new(false),
+            resumption: RefCell::default(),
         });
         let log = inner.log.get();
         // SAFETY: `inner` does not move (Rc), and outlives the connection: close() in its Drop.
@@ -109,7 +144,6 @@ impl Stream {
             }
             inner.pool.set(pool);
 
-            let sockaddr = SockAddr::from(address);
             let text = address.to_string();
             let mut name = str_of(text.as_bytes());
             let mut pc: ngx_peer_connection_t = core::mem::zeroed();
@@ -145,26 +179,49 @@ impl Stream {
         if c.is_null() {
             return Err(StreamError::Tls("connection closed".into()));
         }
-        // SAFETY: connected, and not handed to hyper yet.
-        unsafe { ssl.prepare(c, name) }.map_err(|e| StreamError::Tls(e.into()))?;
-        core::future::poll_fn(|cx| self.0.poll_handshake(cx)).await?;
+        // SAFETY: connected, and nothing was sent yet.
+        let resumption = unsafe {
+            let resumption = ssl.prepare(c, name).map_err(|e| StreamError::Tls(e.into()))?;
+            (*(*c).ssl).save_session = Some(save_session);
+            resumption
+        };
+        *self.0.resumption.borrow_mut() = Some(resumption);
+        let made = core::future::poll_fn(|cx| self.0.poll_handshake(cx)).await;
         // SAFETY: the handshake is complete.
-        unsafe { ssl.verify_result(c) }.map_err(StreamError::Tls)
+        let made = made.and_then(|()| unsafe { ssl.verify_result(c) }.map_err(StreamError::Tls));
+        if made.is_err() {
+            self.0.resumption.borrow().iter().for_each(Resumption::forget);
+        }
+        made
     }
 
-    /// Returns a handle to keep while hyper owns the stream.
-    pub fn control(&self) -> StreamControl {
-        StreamControl(Rc::clone(&self.0))
+    /// Reads into `space`, which is not empty, and returns the number of bytes: zero at the end of the
+    /// connection.
+    pub fn poll_read(&self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self.0.receive(space) {
+            Some(received) => Poll::Ready(received),
+            None => {
+                *self.0.reader.borrow_mut() = Some(cx.waker().clone());
+                // SAFETY: open, for it has nothing yet.
+                pending(unsafe { ngx_handle_read_event((*self.0.connection.get()).read, 0) })
+            }
+        }
     }
-}
 
-impl StreamControl {
-    /// Returns the number of bytes received so far.
-    pub fn received(&self) -> u64 {
-        self.0.received.get()
+    /// Writes some of `data`, which is not empty, and returns the number of bytes.
+    pub fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self.0.send(data) {
+            Some(sent) => Poll::Ready(sent),
+            None => {
+                *self.0.writer.borrow_mut() = Some(cx.waker().clone());
+                // SAFETY: open, for it has no room.
+                pending(unsafe { ngx_handle_write_event((*self.0.connection.get()).write, 0) })
+            }
+        }
     }
 
-    /// Marks the connection as idle, so that nginx closes it when the worker shuts down.
+    /// Sets whether the connection is idle. An idle connection is closed when the server closes it,
+    /// when it sends something, and when the worker shuts down.
     pub fn set_idle(&self, idle: bool) {
         let c = self.0.connection.get();
         if !c.is_null() {
@@ -173,14 +230,38 @@ impl StreamControl {
         }
     }
 
+    /// Makes the connection one that is open as long as its server and the worker are: it sends
+    /// small commands without delay, expects bytes at any time, and is closed when the worker shuts
+    /// down.
+    pub fn set_permanent(&self) {
+        self.0.permanent.set(true);
+        self.set_idle(true);
+        let c = self.0.connection.get();
+        if !c.is_null() {
+            // SAFETY: open; on a socket of this host the function does nothing. A failure costs
+            // time only.
+            unsafe { nginx_sys::ngx_tcp_nodelay(c) };
+        }
+    }
+
+    /// Whether the connection can carry a request: it is open, and nothing was received that nobody
+    /// has read.
+    pub fn is_quiet(&self) -> bool {
+        self.0.close_unless_quiet();
+        !self.0.connection.get().is_null()
+    }
+
     /// Returns nginx's message about the connection's last error, or nothing.
     pub fn message(&self) -> String {
         self.0.why("")
     }
+}
 
-    /// Closes the connection now, even if hyper still owns the stream.
-    pub fn close(&self) {
-        self.0.close();
+/// The result of a poll that waits for an event, which nginx was told with result `rc`.
+fn pending(rc: ngx_int_t) -> Poll<io::Result<usize>> {
+    match rc == NGX_OK as ngx_int_t {
+        true => Poll::Pending,
+        false => Poll::Ready(Err(io::ErrorKind::Other.into())),
     }
 }
 
@@ -264,6 +345,56 @@ impl Inner {
         Poll::Ready(Ok(()))
     }
 
+    /// Receives into `space`. `None` if there is nothing yet.
+    fn receive(&self, space: &mut [u8]) -> Option<io::Result<usize>> {
+        let c = self.connection.get();
+        if c.is_null() {
+            return Some(Ok(0));
+        }
+        // SAFETY: `c` is open, and `recv` is set on every connection; it writes at most as many
+        // bytes as the buffer has, and says how many.
+        unsafe {
+            if (*c).close() != 0 {
+                // The worker shuts down, and this connection was idle.
+                return Some(Ok(0));
+            }
+            let Some(recv) = (*c).recv else { return Some(Ok(0)) };
+            match recv(c, space.as_mut_ptr(), space.len()) {
+                n if n == NGX_AGAIN as isize => None,
+                n if n < 0 => Some(Err(io::Error::other(self.why("recv() failed")))),
+                n => Some(Ok(n as usize)),
+            }
+        }
+    }
+
+    /// Sends some of `data`. `None` if the socket has no room.
+    fn send(&self, data: &[u8]) -> Option<io::Result<usize>> {
+        let c = self.connection.get();
+        if c.is_null() {
+            return Some(Err(io::ErrorKind::NotConnected.into()));
+        }
+        // SAFETY: `c` is open, and `send` is set on every connection; it only reads `data`.
+        unsafe {
+            let Some(send) = (*c).send else { return Some(Ok(0)) };
+            match send(c, data.as_ptr().cast_mut(), data.len()) {
+                n if n == NGX_AGAIN as isize => None,
+                n if n < 0 => Some(Err(io::Error::other(self.why("send() failed")))),
+                n => Some(Ok(n as usize)),
+            }
+        }
+    }
+
+    /// Closes the connection if something was received or it has ended. Data of TLS itself, such as
+    /// session tickets, does not count.
+    fn close_unless_quiet(&self) {
+        let c = self.connection.get();
+        // SAFETY: `c` is open if it is not null.
+        let has_event = !c.is_null() && unsafe { (*c).close() != 0 || (*(*c).read).ready() != 0 };
+        if has_event && self.receive(&mut [0]).is_some() {
+            self.close();
+        }
+    }
+
     fn close(&self) {
         let c = self.connection.replace(ptr::null_mut());
         if !c.is_null() {
@@ -300,85 +431,7 @@ impl Drop for Inner {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // hyper no longer needs the connection. A StreamControl keeps its counters only.
         self.0.close();
-    }
-}
-
-impl hyper::rt::Read for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut buf: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let inner = &self.0;
-        let c = inner.connection.get();
-        if c.is_null() || buf.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        // SAFETY: `c` is open, and `recv` is set on every connection; it writes at most as many
-        // bytes as the buffer has, and says how many.
-        unsafe {
-            if (*c).close() != 0 {
-                // The worker shuts down, and this connection was idle.
-                return Poll::Ready(Ok(()));
-            }
-            let space = buf.as_mut();
-            let Some(recv) = (*c).recv else { return Poll::Ready(Ok(())) };
-            let n = recv(c, space.as_mut_ptr().cast(), space.len());
-            if n == NGX_AGAIN as isize {
-                *inner.reader.borrow_mut() = Some(cx.waker().clone());
-                if ngx_handle_read_event((*c).read, 0) != NGX_OK as ngx_int_t {
-                    return Poll::Ready(Err(io::ErrorKind::Other.into()));
-                }
-                return Poll::Pending;
-            }
-            if n < 0 {
-                return Poll::Ready(Err(io::Error::other(inner.why("recv() failed"))));
-            }
-            buf.advance(n as usize);
-            inner.received.set(inner.received.get() + n as u64);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl hyper::rt::Write for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let inner = &self.0;
-        let c = inner.connection.get();
-        if c.is_null() {
-            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-        }
-        // SAFETY: `c` is open, and `send` is set on every connection; it only reads `data`.
-        unsafe {
-            let Some(send) = (*c).send else { return Poll::Ready(Ok(0)) };
-            let n = send(c, data.as_ptr().cast_mut(), data.len());
-            if n == NGX_AGAIN as isize {
-                *inner.writer.borrow_mut() = Some(cx.waker().clone());
-                if ngx_handle_write_event((*c).write, 0) != NGX_OK as ngx_int_t {
-                    return Poll::Ready(Err(io::ErrorKind::Other.into()));
-                }
-                return Poll::Pending;
-            }
-            if n < 0 {
-                return Poll::Ready(Err(io::Error::other(inner.why("send() failed"))));
-            }
-            Poll::Ready(Ok(n as usize))
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.close();
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -411,8 +464,20 @@ extern "C" fn readable(event: *mut ngx_event_t) {
         let waker = inner.reader.borrow_mut().take();
         match waker {
             Some(waker) => waker.wake(),
-            // No task reads: an event that stays ready must not be reported again.
-            None => drop(ngx_handle_read_event(event, 0)),
+            None => {
+                let c = (*event).data.cast::<ngx_connection_t>();
+                if inner.permanent.get() {
+                    if (*c).close() != 0 {
+                        inner.close();
+                    }
+                } else if (*c).idle() != 0 {
+                    inner.close_unless_quiet();
+                }
+                // No task reads: an event that stays ready must not be reported again.
+                if !inner.connection.get().is_null() {
+                    let _ = ngx_handle_read_event(event, 0);
+                }
+            }
         }
     }
 }
@@ -426,6 +491,16 @@ extern "C" fn writable(event: *mut ngx_event_t) {
             Some(waker) => waker.wake(),
             None => drop(ngx_handle_write_event(event, 0)),
         }
+    }
+}
+
+extern "C" fn save_session(c: *mut ngx_connection_t) {
+    // SAFETY: called for a connection of start() for which libssl made a session.
+    let inner = unsafe { inner_of(c) };
+    let resumption = inner.resumption.borrow();
+    if let Some(resumption) = &*resumption {
+        // SAFETY: as above.
+        unsafe { resumption.save(c) };
     }
 }
 

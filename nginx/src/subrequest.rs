@@ -28,6 +28,8 @@ pub enum SubrequestOutcome {
         status: u16,
         /// Headers of the response.
         headers: Vec<(Vec<u8>, Vec<u8>)>,
+        /// Whether it has a body: by its length, or by its type if the length is not known.
+        has_body: bool,
     },
     /// nginx made the response, or `error_page` redirected the subrequest.
     Failed,
@@ -194,6 +196,10 @@ extern "C" fn finished(sr: *mut ngx_http_request_t, data: *mut c_void, rc: ngx_i
         SubrequestOutcome::Answer {
             status,
             headers: headers.map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
+            has_body: match request.headers_out.content_length_n {
+                ..0 => request.headers_out.content_type.len > 0,
+                length => length > 0,
+            },
         }
     };
     // SAFETY: the connection outlives its requests.

@@ -3,7 +3,7 @@
 use core::cell::{Cell, RefCell, UnsafeCell};
 use core::fmt;
 use core::future::Future;
-use core::pin::{pin, Pin};
+use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
@@ -121,9 +121,14 @@ extern "C" fn fire(event: *mut ngx_event_t) {
 #[derive(Clone, Copy, Debug)]
 pub struct Elapsed;
 
-/// Returns the output of `future`, or drops it if it takes longer than `duration`.
-pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
-    let mut future = pin!(future);
+/// Returns the output of `future`, or an error once it has taken longer than `duration`.
+///
+/// `future` is pinned by the caller: a future that is an argument of an `async fn` has room in the
+/// caller's and in this one, and large ones are copied from one to the other.
+pub async fn timeout<T>(
+    duration: Duration,
+    mut future: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, Elapsed> {
     let mut sleep = sleep(duration);
     core::future::poll_fn(|cx| {
         if let Poll::Ready(output) = future.as_mut().poll(cx) {

@@ -142,13 +142,18 @@ impl Conf<'_> {
     }
 
     fn uses(&self, is_it: impl Fn(&[u8]) -> bool) -> bool {
+        self.used_variables().any(is_it)
+    }
+
+    /// Returns the names of the variables that the configuration uses anywhere. For
+    /// postconfiguration.
+    pub fn used_variables(&self) -> impl Iterator<Item = &[u8]> {
         // SAFETY: `cf` is inside http {}.
         let core = unsafe { NgxHttpCoreModule::main_conf(&*self.as_const_ptr()) };
         // SAFETY: an array of ngx_http_variable_t.
         let used = core.map(|core| unsafe { core.variables.as_slice::<ngx_http_variable_t>() });
         // SAFETY: names live as long as the configuration.
-        let name = |v: &ngx_http_variable_t| is_it(unsafe { bytes(&v.name) });
-        used.unwrap_or_default().iter().any(name)
+        used.unwrap_or_default().iter().map(|variable| unsafe { bytes(&variable.name) })
     }
 
     /// Whether a directive of the configuration or another module defines `$name`. For

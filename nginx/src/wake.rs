@@ -27,6 +27,8 @@ thread_local! {
     static EVENTS: RefCell<Vec<[c_int; 2]>> = const { RefCell::new(Vec::new()) };
     /// Whether a configuration needs wake-ups.
     static WANTED: Cell<bool> = const { Cell::new(false) };
+    /// Whether a configuration needs wake-ups of all workers.
+    static ALL_WANTED: Cell<bool> = const { Cell::new(false) };
     /// Index of the eventfd of each pair that the last configuration uses.
     static TURN: Cell<usize> = const { Cell::new(0) };
     /// The slot of this worker.
@@ -38,6 +40,12 @@ thread_local! {
 /// Notes that the configuration being read needs wake-ups.
 pub(crate) fn want() {
     WANTED.set(true);
+}
+
+/// Notes that the configuration being read needs [`wake_all`]. It has an effect from then on, in
+/// workers of later configurations too: workers of this one may still finish requests.
+pub fn want_wake_all() {
+    ALL_WANTED.set(true);
 }
 
 /// Makes the eventfds of `workers` workers, if they are needed. Called before workers are forked.
@@ -105,6 +113,14 @@ pub fn wake(slots: Slots) {
             unsafe { eventfd_write(fd, 1) };
         }
     });
+}
+
+/// Wakes all workers, also this one, and those of an earlier configuration that finish their
+/// requests; none if no configuration has called [`want_wake_all`].
+pub fn wake_all() {
+    if ALL_WANTED.get() {
+        wake([u64::MAX; 2]);
+    }
 }
 
 fn bits(slots: Slots) -> impl Iterator<Item = bool> {

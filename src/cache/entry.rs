@@ -95,6 +95,11 @@ impl CacheEntry {
         }
     }
 
+    /// When the credentials expire, by nginx's clock.
+    pub fn expires_at(&self) -> Option<Duration> {
+        self.times.expires_at
+    }
+
     /// When the look-up began.
     pub(super) fn fetched_at(&self) -> Duration {
         self.times.fetched_at
@@ -113,7 +118,7 @@ impl CacheEntry {
 
     /// Whether it was purged.
     pub fn is_purged(&self, id: &EntryId, shared: SharedHandle) -> bool {
-        shared.is_purged(self.since, &id.key, &id.scope, &self.verdict)
+        shared.is_purged(self.since, Some(&id.key), &id.scope, &self.verdict)
     }
 
     /// Whether it is about a user who is disabled now, for a period that began after the look-up.

@@ -8,6 +8,7 @@ mod entry;
 use core::cell::RefCell;
 use core::future::Future;
 use core::num::NonZeroUsize;
+use core::pin::Pin;
 use core::time::Duration;
 use std::rc::Rc;
 
@@ -160,13 +161,13 @@ impl Cache {
     }
 
     /// Makes the look-up of `id` by `fetch`, or waits for another worker that is making it. True
-    /// if another worker made it.
-    pub async fn get_or_fetch<F: Future<Output = FetchResult>>(
+    /// if another worker made it; `fetch` is not polled then.
+    pub async fn get_or_fetch(
         &self,
         id: &EntryId,
         seen: SeenVersion,
         lease: Duration,
-        fetch: impl FnOnce() -> F,
+        fetch: Pin<&mut impl Future<Output = FetchResult>>,
         decode: impl Fn(u8) -> Rc<Verdict>,
     ) -> (FetchResult, bool) {
         let key = &id.key;
@@ -196,7 +197,7 @@ impl Cache {
         }
         Log::cycle().debug(format_args!("authgear: leads the look-up for all workers"));
         let generation = self.generation(&id.key);
-        let result = fetch().await;
+        let result = fetch.await;
         match &result {
             FetchResult::Keep(entry) => {
                 if let Some(data) = entry.encode() {

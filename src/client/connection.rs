@@ -1,29 +1,25 @@
-//! A connection to Authgear that speaks HTTP/1.1, by hyper.
+//! A connection to Authgear that speaks HTTP/1.1.
 
 use core::future::poll_fn;
-use core::pin::Pin;
+use core::pin::pin;
+use core::task::Poll;
 use core::time::Duration;
-use std::io;
 use std::net::SocketAddr;
 
+use authgear::exchange::answer::{AnswerError, AnswerReader, Fields};
+use authgear::exchange::request::RequestHead;
 use authgear::verdict::Unavailable;
-use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
-use http_body::Body as _;
-use http_body_util::Empty;
-use hyper::client::conn::http1;
 
 use super::failure::Failure;
 use crate::conf::project::Project;
 use crate::conf::UpstreamServer;
-use nginx::{self, Elapsed, SslContext, Stream, StreamControl, StreamError};
+use nginx::{self, Elapsed, SslContext, Stream, StreamError};
 
-/// A response.
-pub(super) struct HttpResponse {
-    /// Whether the whole body was received.
-    pub(super) is_complete: bool,
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+/// An answer.
+pub(super) struct HttpResponse<T> {
+    pub(super) status: u16,
+    /// What the caller made of the fields.
+    pub(super) head: T,
     pub(super) body: Vec<u8>,
 }
 
@@ -35,11 +31,13 @@ pub(super) struct Broken {
 
 /// An open connection. Dropping it closes it, in the middle of an exchange too.
 pub(super) struct Connection {
-    sender: http1::SendRequest<Empty<Bytes>>,
-    control: StreamControl,
+    stream: Stream,
+    answer: AnswerReader,
+    /// Whether the last request was sent as a whole.
+    is_sent: bool,
     opened: Duration,
     idle_since: Duration,
-    max_response_size: usize,
+    max_response_size: u64,
 }
 
 impl Connection {
@@ -52,106 +50,165 @@ impl Connection {
         if let Some((context, name)) = tls {
             stream.handshake(context, name).await?;
         }
-        let control = stream.control();
-        let (sender, driver) = http1::Builder::new()
-            // Above the module's cap, so that the error for a large response is the module's.
-            .max_buf_size(max_response_size + 1024)
-            .handshake(stream)
-            .await
-            .map_err(|error| Failure::new(Unavailable::Internal, error.to_string()))?;
-        nginx::spawn(async move {
-            // The exchange that waits for a response gets the error too.
-            let _ = driver.await;
-        });
         let now = nginx::now();
-        Ok(Self { sender, control, opened: now, idle_since: now, max_response_size })
+        Ok(Self {
+            stream,
+            answer: AnswerReader::default(),
+            is_sent: false,
+            opened: now,
+            idle_since: now,
+            max_response_size: max_response_size as u64,
+        })
     }
 
-    /// Sends `request` and reads the response. A body above `max_response_size` is an error. That
-    /// of a 4xx may end early: the head decides, and `is_complete` is false.
-    pub(super) async fn exchange(&mut self, request: &Request<()>) -> Result<HttpResponse, Broken> {
-        self.control.set_idle(false);
-        let before = self.control.received();
-        self.try_exchange(request)
+    /// Sends `request` and reads the answer, of which `read` gets status and fields. A body above
+    /// `max_response_size` is an error. That of a 4xx may end early: the head decides.
+    pub(super) async fn exchange<T>(
+        &mut self,
+        request: &RequestHead,
+        read: impl FnOnce(u16, Fields<'_>) -> T,
+    ) -> Result<HttpResponse<T>, Broken> {
+        self.stream.set_idle(false);
+        self.answer.start();
+        self.try_exchange(request, read)
             .await
-            .map_err(|failure| Broken { failure, answer_begun: self.control.received() != before })
+            .map_err(|failure| Broken { failure, answer_begun: self.answer.total() > 0 })
     }
 
-    async fn try_exchange(&mut self, request: &Request<()>) -> Result<HttpResponse, Failure> {
-        let before = self.control.received();
-        self.sender.ready().await.map_err(|error| self.failure(&error, before))?;
-        let (head, ()) = request.clone().into_parts();
-        let request = Request::from_parts(head, Empty::new());
-        let response = self.sender.send_request(request).await;
-        let (head, mut frames) =
-            response.map_err(|error| self.failure(&error, before))?.into_parts();
+    async fn try_exchange<T>(
+        &mut self,
+        request: &RequestHead,
+        read: impl FnOnce(u16, Fields<'_>) -> T,
+    ) -> Result<HttpResponse<T>, Failure> {
+        self.send(request.as_bytes()).await?;
+        let mut read = Some(read);
+        let (status, head) = loop {
+            let found =
+                self.answer.head(|status, fields| (status, read.take().map(|f| f(status, fields))));
+            match found {
+                Ok(Some((status, Some(head)))) => break (status, head),
+                Ok(_) if self.exceeded() => return Err(self.too_large()),
+                Ok(_) => {}
+                Err(error) => return Err(self.bad_answer(error)),
+            }
+            if self.receive().await? == 0 {
+                return Err(self.closed());
+            }
+        };
         let mut body = Vec::new();
-        let mut is_complete = true;
         // The head of a 4xx says all: the resolver is up and refuses.
-        let head_decides = head.status.is_client_error();
+        let head_decides = (400..500).contains(&status);
+        let result = self.read_body(&mut body).await;
+        match result {
+            Err(_) if head_decides => {}
+            result => result?,
+        }
+        Ok(HttpResponse { status, head, body })
+    }
+
+    async fn read_body(&mut self, body: &mut Vec<u8>) -> Result<(), Failure> {
         loop {
-            if head_decides && self.exceeded(before) {
-                is_complete = false;
-                break;
+            if self.exceeded() {
+                return Err(self.too_large());
             }
-            if self.exceeded(before) {
-                let detail = format!("the answer exceeds {} bytes", self.max_response_size);
-                return Err(Failure::new(Unavailable::TooLarge, detail));
+            if self.answer.body(body).map_err(|error| self.bad_answer(error))? {
+                return Ok(());
             }
-            match poll_fn(|cx| Pin::new(&mut frames).poll_frame(cx)).await {
-                Some(Ok(frame)) => {
-                    body.extend_from_slice(frame.data_ref().map_or(&[], |data| data))
-                }
-                Some(Err(_)) if head_decides => {
-                    is_complete = false;
-                    break;
-                }
-                Some(Err(error)) => return Err(self.failure(&error, before)),
-                None => break,
+            if self.receive().await? == 0 {
+                return self.answer.closed().map_err(|_| self.closed());
             }
         }
-        Ok(HttpResponse { is_complete, status: head.status, headers: head.headers, body })
     }
 
-    fn exceeded(&self, before: u64) -> bool {
-        self.control.received() - before > self.max_response_size as u64
+    /// Sends `bytes`. Ends early if the answer begins before that.
+    async fn send(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
+        self.is_sent = false;
+        while !bytes.is_empty() {
+            let (stream, answer) = (&self.stream, &mut self.answer);
+            // `None` once the answer begins.
+            let sent = poll_fn(|cx| match stream.poll_write(cx, bytes) {
+                Poll::Ready(sent) => Poll::Ready(sent.map(Some)),
+                Poll::Pending => {
+                    let Poll::Ready(received) = stream.poll_read(cx, answer.space()) else {
+                        return Poll::Pending;
+                    };
+                    Poll::Ready(received.map(|count| {
+                        answer.received(count);
+                        None
+                    }))
+                }
+            });
+            match sent.await {
+                Ok(Some(count)) => bytes = bytes.get(count..).unwrap_or_default(),
+                Ok(None) => return Ok(()),
+                // The server may have answered and closed the connection.
+                Err(_) => return self.receive().await.map(drop),
+            }
+        }
+        self.is_sent = true;
+        Ok(())
     }
 
-    fn failure(&self, error: &hyper::Error, before: u64) -> Failure {
-        let why = if self.exceeded(before) {
-            Unavailable::TooLarge
-        } else if error.is_parse() || is_bad_body(error) {
-            Unavailable::BadAnswer
-        } else {
-            Unavailable::Closed
-        };
-        let detail = match self.control.message() {
+    /// Receives bytes of the answer: none at the end of the connection.
+    async fn receive(&mut self) -> Result<usize, Failure> {
+        let (stream, answer) = (&self.stream, &mut self.answer);
+        let received = poll_fn(|cx| stream.poll_read(cx, answer.space())).await;
+        let count = received.map_err(|error| self.failure(Unavailable::Closed, &error))?;
+        self.answer.received(count);
+        Ok(count)
+    }
+
+    fn exceeded(&self) -> bool {
+        self.answer.total() > self.max_response_size
+    }
+
+    fn too_large(&self) -> Failure {
+        let detail = format!("the answer exceeds {} bytes", self.max_response_size);
+        Failure::new(Unavailable::TooLarge, detail)
+    }
+
+    fn bad_answer(&self, error: AnswerError) -> Failure {
+        match self.exceeded() {
+            true => self.too_large(),
+            false => Failure::new(Unavailable::BadAnswer, error.to_string()),
+        }
+    }
+
+    fn closed(&self) -> Failure {
+        self.failure(Unavailable::Closed, &AnswerError::Truncated)
+    }
+
+    /// A failure with nginx's message, or that of `error`.
+    fn failure(&self, why: Unavailable, error: &dyn core::error::Error) -> Failure {
+        let detail = match self.stream.message() {
             message if message.is_empty() => error.to_string(),
             message => message,
         };
         Failure::new(why, detail)
     }
 
-    /// Whether the connection may be used again: it is open, and not older than `max_age`.
-    pub(super) fn is_fresh(&self, now: Duration, max_age: Duration) -> bool {
-        !self.sender.is_closed() && now.saturating_sub(self.opened) < max_age
+    /// Whether the last exchange left the connection fit for another.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.is_sent && self.answer.is_reusable()
     }
 
-    /// Marks the connection as idle; nginx may close it when the worker shuts down.
+    /// Whether the connection may be used again: it is open, the server has sent nothing, and it is
+    /// not older than `max_age`.
+    pub(super) fn is_fresh(&self, now: Duration, max_age: Duration) -> bool {
+        now.saturating_sub(self.opened) < max_age && self.stream.is_quiet()
+    }
+
+    /// Marks the connection as idle: nginx may close it when the server does, and when the worker
+    /// shuts down.
     pub(super) fn rest(&mut self, now: Duration) {
         self.idle_since = now;
-        self.control.set_idle(true);
+        self.answer.shrink();
+        self.stream.set_idle(true);
     }
 
     /// When [`Self::rest`] was called.
     pub(super) fn idle_since(&self) -> Duration {
         self.idle_since
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.control.close();
     }
 }
 
@@ -163,14 +220,6 @@ impl From<StreamError> for Failure {
             StreamError::Local(detail) => Self::new(Unavailable::Internal, detail),
         }
     }
-}
-
-/// Whether the framing of the body is invalid, which hyper reports as an I/O error.
-fn is_bad_body(error: &hyper::Error) -> bool {
-    let source = core::error::Error::source(error);
-    source.and_then(|source| source.downcast_ref::<io::Error>()).is_some_and(|error| {
-        matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
-    })
 }
 
 /// Connects to `server`; responses may have `size` bytes.
@@ -186,7 +235,7 @@ pub(super) async fn connect(
             let stream = Stream::connect(address).await?;
             Connection::open(stream, tls, size).await
         };
-        failure = match nginx::timeout(project.connect_timeout, connection).await {
+        failure = match nginx::timeout(project.connect_timeout, pin!(connection)).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(failure)) => failure,
             Err(Elapsed) => Failure::new(Unavailable::Connect, "connect timed out"),

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use authgear::resolver::endpoint::{Scheme, Url};
+use authgear::resolver::speaks_https;
 use authgear::verdict::Unavailable;
 
 /// Failure of an exchange: the word for `$authgear_reason`, and the sentence for the log.
@@ -18,6 +20,20 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
+    /// The failure of an answer with this status and body, from the server of `url`.
+    pub(super) fn of_answer(why: Unavailable, url: &Url, status: u16, body: &[u8]) -> Self {
+        let hint = match why {
+            Unavailable::NotAResolver => {
+                " and a page: the URL is that of a website and not of Authgear's resolver"
+            }
+            _ if url.scheme() == Scheme::Http && speaks_https(status, body) => {
+                ": this port speaks https, write https:// in the URL"
+            }
+            _ => "",
+        };
+        Self::new(why, format!("it answered with status {status}{hint}"))
+    }
+
     pub(super) fn new(why: Unavailable, detail: impl Into<String>) -> Self {
         Self { why, detail: detail.into() }
     }

@@ -1,5 +1,7 @@
 //! Fetches the key set that Authgear publishes.
 
+use core::pin::pin;
+
 use authgear::resolver;
 use authgear::token::MAX_KEY_SET;
 use authgear::verdict::Unavailable;
@@ -20,21 +22,24 @@ pub async fn fetch_keys(project: &Project, server: &UpstreamServer) -> Result<Ve
         .map_err(|error| Failure::new(Unavailable::Internal, error.to_string()))?;
     let exchange = async {
         let mut connection = connect(project, server, MAX_KEY_SET + MAX_HEADER).await?;
-        connection.exchange(&request).await.map_err(|broken| broken.failure)
+        connection.exchange(&request, |_, _| ()).await.map_err(|broken| broken.failure)
     };
-    let response = match nginx::timeout(project.timeout, exchange).await {
+    let response = match nginx::timeout(project.timeout, pin!(exchange)).await {
         Ok(response) => response?,
         Err(Elapsed) => return Err(Failure::new(Unavailable::Timeout, "timed out")),
     };
-    let status = response.status.as_u16();
+    let status = response.status;
     if status != 200 {
         // Authgear redirects requests that do not appear to reach its public origin.
-        let hint = match status {
-            300..=399 => ": it does not take the request for one at the endpoint (TRUST_PROXY)",
-            _ => "",
-        };
-        let detail = format!("it answered with status {status}{hint}");
-        return Err(Failure::new(Unavailable::BadStatus, detail));
+        if matches!(status, 300..=399) {
+            let detail = format!(
+                "it answered with status {status}: it does not take the request for one at the \
+                 endpoint (TRUST_PROXY)"
+            );
+            return Err(Failure::new(Unavailable::BadStatus, detail));
+        }
+        let why = Unavailable::BadStatus;
+        return Err(Failure::of_answer(why, &server.url, status, &response.body));
     }
     Ok(response.body)
 }

@@ -13,11 +13,14 @@ mod userinfo;
 
 use core::cell::{Cell, RefCell};
 use core::num::NonZeroUsize;
+use core::pin::pin;
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
+use authgear::exchange::answer::Fields;
+use authgear::exchange::request::RequestHead;
 use authgear::metrics::ConnectionState;
 use authgear::overload::client_network::ClientNetwork;
 use authgear::overload::failures::REFRESH_PAUSE;
@@ -25,7 +28,6 @@ use authgear::overload::probe_candidates::ProbeCandidates;
 use authgear::resolver::ResolverAnswer;
 use authgear::shared::cache_key::{Key, KeyHasher};
 use authgear::verdict::{Unavailable, Verdict};
-use http::{HeaderValue, Request};
 use lru::LruCache;
 
 use crate::conf::project::{Project, Upstream};
@@ -52,7 +54,7 @@ const PATIENCE: u32 = 4;
 #[derive(Clone)]
 pub struct Inquiry {
     /// The request to send.
-    pub request: Request<()>,
+    pub request: Rc<RequestHead>,
     /// The client that the look-up is for.
     pub client: ClientNetwork,
     /// Identifies the credentials.
@@ -124,7 +126,7 @@ impl AuthgearClient {
         let in_flight = metrics.asking(nginx::wake_slot().map(usize::from));
         // nginx's clock stands still while it handles events.
         let begun = Instant::now();
-        let bytes = inquiry.request.headers().values().map(HeaderValue::len).sum();
+        let bytes = inquiry.request.as_bytes().len();
         let patience = (self.project.timeout / PATIENCE).min(left_until(deadline));
         let lane = (inquiry.client, inquiry.was_valid);
         let Some(turn) = self.turns.take(lane, bytes, patience).await else {
@@ -155,7 +157,7 @@ impl AuthgearClient {
         if self.userinfo.is_suspended(&self.project) {
             return Verdict::Unavailable(Unavailable::Suspended);
         }
-        let bytes = inquiry.request.headers().values().map(HeaderValue::len).sum();
+        let bytes = inquiry.request.as_bytes().len();
         let patience = (self.project.timeout / PATIENCE).min(left_until(deadline));
         let Some(turn) =
             self.turns.take((inquiry.client, inquiry.was_valid), bytes, patience).await
@@ -187,7 +189,7 @@ impl AuthgearClient {
         let Upstream::Url(server) = &self.project.resolver else {
             return Unavailable::Internal.into();
         };
-        let response = match nginx::timeout(time, self.send(server, inquiry)).await {
+        let response = match nginx::timeout(time, pin!(self.send(server, inquiry))).await {
             Ok(response) => response,
             Err(Elapsed) => Err(Failure::new(Unavailable::Timeout, "timed out")),
         };
@@ -201,16 +203,21 @@ impl AuthgearClient {
                 return failure.why.into();
             }
         };
-        let status = response.status.as_u16();
-        let answer =
-            ResolverAnswer::read(response.status, &response.headers, &self.project.cookies);
-        if self.breaker.answered(status, &inquiry.key, inquiry.client) {
+        let HttpResponse { status, head: answer, body } = response;
+        let answer = answer.with_body(!body.is_empty());
+        let is_open = match &answer.verdict {
+            Verdict::Unavailable(why @ Unavailable::NotAResolver) => {
+                self.breaker.unanswered(*why, time)
+            }
+            _ => self.breaker.answered(status, &inquiry.key, inquiry.client),
+        };
+        if is_open {
             self.hold_probe(inquiry);
         }
         match &answer.verdict {
             Verdict::Unavailable(why) => {
-                let detail = format!("it answered with status {status}");
-                self.outage.report(&self.project, &Failure::new(*why, detail));
+                let failure = Failure::of_answer(*why, &server.url, status, &body);
+                self.outage.report(&self.project, &failure);
             }
             _ => self.outage.over(&self.project),
         }
@@ -299,15 +306,16 @@ impl AuthgearClient {
         self: &Rc<Self>,
         server: &UpstreamServer,
         inquiry: &Inquiry,
-    ) -> Result<HttpResponse, Failure> {
+    ) -> Result<HttpResponse<ResolverAnswer>, Failure> {
+        let read = |status, fields: Fields<'_>| {
+            ResolverAnswer::read(status, fields.iter(), &self.project.cookies)
+        };
         let idle = (!inquiry.over_new_connection).then(|| self.take_idle(server)).flatten();
         if let Some(mut connection) = idle {
             self.metrics().connection(ConnectionState::Reused);
-            match connection.exchange(&inquiry.request).await {
+            match connection.exchange(&inquiry.request, read).await {
                 Ok(answer) => {
-                    if answer.is_complete {
-                        self.keep(connection);
-                    }
+                    self.keep(connection);
                     return Ok(answer);
                 }
                 Err(Broken { failure, answer_begun: true }) => return Err(failure),
@@ -316,13 +324,12 @@ impl AuthgearClient {
             }
         }
         let size = self.project.max_response_size;
-        let mut connection = connect(&self.project, server, size).await?;
+        // Boxed: it is large, and most look-ups have a connection.
+        let mut connection = Box::pin(connect(&self.project, server, size)).await?;
         self.metrics().connection(ConnectionState::Opened);
-        let answer =
-            connection.exchange(&inquiry.request).await.map_err(|broken| broken.failure)?;
-        if answer.is_complete {
-            self.keep(connection);
-        }
+        let answer = connection.exchange(&inquiry.request, read).await;
+        let answer = answer.map_err(|broken| broken.failure)?;
+        self.keep(connection);
         Ok(answer)
     }
 
@@ -337,8 +344,10 @@ impl AuthgearClient {
         }
     }
 
+    /// Keeps the connection for the next look-up, if it can carry one.
     fn keep(self: &Rc<Self>, mut connection: Connection) {
-        if self.project.keepalive == 0 || nginx::worker_is_exiting() {
+        let may_rest = self.project.keepalive > 0 && !nginx::worker_is_exiting();
+        if !may_rest || !connection.is_reusable() {
             return;
         }
         connection.rest(nginx::now());

@@ -2,6 +2,7 @@
 
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
+use core::pin::pin;
 use core::task::{Poll, Waker};
 use core::time::Duration;
 use std::rc::Rc;
@@ -71,7 +72,8 @@ impl Turns {
             }
         };
         let waiting = QueuedTurn { queue: &self.0, lane, ticket, place };
-        match nginx::timeout(patience, waiting.decision()).await {
+        let decision = nginx::timeout(patience, pin!(waiting.decision())).await;
+        match decision {
             Ok(TurnDecision::Turn) => Some(Turn(Rc::clone(&self.0))),
             Ok(TurnDecision::Refused) | Err(Elapsed) => None,
         }

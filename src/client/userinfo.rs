@@ -3,13 +3,14 @@
 //! The main server is another one than the resolver: its failures suspend userinfo only, in this
 //! worker. A request takes a turn at the project's connections, and uses one of its own.
 
+use core::pin::pin;
 use core::time::Duration;
 
+use authgear::exchange::request::RequestHead;
 use authgear::overload::client_network::ClientNetwork;
 use authgear::shared::cache_key::Key;
 use authgear::userinfo::{self, MAX_DOCUMENT};
 use authgear::verdict::{Unavailable, Verdict};
-use http::Request;
 
 use super::breaker::Breaker;
 use super::connection::connect;
@@ -47,13 +48,13 @@ impl Health {
     pub(super) async fn ask(
         &self,
         project: &Project,
-        request: &Request<()>,
+        request: &RequestHead,
         key: &Key,
         client: ClientNetwork,
         time: Duration,
     ) -> Verdict {
         let is_probe = self.breaker.is_open();
-        let answer = match nginx::timeout(time, exchange(project, request)).await {
+        let answer = match nginx::timeout(time, pin!(exchange(project, request))).await {
             Ok(answer) => answer,
             Err(Elapsed) => Err(Failure::new(Unavailable::Timeout, "timed out")),
         };
@@ -82,12 +83,12 @@ impl Health {
 }
 
 /// Sends the request. Returns the status and the verdict.
-async fn exchange(project: &Project, request: &Request<()>) -> Result<(u16, Verdict), Failure> {
+async fn exchange(project: &Project, request: &RequestHead) -> Result<(u16, Verdict), Failure> {
     let server = &project.userinfo.server;
     let mut connection = connect(project, server, MAX_DOCUMENT + MAX_HEADER).await?;
-    let response = connection.exchange(request).await.map_err(|broken| broken.failure)?;
-    let status = response.status.as_u16();
-    Ok((status, userinfo::read(status, &response.body)))
+    let response =
+        connection.exchange(request, |_, _| ()).await.map_err(|broken| broken.failure)?;
+    Ok((response.status, userinfo::read(response.status, &response.body)))
 }
 
 /// The failure of an answer with this status, for the log.

@@ -2,6 +2,9 @@
 
 use core::fmt;
 use core::time::Duration;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 
 use nginx::{Conf, ConfError};
 
@@ -91,4 +94,30 @@ pub(super) fn variable_name(word: &str) -> Option<&str> {
     let name = name.strip_prefix('{').and_then(|name| name.strip_suffix('}')).unwrap_or(name);
     let is_name = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     (!name.is_empty() && name.bytes().all(is_name)).then_some(name)
+}
+
+/// Reads a file that nobody else may read, at most one byte more than `most`. Returns the file's name
+/// for messages, too. Warns if everybody can read it. `what` says what is in it.
+pub(super) fn read_secret_file(
+    cf: &mut Conf<'_>,
+    what: &str,
+    path: &str,
+    most: usize,
+) -> Result<(String, Vec<u8>), ConfError> {
+    const READABLE_BY_OTHERS: u32 = 0o004;
+    let path = cf.full_path(path)?;
+    let name = path.display().to_string();
+    let unreadable =
+        |error| ConfError::new(format!("cannot read the {what} file \"{name}\": {error}"));
+    let file = File::open(&path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.mode();
+    let mut text = Vec::new();
+    file.take(most as u64 + 1).read_to_end(&mut text).map_err(unreadable)?;
+    if mode & READABLE_BY_OTHERS != 0 {
+        cf.warn(format_args!(
+            "the {what} file \"{name}\" can be read by everybody (mode {:04o})",
+            mode & 0o7777
+        ));
+    }
+    Ok((name, text))
 }

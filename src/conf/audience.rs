@@ -4,12 +4,12 @@ use core::ffi::CStr;
 use std::rc::Rc;
 
 use authgear::token::Profile;
-use sha2::{Digest as _, Sha256};
 
 use super::arguments::set_once;
 use super::location::LocationConf;
 use super::project::Project;
 use super::project_block::audiences;
+use super::scope::scope;
 use nginx::{self, Arguments, Conf, ConfError, Context, Directive};
 
 /// Audiences of a location, once its project is known.
@@ -25,14 +25,10 @@ pub struct LocationAudience {
 
 impl LocationAudience {
     fn new(project: &Project, audiences: &[String]) -> Self {
-        let mut digest = Sha256::new();
-        digest.update(project.tokens.scope);
-        for audience in audiences {
-            digest.update((audience.len() as u64).to_be_bytes());
-            digest.update(audience);
-        }
+        let project_scope = project.tokens.scope.as_slice();
+        let scope =
+            scope([project_scope].into_iter().chain(audiences.iter().map(String::as_bytes)));
         let profile = Profile { audiences: audiences.to_vec(), ..project.tokens.profile.clone() };
-        let scope: [u8; 32] = digest.finalize().into();
         let id = scope.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
         Self { profile, scope, id }
     }

@@ -4,9 +4,11 @@ use core::ffi::CStr;
 use core::time::Duration;
 use std::rc::Rc;
 
+use authgear::shared::zone::CHUNK;
 use authgear::verdict::freshness::{UseStale, Valid};
 
 use super::arguments::{first, invalid, is_name, set_once};
+use super::effect::CACHE;
 use super::location::{CacheUse, LocationConf};
 use super::{Id, MainConf};
 use crate::shared::map::{least_size, MapHeader};
@@ -44,7 +46,7 @@ impl LongestLife {
     }
 }
 
-/// `authgear_cache_zone NAME:SIZE [front=1024]`
+/// `authgear_cache_zone NAME:SIZE [front=NUMBER]`
 pub struct ZoneDirective;
 
 impl Directive for ZoneDirective {
@@ -54,7 +56,8 @@ impl Directive for ZoneDirective {
     const ARGUMENTS: Arguments = Arguments::OneOrTwo;
 
     fn set(cf: &mut Conf<'_>, conf: &mut MainConf) -> Result<(), ConfError> {
-        const FRONT: usize = 1024;
+        /// Most verdicts in a worker by default.
+        const FRONT: usize = 16 * 1024;
         const MOST: usize = 1024 * 1024;
         let arguments = cf.arguments();
         let (name, size) = (arguments.get(1))
@@ -73,7 +76,8 @@ impl Directive for ZoneDirective {
         }
         let front =
             match arguments.get(2).map(|argument| (argument, argument.strip_prefix("front="))) {
-                None => FRONT,
+                // As many as the zone can hold.
+                None => (size / CHUNK).clamp(1, FRONT),
                 Some((argument, number)) => number
                     .and_then(|number| number.parse().ok())
                     .filter(|number| (1..=MOST).contains(number))
@@ -105,11 +109,13 @@ impl Directive for CacheDirective {
             "off" => CacheUse::Off,
             name => {
                 let place = cf.place();
-                cf.main::<crate::conf::Authgear>().expect_zone(name, place.clone());
+                let main = cf.main::<crate::conf::Authgear>();
+                main.expect_zone(name, place.clone());
+                main.effects.note(CACHE, place.clone());
                 CacheUse::Zone(name.to_owned(), place)
             }
         };
-        set_once(&mut conf.cache, used)
+        set_once(&mut conf.cache, Rc::new(used))
     }
 }
 
@@ -138,7 +144,7 @@ impl Directive for CacheValidDirective {
         }
         let longest = &mut cf.main::<crate::conf::Authgear>().longest_life;
         longest.valid = longest.valid.max(valid.longest());
-        set_once(&mut conf.cache_valid, valid)
+        set_once(&mut conf.cache_valid, Rc::new(valid))
     }
 }
 
@@ -170,7 +176,7 @@ impl Directive for CacheUseStaleDirective {
         }
         let longest = &mut cf.main::<crate::conf::Authgear>().longest_life;
         longest.stale = longest.stale.max(stale.longest());
-        set_once(&mut conf.cache_use_stale, stale)
+        set_once(&mut conf.cache_use_stale, Rc::new(stale))
     }
 }
 

@@ -74,7 +74,7 @@ fn misplaced_documents(cf: &Conf<'_>, server: &ServerOf<'_>) {
         let path = served.resource.metadata_path();
         // Without an answer a regular expression decides, which cannot be tried here.
         let Some(found) = server.find(&path) else { continue };
-        if !core::ptr::eq(found.conf, level.conf) {
+        if !found.is(&level) {
             cf.warn_at(
                 &served.place,
                 format_args!(

@@ -1,6 +1,7 @@
 //! Directives of http, server and location.
 
 use core::ffi::CStr;
+use core::time::Duration;
 use std::rc::Rc;
 
 pub use authgear::credentials::LookupMode as Mode;
@@ -8,40 +9,40 @@ use authgear::resolver::endpoint::Endpoint;
 use authgear::verdict::freshness::{UseStale, Valid};
 
 use super::arguments::{first, invalid, is_name, set_once, truncated};
+use super::assertion::{AssertionSettings, AssertionUse};
 use super::audience::LocationAudience;
 use super::cache::CacheZone;
+use super::fleet::CutOff;
 use super::login::LoginPaths;
-use super::operations::BuiltinEndpoint;
+use super::operations::{BuiltinEndpoint, ContentOwner};
 use super::policy::Requirement;
 use super::project::Project;
 use super::protected_resource::ServedResource;
+use super::status_zone::StatusZone;
 use super::unknown_limit::UnknownLimit;
 use super::upstream_headers::HeaderLine;
 use super::{MainConf, ServerConf};
-use nginx::{self, ComplexValue, Conf, ConfError, Context, Directive, SourceLocation};
+use nginx::{self, ComplexValue, Conf, ConfError, Context, Directive, Resolver, SourceLocation};
 
 /// Configuration of a location, and of the levels above it.
 #[derive(Default)]
 pub struct LocationConf {
-    authgear: Option<ProjectRef>,
+    authgear: Option<Rc<ProjectRef>>,
     mode: Option<Mode>,
     on_error: Option<Fallback>,
-    pub(super) cache: Option<CacheUse>,
-    pub(super) cache_valid: Option<Valid>,
-    pub(super) cache_use_stale: Option<UseStale>,
-    pub(super) require: Option<Vec<Requirement>>,
-    /// Position of `authgear_require`, if this level has one.
-    pub(super) require_place: Option<SourceLocation>,
+    pub(super) cache: Option<Rc<CacheUse>>,
+    pub(super) cache_valid: Option<Rc<Valid>>,
+    pub(super) cache_use_stale: Option<Rc<UseStale>>,
+    pub(super) require: Option<Rc<Vec<Requirement>>>,
     /// Position of the `authgear_require` in force.
     pub(super) require_from: Option<SourceLocation>,
-    pub(super) resource_metadata: Option<Option<String>>,
+    pub(super) resource_metadata: Option<Option<Rc<str>>>,
     /// The resource that the location is, if a document of it is served.
     pub(super) resource: Option<Rc<ServedResource>>,
     pub(super) challenge: Option<bool>,
     pub(super) dry_run: Option<bool>,
     pub(super) early: Option<bool>,
-    /// The value, and its text in the configuration.
-    pub(super) login_redirect: Option<Option<(ComplexValue, Rc<str>)>>,
+    pub(super) login_redirect: Option<Option<Rc<LoginPage>>>,
     pub(super) login: Option<Option<Rc<LoginPaths>>>,
     pub(super) pages: Option<bool>,
     pub(super) public_origin: Option<Rc<str>>,
@@ -51,16 +52,24 @@ pub struct LocationConf {
     pub(super) relay_cookies: Option<bool>,
     pub(super) remote_user: Option<bool>,
     pub(super) upgrade: Option<Rc<[String]>>,
-    pub(super) headers: Option<Vec<HeaderLine>>,
+    pub(super) recheck: Option<Option<Duration>>,
+    pub(super) headers: Option<Rc<Vec<HeaderLine>>>,
+    /// Value of `authgear_assertion`; the inner `None` is `off`.
+    pub(super) assertion_line: Option<Option<Rc<AssertionSettings>>>,
+    /// Assertions in force.
+    pub(super) assertion: Option<Box<AssertionUse>>,
     pub(super) userinfo: Option<bool>,
+    pub(super) cut_off: Option<CutOff>,
     pub(super) bearer: Option<Option<Rc<[ComplexValue]>>>,
     pub(super) unknown_limit: Option<Option<Rc<UnknownLimit>>>,
+    pub(super) status_zone: Option<Option<Rc<StatusZone>>>,
     /// Value of `authgear_audience`; the inner `None` is `project`.
     pub(super) audiences: Option<Option<Rc<[String]>>>,
     /// Audiences in force, if they are not those of the project.
     pub audience: Option<Rc<LocationAudience>>,
     /// Built-in endpoint of the location. It is not inherited.
     pub endpoint: Option<BuiltinEndpoint>,
+    pub(super) content: Option<Box<ContentOwner>>,
     /// The project that decides; none if `authgear` is off.
     pub project: Option<Rc<Project>>,
     /// The zone of its verdicts, if they are cached.
@@ -72,6 +81,16 @@ pub struct LocationConf {
 pub(super) enum CacheUse {
     Off,
     Zone(String, SourceLocation),
+}
+
+/// Value of `authgear_login_redirect`.
+#[derive(Clone, Debug)]
+pub(super) struct LoginPage {
+    /// The URL.
+    pub(super) url: ComplexValue,
+    /// Its text in the configuration.
+    pub(super) text: Rc<str>,
+    pub(super) place: SourceLocation,
 }
 
 /// Value of `authgear`.
@@ -105,7 +124,7 @@ impl LocationConf {
 
     /// Value of `authgear_require`: empty where all requests are let through.
     pub fn require(&self) -> &[Requirement] {
-        self.require.as_deref().unwrap_or_default()
+        self.require.as_deref().map_or(&[], Vec::as_slice)
     }
 
     /// Value of `authgear_set_headers`.
@@ -140,7 +159,7 @@ impl LocationConf {
 
     /// Lines of `authgear_header`.
     pub fn headers(&self) -> &[HeaderLine] {
-        self.headers.as_deref().unwrap_or_default()
+        self.headers.as_deref().map_or(&[], Vec::as_slice)
     }
 
     /// Value of `authgear_userinfo`.
@@ -150,12 +169,12 @@ impl LocationConf {
 
     /// Value of `authgear_login_redirect`.
     pub fn login_redirect(&self) -> Option<ComplexValue> {
-        self.login_redirect.as_ref()?.as_ref().map(|(url, _)| *url)
+        self.login_redirect.as_ref()?.as_ref().map(|page| page.url)
     }
 
     /// Text of `authgear_login_redirect` in the configuration.
     pub(super) fn login_url(&self) -> Option<&str> {
-        self.login_redirect.as_ref()?.as_ref().map(|(_, text)| &**text)
+        self.login_redirect.as_ref()?.as_ref().map(|page| &*page.text)
     }
 
     /// Paths of `authgear_login`, where it is on.
@@ -178,8 +197,9 @@ impl LocationConf {
         Self {
             mode: self.mode,
             on_error: self.on_error,
-            cache_valid: self.cache_valid,
-            cache_use_stale: self.cache_use_stale,
+            cache_valid: self.cache_valid.clone(),
+            cache_use_stale: self.cache_use_stale.clone(),
+            cut_off: self.cut_off,
             unknown_limit: self.unknown_limit.clone(),
             project: self.project.clone(),
             zone: self.zone.clone(),
@@ -209,12 +229,12 @@ impl LocationConf {
 
     /// Value of `authgear_cache_valid`.
     pub fn cache_valid(&self) -> Valid {
-        self.cache_valid.unwrap_or_default()
+        self.cache_valid.as_deref().copied().unwrap_or_default()
     }
 
     /// Value of `authgear_cache_use_stale`.
     pub fn cache_use_stale(&self) -> UseStale {
-        self.cache_use_stale.unwrap_or_default()
+        self.cache_use_stale.as_deref().copied().unwrap_or_default()
     }
 
     /// Inherits unset values from `parent`, and finds the project.
@@ -227,8 +247,12 @@ impl LocationConf {
     ) -> Result<(), ConfError> {
         self.mode = self.mode.or(parent.mode);
         self.on_error = self.on_error.or(parent.on_error);
-        self.cache_valid = self.cache_valid.or(parent.cache_valid);
-        self.cache_use_stale = self.cache_use_stale.or(parent.cache_use_stale);
+        if self.cache_valid.is_none() {
+            self.cache_valid = parent.cache_valid.clone();
+        }
+        if self.cache_use_stale.is_none() {
+            self.cache_use_stale = parent.cache_use_stale.clone();
+        }
         self.challenge = self.challenge.or(parent.challenge);
         self.dry_run = self.dry_run.or(parent.dry_run);
         self.early = self.early.or(parent.early);
@@ -238,8 +262,13 @@ impl LocationConf {
         self.relay_cookies = self.relay_cookies.or(parent.relay_cookies);
         self.remote_user = self.remote_user.or(parent.remote_user);
         self.userinfo = self.userinfo.or(parent.userinfo);
+        self.recheck = self.recheck.or(parent.recheck);
+        self.cut_off = self.cut_off.or(parent.cut_off);
         if self.unknown_limit.is_none() {
             self.unknown_limit = parent.unknown_limit.clone();
+        }
+        if self.status_zone.is_none() {
+            self.status_zone = parent.status_zone.clone();
         }
         if self.bearer.is_none() {
             self.bearer = parent.bearer.clone();
@@ -250,11 +279,11 @@ impl LocationConf {
         if self.headers.is_none() {
             self.headers = parent.headers.clone();
         }
-        server.own_headers(self.headers());
-        self.require_from = self.require_place.clone();
+        server.own_headers(self.headers().iter().map(|line| &line.header));
+        let required_here = self.require_from.clone();
         if self.require.is_none() {
             self.require = parent.require.clone();
-            self.require_from = parent.require_from.clone().or(parent.require_place.clone());
+            self.require_from = parent.require_from.clone();
         }
         self.merge_login(parent);
         self.pages = self.pages.or(parent.pages);
@@ -267,36 +296,57 @@ impl LocationConf {
         if self.cache.is_none() {
             self.cache = parent.cache.clone();
         }
-        self.zone = match &self.cache {
+        self.zone = match self.cache.as_deref() {
             None | Some(CacheUse::Off) => None,
             Some(CacheUse::Zone(name, place)) => Some(main.zone(name, place)?),
         };
         if self.authgear.is_none() {
             self.authgear = parent.authgear.clone();
         }
-        self.project = match &self.authgear {
+        self.project = match self.authgear.as_deref() {
             None | Some(ProjectRef::Off) => None,
             Some(ProjectRef::Url(endpoint)) => Some(main.by_url(cf, endpoint)?),
             Some(ProjectRef::Name(name, place)) => Some(main.by_name(name, place)?),
         };
         self.merge_audience(parent);
         self.merge_resource(main);
-        self.merge_endpoint(main)?;
-        if let (None, Some(place)) = (&self.project, &self.require_place) {
+        self.merge_assertion(main, server, parent)?;
+        self.merge_endpoint(cf, main)?;
+        if let (None, Some(place)) = (&self.project, &required_here) {
             let message = "\"authgear_require\" where \"authgear\" is not on";
             return Err(ConfError::At(place.clone(), message.into()));
         }
+        self.note_use(cf.resolver());
         if let Some(project) = &self.project {
             server.in_use = true;
-            project.use_at(self.mode(), self.has_audience(project), cf.resolver());
-            if self.userinfo() {
-                project.use_userinfo_at(cf.resolver());
-            }
+            self.check_recheck(project)?;
             self.add_login(server)?;
-            self.warn_about_amr(cf);
-            self.warn_about_tokens(cf);
+            self.note_effects(main);
+            if let Some(place) = &required_here {
+                self.warn_about_amr(cf, place);
+                self.warn_about_tokens(cf, place);
+            }
         }
         Ok(())
+    }
+
+    /// Whether a location below without directives of its own may share this configuration, which
+    /// was merged. If so, notes that it uses the project, with this `resolver` in force.
+    pub fn share(&self, resolver: Option<Resolver>) -> bool {
+        let is_inherited = self.endpoint.is_none();
+        if is_inherited {
+            self.note_use(resolver);
+        }
+        is_inherited
+    }
+
+    fn note_use(&self, resolver: Option<Resolver>) {
+        if let Some(project) = &self.project {
+            project.use_at(self.mode(), self.has_audience(project), resolver);
+            if self.userinfo() {
+                project.use_userinfo_at(resolver);
+            }
+        }
     }
 }
 
@@ -358,7 +408,7 @@ impl Directive for AuthgearDirective {
                 )));
             }
         };
-        set_once(&mut conf.authgear, used)
+        set_once(&mut conf.authgear, Rc::new(used))
     }
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use authgear::credentials::LookupMode;
 use authgear::policy::Condition;
-use authgear::resolver::endpoint::Endpoint;
+use authgear::resolver::endpoint::{Endpoint, Url};
 
 use super::arguments::{first, flag, invalid, set_flag, set_once};
 use super::location::LocationConf;
@@ -22,6 +22,8 @@ pub struct LoginPaths {
     pub logout: String,
     /// Path that leads to Authgear's page to sign up.
     pub signup: String,
+    /// Where Authgear returns to after a logout: a path of this site, or a URL.
+    pub post_logout: Rc<str>,
     place: SourceLocation,
 }
 
@@ -42,6 +44,8 @@ pub struct LoginRoute {
     pub path: String,
     /// Its purpose.
     pub endpoint: LoginEndpoint,
+    /// See [`LoginPaths::post_logout`].
+    pub post_logout: Rc<str>,
     /// The project.
     pub project: Rc<Project>,
     /// Settings for look-ups: those of the first location with `authgear_login on`.
@@ -110,6 +114,7 @@ impl LocationConf {
                     server.logins.push(LoginRoute {
                         path: path.to_owned(),
                         endpoint,
+                        post_logout: Rc::clone(&paths.post_logout),
                         project: Rc::clone(project),
                         lookup: Rc::clone(lookup),
                     });
@@ -126,6 +131,13 @@ impl LocationConf {
                         "\"authgear_login\" has the path \"{path}\" for two purposes in a server"
                     )));
                 }
+                Some(route) if route.post_logout != paths.post_logout => {
+                    return Err(wrong(format!(
+                        "\"authgear_login\" has post_logout={} and post_logout={} for the same \
+                         path \"{path}\" in a server: use one, or name the paths apart",
+                        route.post_logout, paths.post_logout
+                    )));
+                }
                 Some(_) => {}
             }
         }
@@ -133,7 +145,7 @@ impl LocationConf {
     }
 }
 
-/// `authgear_login on | off [callback=PATH] [logout=PATH] [signup=PATH]`
+/// `authgear_login on | off [callback=PATH] [logout=PATH] [signup=PATH] [post_logout=PATH | URL]`
 pub struct LoginDirective;
 
 impl Directive for LoginDirective {
@@ -149,19 +161,25 @@ impl Directive for LoginDirective {
             callback: "/_authgear/callback".to_owned(),
             logout: "/_authgear/logout".to_owned(),
             signup: "/_authgear/signup".to_owned(),
+            post_logout: "/".into(),
             place: cf.place(),
         };
         for argument in cf.arguments().iter().skip(2) {
-            let right = "callback=, logout= or signup= with a path";
+            let right = "callback=, logout=, signup= or post_logout= with a path, or post_logout= with a URL";
             let Some((name, path)) = argument.split_once('=').filter(|_| is_on) else {
                 return Err(invalid(NAME, argument, right));
             };
+            if name == "post_logout" && Url::parse(path).is_ok() {
+                paths.post_logout = path.into();
+                continue;
+            }
             // The path is compared with nginx's, which is decoded, and is a part of a URL.
             let is_byte = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
             if !path.starts_with('/') || path.contains("//") || !path.bytes().all(is_byte) {
                 return Err(invalid(NAME, argument, right));
             }
             match name {
+                "post_logout" => paths.post_logout = path.into(),
                 "callback" => path.clone_into(&mut paths.callback),
                 "logout" => path.clone_into(&mut paths.logout),
                 "signup" => path.clone_into(&mut paths.signup),

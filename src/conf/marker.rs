@@ -1,5 +1,7 @@
 //! The marker type by which crate `nginx` knows this module.
 
+use std::rc::Rc;
+
 use super::{LocationConf, MainConf, ServerConf};
 use nginx::{Configuration, ModuleIndex};
 
@@ -15,5 +17,12 @@ impl Configuration for Authgear {
     fn index() -> &'static ModuleIndex {
         static INDEX: ModuleIndex = ModuleIndex::new();
         &INDEX
+    }
+
+    fn blank() -> Rc<LocationConf> {
+        thread_local! {
+            static BLANK: Rc<LocationConf> = Rc::default();
+        }
+        BLANK.with(Rc::clone)
     }
 }

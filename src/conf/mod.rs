@@ -2,9 +2,12 @@
 //! no request.
 
 mod arguments;
+pub mod assertion;
 pub mod audience;
 pub mod bearer;
 pub mod cache;
+mod effect;
+pub mod fleet;
 pub mod lint;
 pub mod location;
 pub mod login;
@@ -14,6 +17,9 @@ pub mod policy;
 pub mod project;
 pub mod project_block;
 pub mod protected_resource;
+pub mod recheck;
+mod scope;
+pub mod status_zone;
 pub mod unknown_limit;
 pub mod upgrade;
 mod upstream;
@@ -35,8 +41,8 @@ use nginx::{ComplexValue, Conf, ConfError, Resolver, SharedZone, SourceLocation}
 use project::Project;
 use project_block::ProjectBuilder;
 use protected_resource::ServedResource;
+use status_zone::StatusZone;
 pub use upstream::UpstreamServer;
-use upstream_headers::HeaderLine;
 
 /// Configuration of `http {}`: projects and zones.
 #[derive(Default)]
@@ -49,6 +55,8 @@ pub struct MainConf {
     named_at: Vec<(String, SourceLocation)>,
     /// Resources of `authgear_protected_resource`.
     resources: Vec<Rc<ServedResource>>,
+    /// Signers of assertions.
+    signers: Vec<Rc<assertion::Signer>>,
     zones: Vec<Rc<CacheZone>>,
     /// Positions of the directives.
     zones_at: Vec<SourceLocation>,
@@ -67,16 +75,20 @@ pub struct MainConf {
     pub reported_early: Cell<bool>,
     /// Whether the configuration uses a variable of userinfo.
     pub uses_userinfo: bool,
+    /// Whether a location has `authgear_status`.
+    pub has_status: bool,
+    /// Names of `authgear_status_zone`.
+    pub status_zones: Vec<Rc<StatusZone>>,
     expected_projects: Vec<(String, SourceLocation)>,
     expected_zones: Vec<(String, SourceLocation)>,
-}
-
-fn unknown(what: &str, name: &str, place: &SourceLocation) -> ConfError {
-    ConfError::At(place.clone(), format!("unknown {what} \"{name}\""))
+    effects: effect::Effects,
+    fleet: Option<Rc<fleet::FleetSettings>>,
+    /// Position of an `authgear_fleet_cut_off`.
+    cut_off_at: Option<SourceLocation>,
 }
 
 /// Identifies a project or a zone in worker processes. It is unique over reloads too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(u64);
 
 impl Id {
@@ -119,8 +131,8 @@ impl ServerConf {
     }
 
     /// Notes headers that only this server sets.
-    fn own_headers(&mut self, lines: &[HeaderLine]) {
-        for HeaderLine { header, .. } in lines {
+    fn own_headers<'a>(&mut self, headers: impl Iterator<Item = &'a SiteHeader>) {
+        for header in headers {
             let name = header.as_str().as_bytes();
             if !self.headers.iter().any(|own| own.is_alias(name)) {
                 self.headers.push(header.clone());
@@ -135,6 +147,11 @@ impl MainConf {
         self.longest_life.total()
     }
 
+    /// Longest time for which a project refuses tokens after an event.
+    pub fn longest_refusal(&self) -> Duration {
+        self.projects().map(|project| project.revocation_ttl).max().unwrap_or_default()
+    }
+
     /// All cache zones.
     pub fn zones(&self) -> &[Rc<CacheZone>] {
         &self.zones
@@ -142,7 +159,10 @@ impl MainConf {
 
     fn zone(&self, name: &str, place: &SourceLocation) -> Result<Rc<CacheZone>, ConfError> {
         let zone = self.zones.iter().find(|zone| zone.name == name);
-        zone.cloned().ok_or_else(|| unknown("authgear_cache_zone", name, place))
+        zone.cloned().ok_or_else(|| {
+            let message = format!("unknown authgear_cache_zone \"{name}\"");
+            ConfError::At(place.clone(), message)
+        })
     }
 
     /// Notes that a directive names a zone: it must exist, even if no location uses it.
@@ -157,7 +177,20 @@ impl MainConf {
 
     fn by_name(&self, name: &str, place: &SourceLocation) -> Result<Rc<Project>, ConfError> {
         let project = self.named.get(name);
-        project.cloned().ok_or_else(|| unknown("authgear_project", name, place))
+        project.cloned().ok_or_else(|| {
+            let hint = match name {
+                "on" => {
+                    ": name a project, by \"authgear https://myapp.authgear.cloud\" or the name of \
+                     an authgear_project"
+                        .to_owned()
+                }
+                host if host.contains('.') => {
+                    format!(": to name a project by its endpoint, write \"https://{host}\"")
+                }
+                _ => ": define it by \"authgear_project NAME { ... }\" in http".to_owned(),
+            };
+            ConfError::At(place.clone(), format!("unknown authgear_project \"{name}\"{hint}"))
+        })
     }
 
     /// Notes that a directive names a project: it must exist, even if no location uses it.
@@ -235,10 +268,25 @@ impl MainConf {
         let mut system = None;
         for project in self.projects() {
             for server in project.servers() {
-                server.find(cf, &mut system, &project.name)?;
+                let (url, name) = (&server.url, &project.name);
+                let what = format!("\"{url}\" of authgear project \"{name}\"");
+                server.find(cf, &mut system, &what)?;
             }
         }
-        Ok(())
+        self.check_fleet(cf)
+    }
+
+    /// Checks that what is configured takes effect.
+    pub fn check_effects(&self, cf: &Conf<'_>) -> Result<(), ConfError> {
+        effect::check(cf, self)
+    }
+
+    /// Forgets what only checks of the configuration needed.
+    pub fn forget_places(&mut self) {
+        self.expected_projects = Vec::new();
+        self.expected_zones = Vec::new();
+        self.exposed = HashSet::new();
+        self.effects = effect::Effects::default();
     }
 
     /// All projects, used or not.

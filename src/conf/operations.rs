@@ -2,19 +2,19 @@
 
 use core::ffi::CStr;
 use core::time::Duration;
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::rc::Rc;
 
 use authgear::operations::webhook::{Secret, MAX_SECRET_FILE};
+use authgear::policy::Condition;
 
-use super::arguments::{first, invalid};
+use super::arguments::{first, invalid, read_secret_file};
+use super::assertion::KeysEndpoint;
 use super::location::LocationConf;
+use super::policy::Requirement;
 use super::project::Project;
 use super::protected_resource::ResourceEndpoint;
 use super::MainConf;
-use nginx::{self, Arguments, Conf, ConfError, Context, Directive, SourceLocation};
+use nginx::{self, Arguments, Conf, ConfError, ContentMark, Context, Directive, SourceLocation};
 
 /// A built-in endpoint that answers in place of `proxy_pass` and the like.
 pub enum BuiltinEndpoint {
@@ -26,6 +26,10 @@ pub enum BuiltinEndpoint {
     Webhook(Box<WebhookDirective>),
     /// `authgear_protected_resource`
     ProtectedResource(Box<ResourceEndpoint>),
+    /// `authgear_assertion_keys`
+    AssertionKeys(Box<KeysEndpoint>),
+    /// `authgear_verdict`, and where it stands.
+    Verdict(SourceLocation),
 }
 
 /// `authgear_purge self | admin [project=NAME]`
@@ -62,10 +66,6 @@ impl ProjectFilter {
         Ok(Self { name: Some((name.to_owned(), place)), project: None })
     }
 
-    fn scope(&self) -> Option<&[u8]> {
-        self.project.as_ref().map(|project| project.scope.as_slice())
-    }
-
     fn find(&mut self, main: &MainConf) -> Result<(), ConfError> {
         if let Some((name, place)) = &self.name {
             self.project = Some(main.by_name(name, place)?);
@@ -75,33 +75,52 @@ impl ProjectFilter {
 }
 
 impl PurgeDirective {
-    /// Scope of the project whose verdicts are purged; none for all projects.
-    pub fn scope(&self) -> Option<&[u8]> {
-        self.filter.scope()
+    /// The project whose verdicts are purged; none for all projects.
+    pub fn project(&self) -> Option<&Project> {
+        self.filter.project.as_deref()
     }
 }
 
 impl WebhookDirective {
-    /// Scope of the project that its events are about; none for any project.
-    pub fn scope(&self) -> Option<&[u8]> {
-        self.filter.scope()
+    /// The project that its events are about; none for any project.
+    pub fn project(&self) -> Option<&Project> {
+        self.filter.project.as_deref()
     }
 
     /// Time for which tokens are refused after an event.
     pub fn revocation_ttl(&self, main: &MainConf) -> Duration {
         match &self.filter.project {
             Some(project) => project.revocation_ttl,
-            None => {
-                let all = main.projects().map(|project| project.revocation_ttl);
-                all.max().unwrap_or_default()
-            }
+            None => main.longest_refusal(),
         }
     }
 }
 
+/// Directive whose endpoint answers the requests of a location.
+pub(super) struct ContentOwner {
+    /// Its name.
+    pub(super) directive: String,
+    /// The function that nginx calls for it.
+    pub(super) mark: ContentMark,
+    /// Its position.
+    pub(super) place: SourceLocation,
+}
+
+/// Message about an endpoint in a location that another directive answers.
+pub(super) fn answered_elsewhere(directive: &str) -> String {
+    format!(
+        "\"{directive}\" in a location that another directive answers, such as \"proxy_pass\": \
+         give it a location of its own"
+    )
+}
+
 impl LocationConf {
     /// Completes the location's endpoint, once its project is known.
-    pub(super) fn merge_endpoint(&mut self, main: &MainConf) -> Result<(), ConfError> {
+    pub(super) fn merge_endpoint(
+        &mut self,
+        cf: &mut Conf<'_>,
+        main: &MainConf,
+    ) -> Result<(), ConfError> {
         match &mut self.endpoint {
             None | Some(BuiltinEndpoint::Status) => {}
             Some(BuiltinEndpoint::Purge(purge)) => {
@@ -131,18 +150,71 @@ impl LocationConf {
                 // Clients read the document before they have a token.
                 self.project = None;
             }
+            Some(BuiltinEndpoint::AssertionKeys(endpoint)) => {
+                endpoint.complete(self.assertion.as_deref())?;
+                // Public keys are for everybody.
+                self.project = None;
+            }
+            Some(BuiltinEndpoint::Verdict(place)) => {
+                let place = place.clone();
+                if let Err(message) = self.check_verdict() {
+                    let message = format!("\"authgear_verdict\" {message}");
+                    return Err(ConfError::At(place, message));
+                }
+                // A proxy would take a page with the status 200 for leave.
+                cf.leave_out_error_pages()?;
+            }
         }
         Ok(())
     }
 
-    pub(super) fn set_endpoint(&mut self, endpoint: BuiltinEndpoint) -> Result<(), ConfError> {
-        match self.endpoint.replace(endpoint) {
-            None => Ok(()),
-            Some(_) => Err(ConfError::new(
-                "a location has one of \"authgear_status\", \"authgear_purge\", \
-                 \"authgear_webhook\" and \"authgear_protected_resource\", once",
-            )),
+    /// Checks that `authgear_verdict` answers 200 for sessions alone. The error follows its name.
+    fn check_verdict(&self) -> Result<(), &'static str> {
+        if self.project.is_none() {
+            return Err("where \"authgear\" is not on");
         }
+        if !self.require().iter().any(Requirement::needs_session) {
+            return Err("would give leave to everybody: add \"authgear_require session\", in a \
+                        line without a variable in a list of \"any\"");
+        }
+        if self.dry_run() {
+            return Err("with \"authgear_dry_run on\" would give leave to everybody");
+        }
+        if self.preflight_pass() {
+            return Err("with \"authgear_preflight pass\": nobody would check a preflight; let \
+                        the proxy answer it, and add \"authgear_preflight check\"");
+        }
+        let mut conditions = self.require().iter().flat_map(|line| &line.conditions);
+        if conditions.any(|condition| *condition == Condition::SameSite) {
+            return Err("with \"same_site\": a proxy asks by a request of its own, whose method \
+                        tells nothing of the client's; check this where the proxy forwards to");
+        }
+        Ok(())
+    }
+
+    /// Whether the location has `authgear_verdict`.
+    pub fn answers_verdict(&self) -> bool {
+        matches!(self.endpoint, Some(BuiltinEndpoint::Verdict(_)))
+    }
+
+    /// Makes `endpoint` answer the requests of the location being read.
+    pub(super) fn set_endpoint(
+        &mut self,
+        cf: &mut Conf<'_>,
+        endpoint: BuiltinEndpoint,
+    ) -> Result<(), ConfError> {
+        if self.endpoint.replace(endpoint).is_some() {
+            return Err(ConfError::new(
+                "a location has one of \"authgear_status\", \"authgear_purge\", \
+                 \"authgear_webhook\", \"authgear_protected_resource\", \
+                 \"authgear_assertion_keys\" and \"authgear_verdict\", once",
+            ));
+        }
+        let name = cf.arguments().into_iter().next().unwrap_or_default();
+        let mark = cf.set_content::<super::Authgear>()?;
+        let mark = mark.ok_or_else(|| ConfError::new(answered_elsewhere(&name)))?;
+        self.content = Some(Box::new(ContentOwner { directive: name, mark, place: cf.place() }));
+        Ok(())
     }
 }
 
@@ -156,8 +228,23 @@ impl Directive for StatusDirective {
     const ARGUMENTS: Arguments = Arguments::None;
 
     fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
-        conf.set_endpoint(BuiltinEndpoint::Status)?;
-        cf.set_content::<super::Authgear>()
+        cf.main::<super::Authgear>().has_status = true;
+        conf.set_endpoint(cf, BuiltinEndpoint::Status)
+    }
+}
+
+/// `authgear_verdict`
+pub struct VerdictDirective;
+
+impl Directive for VerdictDirective {
+    type Scope = nginx::Location<crate::conf::Authgear>;
+    const NAME: &'static CStr = c"authgear_verdict";
+    const CONTEXT: Context = Context::Location;
+    const ARGUMENTS: Arguments = Arguments::None;
+
+    fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
+        let place = cf.place();
+        conf.set_endpoint(cf, BuiltinEndpoint::Verdict(place))
     }
 }
 
@@ -174,8 +261,8 @@ impl Directive for PurgeDirective {
             other => return Err(invalid("authgear_purge", other, "\"self\" or \"admin\"")),
         };
         let filter = ProjectFilter::read(cf, "authgear_purge")?;
-        conf.set_endpoint(BuiltinEndpoint::Purge(Self { is_self, filter, place: cf.place() }))?;
-        cf.set_content::<super::Authgear>()
+        let place = cf.place();
+        conf.set_endpoint(cf, BuiltinEndpoint::Purge(Self { is_self, filter, place }))
     }
 }
 
@@ -189,29 +276,13 @@ impl Directive for WebhookDirective {
         let path = &first(cf);
         let secret = read_secret(cf, path)?;
         let filter = ProjectFilter::read(cf, "authgear_webhook")?;
-        conf.set_endpoint(BuiltinEndpoint::Webhook(Box::new(Self { secret, filter })))?;
-        cf.set_content::<super::Authgear>()
+        conf.set_endpoint(cf, BuiltinEndpoint::Webhook(Box::new(Self { secret, filter })))
     }
 }
 
-/// Reads the secret of a webhook, and warns if the file is readable by everybody.
+/// Reads the secret of a webhook.
 fn read_secret(cf: &mut Conf<'_>, path: &str) -> Result<Secret, ConfError> {
-    const READABLE_BY_OTHERS: u32 = 0o004;
-    let path = cf.full_path(path)?;
-    let name = path.display();
-    let unreadable =
-        |error| ConfError::new(format!("cannot read the secret file \"{name}\": {error}"));
-    let file = File::open(&path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.mode();
-    let mut text = Vec::new();
-    let most = MAX_SECRET_FILE as u64 + 1;
-    file.take(most).read_to_end(&mut text).map_err(unreadable)?;
-    if mode & READABLE_BY_OTHERS != 0 {
-        cf.warn(format_args!(
-            "the secret file \"{name}\" can be read by everybody (mode {:04o})",
-            mode & 0o7777
-        ));
-    }
+    let (name, text) = read_secret_file(cf, "secret", path, MAX_SECRET_FILE)?;
     Secret::read(&text)
         .map_err(|error| ConfError::new(format!("invalid secret file \"{name}\": it {error}")))
 }

@@ -2,12 +2,14 @@
 
 use core::ffi::CStr;
 use core::time::Duration;
+use std::rc::Rc;
 
 use authgear::policy::{Combination, Condition, ConditionError};
 
 use super::arguments::{first, invalid, set_flag, set_once, variable_name};
-use super::location::{LocationConf, Mode};
-use nginx::{self, Arguments, ComplexValue, Conf, ConfError, Context, Directive};
+use super::effect::LOGIN_REDIRECT;
+use super::location::{LocationConf, LoginPage, Mode};
+use nginx::{self, Arguments, ComplexValue, Conf, ConfError, Context, Directive, SourceLocation};
 
 /// One line of `authgear_require`.
 #[derive(Clone, Debug)]
@@ -20,6 +22,17 @@ pub struct Requirement {
     pub variables: Vec<ComplexValue>,
     /// The status instead of the usual one.
     pub error: Option<u16>,
+}
+
+impl Requirement {
+    /// Whether the line holds for valid sessions only. Each condition needs one, a variable does
+    /// not.
+    pub(super) fn needs_session(&self) -> bool {
+        match self.combination {
+            Combination::All => !self.conditions.is_empty(),
+            Combination::Any => self.variables.is_empty(),
+        }
+    }
 }
 
 /// `authgear_require [any] CONDITION ... [error=401|403] | off`
@@ -35,21 +48,20 @@ impl Directive for RequireDirective {
         let arguments = cf.arguments();
         let words = arguments.get(1..).unwrap_or_default();
         if words == ["off"] {
-            return set_once(&mut conf.require, Vec::new());
+            return set_once(&mut conf.require, Rc::default());
         }
-        if conf.require.as_ref().is_some_and(Vec::is_empty) {
+        if conf.require.as_ref().is_some_and(|lines| lines.is_empty()) {
             return Err(ConfError::new("\"authgear_require off\" stands with other conditions"));
         }
         let (combination, words) = match words {
             [first, rest @ ..] if first == "any" => (Combination::Any, rest),
             _ => (Combination::All, words),
         };
-        let mut requirement =
-            Requirement { combination, conditions: Vec::new(), variables: Vec::new(), error: None };
+        let (mut conditions, mut variables, mut error) = (Vec::new(), Vec::new(), None);
         for word in words {
             match word.strip_prefix("error=") {
-                Some("401") => set_once(&mut requirement.error, 401)?,
-                Some("403") => set_once(&mut requirement.error, 403)?,
+                Some("401") => set_once(&mut error, 401)?,
+                Some("403") => set_once(&mut error, 403)?,
                 Some(_) => {
                     return Err(invalid("authgear_require", word, "error=401 or error=403"));
                 }
@@ -58,16 +70,22 @@ impl Directive for RequireDirective {
                         invalid("authgear_require", word, "one variable, such as $is_internal")
                     })?;
                     cf.main::<crate::conf::Authgear>().require_variable(name);
-                    requirement.variables.push(cf.complex_value(word)?);
+                    variables.push(cf.complex_value(word)?);
                 }
-                None => requirement.conditions.push(condition(word)?),
+                None => conditions.push(condition(word)?),
             }
         }
-        if requirement.conditions.is_empty() && requirement.variables.is_empty() {
+        if conditions.is_empty() && variables.is_empty() {
             return Err(ConfError::new("\"authgear_require\" has no condition"));
         }
-        conf.require.get_or_insert_default().push(requirement);
-        conf.require_place = Some(cf.place());
+        let Some(lines) = Rc::get_mut(conf.require.get_or_insert_default()) else {
+            return Err(ConfError::Duplicate);
+        };
+        // There may be many such lines, and each has few conditions.
+        conditions.shrink_to_fit();
+        lines.reserve_exact(1);
+        lines.push(Requirement { combination, conditions, variables, error });
+        conf.require_from = Some(cf.place());
         Ok(())
     }
 }
@@ -94,8 +112,7 @@ fn condition(word: &str) -> Result<Condition, ConfError> {
 
 impl LocationConf {
     /// Warns of conditions on a token where Authgear's resolver decides, which tells nothing of it.
-    pub(super) fn warn_about_tokens(&self, cf: &mut Conf<'_>) {
-        let Some(place) = &self.require_place else { return };
+    pub(super) fn warn_about_tokens(&self, cf: &Conf<'_>, place: &SourceLocation) {
         let lines = self.require().iter();
         let denies = |line: &&Requirement| {
             let mut conditions = line.conditions.iter();
@@ -118,8 +135,7 @@ impl LocationConf {
     }
 
     /// Warns of `amr=` where Authgear's resolver decides, which leaves it empty.
-    pub(super) fn warn_about_amr(&self, cf: &mut Conf<'_>) {
-        let Some(place) = &self.require_place else { return };
+    pub(super) fn warn_about_amr(&self, cf: &Conf<'_>, place: &SourceLocation) {
         let mut conditions = self.require().iter().flat_map(|line| &line.conditions);
         let method = conditions.find_map(|condition| match condition {
             Condition::Amr(method) => Some(method),
@@ -153,7 +169,7 @@ impl Directive for ResourceMetadataDirective {
                 if url.bytes().any(|b| !b.is_ascii_graphic() || matches!(b, b'"' | b'\\')) {
                     return Err(invalid("authgear_resource_metadata", url, "a URL or \"off\""));
                 }
-                Some(url.to_owned())
+                Some(url.into())
             }
             other => {
                 return Err(invalid("authgear_resource_metadata", other, "a URL or \"off\""));
@@ -218,7 +234,18 @@ impl Directive for LoginRedirectDirective {
                 let right = "a URL of printable ASCII characters, with others as %XX";
                 return Err(invalid("authgear_login_redirect", url, right));
             }
-            url => Some((cf.complex_value(url)?, url.into())),
+            // Relative to each page, it would lead to another URL from each.
+            url if !url.starts_with(['/', '$']) && !url.contains("://") => {
+                let right = "an absolute URL or a path: begin it with \"/\", \"https://\" or a \
+                             variable";
+                return Err(invalid("authgear_login_redirect", url, right));
+            }
+            url => {
+                let place = cf.place();
+                let effects = &mut cf.main::<crate::conf::Authgear>().effects;
+                effects.note(LOGIN_REDIRECT, place.clone());
+                Some(Rc::new(LoginPage { url: cf.complex_value(url)?, text: url.into(), place }))
+            }
         };
         set_once(&mut conf.login_redirect, url)?;
         conf.check_login_redirect()

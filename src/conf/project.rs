@@ -6,13 +6,15 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::credentials::CookieNames;
+use authgear::exchange::request::RequestPrefix;
+use authgear::fleet::event::{project_id, ProjectId};
 use authgear::metrics::ProjectSlot;
 use authgear::resolver::endpoint::Endpoint;
 use authgear::token::{KeySet, Profile, Schedule};
 
 use super::{Id, Mode, UpstreamServer};
 use crate::shared::handle::{Counters, ProjectBreaker, SharedHandle};
-use nginx::Resolver;
+use nginx::{Resolver, SourceLocation};
 
 /// An Authgear project, from `authgear_project NAME {}` or `authgear URL`.
 pub struct Project {
@@ -29,6 +31,10 @@ pub struct Project {
     pub client_id: Option<String>,
     /// The resolver.
     pub resolver: Upstream,
+    /// Beginning of all look-ups. A subrequest has the fields only.
+    pub lookup_prefix: RequestPrefix,
+    /// Position of the setting that names it; none for `authgear URL`.
+    pub(super) resolver_at: Option<SourceLocation>,
     /// The userinfo endpoint of the main server.
     pub userinfo: UserinfoEndpoint,
     /// Names of Authgear's cookies.
@@ -69,6 +75,8 @@ pub enum Upstream {
 pub struct UserinfoEndpoint {
     /// Its server.
     pub server: Box<UpstreamServer>,
+    /// Beginning of all requests to it.
+    pub prefix: RequestPrefix,
     /// As [`Project::scope`], for the cache keys of its answers.
     pub scope: [u8; 32],
 }
@@ -137,6 +145,11 @@ impl Project {
     /// Notes that a location asks userinfo, with this `resolver` directive in force.
     pub(super) fn use_userinfo_at(&self, resolver: Option<Resolver>) {
         self.userinfo.server.use_at(resolver);
+    }
+
+    /// Name of the project in events of a fleet: SHA-256 of its endpoint.
+    pub fn fleet_id(&self) -> ProjectId {
+        project_id(self.endpoint.origin())
     }
 
     /// Counters of the project.

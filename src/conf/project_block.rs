@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use authgear::credentials::CookieNames;
+use authgear::resolver;
 use authgear::resolver::endpoint::{self, Endpoint, Scheme, Url, UrlError};
 use authgear::token::{Algorithm, KeySet, Profile, Schedule, MAX_KEY_SET};
-use sha2::{Digest as _, Sha256};
 
 use super::arguments::{first, flag, invalid, is_name, number, time, truncated};
 use super::project::{KeySource, Project, Tokens, Upstream, UserinfoEndpoint};
+use super::scope::scope;
 use super::{Id, MainConf, UpstreamServer};
 use nginx::{self, Conf, ConfError, Context, Directive, SourceLocation, SslContext, SslError};
 
@@ -51,6 +52,35 @@ pub(super) struct ProjectBuilder {
     machine_tokens: bool,
     revocation_ttl: Duration,
 }
+
+/// Settings of an `authgear_project`.
+const SETTINGS: [&str; 25] = [
+    "endpoint",
+    "client_id",
+    "resolver_url",
+    "cookie_prefix",
+    "connect_timeout",
+    "timeout",
+    "fail_timeout",
+    "keepalive_timeout",
+    "max_connections",
+    "max_fails",
+    "keepalive",
+    "revocation_ttl",
+    "max_response_size",
+    "ssl_name",
+    "ssl_verify",
+    "ssl_trusted_certificate",
+    "jwks_url",
+    "userinfo_url",
+    "jwks_file",
+    "jwks_refresh",
+    "jwks_cooldown",
+    "audience",
+    "leeway",
+    "algorithms",
+    "machine_tokens",
+];
 
 enum ResolverTarget {
     Url(Url),
@@ -122,20 +152,7 @@ impl ProjectBuilder {
             }
             "client_id" => self.client_id = Some(client_id(key, value)?),
             "resolver_url" => {
-                let wrong = |error: UrlError, hint| {
-                    let value = truncated(value);
-                    let message = format!("invalid \"resolver_url\" \"{value}\": it {error}");
-                    ConfError::new(message + hint)
-                };
-                self.resolver_url = Some(if value.starts_with('/') {
-                    let url = format!("http://location{value}");
-                    Url::parse(&url).map_err(|error| wrong(error, ""))?;
-                    ResolverTarget::Location(value.to_owned())
-                } else {
-                    let hint = "; it may be a URL, or the URI of an internal location, which \
-                                begins with \"/\"";
-                    ResolverTarget::Url(Url::parse(value).map_err(|error| wrong(error, hint))?)
-                });
+                self.resolver_url = Some(resolver_target(cf, value)?);
                 self.asked_at = Some(cf.place());
             }
             "cookie_prefix" => {
@@ -194,7 +211,13 @@ impl ProjectBuilder {
             "leeway" => self.leeway = leeway(key, value)?,
             "algorithms" => self.algorithms = algorithms(key, values)?,
             "machine_tokens" => self.machine_tokens = flag(key, value)?,
-            _ => return Err(ConfError::new(format!("unknown directive \"{key}\""))),
+            _ => {
+                return Err(ConfError::new(format!(
+                    "unknown setting \"{}\" of authgear_project, it must be one of {}",
+                    truncated(key),
+                    SETTINGS.join(", ")
+                )));
+            }
         }
         if !self.seen.insert(key.to_owned()) {
             return Err(ConfError::new(format!("\"{key}\" directive is duplicate")));
@@ -299,7 +322,17 @@ impl ProjectBuilder {
             .collect::<Vec<_>>();
         let url = userinfo.url.to_string();
         let texts = settings.iter().map(String::as_str).chain([url.as_str(), "userinfo"]);
-        let userinfo = UserinfoEndpoint { scope: scope(texts), server: Box::new(userinfo) };
+        let prefix =
+            |path| resolver::prefix(&endpoint, path).map_err(|e| ConfError::new(e.to_string()));
+        let lookup_prefix = prefix(match &resolver {
+            Upstream::Url(server) => server.url.path(),
+            Upstream::Location(_) => "/",
+        })?;
+        let userinfo = UserinfoEndpoint {
+            scope: scope(texts),
+            prefix: prefix(userinfo.url.path())?,
+            server: Box::new(userinfo),
+        };
         let tokens = Tokens {
             scope: scope(settings.iter().map(String::as_str).chain(["token"])),
             profile,
@@ -319,6 +352,8 @@ impl ProjectBuilder {
             endpoint,
             client_id: self.client_id,
             resolver,
+            lookup_prefix,
+            resolver_at: self.asked_at,
             userinfo,
             cookies: self.cookies,
             connect_timeout: self.connect_timeout,
@@ -336,6 +371,29 @@ impl ProjectBuilder {
     }
 }
 
+/// Reads the value of `resolver_url`, and warns of a URL without a path.
+fn resolver_target(cf: &mut Conf<'_>, value: &str) -> Result<ResolverTarget, ConfError> {
+    let wrong = |error: UrlError, hint| {
+        let value = truncated(value);
+        let message = format!("invalid \"resolver_url\" \"{value}\": it {error}");
+        ConfError::new(message + hint)
+    };
+    if value.starts_with('/') {
+        let url = format!("http://location{value}");
+        Url::parse(&url).map_err(|error| wrong(error, ""))?;
+        return Ok(ResolverTarget::Location(value.to_owned()));
+    }
+    let hint = "; it may be a URL, or the URI of an internal location, which begins with \"/\"";
+    let url = Url::parse(value).map_err(|error| wrong(error, hint))?;
+    if url.path() == "/" {
+        cf.warn(format_args!(
+            "\"resolver_url\" \"{url}\" has no path: Authgear's resolver answers at \
+             \"/_resolver/resolve\", and on a port of its own at \"/resolve\""
+        ));
+    }
+    Ok(ResolverTarget::Url(url))
+}
+
 /// Settings of a profile, without ambiguity: a fixed number of them precedes the algorithms.
 fn settings_of(profile: &Profile) -> Vec<String> {
     let Profile { issuer, audiences, algorithms, leeway, machine_tokens } = profile;
@@ -351,20 +409,15 @@ pub(super) fn warn_if_exposed(cf: &Conf<'_>, url: &Url, place: &SourceLocation) 
     }
 }
 
-/// Digest of settings, each with its length.
-fn scope<'a>(settings: impl Iterator<Item = &'a str>) -> [u8; 32] {
-    let mut digest = Sha256::new();
-    for setting in settings {
-        digest.update((setting.len() as u64).to_be_bytes());
-        digest.update(setting);
-    }
-    digest.finalize().into()
-}
-
-fn tls(cf: &mut Conf<'_>, verify: bool, trusted: Option<&Path>) -> Result<SslContext, ConfError> {
+/// Makes settings of TLS.
+pub(super) fn tls(
+    cf: &mut Conf<'_>,
+    verify: bool,
+    trusted: Option<&Path>,
+) -> Result<SslContext, ConfError> {
     SslContext::new(cf, verify, trusted).map_err(|error| match (error, trusted) {
-        (SslError::TrustedCertificate, Some(file)) => ConfError::new(format!(
-            "cannot load \"ssl_trusted_certificate\" \"{}\"",
+        (SslError::TrustedCertificate(reason), Some(file)) => ConfError::new(format!(
+            "cannot load \"ssl_trusted_certificate\" \"{}\": {reason}",
             file.display()
         )),
         _ => ConfError::new("cannot set up TLS for Authgear"),

@@ -138,7 +138,6 @@ impl Directive for ProtectedResourceDirective {
         let served = Rc::new(served);
         cf.main::<crate::conf::Authgear>().resources.push(Rc::clone(&served));
         let endpoint = ResourceEndpoint { served, document: String::new() };
-        conf.set_endpoint(BuiltinEndpoint::ProtectedResource(Box::new(endpoint)))?;
-        cf.set_content::<super::Authgear>()
+        conf.set_endpoint(cf, BuiltinEndpoint::ProtectedResource(Box::new(endpoint)))
     }
 }

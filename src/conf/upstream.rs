@@ -80,12 +80,13 @@ impl UpstreamServer {
     }
 
     /// Finds the system's name servers and the host's addresses, if the server is in use without a
-    /// `resolver` directive. `system` keeps the name servers for the next call.
+    /// `resolver` directive. `system` keeps the name servers for the next call, and `what` says for
+    /// messages what has the host.
     pub(super) fn find(
         &self,
         cf: &mut Conf<'_>,
         system: &mut Option<Option<Resolver>>,
-        project: &str,
+        what: &str,
     ) -> Result<(), ConfError> {
         let known = self.name_servers.get().is_some() || self.addresses.get().is_some();
         if !self.in_use.get() || known {
@@ -100,16 +101,16 @@ impl UpstreamServer {
             (Ok(addresses), _) => addresses,
             (Err(error), Some(_)) => {
                 cf.warn(format_args!(
-                    "{} in \"{url}\" of authgear project \"{project}\", no \"resolver\" is \
-                     defined: the name servers of /etc/resolv.conf will be asked",
+                    "{} in {what}, no \"resolver\" is defined: the name servers of \
+                     /etc/resolv.conf will be asked",
                     error.0
                 ));
                 Vec::new()
             }
             (Err(error), None) => {
                 return Err(ConfError::new(format!(
-                    "{} in \"{url}\" of authgear project \"{project}\", and neither \"resolver\" \
-                     nor /etc/resolv.conf names a server to ask",
+                    "{} in {what}, and neither \"resolver\" nor /etc/resolv.conf names a server \
+                     to ask",
                     error.0
                 )));
             }

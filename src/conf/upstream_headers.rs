@@ -1,6 +1,7 @@
 //! Directives about headers for the backend, cookies for the client, and `$remote_user`.
 
 use core::ffi::CStr;
+use std::rc::Rc;
 
 use authgear::identity::SiteHeader;
 
@@ -101,7 +102,9 @@ impl Directive for HeaderDirective {
         let variable = variable_name(value).ok_or_else(|| {
             invalid("authgear_header", value, "one variable, such as $x_authgear_user_id")
         })?;
-        let lines = conf.headers.get_or_insert_default();
+        let Some(lines) = Rc::get_mut(conf.headers.get_or_insert_default()) else {
+            return Err(ConfError::Duplicate);
+        };
         if lines.iter().any(|line| line.header.is_alias(header.as_str().as_bytes())) {
             let name = truncated(name);
             return Err(ConfError::new(format!(

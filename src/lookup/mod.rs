@@ -8,6 +8,7 @@ mod token;
 pub mod userinfo;
 
 use core::cell::{Cell, RefCell};
+use core::pin::pin;
 use core::time::Duration;
 use std::rc::Rc;
 
@@ -23,13 +24,15 @@ use crate::client::AuthgearClient;
 use crate::conf::project::{Project, Upstream};
 use crate::conf::{Authgear, LocationConf, Mode};
 use crate::credentials::{self, BearerElsewhere};
+use crate::fleet::Told;
 use crate::resolution::Resolution;
+use crate::shared::changes::Change;
 use crate::shared::handle::SharedHandle;
-use crate::single_flight::{unless_abandoned, Leader, Resumption};
+use crate::single_flight::{unless_abandoned, Leader};
 use crate::worker::Worker;
 use limit::LimitOnce;
-use nginx::{self, Failed, Log, Request, State};
-pub use pending::{LookupId, Pending, Poll, Started};
+use nginx::{self, Failed, Level, Log, Request};
+pub use pending::{LookupId, Pending, Poll, Started, Waits};
 use pending::{Source, Stale};
 use question::{key_of, through_cache, Question, BLANK};
 use subrequest::Subrequest;
@@ -54,7 +57,7 @@ pub fn identify(
 pub fn start(
     worker: &Worker,
     request: &mut Request,
-    state: &State<Authgear>,
+    waits: &Waits<'_>,
     location: &LocationConf,
     project: &Rc<Project>,
     lookup_id: &LookupId,
@@ -66,11 +69,21 @@ pub fn start(
         credentials = credentials.without_cookies();
     }
     if credentials.is_empty() {
+        if mode != Mode::Jwt && request.log().takes(Level::Info) {
+            report_other_prefix(request, project);
+        }
         // Authgear would say the same.
         return Ok(Started::Ready(Resolution::no_credentials()));
     }
+    let is_cut_off = worker.is_cut_off(location);
+    if is_cut_off && mode == Mode::Jwt {
+        return Ok(Started::failed(Unavailable::FleetCutOff, "BYPASS"));
+    }
     let limit = LimitOnce::default();
-    let undecided = match token::decide(worker, request, location, project, &credentials, &limit) {
+    // A token alone does not tell that its user was disabled meanwhile.
+    let mode = if is_cut_off { Mode::Resolver } else { mode };
+    let place = (location, mode);
+    let undecided = match token::decide(worker, request, place, project, &credentials, &limit) {
         TokenDecision::Decided(resolution) => return Ok(Started::Ready(resolution)),
         TokenDecision::AskResolver => None,
         TokenDecision::AskAbout(rest) => {
@@ -81,10 +94,10 @@ pub fn start(
     };
     if let Some(undecided) = undecided {
         drop(credentials);
-        return token::wait_for_keys(worker, request, state, lookup_id, project, *undecided);
+        return token::wait_for_keys(worker, request, waits, lookup_id, project, *undecided);
     }
     let cache = location.zone.as_ref().map(|zone| worker.cache(zone));
-    let (valid, stale) = (location.cache_valid(), location.cache_use_stale());
+    let (valid, stale) = worker.lifetimes(location);
     let Some(key) = key_of(worker, cache.as_deref(), &project.scope, &credentials) else {
         return Ok(Started::failed(Unavailable::Internal, "BYPASS"));
     };
@@ -94,12 +107,9 @@ pub fn start(
         request.log().debug(format_args!("authgear: cache hit"));
         return Ok(Started::Ready(Resolution::cached(entry, "HIT")));
     }
-    let path = match &project.resolver {
-        Upstream::Url(server) => server.url.path(),
-        Upstream::Location(uri) => uri,
-    };
+    let prefix = &project.lookup_prefix;
     let shared = worker.shared();
-    let question = match Question::new(request, project, path, shared, id, &found, &credentials) {
+    let question = match Question::new(request, project, prefix, shared, id, &found, &credentials) {
         Ok(question) => question,
         Err(why) => return Ok(Started::failed(why, "BYPASS")),
     };
@@ -147,8 +157,7 @@ pub fn start(
             let is_bridged =
                 entry.as_ref().is_some_and(|entry| entry.usable_on_error(&valid, &stale));
             let time = if is_bridged { project.timeout / SLOW_REFRESH } else { project.timeout };
-            let resume = request.suspend(state, time)?;
-            let (waiter, leader) = flights.join(key, Resumption(resume));
+            let (waiter, leader) = flights.join(key, waits.begin(request, time)?);
             let joined = leader.is_none();
             let role = if joined { "joins a look-up" } else { "leads a look-up" };
             request.log().debug(format_args!("authgear: {role}"));
@@ -156,6 +165,10 @@ pub fn start(
                 spawn(worker, leader, project, cache, question);
             }
             Source::Flight { waiter, joined }
+        }
+        // `nginx -t` refuses the configuration: an open response makes no subrequests.
+        Upstream::Location(_) if matches!(waits, Waits::Open(_)) => {
+            return Ok(Started::failed(Unavailable::Internal, status));
         }
         Upstream::Location(uri) => {
             let subrequest = Subrequest::start(request, project, uri, question, cache)?;
@@ -166,6 +179,19 @@ pub fn start(
     Ok(Started::Waiting(Box::new(Pending::new(project, lookup_id.clone(), from, status, stale))))
 }
 
+/// Logs that a request without credentials has a session cookie under another name.
+fn report_other_prefix(request: &Request, project: &Project) {
+    let Some(prefix) = credentials::prefix_of_another(request, project) else { return };
+    request.log().write(
+        Level::Info,
+        format_args!(
+            "authgear found no credentials, but the cookie \"{prefix}session\" has the form of an \
+             Authgear session: cookie_prefix of the project \"{}\" may have to be \"{prefix}\"",
+            project.name
+        ),
+    );
+}
+
 /// Spawns the task of a look-up: asks Authgear, or follows the worker that does, and completes
 /// the flight.
 fn spawn(
@@ -173,7 +199,7 @@ fn spawn(
     leader: Leader,
     project: &Rc<Project>,
     cache: Option<Rc<Cache>>,
-    question: Question,
+    mut question: Question,
 ) {
     let client = worker.client(project);
     let shared = worker.shared();
@@ -184,8 +210,7 @@ fn spawn(
     nginx::spawn(async move {
         let set_cookies = RefCell::default();
         let has_turn = Cell::new(false);
-        let fetch = || async {
-            let mut question = question;
+        let fetch = pin!(async {
             let answer = ask(&client, &mut question, shared, until, &has_turn).await;
             set_cookies.replace(answer.set_cookies);
             let result = question.result(Rc::new(answer.verdict), shared);
@@ -193,8 +218,8 @@ fn spawn(
                 client.blank_answer();
             }
             result
-        };
-        let work = through_cache(cache, &id, seen, lease, fetch);
+        });
+        let work = pin!(through_cache(cache, &id, seen, lease, fetch));
         match unless_abandoned(&leader, &has_turn, work).await {
             Some(outcome) => {
                 if was_valid {
@@ -250,22 +275,24 @@ pub fn keep_nothing(worker: &Worker, request: &Request, project: &Project) {
     }
 }
 
-/// Forgets the session of the request's credentials, and purges the user of its `identity`: of the
-/// project's `scope`, or of every project that has it.
+/// Forgets the session of the request's credentials, and purges the user of its `identity`: of
+/// that project, or of every project that has it. Other hosts are told of a user.
 pub fn purge_session(
     worker: &Worker,
     request: &Request,
     project: &Project,
     bearer_elsewhere: Option<&[u8]>,
-    (scope, identity): (Option<&[u8]>, &Identity),
-) {
+    (of, identity): (Option<&Project>, &Identity),
+) -> Told {
     let in_flight = forget(worker, request, project, bearer_elsewhere);
-    let user = identity.user_id().map(|id| PurgeTarget::user(scope, id));
     // The mark of the user covers look-ups in flight. Without it each key needs one.
-    let holders = in_flight.iter().filter(|_| user.is_none()).map(PurgeTarget::Holder);
-    let targets: Vec<PurgeTarget<'_>> = user.into_iter().chain(holders).collect();
-    // A purge of nothing counts too: other workers read the zone again, not their LRU.
-    worker.shared().purge(&targets);
+    let Some(id) = identity.user_id() else {
+        let holders: Vec<PurgeTarget<'_>> = in_flight.iter().map(PurgeTarget::Holder).collect();
+        // A purge of nothing counts too: other workers read the zone again, not their LRU.
+        worker.shared().purge(&holders);
+        return Told::default();
+    };
+    worker.change(of, &Change::Users(&[id])).1
 }
 
 /// Removes the cache entries of the request's credentials with `project`, whatever their verdict.

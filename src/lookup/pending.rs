@@ -1,5 +1,6 @@
 //! A look-up that a suspended request waits for.
 
+use core::task::Waker;
 use core::time::Duration;
 use std::rc::Rc;
 
@@ -9,12 +10,13 @@ use authgear::verdict::{Unavailable, Verdict};
 use super::subrequest::Subrequest;
 use crate::cache::{CacheEntry, EntryId, FetchResult};
 use crate::conf::project::Project;
-use crate::conf::{Id, Mode};
+use crate::conf::{Authgear, Id, Mode};
 use crate::credentials::BearerElsewhere;
 use crate::resolution::{LookupOutcome, Resolution};
 use crate::shared::handle::SharedHandle;
-use crate::single_flight::Waiter;
+use crate::single_flight::{Resumption, Waiter};
 use crate::worker::Worker;
+use nginx::{Failed, Request, State};
 
 /// Identity of a look-up within a request: another location of the request reuses a verdict only
 /// under the same identity.
@@ -33,7 +35,7 @@ pub struct LookupId {
 
 /// State of a look-up that [`super::start`] began.
 pub enum Started {
-    /// It has ended.
+    /// The look-up has ended.
     Ready(Resolution),
     /// The request must wait.
     Waiting(Box<Pending>),
@@ -57,6 +59,28 @@ impl Started {
             Some(entry) => Self::Ready(Resolution::cached(&entry, "STALE")),
             None => Self::failed(Unavailable::Crowded, status),
         }
+    }
+}
+
+/// State of a request that waits for a look-up.
+pub enum Waits<'a> {
+    /// The request is suspended.
+    Suspended(&'a State<Authgear>),
+    /// The response is open, and goes on. This task is woken.
+    Open(&'a Waker),
+}
+
+impl Waits<'_> {
+    /// Begins the wait of `request`, for at most `time` if it is suspended.
+    pub(super) fn begin(
+        &self,
+        request: &mut Request,
+        time: Duration,
+    ) -> Result<Resumption, Failed> {
+        Ok(match *self {
+            Self::Suspended(state) => Resumption::Request(request.suspend(state, time)?),
+            Self::Open(waker) => Resumption::Task(waker.clone()),
+        })
     }
 }
 
@@ -95,11 +119,11 @@ impl Stale {
 
 /// State of a look-up when its request runs again.
 pub enum Poll {
-    /// It is still in flight.
+    /// The look-up is still in flight.
     Waiting,
     /// Its user was purged meanwhile, or the resolver is next: start a new look-up.
     Again,
-    /// It has ended.
+    /// The look-up has ended.
     Ready(Resolution),
 }
 
@@ -142,6 +166,16 @@ impl Pending {
     /// Time that the request has waited.
     pub fn waited(&self) -> Duration {
         nginx::now().saturating_sub(self.since)
+    }
+
+    /// Whether the look-up has ended, or must have by now.
+    pub fn is_over(&self) -> bool {
+        match &self.from {
+            Source::Flight { waiter, .. } if !waiter.has_outcome() => {
+                self.waited() > self.project.timeout
+            }
+            _ => true,
+        }
     }
 
     /// Result of the look-up, if it has ended or its time is over.
@@ -191,11 +225,13 @@ impl Pending {
             return Poll::Again;
         }
         let status = if joined || outcome.followed { "JOINED" } else { self.status };
-        Poll::Ready(if outcome.by_token {
+        let expires_at = outcome.expires_at;
+        let resolution = if outcome.by_token {
             Resolution::by_token(outcome.verdict, status)
         } else {
             let set_cookies = outcome.set_cookies;
             Resolution { set_cookies, ..Resolution::of_resolver(outcome.verdict, status) }
-        })
+        };
+        Poll::Ready(Resolution { expires_at, ..resolution })
     }
 }

@@ -1,10 +1,12 @@
 //! The request to the resolver for one set of credentials.
 
 use core::future::Future;
+use core::pin::Pin;
 use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::credentials::Credentials;
+use authgear::exchange::request::RequestPrefix;
 use authgear::overload::client_network::ClientNetwork;
 use authgear::resolver::{self, Presented};
 use authgear::shared::cache_key::Key;
@@ -40,7 +42,7 @@ impl Question {
     pub(super) fn new(
         request: &Request,
         project: &Project,
-        path: &str,
+        prefix: &RequestPrefix,
         shared: SharedHandle,
         id: EntryId,
         found: &CacheLookup,
@@ -55,8 +57,9 @@ impl Question {
             request_id: request_id.and_then(|id| request.evaluate(id).ok()),
         };
         let inquiry = Inquiry {
-            request: resolver::request(&project.endpoint, path, credentials, &client)
-                .map_err(|_| Unavailable::Internal)?,
+            request: resolver::request(prefix, credentials, &client)
+                .map(Rc::new)
+                .ok_or(Unavailable::Internal)?,
             client: ClientNetwork::parse(request.client_address()),
             key: id.key,
             was_valid: found.was_valid,
@@ -91,7 +94,7 @@ impl Question {
     /// verdict there is nothing to purge.
     pub(super) fn is_purged(&self, verdict: &Verdict, shared: SharedHandle) -> bool {
         !matches!(verdict, Verdict::Unavailable(_))
-            && shared.is_purged(self.asked_at.since, &self.id.key, &self.id.scope, verdict)
+            && shared.is_purged(self.asked_at.since, Some(&self.id.key), &self.id.scope, verdict)
     }
 
     /// Decides whether `verdict` is stored.
@@ -147,19 +150,19 @@ pub(super) fn decode(code: u8) -> Rc<Verdict> {
 }
 
 /// Makes a look-up by `fetch`. With a cache the entry is stored, and the look-up of another worker
-/// is waited for instead, for at most its `lease`.
-pub(super) async fn through_cache<F: Future<Output = FetchResult>>(
+/// is waited for instead, for at most its `lease`; `fetch` is not polled then.
+pub(super) async fn through_cache(
     cache: Option<Rc<Cache>>,
     id: &EntryId,
     seen: SeenVersion,
     lease: Duration,
-    fetch: impl FnOnce() -> F,
+    fetch: Pin<&mut impl Future<Output = FetchResult>>,
 ) -> LookupOutcome {
     match cache {
         Some(cache) => {
             let (result, followed) = cache.get_or_fetch(id, seen, lease, fetch, decode).await;
             LookupOutcome::of(result, followed)
         }
-        None => LookupOutcome::of(fetch().await, false),
+        None => LookupOutcome::of(fetch.await, false),
     }
 }

@@ -3,10 +3,8 @@
 use core::cell::RefCell;
 use std::rc::Rc;
 
-use authgear::identity::is_identity_header;
 use authgear::resolver;
 use authgear::verdict::Unavailable;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::question::Question;
 use crate::cache::Cache;
@@ -30,9 +28,7 @@ impl Subrequest {
         question: Question,
         cache: Option<Rc<Cache>>,
     ) -> Result<Self, Failed> {
-        let headers: Vec<(&[u8], &[u8])> = (question.inquiry.request.headers().iter())
-            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
-            .collect();
+        let headers: Vec<(&[u8], &[u8])> = question.inquiry.request.fields().collect();
         let answer = Rc::new(RefCell::new(None));
         let slot = Rc::clone(&answer);
         let (project, presented) = (Rc::clone(project), question.presented);
@@ -45,20 +41,9 @@ impl Subrequest {
 }
 
 fn read(outcome: SubrequestOutcome, project: &Project) -> resolver::ResolverAnswer {
-    let SubrequestOutcome::Answer { status, headers } = outcome else {
+    let SubrequestOutcome::Answer { status, headers, has_body } = outcome else {
         return Unavailable::BadStatus.into();
     };
-    let counts = |name: &[u8]| is_identity_header(name) || name.eq_ignore_ascii_case(b"set-cookie");
-    let mut map = HeaderMap::new();
-    for (name, value) in headers.iter().filter(|(name, _)| counts(name)) {
-        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
-        else {
-            return Unavailable::BadAnswer.into();
-        };
-        map.append(name, value);
-    }
-    match StatusCode::from_u16(status) {
-        Ok(status) => resolver::ResolverAnswer::read(status, &map, &project.cookies),
-        Err(_) => Unavailable::BadStatus.into(),
-    }
+    let fields = headers.iter().map(|(name, value)| (&name[..], &value[..]));
+    resolver::ResolverAnswer::read(status, fields, &project.cookies).with_body(has_body)
 }

@@ -1,6 +1,7 @@
 //! Verification of bearer tokens by this worker.
 
 use core::cell::Cell;
+use core::pin::pin;
 use core::time::Duration;
 use std::rc::Rc;
 
@@ -11,18 +12,18 @@ use authgear::verdict::freshness::{Freshness, UseStale};
 use authgear::verdict::{NoSession, Reason, Unavailable, Verdict};
 
 use super::limit::LimitOnce;
-use super::pending::{LookupId, Pending, Source, Started};
+use super::pending::{LookupId, Pending, Source, Started, Waits};
 use super::question::{cached_until, key_of};
 use crate::cache::{AskedAt, Cache, CacheEntry, EntryId};
 use crate::conf::audience::LocationAudience;
 use crate::conf::project::Project;
-use crate::conf::{Authgear, LocationConf};
+use crate::conf::{LocationConf, Mode};
 use crate::jwks::{Fetched, Jwks, KeyWaiter};
 use crate::resolution::{LookupOutcome, Resolution};
 use crate::shared::handle::SharedHandle;
-use crate::single_flight::{unless_abandoned, Leader, Resumption};
+use crate::single_flight::{unless_abandoned, Leader};
 use crate::worker::Worker;
-use nginx::{self, Elapsed, Failed, Request, State};
+use nginx::{self, Elapsed, Failed, Level, Log, Request};
 
 /// Result of [`decide`].
 pub(super) enum TokenDecision<'a> {
@@ -53,16 +54,17 @@ pub(super) struct Undecided {
 }
 
 /// Decides about `credentials` by those of their tokens that are verified here: see [`token_check`].
+/// The mode may be another than the location's.
 pub(super) fn decide<'a>(
     worker: &Worker,
     request: &Request,
-    location: &LocationConf,
+    (location, mode): (&LocationConf, Mode),
     project: &Rc<Project>,
     credentials: &Credentials<'a>,
     limit: &LimitOnce,
 ) -> TokenDecision<'a> {
     let names = &project.cookies;
-    let check = token_check(location.mode(), location.has_audience(project), credentials, names);
+    let check = token_check(mode, location.has_audience(project), credentials, names);
     let bearer = match check {
         TokenCheck::Nothing => None,
         TokenCheck::Cookie => {
@@ -203,7 +205,9 @@ fn check_token(
             if let Some(cache) = &cache {
                 cache.put(&id, &entry);
             }
-            Checked::Accepted(Resolution::by_token(entry.verdict, status))
+            let expires_at = entry.expires_at();
+            let resolution = Resolution::by_token(entry.verdict, status);
+            Checked::Accepted(Resolution { expires_at, ..resolution })
         }
         Err(_) if token.waits && fetching => {
             let audience = location.audience.clone();
@@ -218,15 +222,42 @@ fn check_token(
                 Undecided { bearer, keys, cache, id, flight, audience, status, resolver_is_next };
             Checked::NoKeysYet(Box::new(undecided))
         }
-        Err(rejection) => Checked::Rejected(rejection),
+        Err(rejection) => {
+            report(log, profile, token.bearer, rejection);
+            Checked::Rejected(rejection)
+        }
     }
 }
+
+/// Logs which issuer or audience a token has, and which is accepted.
+fn report(log: Log, profile: &Profile, bearer: &[u8], rejection: TokenRejection) {
+    let TokenRejection::Token(error) = rejection else { return };
+    if !log.takes(Level::Info) {
+        return;
+    }
+    let Some((name, value)) = token::disputed_claim(bearer, error) else { return };
+    let accepted = match error {
+        TokenError::Issuer => &profile.issuer,
+        _ => &profile.audiences.join("\", \""),
+    };
+    log.write(
+        Level::Info,
+        format_args!(
+            "authgear rejected a token: {}, its {name} is {value}, accepted: \"{}\"",
+            error.reason().as_str(),
+            accepted.get(..MAX_ACCEPTED).unwrap_or(accepted)
+        ),
+    );
+}
+
+/// Most bytes of the accepted values that are logged: nginx cuts off long lines.
+const MAX_ACCEPTED: usize = 400;
 
 /// Suspends the request until the token can be verified.
 pub(super) fn wait_for_keys(
     worker: &Worker,
     request: &mut Request,
-    state: &State<Authgear>,
+    waits: &Waits<'_>,
     lookup_id: &LookupId,
     project: &Rc<Project>,
     undecided: Undecided,
@@ -239,8 +270,7 @@ pub(super) fn wait_for_keys(
         let crowded = Rc::new(Verdict::Unavailable(Unavailable::Crowded));
         return Ok(Started::Ready(Resolution::by_token(crowded, status)));
     };
-    let resume = request.suspend(state, project.timeout)?;
-    let (waiter, leader) = flights.join(key, Resumption(resume));
+    let (waiter, leader) = flights.join(key, waits.begin(request, project.timeout)?);
     let joined = leader.is_none();
     let role = if joined { "joins a wait for keys" } else { "waits for keys" };
     request.log().debug(format_args!("authgear: {role}"));
@@ -353,7 +383,7 @@ async fn verify_later(
     let profile = audience.as_ref().map_or(&project.tokens.profile, |own| &own.profile);
     // Ends before the request's own deadline, so that the verdict is on the token and not a timeout.
     let patience = project.timeout.saturating_sub((project.timeout / 10).min(LEAST_LEFT));
-    let verification = async {
+    let verification = pin!(async {
         loop {
             let verified = verify(&project, profile, shared, &keys, &bearer);
             let cause = verified.as_ref().err().and_then(|rejection| rejection.cause());
@@ -363,25 +393,28 @@ async fn verify_later(
                 return verify(&project, profile, shared, &keys, &bearer);
             }
         }
-    };
+    });
     let must_go_on = Cell::new(false);
-    let waited = nginx::timeout(patience, verification);
+    let waited = pin!(nginx::timeout(patience, verification));
     let Some(waited) = unless_abandoned(&leader, &must_go_on, waited).await else { return };
     let verified = match waited {
         Ok(verified) => verified,
         Err(Elapsed) => verify(&project, profile, shared, &keys, &bearer),
     };
     count(&project, shared, &verified);
-    let verdict = match verified {
+    leader.complete(match verified {
         Ok(entry) => {
             if let Some(cache) = cache {
                 cache.put(&id, &entry);
             }
-            entry.verdict
+            let expires_at = entry.expires_at();
+            LookupOutcome::of_token(entry.verdict, expires_at)
         }
-        Err(rejection) => Rc::new(rejection.into()),
-    };
-    leader.complete(LookupOutcome::of_token(verdict));
+        Err(rejection) => {
+            report(Log::cycle(), profile, &bearer, rejection);
+            LookupOutcome::of_token(Rc::new(rejection.into()), None)
+        }
+    });
 }
 
 /// Most of a request's time that is left when no keys arrived.

@@ -1,6 +1,7 @@
 //! Look-ups of userinfo: kept, joined and purged as those of the resolver.
 
 use core::cell::Cell;
+use core::pin::pin;
 use core::time::Duration;
 use std::rc::Rc;
 
@@ -41,7 +42,7 @@ pub fn start(
         credentials = credentials.without_cookies();
     }
     let cache = location.zone.as_ref().map(|zone| worker.cache(zone));
-    let (valid, stale) = (location.cache_valid(), location.cache_use_stale());
+    let (valid, stale) = worker.lifetimes(location);
     let scope = &project.userinfo.scope;
     let Some(key) = key_of(worker, cache.as_deref(), scope, &credentials) else {
         return Ok(Started::failed(Unavailable::Internal, "BYPASS"));
@@ -52,9 +53,9 @@ pub fn start(
     if let Some((Freshness::Fresh, entry)) = &found.usable {
         return Ok(Started::Ready(Resolution::cached(entry, "HIT")));
     }
-    let path = project.userinfo.server.url.path();
+    let prefix = &project.userinfo.prefix;
     let shared = worker.shared();
-    let question = match Question::new(request, project, path, shared, id, &found, &credentials) {
+    let question = match Question::new(request, project, prefix, shared, id, &found, &credentials) {
         Ok(question) => question,
         Err(why) => return Ok(Started::failed(why, "BYPASS")),
     };
@@ -74,7 +75,7 @@ pub fn start(
     }
     let time = project.timeout.saturating_sub(state.waited()).max(LEAST.min(project.timeout));
     let resume = request.suspend(state, time)?;
-    let (waiter, leader) = flights.join(key, Resumption(resume));
+    let (waiter, leader) = flights.join(key, Resumption::Request(resume));
     let joined = leader.is_none();
     if let Some(leader) = leader {
         spawn(worker, leader, project, cache, question);
@@ -91,7 +92,7 @@ fn spawn(
     leader: Leader,
     project: &Rc<Project>,
     cache: Option<Rc<Cache>>,
-    question: Question,
+    mut question: Question,
 ) {
     let client = worker.client(project);
     let shared = worker.shared();
@@ -101,8 +102,8 @@ fn spawn(
     let (id, seen) = (question.id, question.seen);
     nginx::spawn(async move {
         let has_turn = Cell::new(false);
-        let fetch = || ask(&client, question, shared, until, &has_turn);
-        let work = through_cache(cache, &id, seen, lease, fetch);
+        let fetch = pin!(ask(&client, &mut question, shared, until, &has_turn));
+        let work = pin!(through_cache(cache, &id, seen, lease, fetch));
         if let Some(outcome) = unless_abandoned(&leader, &has_turn, work).await {
             leader.complete(outcome);
         }
@@ -112,7 +113,7 @@ fn spawn(
 /// Asks; once more if a purge outdated the answer.
 async fn ask(
     client: &Rc<AuthgearClient>,
-    mut question: Question,
+    question: &mut Question,
     shared: SharedHandle,
     until: Duration,
     has_turn: &Cell<bool>,

@@ -2,7 +2,9 @@
 //!
 //! nginx calls them in the content phase, after access was granted.
 
+pub mod assertion_keys;
 pub mod protected_resource;
 pub mod purge;
 pub mod status;
+pub mod verdict;
 pub mod webhook;

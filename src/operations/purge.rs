@@ -2,12 +2,12 @@
 
 use authgear::metrics::PurgeKind;
 use authgear::operations::purge_request::{is_cross_site, is_form, PurgeForm, MAX_FORM};
-use authgear::shared::subject::PurgeTarget;
 use authgear::verdict::Verdict;
 
 use crate::conf::operations::{BuiltinEndpoint, PurgeDirective};
 use crate::conf::Authgear;
 use crate::lookup;
+use crate::shared::changes::Change;
 use crate::worker::Worker;
 use nginx::{Level, Reply, Request};
 
@@ -30,48 +30,38 @@ pub fn begin(request: &mut Request) -> Result<(), u16> {
 pub fn answer(worker: &Worker, request: &mut Request, body: &[u8]) -> Reply {
     let location = request.location::<Authgear>();
     let Some(BuiltinEndpoint::Purge(purge)) = &location.endpoint else { return Reply::Status(500) };
-    Reply::Status(if purge.is_self {
+    if purge.is_self {
         caller(worker, request, purge)
     } else {
         admin(worker, request, purge, body)
-    })
+    }
 }
 
-fn admin(worker: &Worker, request: &Request, purge: &PurgeDirective, body: &[u8]) -> u16 {
+fn admin(worker: &Worker, request: &Request, purge: &PurgeDirective, body: &[u8]) -> Reply {
     let content_type = request.header(b"content-type").unwrap_or_default();
     if !body.is_empty() && !is_form(content_type) {
-        return 400;
+        return Reply::Status(400);
     }
-    let Ok(target) = PurgeForm::read(request.query(), body) else { return 400 };
-    let scope = purge.scope();
-    let shared = worker.shared();
-    let kind = match (&target, scope) {
-        (PurgeForm::All, None) => {
-            shared.purge_all();
-            PurgeKind::All
-        }
-        (PurgeForm::All, Some(scope)) => {
-            shared.purge(&[PurgeTarget::Project(scope)]);
-            PurgeKind::All
-        }
-        (PurgeForm::User(id), scope) => {
-            shared.purge(&[PurgeTarget::user(scope, id)]);
-            PurgeKind::User
+    let Ok(target) = PurgeForm::read(request.query(), body) else { return Reply::Status(400) };
+    let (kind, (_, told)) = match &target {
+        PurgeForm::All => (PurgeKind::All, worker.change(purge.project(), &Change::Everybody)),
+        PurgeForm::User(id) => {
+            (PurgeKind::User, worker.change(purge.project(), &Change::Users(&[id])))
         }
     };
-    shared.count(|metrics| metrics.purged(kind));
+    worker.shared().count(|metrics| metrics.purged(kind));
     request.log().write(Level::Info, format_args!("authgear purged, by order: {}", kind.as_str()));
-    204
+    told.reply()
 }
 
 /// Purges the caller's user, and the cache entries of its credentials. For a caller without a valid
 /// session, only the entries of its credentials are removed.
-fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
+fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> Reply {
     if !request.query().is_empty() {
-        return 400;
+        return Reply::Status(400);
     }
     let location = request.location::<Authgear>();
-    let Some(project) = &location.project else { return 500 };
+    let Some(project) = &location.project else { return Reply::Status(500) };
     let state = request.state::<Authgear>();
     let Some(resolution) = state.and_then(|state| state.resolution_for(request, location)) else {
         // `satisfy any` allowed the request before its credentials were looked up.
@@ -79,11 +69,11 @@ fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
             Level::Error,
             format_args!("authgear_purge self: access was granted without a verdict"),
         );
-        return 403;
+        return Reply::Status(403);
     };
     let session = match &*resolution.verdict {
         Verdict::Valid(identity) => Some(identity),
-        Verdict::Unavailable(_) | Verdict::Limited(_) => return 503,
+        Verdict::Unavailable(_) | Verdict::Limited(_) => return Reply::Status(503),
         Verdict::Invalid | Verdict::BearerNotAccepted | Verdict::None(_) => None,
     };
     let elsewhere = resolution.bearer_elsewhere.as_deref();
@@ -91,9 +81,10 @@ fn caller(worker: &Worker, request: &Request, purge: &PurgeDirective) -> u16 {
     // workers read the zone again.
     let Some(identity) = session else {
         lookup::forget(worker, request, project, elsewhere);
-        return 204;
+        return Reply::Status(204);
     };
-    lookup::purge_session(worker, request, project, elsewhere, (purge.scope(), identity));
+    let whose = (purge.project(), identity);
+    let told = lookup::purge_session(worker, request, project, elsewhere, whose);
     worker.shared().count(|metrics| metrics.purged(PurgeKind::Caller));
-    204
+    told.reply()
 }

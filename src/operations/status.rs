@@ -1,6 +1,6 @@
 //! `authgear_status`: counters, for programs, Prometheus and people.
 
-use authgear::metrics::{Build, Format, Report, ZoneReport, PROMETHEUS};
+use authgear::metrics::{Build, Format, Report, ZoneReport, PROMETHEUS, STEP};
 
 use crate::conf::Authgear;
 use crate::worker::Worker;
@@ -48,6 +48,9 @@ fn report(worker: &Worker, request: &Request) -> Option<Report> {
     let main = request.main_conf::<Authgear>();
     let mut names: Vec<&str> = main.projects().map(|project| project.name.as_str()).collect();
     names.sort_unstable();
+    let mut locations: Vec<&str> =
+        main.status_zones.iter().map(|zone| zone.name.as_str()).collect();
+    locations.sort_unstable();
     let zones = main.zones().iter().map(|zone| {
         let stats = worker.cache(zone).stats().unwrap_or_default();
         ZoneReport::new(&zone.name, stats)
@@ -55,11 +58,18 @@ fn report(worker: &Worker, request: &Request) -> Option<Report> {
     let time = nginx::unix_time().as_secs();
     Some(Report {
         build: Build { version: env!("CARGO_PKG_VERSION"), nginx: nginx::version().to_owned() },
+        host: nginx::hostname(),
+        workers: nginx::worker_count(),
+        started: zone.metrics.started(),
         time,
+        recent_seconds: zone.metrics.remembered(nginx::now().as_secs()),
+        recent_step: STEP,
         projects: zone.metrics.projects(names.into_iter()),
         zones: zones.collect(),
+        locations: zone.metrics.locations(locations.into_iter()),
         purges: zone.metrics.purges(),
         webhook_events: zone.metrics.events(),
         revocations: zone.revocations.count(time) as u64,
+        fleet: worker.fleet().map(|fleet| fleet.report(&zone.metrics.fleet)),
     })
 }

@@ -3,12 +3,11 @@
 use authgear::metrics::EventOutcome;
 pub use authgear::operations::webhook::MAX_BODY;
 use authgear::operations::webhook::{Event, NoEvent, SIGNATURE};
-use authgear::shared::disabled_periods::PeriodSet;
-use authgear::shared::revocations::Revoked;
-use authgear::shared::subject::PurgeTarget;
 
 use crate::conf::operations::{BuiltinEndpoint, WebhookDirective};
 use crate::conf::Authgear;
+use crate::fleet::Told;
+use crate::shared::changes::Change;
 use crate::worker::Worker;
 use nginx::{self, Level, Reply, Request};
 
@@ -34,56 +33,50 @@ pub fn answer(worker: &Worker, request: &mut Request, body: &[u8]) -> Reply {
         worker.shared().count(|metrics| metrics.event(EventOutcome::Forged));
         return Reply::Status(401);
     }
-    let (outcome, status) = match Event::read(body) {
-        Ok(Event::Ignored) => (EventOutcome::Ignored, 204),
+    let (outcome, reply) = match Event::read(body) {
+        Ok(Event::Ignored) => (EventOutcome::Ignored, Reply::Status(204)),
         Ok(event) => {
-            act(worker, request, webhook, &event);
-            (EventOutcome::Handled, 204)
+            let told = act(worker, request, webhook, &event);
+            (EventOutcome::Handled, told.reply())
         }
         Err(NoEvent) => {
             request
                 .log()
                 .write(Level::Warn, format_args!("authgear webhook with a body that is no event"));
-            (EventOutcome::Invalid, 400)
+            (EventOutcome::Invalid, Reply::Status(400))
         }
     };
     worker.shared().count(|metrics| metrics.event(outcome));
-    Reply::Status(status)
+    reply
 }
 
-fn act(worker: &Worker, request: &Request, webhook: &WebhookDirective, event: &Event) {
-    let (shared, scope) = (worker.shared(), webhook.scope());
-    match event {
-        Event::Ignored => {}
+fn act(worker: &Worker, request: &Request, webhook: &WebhookDirective, event: &Event) -> Told {
+    let project = webhook.project();
+    let (forgotten, (is_kept, told)) = match event {
+        Event::Ignored => return Told::default(),
         Event::Changed(users) => {
-            let users = users.iter().map(|id| PurgeTarget::user(scope, id.as_bytes()));
-            shared.purge(&users.collect::<Vec<_>>());
+            let users: Vec<&[u8]> = users.iter().map(String::as_bytes).collect();
+            ("", worker.change(project, &Change::Users(&users)))
         }
         Event::Status { user, order, disabled } => {
-            let user = PurgeTarget::user(scope, user.as_bytes());
             let period = disabled.map(|period| (period.from, period.until.unwrap_or(u64::MAX)));
-            // Before the purge, so that every look-up after it finds the period.
-            let set = shared.set_disabled_period(&user, *order, period);
-            if set == Some(PeriodSet::KeptForAnother) {
-                let message = "authgear webhook: too many users who are disabled for a while, the \
-                               period that ends first is forgotten";
-                request.log().write(Level::Warn, format_args!("{message}"));
-            }
-            shared.purge(&[user]);
+            let change = Change::Period { user: user.as_bytes(), order: *order, period };
+            let message = "authgear webhook: too many users who are disabled for a while, the \
+                           period that ends first is forgotten";
+            (message, worker.change(project, &change))
         }
         Event::Ended { user, at } => {
             let ttl = webhook.revocation_ttl(request.main_conf::<Authgear>());
             // Counted from the event's own time: an event that is sent again extends nothing.
             let until = at.saturating_add(ttl.as_secs());
-            let now = nginx::unix_time().as_secs();
-            let user = PurgeTarget::user(scope, user.as_bytes());
-            // Before the purge, so that every verification after it finds the revocation.
-            if shared.revoke(&user, *at, until, now) == Some(Revoked::KeptForAnother) {
-                let message = "authgear webhook: too many users whose tokens are refused, the \
-                               oldest is forgotten";
-                request.log().write(Level::Warn, format_args!("{message}"));
-            }
-            shared.purge(&[user]);
+            let change = Change::Ended { user: user.as_bytes(), at: *at, until };
+            let message = "authgear webhook: too many users whose tokens are refused, the oldest \
+                           is forgotten";
+            (message, worker.change(project, &change))
         }
+    };
+    if !is_kept {
+        request.log().write(Level::Warn, format_args!("{forgotten}"));
     }
+    told
 }

@@ -3,7 +3,7 @@
 use authgear::http::negotiation::ClientHeaders;
 use nginx::Request;
 
-/// What the request tells of its client.
+/// Facts about the client that the request tells.
 pub fn client(request: &Request) -> ClientHeaders<'_> {
     let header = |name: &[u8]| request.header(name);
     ClientHeaders {

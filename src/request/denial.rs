@@ -20,7 +20,7 @@ use crate::conf::{Id, LocationConf};
 use crate::credentials;
 use crate::resolution::Resolution;
 use crate::worker::Worker;
-use nginx::{self, ComplexValue, Failed, Request};
+use nginx::{self, ComplexValue, Failed, LocationId, Request};
 
 /// A denial of access.
 pub struct Denial {
@@ -33,7 +33,7 @@ pub struct Denial {
     /// Whether the request is a gRPC call; nginx turns it into a GET for its error pages.
     pub is_grpc: bool,
     /// Location and path at which the request was denied.
-    place: (&'static LocationConf, Vec<u8>),
+    place: (LocationId, Vec<u8>),
     header: Option<(&'static str, String)>,
     /// Redirect to a login page, for a browser.
     login: Option<Redirect>,
@@ -49,7 +49,7 @@ impl Denial {
     /// Whether no `error_page` redirected the request since.
     pub fn is_here(&self, request: &Request) -> bool {
         let (location, path) = &self.place;
-        core::ptr::eq(*location, request.location::<Authgear>()) && path == request.path()
+        *location == request.location_id::<Authgear>() && path == request.path()
     }
 
     /// Adapts the response to the client. Returns its body, if it replaces nginx's.
@@ -119,6 +119,21 @@ fn shortfall(
     Ok(checked.err())
 }
 
+/// Checks the location's requirements for a response that is open; returns the reason if one does
+/// not hold.
+pub(super) fn unmet(
+    request: &Request,
+    location: &LocationConf,
+    resolution: &Resolution,
+) -> Result<Option<Reason>, Failed> {
+    for requirement in location.require() {
+        if let Some(shortfall) = shortfall(request, requirement, resolution)? {
+            return Ok(Some(shortfall.reason().unwrap_or(resolution.verdict.reason())));
+        }
+    }
+    Ok(None)
+}
+
 /// Checks the location's requirements; returns the denial if one does not hold. `told` is the reason
 /// that `$authgear_reason` tells.
 pub fn check(
@@ -145,7 +160,8 @@ pub fn check(
         let challenge = challenge.flatten();
         let reason = shortfall.reason().unwrap_or(verdict.reason());
         let header = challenge.map(|challenge| ("WWW-Authenticate", challenge));
-        let is_login = status == 401 && client(request).is_navigation();
+        let is_login =
+            status == 401 && !location.answers_verdict() && client(request).is_navigation();
         let login = match location.login_redirect() {
             None if is_login && location.login().is_some() => match shortfall {
                 Shortfall::NoSession => redirect(request, location, false),
@@ -161,7 +177,7 @@ pub fn check(
             }
             _ => None,
         };
-        let (place, is_grpc) = (place(request), client(request).is_grpc());
+        let (place, is_grpc) = (place(request), is_grpc(request));
         let project = project.id;
         return Ok(Some(Denial { project, status, reason, is_grpc, place, header, login }));
     }
@@ -182,7 +198,7 @@ pub fn unavailable(
     };
     let wait = wait.unwrap_or(Duration::ZERO);
     let header = Some(("Retry-After", whole_seconds(wait)));
-    let (place, is_grpc) = (place(request), client(request).is_grpc());
+    let (place, is_grpc) = (place(request), is_grpc(request));
     let (project, reason) = (project.id, why.reason());
     Denial { project, status: 503, reason, is_grpc, place, header, login: None }
 }
@@ -190,7 +206,7 @@ pub fn unavailable(
 /// The denial of a request whose client made too many look-ups.
 pub fn limited(request: &Request, project: &Project, wait: Duration) -> Denial {
     let header = Some(("Retry-After", whole_seconds(wait)));
-    let (place, is_grpc) = (place(request), client(request).is_grpc());
+    let (place, is_grpc) = (place(request), is_grpc(request));
     let (project, reason) = (project.id, Reason::TooManyLookups);
     Denial { project, status: 429, reason, is_grpc, place, header, login: None }
 }
@@ -200,14 +216,20 @@ fn whole_seconds(wait: Duration) -> String {
     wait.as_millis().div_ceil(1000).max(1).to_string()
 }
 
+/// Whether the request is a gRPC call. A proxy that asks for a verdict may pass on the type of the
+/// client's call, and would take 200 for leave.
+fn is_grpc(request: &Request) -> bool {
+    !request.location::<Authgear>().answers_verdict() && client(request).is_grpc()
+}
+
 /// Whether an error page of the site answers as gRPC servers do.
 fn is_grpc_answer(request: &Request) -> bool {
     request.content_type_out().starts_with(b"application/grpc")
         || request.names_header_out("grpc-status")
 }
 
-fn place(request: &Request) -> (&'static LocationConf, Vec<u8>) {
-    (request.location::<Authgear>(), request.path().to_vec())
+fn place(request: &Request) -> (LocationId, Vec<u8>) {
+    (request.location_id::<Authgear>(), request.path().to_vec())
 }
 
 /// URL of the login page, unless the request is for that page itself.

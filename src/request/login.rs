@@ -155,9 +155,16 @@ fn logout(
         return Ok(None);
     };
     end(worker, request, route, &found.verdict);
-    let Some(origin) = address::origin(request) else { return Ok(Some(Answer::Status(400))) };
-    let url = login::end_session_url(project.endpoint.origin(), &format!("{origin}/"));
-    Ok(Some(Answer::See(url)))
+    let return_to = match route.post_logout.strip_prefix('/') {
+        None => route.post_logout.to_string(),
+        Some(path) => {
+            let Some(origin) = address::origin(request) else {
+                return Ok(Some(Answer::Status(400)));
+            };
+            format!("{origin}/{path}")
+        }
+    };
+    Ok(Some(Answer::See(login::end_session_url(project.endpoint.origin(), &return_to))))
 }
 
 /// Forgets the session here.
@@ -168,7 +175,7 @@ fn end(worker: &Worker, request: &Request, route: &LoginRoute, verdict: &Verdict
     };
     // Before the purge, so that every look-up after it finds the mark.
     lookup::keep_nothing(worker, request, &route.project);
-    let whose = (Some(route.project.scope.as_slice()), identity);
+    let whose = (Some(&*route.project), identity);
     lookup::purge_session(worker, request, &route.project, None, whose);
     request.log().write(Level::Info, format_args!("authgear logged a user out"));
 }
@@ -196,7 +203,7 @@ pub fn watch_pages(worker: &Worker, request: &Request, state: &State<Authgear>) 
     let elsewhere = resolution.as_ref().and_then(|found| found.bearer_elsewhere.as_deref());
     match resolution.as_ref().map(|found| &*found.verdict) {
         Some(Verdict::Valid(identity)) => {
-            let whose = (Some(project.scope.as_slice()), identity);
+            let whose = (Some(&**project), identity);
             lookup::purge_session(worker, request, project, elsewhere, whose);
         }
         _ => drop(lookup::forget(worker, request, project, elsewhere)),

@@ -49,14 +49,19 @@ pub fn denied(
     verdict: &Verdict,
     why: Reason,
 ) {
-    worker.metrics(project).denied(why, location.dry_run());
+    let is_error =
+        matches!(verdict, Verdict::Unavailable(_)) && location.on_error() == Fallback::Deny;
+    if is_first(state, project) {
+        let metrics = worker.metrics(project);
+        match (location.dry_run(), is_error) {
+            (false, true) => metrics.failed(why),
+            (dry_run, _) => metrics.denied(why, dry_run),
+        }
+    }
     if location.dry_run() {
         return passed(worker, state, location, project, verdict);
     }
-    let access = match verdict {
-        Verdict::Unavailable(_) if location.on_error() == Fallback::Deny => Access::Error,
-        _ => Access::Deny,
-    };
+    let access = if is_error { Access::Error } else { Access::Deny };
     decided(worker, state, location, project, access);
 }
 
@@ -71,10 +76,22 @@ fn decided(
     project: &Project,
     access: Access,
 ) {
+    if !state.located.replace(true) {
+        locate(worker, location, access);
+    }
     if is_first(state, project) {
         state.counted.set(Some(project.id));
         worker.metrics(project).request(mode(location), access);
     }
+}
+
+/// Counts the request for the first location that decides, whatever comes after.
+fn locate(worker: &Worker, location: &LocationConf, access: Access) {
+    let Some(zone) = location.status_zone() else { return };
+    worker.shared().count(|metrics| {
+        let slot = *zone.slot.get_or_init(|| metrics.location(&zone.name));
+        metrics.located(slot, access);
+    });
 }
 
 fn mode(location: &LocationConf) -> Mode {

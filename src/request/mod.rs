@@ -16,19 +16,22 @@
 pub mod address;
 mod client;
 pub mod denial;
+mod identity_headers;
 mod login;
 mod login_redirect;
 mod metrics;
+pub mod recheck;
 mod resolve;
 mod site_headers;
 mod state;
 mod upgrade;
 mod userinfo;
 pub mod variables;
+mod watched;
 
 use std::rc::Rc;
 
-use authgear::identity::{is_identity_header, Name, NAMES};
+use authgear::identity::is_identity_header;
 use authgear::verdict::Verdict;
 
 use crate::conf::location::Fallback;
@@ -39,7 +42,7 @@ use crate::lookup;
 use crate::resolution::Resolution;
 use crate::worker::Worker;
 use denial::Denial;
-use nginx::{Failed, FieldsOf, HeaderName, Level, Phase, PhaseStatus, Request, State};
+use nginx::{Failed, Level, Phase, PhaseStatus, Request, State};
 use resolve::resolve;
 pub use state::RequestState;
 
@@ -51,7 +54,7 @@ pub fn phase(worker: &Worker, phase: Phase, request: &mut Request) -> PhaseStatu
         Phase::ServerRewrite => server_rewrite(worker, request),
         Phase::Preaccess => preaccess(worker, request),
         Phase::Access => access(worker, request),
-        Phase::Precontent => precontent(request),
+        Phase::Precontent => precontent(worker, request),
     }
 }
 
@@ -92,9 +95,8 @@ fn begin_pass(request: &mut Request) -> PhaseStatus {
 fn preaccess(worker: &Worker, request: &mut Request) -> PhaseStatus {
     let location = request.location::<Authgear>();
     let state = request.state::<Authgear>();
-    let is_resumed = state.is_some_and(|state| {
-        state.waits_early.get().is_some_and(|waits| core::ptr::eq(waits, location))
-    });
+    let here = request.location_id::<Authgear>();
+    let is_resumed = state.is_some_and(|state| state.waits_early.get() == Some(here));
     if !is_resumed {
         match begin_pass(request) {
             PhaseStatus::Declined => {}
@@ -132,7 +134,7 @@ fn early(
             PhaseStatus::Declined
         }
         Ok(None) => {
-            state.waits_early.set(Some(location));
+            state.waits_early.set(Some(request.location_id::<Authgear>()));
             PhaseStatus::Again
         }
         Err(Failed) => FAILED,
@@ -166,7 +168,9 @@ fn strip(request: &mut Request) -> PhaseStatus {
 fn withdraw(request: &mut Request) -> Result<(), Failed> {
     let Some(state) = request.state::<Authgear>() else { return Ok(()) };
     state.granted.set(false);
+    state.allowed_at.set(None);
     state.waits_early.set(None);
+    state.watched.take();
     credentials::restore(request, &state);
     // post_action runs for a request whose client left while it waited, too.
     request.cancel_suspension(&state);
@@ -187,6 +191,7 @@ fn access(worker: &Worker, request: &mut Request) -> PhaseStatus {
     let Ok(state) = request.state_or_default::<Authgear>() else {
         return PhaseStatus::InternalServerError;
     };
+    recheck::begin(worker, &state, location);
     if let Some(since) = state.early_since.take() {
         forget_outdated(worker, &state, project, since);
     }
@@ -213,7 +218,7 @@ fn access(worker: &Worker, request: &mut Request) -> PhaseStatus {
         let bearer = resolution.bearer_elsewhere.clone();
         state.relay(&lookup::identify(request, location, project, bearer));
     }
-    if inject(request, &state, location, &resolution).is_err() {
+    if inject(worker, request, &state, location, project, &resolution).is_err() {
         return PhaseStatus::InternalServerError;
     }
     let denial = match verdict {
@@ -236,6 +241,7 @@ fn access(worker: &Worker, request: &mut Request) -> PhaseStatus {
         None => {
             state.denial.take();
             metrics::passed(worker, &state, location, project, verdict);
+            state.allowed_at.set(Some(request.location_id::<Authgear>()));
             PhaseStatus::Allowed
         }
         Some(denial) => {
@@ -264,7 +270,7 @@ fn deny(
 
 /// Applies the location's settings on credentials and headers. Access has been granted by now, by
 /// this module or another one.
-fn precontent(request: &mut Request) -> PhaseStatus {
+fn precontent(worker: &Worker, request: &mut Request) -> PhaseStatus {
     let location = request.location::<Authgear>();
     let state = request.state::<Authgear>();
     if !request.is_main() {
@@ -281,6 +287,7 @@ fn precontent(request: &mut Request) -> PhaseStatus {
         drop(state.denial.borrow_mut().take_if(|denial| denial.is_here(request)));
     }
     let Some(project) = &location.project else { return PhaseStatus::Declined };
+    recheck::watch(worker, request, location);
     // Nobody has checked the credentials of a preflight that is let through.
     let unchecked = location.preflight_pass() && denial::is_preflight(request);
     if location.forward_credentials() && !unchecked {
@@ -331,39 +338,28 @@ fn forget_outdated(
 
 /// Passes the verdict on as request headers, for any kind of backend, and as variables.
 fn inject(
+    worker: &Worker,
     request: &mut Request,
     state: &State<Authgear>,
     location: &'static LocationConf,
+    project: &Project,
     resolution: &Resolution,
 ) -> Result<(), Failed> {
     *state.current.borrow_mut() = Some(resolution.clone());
     request.forget_variables();
-    if !location.headers().is_empty() {
-        return request.inject(state, &Rc::new(site_headers::of(request, location, resolution)?));
+    if let Some(asserted) =
+        site_headers::asserted_alone(worker, request, location, project, resolution)
+    {
+        return request.inject(state, &asserted);
+    }
+    if !location.headers().is_empty() || location.assertion().is_some() {
+        let headers = site_headers::of(worker, request, location, project, resolution)?;
+        return request.inject(state, &Rc::new(headers));
     }
     if !location.set_headers() {
         return Ok(());
     }
     request.inject(state, &resolution.verdict)
-}
-
-impl FieldsOf<Verdict> for Authgear {
-    fn most(verdict: &Verdict) -> usize {
-        verdict.most_fields()
-    }
-
-    fn fields(verdict: &Verdict) -> impl Iterator<Item = (HeaderName<'_>, &[u8])> {
-        // nginx's proxy modules send no empty headers either.
-        let fields = verdict.named_fields().filter(|(_, value)| !value.is_empty());
-        fields.map(|(name, value)| (header_name(name), value))
-    }
-}
-
-/// Returns the name with its hash, which is computed at compile time for Authgear's own names.
-fn header_name(name: Name<'_>) -> HeaderName<'_> {
-    static KNOWN: [HeaderName<'static>; NAMES.len()] = HeaderName::all(NAMES);
-    let known = if let Name::Known(place) = name { KNOWN.get(place) } else { None };
-    known.copied().unwrap_or_else(|| HeaderName::new(name.as_str().as_bytes()))
 }
 
 /// Completes the response of a denial once that is final: `satisfy` may still allow the request,
@@ -372,9 +368,13 @@ pub fn header_filter(worker: &Worker, request: &mut Request) -> Result<Option<Ve
     if !request.is_main() {
         return Ok(None);
     }
+    if request.location::<Authgear>().answers_verdict() {
+        request.ignore_conditions();
+    }
     let Some(state) = request.state::<Authgear>() else { return Ok(None) };
     login::watch_pages(worker, request, &state);
     relay_cookies(request, &state)?;
+    recheck::count_frames(request, &state);
     let Some(denial) = state.denial.take() else { return Ok(None) };
     if !denial.is_final(request) {
         *state.denial.borrow_mut() = Some(denial);
@@ -389,16 +389,22 @@ pub fn header_filter(worker: &Worker, request: &mut Request) -> Result<Option<Ve
 
 /// Makes the response to a gRPC call that was denied one of trailers only, with one `grpc-status`:
 /// that of `add_header`, if an error page has one.
-pub fn last_header_filter(request: &mut Request) {
+///
+/// Forbids caches to keep an answer of `authgear_verdict`, whatever `expires` and `add_header` say.
+pub fn last_header_filter(request: &mut Request) -> Result<(), Failed> {
     if !request.is_main() {
-        return;
+        return Ok(());
     }
-    let Some(state) = request.state::<Authgear>() else { return };
+    if request.location::<Authgear>().answers_verdict() {
+        request.replace_header_out("Cache-Control", "no-store")?;
+    }
+    let Some(state) = request.state::<Authgear>() else { return Ok(()) };
     if state.denied_call.get() {
         request.keep_last_header_out("grpc-status");
         request.keep_last_header_out("grpc-message");
         request.end_with_header();
     }
+    Ok(())
 }
 
 /// Adds Authgear's cookies, and forbids caches to store the response, which is for this client

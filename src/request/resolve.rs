@@ -6,7 +6,7 @@ use super::metrics;
 use crate::conf::project::Project;
 use crate::conf::{Authgear, LocationConf};
 use crate::credentials;
-use crate::lookup::{self, Poll, Started};
+use crate::lookup::{self, Poll, Started, Waits};
 use crate::resolution::Resolution;
 use crate::worker::Worker;
 use nginx::{Failed, Request, State};
@@ -45,7 +45,7 @@ pub fn resolve(
             }
         }
     }
-    match lookup::start(worker, request, state, location, project, &id)? {
+    match lookup::start(worker, request, &Waits::Suspended(state), location, project, &id)? {
         Started::Ready(resolution) => {
             metrics::resolved(worker, project, &resolution);
             Ok(Some(state.keep(id, resolution)))

@@ -5,17 +5,19 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::resolver::set_cookie::SetCookies;
+use authgear::shared::purges::PurgeEpoch;
 use authgear::verdict::{Reason, Verdict};
 use smallvec::SmallVec;
 
 use super::denial::Denial;
+use super::watched::Watched;
 use crate::conf::login::LoginRoute;
 use crate::conf::project::Project;
 use crate::conf::{Id, LocationConf};
 use crate::credentials::BearerElsewhere;
 use crate::lookup::{self, LookupId, Pending};
 use crate::resolution::Resolution;
-use nginx::{ComplexValue, Request};
+use nginx::{ComplexValue, LocationId, Request};
 
 /// State of a client request; nginx keeps it over internal redirects.
 #[derive(Default)]
@@ -31,11 +33,11 @@ pub struct RequestState {
     /// The look-up of userinfo that the request waits for.
     pub(super) pending_userinfo: RefCell<Option<Box<Pending>>>,
     /// The last answer of userinfo, as a verdict of [`authgear::userinfo::read`].
-    pub(super) answered_userinfo: RefCell<Option<(LookupId, Resolution)>>,
+    pub(super) answered_userinfo: RefCell<Option<Box<(LookupId, Resolution)>>>,
     /// The answer that variables show.
     pub(super) userinfo: RefCell<Option<Rc<Verdict>>>,
     /// The location in whose preaccess phase the request waits for that look-up.
-    pub(super) waits_early: Cell<Option<&'static LocationConf>>,
+    pub(super) waits_early: Cell<Option<LocationId>>,
     /// When the early verdict was found, and the generation of purges then. It is checked again
     /// once access is decided, since limits may delay the request meanwhile.
     pub(super) early_since: Cell<Option<(u64, u64)>>,
@@ -46,6 +48,8 @@ pub struct RequestState {
     /// Whether access was granted on this pass. Then subrequests get the headers that their
     /// location allows.
     pub(super) granted: Cell<bool>,
+    /// The location whose policy allowed the request on this pass.
+    pub(super) allowed_at: Cell<Option<LocationId>>,
     /// Reason of the denial that was answered, or whose login URL is being made.
     pub(super) denied: Cell<Option<Reason>>,
     /// Whether the denial that was answered is that of a gRPC call.
@@ -58,8 +62,14 @@ pub struct RequestState {
     pub(super) waits_for_login: RefCell<Option<Vec<u8>>>,
     /// Whether the callback of a login has forgotten what was kept.
     pub(super) forgot: Cell<bool>,
+    /// Position in the purge log, and the time, before the first verdict.
+    pub(super) asked_since: Cell<Option<(PurgeEpoch, u64)>>,
+    /// The response, if `authgear_recheck` looks at it.
+    pub(super) watched: RefCell<Option<Rc<Watched>>>,
     /// The project for which the request was counted.
     pub(super) counted: Cell<Option<Id>>,
+    /// Whether the first location that decides was counted (`authgear_status_zone`).
+    pub(super) located: Cell<bool>,
 }
 
 impl RequestState {
@@ -72,6 +82,12 @@ impl RequestState {
     /// The answer of userinfo about the user of that verdict.
     pub fn userinfo(&self) -> Option<Rc<Verdict>> {
         self.userinfo.borrow().clone()
+    }
+
+    /// Whether the policy of `location` allowed the request on this pass. Another module may have
+    /// granted access without it.
+    pub fn is_allowed_at(&self, location: LocationId) -> bool {
+        self.allowed_at.get() == Some(location)
     }
 
     /// Reason of the request's denial, if it was denied.

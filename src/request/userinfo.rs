@@ -91,10 +91,10 @@ fn resolve(
 
 fn answered(state: &RequestState, id: &LookupId) -> Option<Resolution> {
     let answered = state.answered_userinfo.borrow();
-    answered.as_ref().filter(|(own, _)| own == id).map(|(_, answer)| answer.clone())
+    answered.as_ref().filter(|kept| kept.0 == *id).map(|kept| kept.1.clone())
 }
 
 fn keep(state: &RequestState, id: &LookupId, answer: Resolution) -> Resolution {
-    *state.answered_userinfo.borrow_mut() = Some((id.clone(), answer.clone()));
+    *state.answered_userinfo.borrow_mut() = Some(Box::new((id.clone(), answer.clone())));
     answer
 }

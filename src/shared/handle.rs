@@ -4,7 +4,7 @@ use core::cell::OnceCell;
 use core::ops::Deref;
 use core::time::Duration;
 
-use authgear::metrics::{Metrics, ProjectMetrics, ProjectSlot};
+use authgear::metrics::{ProjectMetrics, ProjectSlot};
 use authgear::overload::probe_schedule::SharedBreaker;
 use authgear::shared::cache_key::Key;
 use authgear::shared::disabled_periods::PeriodSet;
@@ -13,7 +13,7 @@ use authgear::shared::revocations::Revoked;
 use authgear::shared::subject::PurgeTarget;
 use authgear::verdict::Verdict;
 
-use super::module_zone::ModuleZone;
+use super::module_zone::{ModuleZone, SharedMetrics};
 use nginx::{self, Level, Log, SharedZone};
 
 /// A copyable handle of the module's zone. It is empty before the worker process has begun, and
@@ -37,7 +37,7 @@ impl SharedHandle {
     }
 
     /// Purges `subjects` in all workers: verdicts of look-ups that began before are not used any
-    /// more.
+    /// more. Workers that look at open responses are woken.
     pub fn purge(&self, subjects: &[PurgeTarget<'_>]) {
         let now = nginx::now().as_millis() as u64;
         if self.locked(|zone| zone.purges.purge(subjects, now)) == Some(false) {
@@ -48,11 +48,13 @@ impl SharedHandle {
                 ),
             );
         }
+        nginx::wake_all();
     }
 
     /// Purges everything.
     pub fn purge_all(&self) {
         self.locked(|zone| zone.purges.purge_all());
+        nginx::wake_all();
     }
 
     /// Position in the purge log at which a look-up begins. Purges after it cancel its verdict.
@@ -70,7 +72,7 @@ impl SharedHandle {
     pub fn is_purged(
         &self,
         since: PurgeEpoch,
-        key: &Key,
+        key: Option<&Key>,
         scope: &[u8; 32],
         verdict: &Verdict,
     ) -> bool {
@@ -139,7 +141,7 @@ impl SharedHandle {
     }
 
     /// Counts what belongs to no project.
-    pub fn count(&self, count: impl FnOnce(&Metrics)) {
+    pub fn count(&self, count: impl FnOnce(&SharedMetrics)) {
         if let Some(zone) = self.zone() {
             count(&zone.metrics);
         }
@@ -195,10 +197,10 @@ impl Deref for Counters {
     type Target = ProjectMetrics;
 
     fn deref(&self) -> &ProjectMetrics {
-        static NOWHERE: Metrics = Metrics::new();
+        static NOWHERE: ProjectMetrics = ProjectMetrics::new();
         match &self.0 {
             Some((zone, slot)) => zone.header().metrics.at(*slot),
-            None => NOWHERE.at(ProjectSlot::default()),
+            None => &NOWHERE,
         }
     }
 }

@@ -4,7 +4,7 @@ use authgear::overload::lookup_limit::{self, Leave, Limit};
 use authgear::shared::cache_key::KeySecret;
 
 use super::map::new_secret;
-use nginx::{self, SharedZone, ZoneHeader, ZoneKind};
+use nginx::{self, SharedZone, ZoneHeader, ZoneKind, ZoneMemory};
 
 /// Header of a zone of `authgear_unknown_limit`. The arena is the table of accounts.
 pub struct LimitZone {
@@ -15,13 +15,13 @@ pub struct LimitZone {
 impl ZoneHeader for LimitZone {
     const KIND: ZoneKind = ZoneKind::Second;
 
-    fn init(arena: &mut [u8]) -> Result<Self, String> {
+    fn init(memory: &mut ZoneMemory) -> Result<Self, String> {
+        let arena = memory.arena()?;
         if arena.len() < lookup_limit::MIN_SIZE {
             return Err("no room for accounts".into());
         }
         arena.fill(0);
-        let secret = new_secret().map_err(|error| format!("no random numbers: {error}"))?;
-        Ok(Self { secret })
+        Ok(Self { secret: new_secret()? })
     }
 }
 

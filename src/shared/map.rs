@@ -1,6 +1,7 @@
 //! A map in shared memory, with the look-ups of its keys that workers have in flight.
 
 use core::cell::{Cell, RefCell};
+use core::pin::pin;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use authgear::shared::cache_key::{Key, KeySecret};
 use authgear::shared::zone::{self, Flight, Outcome, Owner, Record, Waiters, Worth, Zone};
 use event_listener::Event;
 
-use nginx::{self, Level, Log, SharedZone, ZoneHeader};
+use nginx::{self, Level, Log, SharedZone, ZoneHeader, ZoneMemory};
 
 /// Interval at which a follower checks that its leader is alive, besides being woken.
 const POLL: Duration = Duration::from_millis(250);
@@ -35,13 +36,13 @@ pub struct MapHeader {
 }
 
 impl ZoneHeader for MapHeader {
-    fn init(arena: &mut [u8]) -> Result<Self, String> {
-        Zone::format(arena).map_err(|error| error.to_string())?;
+    fn init(memory: &mut ZoneMemory) -> Result<Self, String> {
+        Zone::format(memory.arena()?).map_err(|error| error.to_string())?;
         Ok(Self {
             dirty: AtomicU32::new(0),
             generation: AtomicU64::new(0),
             forgotten: [const { AtomicU64::new(0) }; FORGET_GROUPS],
-            secret: new_secret().map_err(|error| format!("no random numbers: {error}"))?,
+            secret: new_secret()?,
         })
     }
 }
@@ -66,9 +67,9 @@ pub fn least_size() -> usize {
 }
 
 /// A random secret for keys.
-pub fn new_secret() -> Result<KeySecret, getrandom::Error> {
+pub fn new_secret() -> Result<KeySecret, String> {
     let mut secret = [0; 16];
-    getrandom::fill(&mut secret)?;
+    aws_lc_rs::rand::fill(&mut secret).map_err(|_| "no random numbers")?;
     Ok(KeySecret::from_bytes(secret))
 }
 
@@ -265,7 +266,7 @@ impl<H: HasMap> Map<H> {
                 self.fail(key, leader.id, ABANDONED);
                 return FlightEnd::Abandoned;
             }
-            let _ = nginx::timeout(POLL, woken).await;
+            let _ = nginx::timeout(POLL, pin!(woken)).await;
         }
     }
 

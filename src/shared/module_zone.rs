@@ -2,14 +2,17 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use authgear::metrics::{Metrics, ProjectSlot, PROJECTS};
+use authgear::metrics::{Metrics, ProjectMetrics, ProjectSlot, PROJECTS, SLOTS};
 use authgear::overload::probe_schedule::SharedBreaker;
 use authgear::shared::disabled_periods::DisabledPeriods;
 use authgear::shared::purges::PurgeLog;
 use authgear::shared::revocations::Revocations;
 
 use super::map::{new_secret, HasMap, MapHeader};
-use nginx::ZoneHeader;
+use nginx::{SharedSlice, ZoneHeader, ZoneMemory};
+
+/// Counters in the zone.
+pub type SharedMetrics = Metrics<SharedSlice<ProjectMetrics>>;
 
 /// Header of the module's zone.
 pub struct ModuleZone {
@@ -18,7 +21,7 @@ pub struct ModuleZone {
     /// Counts changes of key sets.
     key_changes: AtomicU64,
     /// Counters.
-    pub metrics: Metrics,
+    pub metrics: SharedMetrics,
     /// The purge log. Changed under the lock.
     pub purges: PurgeLog,
     /// Users whose older tokens are refused. Changed under the lock.
@@ -49,16 +52,18 @@ impl ModuleZone {
 }
 
 impl ZoneHeader for ModuleZone {
-    fn init(arena: &mut [u8]) -> Result<Self, String> {
-        let secret = || new_secret().map_err(|error| format!("no random numbers: {error}"));
+    fn init(memory: &mut ZoneMemory) -> Result<Self, String> {
+        let metrics = Metrics::new(memory.slice(SLOTS, ProjectMetrics::new)?);
+        metrics.starts(nginx::unix_time().as_secs());
+        metrics.remember(nginx::now().as_secs());
         Ok(Self {
-            keys: MapHeader::init(arena)?,
+            keys: MapHeader::init(memory)?,
             key_changes: AtomicU64::new(0),
-            metrics: Metrics::new(),
-            purges: PurgeLog::new(secret()?),
-            revocations: Revocations::new(secret()?),
-            logged_out: Revocations::new(secret()?),
-            disabled_periods: DisabledPeriods::new(secret()?),
+            metrics,
+            purges: PurgeLog::new(new_secret()?),
+            revocations: Revocations::new(new_secret()?),
+            logged_out: Revocations::new(new_secret()?),
+            disabled_periods: DisabledPeriods::new(new_secret()?),
             breakers: [const { SharedBreaker::new() }; PROJECTS],
         })
     }

@@ -10,6 +10,10 @@ use std::time::Duration;
 
 use support::{eventually, get, Backend, FakeAuthgear, Request, User};
 
+mod serve;
+
+use serve::Serve;
+
 /// A request, and what the backend must receive.
 struct Scene {
     title: &'static str,
@@ -18,15 +22,27 @@ struct Scene {
     expected: (Option<&'static str>, Option<&'static str>),
 }
 
+/// The run that the arguments ask for.
+enum Asked {
+    /// nginx, Authgear and backend; `once` exits after the scenes.
+    Scenes { port: u16, once: bool },
+    /// Authgear alone.
+    Serve(Serve),
+}
+
 fn main() -> ExitCode {
-    let (port, once) = match arguments() {
-        Ok(arguments) => arguments,
+    let done = match arguments() {
+        Ok(Asked::Scenes { port, once }) => run(port, once),
+        Ok(Asked::Serve(settings)) => serve::serve(&settings).map(|()| true),
         Err(argument) => {
-            eprintln!("unknown argument {argument:?}; usage: demo [--port N] [--once]");
+            eprintln!(
+                "unexpected argument {argument:?}; usage: demo [--port N] [--once], or \
+                 demo --serve ADDRESS --origin URL --site URL"
+            );
             return ExitCode::FAILURE;
         }
     };
-    match run(port, once) {
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
             eprintln!("an answer was not as expected");
@@ -39,20 +55,28 @@ fn main() -> ExitCode {
     }
 }
 
-fn arguments() -> Result<(u16, bool), String> {
+fn arguments() -> Result<Asked, String> {
     let (mut port, mut once) = (0, false);
+    let (mut listen, mut origin, mut site) = (None, None, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| argument.clone());
         match argument.as_str() {
             "--once" => once = true,
-            "--port" => match arguments.next().and_then(|port| port.parse().ok()) {
-                Some(number) => port = number,
-                None => return Err(argument),
-            },
+            "--port" => port = value()?.parse().map_err(|_| argument.clone())?,
+            "--serve" => listen = Some(value()?),
+            "--origin" => origin = Some(value()?),
+            "--site" => site = Some(value()?),
             _ => return Err(argument),
         }
     }
-    Ok((port, once))
+    match (listen, origin, site) {
+        (None, None, None) => Ok(Asked::Scenes { port, once }),
+        (Some(listen), Some(origin), Some(site)) => {
+            Ok(Asked::Serve(Serve { listen, origin, site }))
+        }
+        _ => Err("--serve".to_owned()),
+    }
 }
 
 fn run(port: u16, once: bool) -> io::Result<bool> {

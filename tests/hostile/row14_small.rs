@@ -126,7 +126,15 @@ fn cost_of_following(n: usize) -> Duration {
 
 #[test]
 fn the_end_of_a_lookup_wakes_only_the_requests_that_wait_for_it() {
-    let (few, many) = (cost_of_following(100), cost_of_following(1500));
-    let factor = many.as_secs_f64() / few.as_secs_f64();
-    assert!(factor < 2.5, "{many:?} of 1500 requests, {few:?} of 100: {factor:.1} times");
+    // What else runs on the machine adds to a cost, and never takes from it.
+    let (mut few, mut many, mut factor) = (Duration::MAX, Duration::MAX, f64::MAX);
+    for _ in 0..3 {
+        few = few.min(cost_of_following(100));
+        many = many.min(cost_of_following(1500));
+        factor = many.as_secs_f64() / few.as_secs_f64();
+        if factor < 2.5 {
+            return;
+        }
+    }
+    panic!("{many:?} of 1500 requests, {few:?} of 100: {factor:.1} times");
 }

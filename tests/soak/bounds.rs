@@ -28,8 +28,17 @@ struct Taken {
     files: usize,
 }
 
-#[derive(Debug, Default)]
+/// Limit of the growth of memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Memory {
+    Limited,
+    /// As with AddressSanitizer, which keeps memory that was freed.
+    Any,
+}
+
+#[derive(Debug)]
 pub struct Bounds {
+    memory: Memory,
     idle_files: usize,
     warm: Option<Taken>,
     most: Taken,
@@ -42,17 +51,29 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    pub fn new(world: &World) -> Self {
-        Self { idle_files: taken(world).files, ..Self::default() }
+    pub fn new(world: &World, memory: Memory) -> Self {
+        Self {
+            memory,
+            idle_files: taken(world).files,
+            warm: None,
+            most: Taken::default(),
+            calm: Vec::new(),
+            look_ups: 0,
+            key_fetches: 0,
+            log: 0,
+        }
     }
 
     /// Ends the warm-up: memory may not grow from now on.
     pub fn warm(&mut self, world: &World) {
-        self.warm = Some(taken(world));
+        self.warm = Some(taken(world)).filter(|_| self.memory == Memory::Limited);
     }
 
     /// Marks that no worker is replaced from now on.
     pub fn calm(&mut self, world: &World) {
+        if self.memory == Memory::Any {
+            return;
+        }
         self.calm = world.nginx.workers().into_iter().map(|pid| (pid, memory(pid))).collect();
     }
 

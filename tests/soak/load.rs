@@ -8,15 +8,17 @@ use support::{Connection, H2Pending, H2};
 
 use crate::chance::Chance;
 use crate::model::Ask;
+use crate::sockets::holds;
 use crate::world::{World, PATIENCE};
 
 type Client = fn(&World, &mut Chance);
 
-const CLIENTS: [(&str, Client, usize); 4] = [
+const CLIENTS: [(&str, Client, usize); 5] = [
     ("a client that keeps its connection", keeps, 6),
     ("a client that comes anew", comes_anew, 3),
     ("a client over HTTP/2", streams, 3),
     ("a client that leaves", leaves, 2),
+    ("a client with open WebSockets", holds, 2),
 ];
 
 pub fn start<'scope>(scope: &'scope Scope<'scope, '_>, world: &'scope World, seed: u64) {

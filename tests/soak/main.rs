@@ -7,6 +7,7 @@ mod bounds;
 mod chance;
 mod load;
 mod model;
+mod sockets;
 mod trouble;
 mod world;
 
@@ -16,21 +17,23 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bounds::Bounds;
+use bounds::{Bounds, Memory};
 use model::{Trouble, FRESH, PLACES};
 use world::World;
 
 fn main() -> ExitCode {
-    let (time, seed) = match arguments() {
+    let Arguments { time, seed, memory } = match arguments() {
         Ok(arguments) => arguments,
         Err(argument) => {
-            eprintln!("{argument:?} makes no sense; usage: soak [--seconds N] [--seed N]");
+            eprintln!(
+                "{argument:?} makes no sense; usage: soak [--any-memory] [--seconds N] [--seed N]"
+            );
             return ExitCode::FAILURE;
         }
     };
     println!("soak: {} s, seed {seed}", time.as_secs());
     let world = World::new();
-    let bounds = soak(&world, time, seed);
+    let bounds = soak(&world, time, seed, memory);
     println!("{}", summary(&world, &bounds));
     match world.violation() {
         None => ExitCode::SUCCESS,
@@ -41,10 +44,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn arguments() -> Result<(Duration, u64), String> {
-    let (mut seconds, mut seed) = (600, u64::from(process::id()));
+struct Arguments {
+    time: Duration,
+    seed: u64,
+    memory: Memory,
+}
+
+fn arguments() -> Result<Arguments, String> {
+    let (mut seconds, mut seed, mut memory) = (600, u64::from(process::id()), Memory::Limited);
     let mut arguments = env::args().skip(1);
     while let Some(argument) = arguments.next() {
+        if argument == "--any-memory" {
+            memory = Memory::Any;
+            continue;
+        }
         let number = arguments.next().and_then(|number| number.parse().ok());
         match (argument.as_str(), number) {
             ("--seconds", Some(number)) => seconds = number,
@@ -52,12 +65,12 @@ fn arguments() -> Result<(Duration, u64), String> {
             _ => return Err(argument),
         }
     }
-    Ok((Duration::from_secs(seconds), seed))
+    Ok(Arguments { time: Duration::from_secs(seconds), seed, memory })
 }
 
-fn soak(world: &World, time: Duration, seed: u64) -> Bounds {
+fn soak(world: &World, time: Duration, seed: u64, memory: Memory) -> Bounds {
     let begun = Instant::now();
-    let mut bounds = Bounds::new(world);
+    let mut bounds = Bounds::new(world, memory);
     thread::scope(|scope| {
         load::start(scope, world, seed);
         // A worker must live long to show growth.
@@ -83,6 +96,7 @@ fn soak(world: &World, time: Duration, seed: u64) -> Bounds {
 /// Checks the end: each credential has its verdict everywhere, and nothing leaked.
 fn end(world: &World, bounds: &mut Bounds, begun: Instant) {
     trouble::recover_all(world);
+    sockets::end(world);
     let passing = world.passing.lock().expect("no client failed").clone();
     for credential in world.standing.iter().chain(&passing) {
         for (place, project) in PLACES.iter().chain([&FRESH]).flat_map(|p| [(p, 0), (p, 1)]) {

@@ -42,6 +42,13 @@ const STALE: &str =
 /// Makes a look-up for each request, whatever is cached.
 pub static FRESH: Place = with(UNCACHED, place("/fresh/required", Mode::Resolver, true));
 
+/// Open responses are looked at again.
+pub static HELD: Place = with(
+    "authgear_recheck 10s; proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;
+     proxy_set_header Connection upgrade;",
+    place("/held", Mode::Auto, true),
+);
+
 pub static PLACES: [Place; 12] = [
     with(UNCACHED, place("/fresh/auto", Mode::Auto, false)),
     place("/off", Mode::Off, false),
@@ -256,7 +263,7 @@ pub fn may_reach_the_backend(request: &Recorded) -> bool {
     let path = request.target.split('?').next().unwrap_or_default();
     let of = |project: &str| path.strip_prefix(&format!("/{project}")).map(str::to_owned);
     let path = PROJECTS.iter().find_map(|project| of(project)).unwrap_or_default();
-    let place = PLACES.iter().chain([&FRESH]).find(|place| place.path == path);
+    let place = PLACES.iter().chain([&FRESH, &HELD]).find(|place| place.path == path);
     let (Some(place), Some(entitled)) = (place, request.header(ENTITLED)) else { return false };
     let is = |verdict: Verdict<'_>| request.identity() == verdict.identity();
     !request.headers.iter().any(|(_, value)| value.contains(FORGED))

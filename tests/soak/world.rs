@@ -13,7 +13,8 @@ use support::{
 };
 
 use crate::chance::Chance;
-use crate::model::{user, Ask, Credential, Kind, Place, Trouble, FRESH, PLACES, PROJECTS};
+use crate::model::{user, Ask, Credential, Kind, Place, Trouble, FRESH, HELD, PLACES, PROJECTS};
+use crate::sockets::Held;
 
 /// The deadline for everything a client request waits for at Authgear.
 pub const TIMEOUT: Duration = Duration::from_secs(4);
@@ -33,6 +34,8 @@ pub struct World {
     pub standing: Vec<Arc<Credential>>,
     /// Credentials of users that are ended, latest last.
     pub passing: Mutex<Vec<Arc<Credential>>>,
+    /// WebSockets that were open when the clients ended.
+    pub held: Mutex<Vec<Held>>,
     pub trouble: Trouble,
     pub over: Watched<bool>,
     pub asked: AtomicU64,
@@ -55,6 +58,7 @@ impl World {
             backend,
             standing,
             passing: Mutex::default(),
+            held: Mutex::default(),
             trouble: Trouble::default(),
             over: Watched::default(),
             asked: AtomicU64::new(0),
@@ -182,6 +186,8 @@ fn nginx(authgears: &[FakeAuthgear; PROJECTS.len()], backend: &Backend) -> Nginx
     let mut builder = Nginx::builder()
         .workers(3)
         .error_level("warn")
+        // Open WebSockets would keep workers of a former configuration.
+        .main("worker_shutdown_timeout 5s;")
         .listen_extra(1)
         .var("BACKEND", backend.addr())
         .file("webhook.secret", format!("{SECRET}\n"))
@@ -212,7 +218,7 @@ fn nginx(authgears: &[FakeAuthgear; PROJECTS.len()], backend: &Backend) -> Nginx
                 "location = /{project}/purge {{ authgear_purge admin project={project}; }}
                  location = /{project}/hook {{ authgear_webhook webhook.secret project={project}; }}"
             ));
-        for place in PLACES.iter().chain([&FRESH]) {
+        for place in PLACES.iter().chain([&FRESH, &HELD]) {
             builder = builder.server(place.conf(project));
         }
     }

@@ -17,3 +17,19 @@ pub fn webhook_signature(secret: &[u8], body: &[u8]) -> String {
 pub(crate) fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message).as_ref().to_vec()
 }
+
+/// A type of private key.
+#[derive(Clone, Copy, Debug)]
+pub enum KeyType {
+    P256,
+    Ed25519,
+}
+
+/// A new private key as `openssl genpkey` writes it.
+pub fn private_key(key_type: KeyType) -> String {
+    let algorithm = match key_type {
+        KeyType::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+        KeyType::Ed25519 => &rcgen::PKCS_ED25519,
+    };
+    rcgen::KeyPair::generate_for(algorithm).expect("a key").serialize_pem()
+}

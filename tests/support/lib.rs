@@ -35,6 +35,7 @@
 //! - [`get`] makes a [`Request`], sent byte for byte: `send()`, `start()` (the answer is for
 //!   later), `send_and_leave()`, `send_h2()`, `send_h3()`. [`Connection`], [`H2`] and [`H3`] take
 //!   several, [`WebSocket`] upgrades.
+//! - [`Redis`]: a real one, which can be killed, hung and started again.
 //! - [`FakeDns`], [`Ca`] and [`ServerIdentity`], [`RefusedAddr`] and [`SilentAddr`], [`Sluice`].
 //!
 //! Environment: `AUTHGEAR_MODULE` (the module's file, otherwise `target/release`),
@@ -51,6 +52,7 @@ mod net;
 mod nginx;
 mod random;
 mod recorded;
+mod redis;
 mod runtime;
 mod server;
 mod sluice;
@@ -70,11 +72,12 @@ pub use client::{
     closed_loop, get, open_loop, Connection, Fared, H2Frames, H2Pending, H3Pending, HeaderBlock,
     Pending, Request, Response, WebSocket, H2, H3,
 };
-pub use crypto::{sha256, webhook_signature};
+pub use crypto::{private_key, sha256, webhook_signature, KeyType};
 pub use dns::FakeDns;
 pub use net::{RefusedAddr, SilentAddr, ToAddr};
-pub use nginx::{Builder, ConfigTest, Nginx};
+pub use nginx::{module_path, Builder, ConfigTest, Nginx};
 pub use recorded::Recorded;
+pub use redis::{Redis, RedisReply};
 pub use sluice::Sluice;
 pub use table::{decision_table, Case, Expect};
 pub use tls::{Ca, ServerIdentity};

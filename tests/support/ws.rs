@@ -51,6 +51,12 @@ impl Start {
     }
 }
 
+/// A final frame of binary data, which a server sends.
+pub(crate) fn long_frame(payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u64).to_be_bytes();
+    [&[0x82, 127], &length[..], payload].concat()
+}
+
 /// A final frame. Clients have to mask: with zeros, which change nothing.
 pub(crate) fn frame(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
     let len = u8::try_from(payload.len()).ok().filter(|len| *len <= 125);

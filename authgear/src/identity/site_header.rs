@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{fold, MAX_NAME, PREFIX};
+use super::{fold, is_identity_header, MAX_NAME, NAMES, PREFIX};
 
 /// Headers that nginx, proxies or the framing of a request depend on, as [`fold`] writes them.
 const RESERVED: [&str; 26] = [
@@ -75,11 +75,7 @@ impl SiteHeader {
     ///
     /// See [`SiteHeaderError`].
     pub fn parse(name: &str) -> Result<Self, SiteHeaderError> {
-        let is_named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-        if !begins || name.len() > MAX_NAME || !name.bytes().all(is_named) {
-            return Err(SiteHeaderError::Syntax);
-        }
+        Self::check_syntax(name)?;
         let folded: Vec<u8> = name.bytes().map(fold).collect();
         if RESERVED.iter().any(|own| own.as_bytes() == folded)
             || RESERVED_PREFIXES.iter().any(|own| folded.starts_with(own.as_bytes()))
@@ -87,6 +83,37 @@ impl SiteHeader {
             return Err(SiteHeaderError::Reserved);
         }
         Ok(Self(name.to_ascii_lowercase().into()))
+    }
+
+    /// Reads the name of the header for an assertion, which may begin as those of the identity do,
+    /// but is none of them.
+    ///
+    /// # Errors
+    ///
+    /// See [`SiteHeaderError`].
+    pub fn of_assertion(name: &str) -> Result<Self, SiteHeaderError> {
+        let lower = name.to_ascii_lowercase();
+        match lower.strip_prefix(PREFIX) {
+            // The rest has the syntax of a name too.
+            Some(rest) if is_identity_header(lower.as_bytes()) => {
+                Self::check_syntax(rest)?;
+                Self::check_syntax(&lower)?;
+                if NAMES.contains(&lower.as_str()) {
+                    return Err(SiteHeaderError::Reserved);
+                }
+                Ok(Self(lower.into()))
+            }
+            _ => Self::parse(name),
+        }
+    }
+
+    fn check_syntax(name: &str) -> Result<(), SiteHeaderError> {
+        let is_named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        if !begins || name.len() > MAX_NAME || !name.bytes().all(is_named) {
+            return Err(SiteHeaderError::Syntax);
+        }
+        Ok(())
     }
 
     /// The name in lower case.
@@ -132,6 +159,25 @@ mod tests {
     }
 
     #[test]
+    fn an_assertion_may_have_a_name_beside_those_of_the_identity() {
+        for name in ["X-Authgear-Assertion", "x-authgear-jwt", "X-Jwt"] {
+            let header = SiteHeader::of_assertion(name).unwrap();
+            assert_eq!(header.as_str(), name.to_ascii_lowercase());
+        }
+        for (name, error) in [
+            ("x-authgear-user-id", SiteHeaderError::Reserved),
+            ("X-Authgear-User-Roles", SiteHeaderError::Reserved),
+            ("x-authgear-xhr", SiteHeaderError::Reserved),
+            ("x_authgear_user_id", SiteHeaderError::Reserved),
+            ("authorization", SiteHeaderError::Reserved),
+            ("x-authgear-", SiteHeaderError::Syntax),
+            ("x-authgear-a b", SiteHeaderError::Syntax),
+        ] {
+            assert_eq!(SiteHeader::of_assertion(name), Err(error), "{name}");
+        }
+    }
+
+    #[test]
     fn other_text_is_no_name() {
         let long = "x".repeat(MAX_NAME + 1);
         for name in ["", "-x", "_x", "x:", "x y", "x\r\nHost", "caf\u{e9}", "x.y", long.as_str()] {
@@ -164,7 +210,7 @@ mod tests {
             if let Ok(header) = SiteHeader::parse(&name) {
                 prop_assert!(header.is_alias(name.as_bytes()));
                 prop_assert!(header.is_alias(name.replace('-', "_").to_ascii_uppercase().as_bytes()));
-                prop_assert!(!super::super::is_identity_header(name.as_bytes()));
+                prop_assert!(!is_identity_header(name.as_bytes()));
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::report::{LabelTable, ProjectReport, Report};
+use super::report::{FleetReport, LabelTable, Latency, ProjectReport, Report};
 
 /// Media type of [`Report::prometheus`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -62,6 +62,17 @@ impl<'a> Metric<'a> {
             self.sample("", &labels, n);
         }
     }
+
+    fn histogram(&mut self, labels: Labels<'_>, latency: &Latency) {
+        let mut count = 0;
+        for bucket in &latency.buckets {
+            count += bucket.count;
+            let le = bucket.le.map_or("+Inf".to_owned(), |le| le.to_string());
+            self.sample("_bucket", &[labels, &[("le", &le)]].concat(), count);
+        }
+        self.sample("_sum", labels, latency.sum);
+        self.sample("_count", labels, latency.count);
+    }
 }
 
 impl Report {
@@ -93,6 +104,11 @@ impl Report {
                 metric.sample("", &[("zone", &zone.name)], get(zone));
             }
         }
+        let mut metric =
+            Metric::new(text, "location_requests_total", "counter", "Requests, by status zone.");
+        for location in &self.locations {
+            metric.table(&[("status_zone", &location.name)], "result", &location.requests);
+        }
         Metric::new(text, "purges_total", "counter", "Purges, by what was purged.").table(
             &[],
             "what",
@@ -105,8 +121,34 @@ impl Report {
             &[],
             self.revocations,
         );
+        if let Some(fleet) = &self.fleet {
+            write_fleet(text, fleet);
+        }
         std::mem::take(text)
     }
+}
+
+fn write_fleet(text: &mut String, fleet: &FleetReport) {
+    let help = "1 if this host has the events of all hosts of its fleet.";
+    Metric::new(text, "fleet_in_sync", "gauge", help).sample("", &[], u8::from(fleet.in_sync));
+    let name = "fleet_last_sync_timestamp_seconds";
+    let help = "When this host had the events of all hosts last.";
+    let mut metric = Metric::new(text, name, "gauge", help);
+    if let Some(time) = fleet.last_sync {
+        metric.sample("", &[], time);
+    }
+    let help = "Events of this host that Redis does not have yet.";
+    Metric::new(text, "fleet_ring_waiting", "gauge", help).sample("", &[], fleet.ring_waiting);
+    let tables: [(&'static str, &str, &'static str, &LabelTable); 3] = [
+        ("fleet_events_total", "Events, by what became of them here.", "what", &fleet.events),
+        ("fleet_losses_total", "Losses of events in Redis, by reason.", "reason", &fleet.losses),
+        ("fleet_connections_total", "Connections to Redis.", "outcome", &fleet.connections),
+    ];
+    for (name, help, label, table) in tables {
+        Metric::new(text, name, "counter", help).table(&[], label, table);
+    }
+    let help = "Time from an event at another host to its effect here, by the clocks of both.";
+    Metric::new(text, "fleet_event_delay_seconds", "histogram", help).histogram(&[], &fleet.delay);
 }
 
 /// Definition of a metric of each project.
@@ -141,6 +183,18 @@ const PROJECT: &[OfProject] = &[
         write: |metric, report, labels| metric.table(labels, "reason", &report.dry_run_denied),
     },
     OfProject {
+        name: "errors_total",
+        kind: "counter",
+        help: "Requests that got 503, by reason.",
+        write: |metric, report, labels| metric.table(labels, "reason", &report.errors),
+    },
+    OfProject {
+        name: "ended_total",
+        kind: "counter",
+        help: "Open responses that authgear_recheck ended, by reason.",
+        write: |metric, report, labels| metric.table(labels, "reason", &report.ended),
+    },
+    OfProject {
         name: "failure_mode_allowed_total",
         kind: "counter",
         help: "Requests that went on as anonymous because Authgear could not be asked.",
@@ -165,15 +219,7 @@ const PROJECT: &[OfProject] = &[
         kind: "histogram",
         help: "Time that look-ups at the resolver took.",
         write: |metric, report, labels| {
-            let latency = &report.resolver.latency;
-            let mut count = 0;
-            for bucket in &latency.buckets {
-                count += bucket.count;
-                let le = bucket.le.map_or("+Inf".to_owned(), |le| le.to_string());
-                metric.sample("_bucket", &[labels, &[("le", &le)]].concat(), count);
-            }
-            metric.sample("_sum", labels, latency.sum);
-            metric.sample("_count", labels, latency.count);
+            metric.histogram(labels, &report.resolver.latency);
         },
     },
     OfProject {

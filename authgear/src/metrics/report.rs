@@ -1,12 +1,16 @@
 //! Snapshot of the counters.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Serialize, Serializer};
 
+use super::label_counters::LabelCounters;
+use super::snapshots::SnapshotClock;
 use super::{
-    Access, CacheStatus, ConnectionState, EventOutcome, Fetch, LabelCounters, Metrics, Mode,
-    ProjectMetrics, PurgeKind, ACCESSES, BOUNDS, PROJECTS,
+    Access, CacheStatus, ConnectionState, EventOutcome, Fetch, FleetConnection, FleetEvent,
+    FleetLoss, FleetMetrics, Metrics, Mode, ProjectMetrics, ProjectSlot, PurgeKind, ACCESSES,
+    BOUNDS, PROJECTS,
 };
 use crate::shared::zone::Stats;
 use crate::verdict::{Reason, Unavailable};
@@ -49,18 +53,32 @@ pub struct Build {
 pub struct Report {
     /// Versions of this build.
     pub build: Build,
+    /// Name of the host.
+    pub host: String,
+    /// Number of worker processes.
+    pub workers: u64,
+    /// Time of the start of the counters, in seconds since 1970.
+    pub started: u64,
     /// Time of the snapshot, in seconds since 1970.
     pub time: u64,
+    /// Seconds that [`ProjectReport::recent`] covers.
+    pub recent_seconds: u64,
+    /// Seconds of a step of [`x.
+    pub recent_step: u64,
     /// The projects.
     pub projects: Vec<ProjectReport>,
     /// The cache's zones.
     pub zones: Vec<ZoneReport>,
+    /// Locations with `authgear_status_zone`.
+    pub locations: Vec<LocationReport>,
     /// Purges, by scope.
     pub purges: LabelTable,
     /// Webhook events, by result.
     pub webhook_events: LabelTable,
     /// Users whose older tokens are rejected.
     pub revocations: u64,
+    /// The fleet, with `authgear_fleet`.
+    pub fleet: Option<FleetReport>,
 }
 
 /// Metrics of a project.
@@ -74,6 +92,10 @@ pub struct ProjectReport {
     pub denied: LabelTable,
     /// Denials that `authgear_dry_run` suppressed, by reason.
     pub dry_run_denied: LabelTable,
+    /// Requests that got 503, by reason.
+    pub errors: LabelTable,
+    /// Open responses that were ended, by reason.
+    pub ended: LabelTable,
     /// See [`ProjectMetrics::failure_mode_allowed`].
     pub failure_mode_allowed: u64,
     /// Requests with credentials, by result of the cache.
@@ -84,6 +106,8 @@ pub struct ProjectReport {
     pub jwks: JwksReport,
     /// Verified tokens, by reason.
     pub jwt_verifications: LabelTable,
+    /// Counters of the last five minutes.
+    pub recent: Recent,
 }
 
 /// Metrics of a resolver.
@@ -152,6 +176,18 @@ pub struct JwksReport {
     pub last_success: Option<u64>,
     /// Number of usable keys.
     pub keys: u64,
+    /// The last outage, if there was any.
+    pub outage: Option<FetchOutage>,
+}
+
+/// Failed fetches of a key set.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct FetchOutage {
+    /// Time of the first failure since the last success, in seconds since 1970; none if the last
+    /// fetch succeeded.
+    pub since: Option<u64>,
+    /// Time of the last failure, in seconds since 1970.
+    pub last: u64,
 }
 
 /// Metrics of a cache zone.
@@ -167,6 +203,71 @@ pub struct ZoneReport {
     pub size: u64,
     /// Entries evicted to make room.
     pub evictions: u64,
+}
+
+/// Counters of the last five minutes, or of the time since the start if that is less.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Recent {
+    /// Requests, by outcome.
+    pub requests: LabelTable,
+    /// Requests with credentials that the cache served, and all that could be.
+    pub cache: RecentCache,
+    /// Look-ups that were made, by the buckets of their duration.
+    pub lookups: Vec<u64>,
+    /// Look-ups that failed.
+    pub failed: u64,
+    /// The same by step, the oldest first.
+    pub series: Series,
+}
+
+/// Use of the cache.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct RecentCache {
+    /// Requests that the cache served.
+    pub served: u64,
+    /// Requests that it could have served.
+    pub asked: u64,
+}
+
+/// Counters by step.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Series {
+    /// All requests.
+    pub requests: Vec<u64>,
+    /// Denied requests.
+    pub denied: Vec<u64>,
+    /// Requests that got 503.
+    pub errors: Vec<u64>,
+    /// Look-ups.
+    pub lookups: Vec<u64>,
+}
+
+/// Metrics of the locations with a name.
+#[derive(Clone, Debug, Serialize)]
+pub struct LocationReport {
+    /// The name.
+    pub name: String,
+    /// Requests, by outcome.
+    pub requests: LabelTable,
+}
+
+/// Metrics of the fleet.
+#[derive(Clone, Debug, Serialize)]
+pub struct FleetReport {
+    /// Whether this host has all events.
+    pub in_sync: bool,
+    /// Time at which it had all events last, in seconds since 1970.
+    pub last_sync: Option<u64>,
+    /// Events of this host that Redis does not have.
+    pub ring_waiting: u64,
+    /// Events, by what became of them.
+    pub events: LabelTable,
+    /// Losses, by reason.
+    pub losses: LabelTable,
+    /// Connections, by outcome.
+    pub connections: LabelTable,
+    /// Time from an event to its effect here.
+    pub delay: Latency,
 }
 
 impl ZoneReport {
@@ -202,7 +303,7 @@ fn reasons<const N: usize>(counters: &LabelCounters<N>) -> LabelTable {
 }
 
 /// Failures of a look-up.
-const FAILURES: [Unavailable; 11] = [
+const FAILURES: [Unavailable; 12] = [
     Unavailable::Dns,
     Unavailable::Connect,
     Unavailable::Tls,
@@ -210,6 +311,7 @@ const FAILURES: [Unavailable; 11] = [
     Unavailable::Closed,
     Unavailable::BadStatus,
     Unavailable::BadAnswer,
+    Unavailable::NotAResolver,
     Unavailable::TooLarge,
     Unavailable::Suspended,
     Unavailable::Overloaded,
@@ -224,8 +326,35 @@ fn outcomes() -> impl Iterator<Item = (&'static str, Reason)> {
     answers.into_iter().chain(failures)
 }
 
+impl FleetMetrics {
+    /// Returns a snapshot.
+    pub fn report(&self, in_sync: bool, ring_waiting: u64) -> FleetReport {
+        let last_sync = self.last_sync.load(Ordering::Relaxed);
+        FleetReport {
+            in_sync,
+            last_sync: (last_sync != 0).then_some(last_sync),
+            ring_waiting,
+            events: table(FleetEvent::ALL.iter().map(|event| event.as_str()), &self.events),
+            losses: table(FleetLoss::ALL.iter().map(|loss| loss.as_str()), &self.losses),
+            connections: table(
+                FleetConnection::ALL.iter().map(|connection| connection.as_str()),
+                &self.connections,
+            ),
+            delay: histogram(&self.delay, &self.delay_sum),
+        }
+    }
+}
+
+fn histogram<const N: usize>(counters: &LabelCounters<N>, sum: &AtomicU64) -> Latency {
+    let bounds = BOUNDS.iter().map(|bound| Some(*bound as f64 / 1e6)).chain([None]);
+    let buckets = bounds.enumerate().map(|(n, le)| Bucket { le, count: counters.get(n) });
+    let buckets: Vec<Bucket> = buckets.collect();
+    let count = buckets.iter().map(|bucket| bucket.count).sum();
+    Latency { buckets, sum: load(sum) as f64 / 1e6, count }
+}
+
 impl ProjectMetrics {
-    fn report(&self, name: &str) -> ProjectReport {
+    fn report(&self, name: &str, clock: &SnapshotClock) -> ProjectReport {
         let modes = Mode::ALL.iter().map(|&mode| {
             let of = |access: &Access| {
                 let n = self.requests.get(mode as usize * ACCESSES + *access as usize);
@@ -233,15 +362,7 @@ impl ProjectMetrics {
             };
             (mode.as_str(), LabelTable(Access::ALL.iter().map(of).collect()))
         });
-        let latency = {
-            let bounds = BOUNDS.iter().map(|bound| Some(*bound as f64 / 1e6)).chain([None]);
-            let buckets: Vec<Bucket> = bounds
-                .enumerate()
-                .map(|(n, le)| Bucket { le, count: self.latency.get(n) })
-                .collect();
-            let count = buckets.iter().map(|bucket| bucket.count).sum();
-            Latency { buckets, sum: load(&self.latency_sum) as f64 / 1e6, count }
-        };
+        let latency = histogram(&self.latency, &self.latency_sum);
         let last = load(&self.failed_last);
         let reason = usize::try_from(load(&self.failed_why)).ok();
         let reason = reason.and_then(|n| Reason::ALL.get(n)).unwrap_or(&Reason::InternalError);
@@ -257,6 +378,8 @@ impl ProjectMetrics {
             requests: LabelTable(modes.collect()),
             denied: reasons(&self.denied),
             dry_run_denied: reasons(&self.dry_run_denied),
+            errors: reasons(&self.errors),
+            ended: reasons(&self.ended),
             failure_mode_allowed: load(&self.failure_mode_allowed),
             cache: table(CacheStatus::ALL.iter().map(|s| s.as_str()), &self.cache),
             resolver: ResolverReport {
@@ -277,27 +400,34 @@ impl ProjectMetrics {
                 fetches: table(Fetch::ALL.iter().map(|f| f.as_str()), &self.fetches),
                 last_success: Some(load(&self.fetched_last)).filter(|time| *time != 0),
                 keys: load(&self.keys),
+                outage: Some(load(&self.fetch_failed_last)).filter(|time| *time != 0).map(|last| {
+                    let since = Some(load(&self.fetch_failed_first)).filter(|time| *time != 0);
+                    FetchOutage { since, last }
+                }),
             },
             jwt_verifications: reasons(&self.verifications),
+            recent: self.recent(clock),
         }
     }
 
-    fn is_untouched(&self) -> bool {
-        let report = self.report(OTHER);
+    fn is_untouched(&self, clock: &SnapshotClock) -> bool {
+        let report = self.report(OTHER, clock);
         report.requests.0.iter().all(|(_, table)| table.is_zero())
             && report.resolver.requests.is_zero()
             && report.jwks.fetches.is_zero()
     }
 }
 
-impl Metrics {
+impl<S: Deref<Target = [ProjectMetrics]>> Metrics<S> {
     /// Returns the metrics of the projects with these names, and of all projects without a slot.
     pub fn projects<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<ProjectReport> {
         let slots = names.map(|name| (name, self.slot(name)));
         let own = slots.filter(|(_, slot)| slot.0 < PROJECTS);
-        let mut reports: Vec<_> = own.map(|(name, slot)| self.at(slot).report(name)).collect();
-        if !self.other.is_untouched() {
-            reports.push(self.other.report(OTHER));
+        let mut reports: Vec<_> =
+            own.map(|(name, slot)| self.at(slot).report(name, &self.clock)).collect();
+        let other = self.at(ProjectSlot(PROJECTS));
+        if !other.is_untouched(&self.clock) {
+            reports.push(other.report(OTHER, &self.clock));
         }
         reports
     }

@@ -11,22 +11,35 @@ use crate::verdict::{NoSession, Unavailable};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn report(metrics: &Metrics, names: &[&str]) -> Report {
+type TestMetrics = Metrics<Vec<ProjectMetrics>>;
+
+fn metrics() -> TestMetrics {
+    Metrics::new((0..SLOTS).map(|_| ProjectMetrics::new()).collect())
+}
+
+fn report(metrics: &TestMetrics, names: &[&str]) -> Report {
     Report {
         build: Build { version: "0.1.0", nginx: "1.22.1".to_owned() },
+        host: "host.test".to_owned(),
+        workers: 4,
+        started: 1_690_000_000,
         time: 1_700_000_000,
+        recent_seconds: 300,
+        recent_step: STEP,
         projects: metrics.projects(names.iter().copied()),
         zones: vec![ZoneReport::new(
             "z",
             Stats { entries: 3, chunks: 10, chunks_free: 4, evictions: 7 },
         )],
+        locations: metrics.locations(["front"].into_iter()),
         purges: metrics.purges(),
         webhook_events: metrics.events(),
         revocations: 2,
+        fleet: Some(metrics.fleet.report(true, 3)),
     }
 }
 
-fn one(metrics: &Metrics) -> ProjectReport {
+fn one(metrics: &TestMetrics) -> ProjectReport {
     metrics.projects(["p"].into_iter()).remove(0)
 }
 
@@ -39,7 +52,7 @@ fn sample(text: &str, name: &str) -> Option<String> {
 
 #[test]
 fn each_project_has_its_own_slot_until_all_are_taken() {
-    let metrics = Metrics::new();
+    let metrics = &metrics();
     let names: Vec<String> = (0..PROJECTS + 3).map(|n| format!("project-{n}")).collect();
     for name in &names {
         let slot = metrics.slot(name);
@@ -58,7 +71,7 @@ fn each_project_has_its_own_slot_until_all_are_taken() {
 
 #[test]
 fn every_counter_is_in_the_prometheus_report() {
-    let metrics = Metrics::new();
+    let metrics = &metrics();
     let p = metrics.at(metrics.slot("p"));
     for (n, &mode) in Mode::ALL.iter().enumerate() {
         for (m, &access) in Access::ALL.iter().enumerate() {
@@ -70,6 +83,9 @@ fn every_counter_is_in_the_prometheus_report() {
     }
     p.denied(Reason::RoleMissing, false);
     p.denied(Reason::NoSession, true);
+    p.failed(Reason::Timeout);
+    metrics.located(metrics.location("front"), Access::Deny);
+    p.ended(Reason::SessionInvalid);
     p.failure_mode_allowed();
     p.connection(ConnectionState::Opened);
     p.connection(ConnectionState::Reused);
@@ -80,11 +96,21 @@ fn every_counter_is_in_the_prometheus_report() {
     p.verified(Reason::TokenExpired);
     metrics.purged(PurgeKind::Caller);
     metrics.event(EventOutcome::Forged);
-    let text = report(&metrics, &["p"]).prometheus();
+    metrics.fleet.event(FleetEvent::Own);
+    metrics.fleet.applied(Duration::from_millis(2));
+    metrics.fleet.applied(Duration::from_secs(20));
+    metrics.fleet.lost(FleetLoss::Gone);
+    metrics.fleet.connection(FleetConnection::Broken);
+    metrics.fleet.synced(1_650_000_000);
+    let text = report(metrics, &["p"]).prometheus();
     let mut expected = vec![
         ("build_info{version=\"0.1.0\",nginx=\"1.22.1\"}".to_owned(), 1),
         ("denied_total{project=\"p\",reason=\"role_missing\"}".to_owned(), 1),
         ("dry_run_denied_total{project=\"p\",reason=\"no_session\"}".to_owned(), 1),
+        ("errors_total{project=\"p\",reason=\"timeout\"}".to_owned(), 1),
+        ("location_requests_total{status_zone=\"front\",result=\"deny\"}".to_owned(), 1),
+        ("location_requests_total{status_zone=\"front\",result=\"allow\"}".to_owned(), 0),
+        ("ended_total{project=\"p\",reason=\"session_invalid\"}".to_owned(), 1),
         ("failure_mode_allowed_total{project=\"p\"}".to_owned(), 1),
         ("resolver_connections_total{project=\"p\",state=\"opened\"}".to_owned(), 1),
         ("resolver_connections_total{project=\"p\",state=\"reused\"}".to_owned(), 2),
@@ -106,6 +132,16 @@ fn every_counter_is_in_the_prometheus_report() {
         ("purges_total{what=\"all\"}".to_owned(), 0),
         ("webhook_events_total{outcome=\"forged\"}".to_owned(), 1),
         ("revocations".to_owned(), 2),
+        ("fleet_in_sync".to_owned(), 1),
+        ("fleet_last_sync_timestamp_seconds".to_owned(), 1_650_000_000),
+        ("fleet_ring_waiting".to_owned(), 3),
+        ("fleet_events_total{what=\"own\"}".to_owned(), 1),
+        ("fleet_events_total{what=\"applied\"}".to_owned(), 2),
+        ("fleet_losses_total{reason=\"gone\"}".to_owned(), 1),
+        ("fleet_connections_total{outcome=\"broken\"}".to_owned(), 1),
+        ("fleet_event_delay_seconds_bucket{le=\"0.001\"}".to_owned(), 0),
+        ("fleet_event_delay_seconds_bucket{le=\"0.0025\"}".to_owned(), 1),
+        ("fleet_event_delay_seconds_bucket{le=\"+Inf\"}".to_owned(), 2),
     ];
     for (n, mode) in ["resolver", "jwt", "auto"].into_iter().enumerate() {
         for (m, access) in ["allow", "anonymous", "deny", "error"].into_iter().enumerate() {
@@ -126,21 +162,21 @@ fn every_counter_is_in_the_prometheus_report() {
 
 #[test]
 fn look_ups_are_reported_by_outcome_and_duration() {
-    let metrics = Metrics::new();
+    let metrics = &metrics();
     let p = metrics.at(metrics.slot("p"));
     let first = p.asking(Some(3));
     let second = p.asking(Some(WORKERS - 1));
     // Workers beyond the maximum are not counted.
     drop(p.asking(Some(WORKERS)));
     drop(p.asking(None));
-    assert_eq!(one(&metrics).resolver.inflight, 2);
+    assert_eq!(one(metrics).resolver.inflight, 2);
     drop(first);
-    assert_eq!(one(&metrics).resolver.inflight, 1);
+    assert_eq!(one(metrics).resolver.inflight, 1);
     // The worker died, and its successor starts.
     metrics.worker_begins(WORKERS - 1);
-    assert_eq!(one(&metrics).resolver.inflight, 0);
+    assert_eq!(one(metrics).resolver.inflight, 0);
     drop(second);
-    assert_eq!(one(&metrics).resolver.inflight, 0, "never below zero");
+    assert_eq!(one(metrics).resolver.inflight, 0, "never below zero");
 
     let valid = Verdict::Valid(Identity::default());
     let micros = Duration::from_micros;
@@ -156,7 +192,7 @@ fn look_ups_are_reported_by_outcome_and_duration() {
         p.asked(verdict, took, 1_000);
     }
     p.left_alone(&Verdict::Unavailable(Unavailable::Suspended));
-    let resolver = one(&metrics).resolver;
+    let resolver = one(metrics).resolver;
     for (outcome, n) in [
         ("valid", 3),
         ("invalid", 1),
@@ -175,12 +211,12 @@ fn look_ups_are_reported_by_outcome_and_duration() {
 
 #[test]
 fn the_prometheus_histogram_is_cumulative() {
-    let metrics = Metrics::new();
+    let metrics = &metrics();
     let p = metrics.at(metrics.slot("p"));
     for millis in [1, 1, 3, 40, 400, 20_000] {
         p.asked(&Verdict::Invalid, Duration::from_millis(millis), 0);
     }
-    let text = report(&metrics, &["p"]).prometheus();
+    let text = report(metrics, &["p"]).prometheus();
     let name = "resolver_request_duration_seconds";
     for (le, n) in
         [("0.001", 2), ("0.0025", 2), ("0.005", 3), ("0.05", 4), ("0.5", 5), ("10", 5), ("+Inf", 6)]
@@ -194,9 +230,9 @@ fn the_prometheus_histogram_is_cumulative() {
 
 #[test]
 fn an_outage_is_reported_during_and_after_it() {
-    let metrics = Metrics::new();
+    let metrics = &metrics();
     let p = metrics.at(metrics.slot("p"));
-    let told = || one(&metrics).resolver.outage.map(|o| (o.failing, o.since, o.last, o.reason));
+    let told = || one(metrics).resolver.outage.map(|o| (o.failing, o.since, o.last, o.reason));
     p.asked(&Verdict::Invalid, SECOND, 100);
     assert_eq!(told(), None);
     p.asked(&Verdict::Unavailable(Unavailable::Connect), SECOND, 110);
@@ -211,7 +247,7 @@ fn an_outage_is_reported_during_and_after_it() {
 #[test]
 fn concurrent_counts_are_not_lost() {
     const EACH: u64 = 20_000;
-    let metrics = Metrics::new();
+    let metrics = &metrics();
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -224,7 +260,7 @@ fn concurrent_counts_are_not_lost() {
             });
         }
     });
-    let report = one(&metrics);
+    let report = one(metrics);
     assert_eq!(report.requests.get_mode("auto").get("deny"), 4 * EACH);
     assert_eq!(report.resolver.latency.count, 4 * EACH);
     assert_eq!(report.resolver.inflight, 0);
@@ -239,11 +275,96 @@ impl LabelTable<LabelTable> {
 }
 
 #[test]
+fn recent_counters_are_those_of_the_last_five_minutes() {
+    let metrics = &metrics();
+    metrics.remember(1_000);
+    let p = metrics.at(metrics.slot("p"));
+    let valid = Verdict::Valid(Identity::default());
+    let failed = Verdict::Unavailable(Unavailable::Timeout);
+    // In step n, n requests are allowed; one is denied, and one fails, in each third step.
+    for n in 0..40_u64 {
+        (0..n).for_each(|_| p.request(Mode::Auto, Access::Allow));
+        if n % 3 == 0 {
+            p.request(Mode::Jwt, Access::Deny);
+            p.request(Mode::Resolver, Access::Error);
+            p.cache(CacheStatus::Miss);
+            p.asked(&failed, SECOND, 0);
+        }
+        p.cache(CacheStatus::Hit);
+        p.cache(CacheStatus::Bypass);
+        p.asked(&valid, Duration::from_millis(2), 0);
+        let now = 1_000 + STEP * (n + 1);
+        // One worker of several takes the snapshot, and none before it is due.
+        metrics.remember(now - 1);
+        metrics.remember(now);
+        metrics.remember(now);
+    }
+    let now = 1_000 + STEP * 40;
+    assert_eq!(metrics.remembered(now), 300);
+    let recent = one(metrics).recent;
+    // Steps 20 to 39, and the one that has just begun.
+    assert_eq!(recent.series.requests.len(), STEPS + 1);
+    assert_eq!(recent.requests.get("allow"), (20..40).sum::<u64>());
+    assert_eq!(recent.requests.get("deny"), 7);
+    assert_eq!(recent.requests.get("error"), 7);
+    assert_eq!((recent.cache.served, recent.cache.asked), (20, 27));
+    assert_eq!((recent.lookups[1], recent.lookups[9], recent.failed), (20, 7, 7));
+    assert_eq!(recent.series.requests[..4], [20, 23, 22, 23]);
+    assert_eq!(recent.series.denied[..4], [0, 1, 0, 0]);
+    assert_eq!(recent.series.errors[..4], [0, 1, 0, 0]);
+    assert_eq!(recent.series.lookups[..4], [1, 2, 1, 1]);
+    p.request(Mode::Jwt, Access::Allow);
+    assert_eq!(one(metrics).recent.series.requests[STEPS], 1);
+}
+
+#[test]
+fn recent_counters_of_a_new_start_are_all() {
+    let metrics = &metrics();
+    assert_eq!(metrics.remembered(7), 0);
+    metrics.remember(7);
+    metrics.at(metrics.slot("p")).request(Mode::Jwt, Access::Anonymous);
+    assert_eq!(metrics.remembered(9), 2);
+    let recent = one(metrics).recent;
+    assert_eq!(recent.requests.get("anonymous"), 1);
+    assert_eq!(recent.series.requests, [1]);
+}
+
+#[test]
+fn an_outage_of_keys_is_reported_during_and_after_it() {
+    let metrics = &metrics();
+    let p = metrics.at(metrics.slot("p"));
+    let told = || one(metrics).jwks.outage.map(|outage| (outage.since, outage.last));
+    p.fetched(Some(1), 100);
+    assert_eq!(told(), None);
+    p.fetched(None, 110);
+    p.fetched(None, 120);
+    assert_eq!(told(), Some((Some(110), 120)));
+    p.fetched(Some(1), 130);
+    assert_eq!(told(), Some((None, 120)));
+}
+
+#[test]
+fn each_status_zone_has_its_own_slot_until_all_are_taken() {
+    let metrics = &metrics();
+    let names: Vec<String> = (0..LOCATIONS + 2).map(|n| format!("zone-{n}")).collect();
+    for name in &names {
+        metrics.located(metrics.location(name), Access::Allow);
+        assert_eq!(metrics.location(name), metrics.location(name));
+    }
+    let reports = metrics.locations(names.iter().map(String::as_str));
+    assert_eq!(reports.len(), LOCATIONS + 1);
+    let told = reports.iter().map(|report| report.requests.get("allow"));
+    let expected = std::iter::repeat_n(1, LOCATIONS).chain([2]);
+    assert!(told.eq(expected));
+    assert_eq!(reports[LOCATIONS].name, "(other)");
+}
+
+#[test]
 fn the_json_has_what_the_page_reads() {
-    let metrics = Metrics::new();
+    let metrics = &metrics();
     metrics.at(metrics.slot("p")).asked(&Verdict::Unavailable(Unavailable::Tls), SECOND, 7);
     let json: serde_json::Value =
-        serde_json::from_str(&report(&metrics, &["p"]).json()).expect("JSON");
+        serde_json::from_str(&report(metrics, &["p"]).json()).expect("JSON");
     for (pointer, value) in [
         ("/projects/0/name", serde_json::json!("p")),
         ("/projects/0/requests/resolver/allow", serde_json::json!(0)),
@@ -262,9 +383,9 @@ fn the_json_has_what_the_page_reads() {
 
 #[test]
 fn the_page_escapes_names_and_loads_nothing_from_elsewhere() {
-    let metrics = Metrics::new();
+    let metrics = &metrics();
     let name = "</script><script>alert(1)</script><!--";
-    let page = report(&metrics, &[name]).page();
+    let page = report(metrics, &[name]).page();
     let scripts = page.html.matches("<script").count();
     assert_eq!((scripts, page.html.matches("</script").count()), (2, 2), "{}", page.html);
     assert!(!page.html.contains("<!--"));
@@ -275,6 +396,52 @@ fn the_page_escapes_names_and_loads_nothing_from_elsewhere() {
         assert!(page.policy.contains(directive), "{}", page.policy);
     }
     assert!(!page.policy.contains("unsafe"));
+}
+
+/// Colours of the page's style in light and in dark mode: red, green and blue from 0 to 1.
+fn colours() -> [std::collections::HashMap<String, [f64; 3]>; 2] {
+    let style = include_str!("page.css");
+    let blocks: Vec<_> = style.split(":root {").skip(1).collect();
+    let [light, dark] = blocks[..] else { panic!("one block for each mode") };
+    [light, dark].map(|block| {
+        let block = block.split('}').next().expect("a block");
+        let lines = block.split(';').filter_map(|line| line.trim().strip_prefix("--"));
+        let pairs = lines.map(|line| {
+            let (name, value) = line.split_once(": #").expect("a colour");
+            let part = |at: usize| u8::from_str_radix(&value[at..at + 2], 16).expect("hexadecimal");
+            (name.to_owned(), [0, 2, 4].map(|at| f64::from(part(at)) / 255.0))
+        });
+        pairs.collect()
+    })
+}
+
+/// Relative luminance (WCAG 2.2).
+fn luminance(colour: [f64; 3]) -> f64 {
+    let [red, green, blue] = colour.map(|part| match part {
+        part if part <= 0.04045 => part / 12.92,
+        part => ((part + 0.055) / 1.055).powf(2.4),
+    });
+    0.2126 * red + 0.7152 * green + 0.0722 * blue
+}
+
+/// Contrast of text as WCAG 2.2 level AA asks: 4.5 to 1, and 3 to 1 for graphics.
+#[test]
+fn the_page_has_enough_contrast() {
+    for (mode, colours) in ["light", "dark"].into_iter().zip(colours()) {
+        let contrast = |one: &str, other: &str| {
+            let [one, other] = [one, other].map(|name| luminance(colours[name]));
+            (one.max(other) + 0.05) / (one.min(other) + 0.05)
+        };
+        for text in ["text", "faint", "accent", "good", "warn", "bad", "rest"] {
+            for ground in ["card", "ground"] {
+                let found = contrast(text, ground);
+                assert!(found >= 4.5, "{text} on {ground}, {mode}: {found:.2}");
+            }
+            let found = contrast(text, "track");
+            assert!(found >= 3.0, "{text} on track, {mode}: {found:.2}");
+        }
+    }
+    assert!((luminance([1.0; 3]) - 1.0).abs() < 1e-9 && luminance([0.0; 3]) == 0.0);
 }
 
 type Sample = (String, Vec<(String, String)>, f64);
@@ -315,9 +482,9 @@ fn parse(line: &str) -> Option<Sample> {
 proptest! {
     #[test]
     fn any_project_name_is_escaped_in_the_prometheus_report(name in "\\PC{0,20}|[\\\\\"\n{}, =]{0,12}") {
-        let metrics = Metrics::new();
+        let metrics = &metrics();
         metrics.at(metrics.slot(&name)).request(Mode::Jwt, Access::Deny);
-        let text = report(&metrics, &[&name]).prometheus();
+        let text = report(metrics, &[&name]).prometheus();
         let mut typed = BTreeSet::new();
         let mut seen = BTreeSet::new();
         for line in text.lines() {

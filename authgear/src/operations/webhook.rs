@@ -453,7 +453,7 @@ mod tests {
         json!(Timestamp::from_second(AT as i64 + seconds).unwrap().to_string())
     }
 
-    /// What an event is read as, with these members of its user.
+    /// The event as it is read, with these members of its user.
     fn read_with(kind: &str, members: &[(&str, Value)]) -> Event {
         let mut event = event(kind);
         for (name, value) in members {

@@ -42,6 +42,16 @@ pub const MARKS: usize = 2 * marks(PLACES);
 pub struct PurgeEpoch(u64);
 
 impl PurgeEpoch {
+    /// Makes one of the number that [`number`](Self::number) returned.
+    pub const fn of_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Returns its number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
     /// Returns its bytes, to be kept with a verdict.
     pub const fn to_bytes(self) -> [u8; 8] {
         self.0.to_le_bytes()
@@ -57,8 +67,8 @@ impl PurgeEpoch {
 /// Names by which a purge can in order to concern a verdict.
 #[derive(Clone, Copy, Debug)]
 pub struct EntryScope<'a> {
-    /// Key of the credentials.
-    pub key: &'a Key,
+    /// Key of the credentials. Without it, purges of look-ups in flight are passed over.
+    pub key: Option<&'a Key>,
     /// Scope of the project.
     pub project: &'a [u8],
     /// The user, if the verdict names one.
@@ -300,7 +310,7 @@ impl<const N: usize> PurgeLog<N> {
                 .filter(|table| table.last.load(Ordering::SeqCst) > since)
                 .any(|table| table.has_mark(fingerprint, since))
         };
-        purged(PurgeTarget::Holder(scope.key))
+        scope.key.is_some_and(|key| purged(PurgeTarget::Holder(key)))
             || purged(PurgeTarget::Project(scope.project))
             || scope.user.is_some_and(|user| {
                 purged(PurgeTarget::User(user)) || purged(PurgeTarget::UserOf(scope.project, user))
@@ -332,7 +342,7 @@ mod tests {
     const KEY: Key = Key::from_bytes([1; 16]);
 
     fn scope<'a>(project: &'a [u8], user: &'a [u8]) -> EntryScope<'a> {
-        EntryScope { key: &KEY, project, user: Some(user) }
+        EntryScope { key: Some(&KEY), project, user: Some(user) }
     }
 
     #[test]
@@ -354,8 +364,8 @@ mod tests {
                 scope(b"p", b"alice"),
                 scope(b"q", b"alice"),
                 scope(b"p", b"bob"),
-                EntryScope { key: &KEY, project: b"p", user: None },
-                EntryScope { key: &KEY, project: b"q", user: None },
+                EntryScope { key: Some(&KEY), project: b"p", user: None },
+                EntryScope { key: Some(&KEY), project: b"q", user: None },
             ];
             let purged = verdicts.map(|verdict| purges.is_purged(before, &verdict));
             assert_eq!(purged, expected, "{subject:?}");
@@ -613,7 +623,7 @@ mod tests {
                                 of.iter().any(|s| marks.get(s).is_some_and(|m| *m > since));
                             let user = [user];
                             let scope =
-                                EntryScope { key: &KEY, project: &[project], user: Some(&user) };
+                                EntryScope { key: Some(&KEY), project: &[project], user: Some(&user) };
                             let purged = purges.is_purged(since, &scope);
                             prop_assert!(purged || !expected, "lost");
                             let lives = in_time && now - then <= life;

@@ -2,11 +2,14 @@
 
 use super::algorithm::Algorithm;
 use super::claims::{self, Claims};
-use super::json::Json;
+use super::json::{self, Json};
 use super::jwks::{Fingerprint, KeySet};
 use super::profile::Profile;
 use super::{base64url, is_kid, looks_like_jwt, Parts, TokenError, MAX_HEADER, MAX_TOKEN};
 use crate::verdict::Verdict;
+
+/// Most characters of a claim that [`disputed_claim`] returns.
+pub const MAX_SHOWN: usize = 200;
 
 /// Content of an accepted token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +103,31 @@ pub fn verify(
         issued_at: accepted.issued_at,
         claims: Claims::new(payload.into()),
     })
+}
+
+/// Returns the claim that the rejection of a token is about, for a log: its name, and its JSON text
+/// with control characters escaped, at most [`MAX_SHOWN`] characters of it. `None` unless the error
+/// is about `iss` or `aud`, which name a server and not a user. These errors come after the
+/// signature was verified.
+pub fn disputed_claim(token: &[u8], error: TokenError) -> Option<(&'static str, String)> {
+    let name = match error {
+        TokenError::Issuer => "iss",
+        TokenError::Audience => "aud",
+        _ => return None,
+    };
+    let payload = String::from_utf8(base64url(Parts::of(token)?.payload)?).ok()?;
+    let text = json::member(&payload, |own| own == name)?;
+    let mut shown = String::new();
+    for c in text.chars().take(MAX_SHOWN) {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    if text.chars().nth(MAX_SHOWN).is_some() {
+        shown.push_str("...");
+    }
+    Some((name, shown))
 }
 
 /// Whether `typ` names an access token (RFC 9068 section 2.1). Media types ignore case, and

@@ -28,6 +28,16 @@ impl Valid {
         self.valid.max(self.invalid).max(self.none)
     }
 
+    /// The same lifetimes, none longer than `most`.
+    #[must_use]
+    pub fn at_most(&self, most: Duration) -> Self {
+        Self {
+            valid: self.valid.min(most),
+            invalid: self.invalid.min(most),
+            none: self.none.min(most),
+        }
+    }
+
     /// Lifetime of `verdict`.
     pub fn lifetime(&self, verdict: &Verdict) -> Duration {
         match verdict {

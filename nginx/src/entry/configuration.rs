@@ -13,10 +13,11 @@ use ngx::http::{HttpModuleLocationConf as _, HttpModuleMainConf as _, NgxHttpCor
 
 use super::{filter, request};
 use crate::conf::{Arguments, Conf, ConfError, Context, Directive};
-use crate::configuration::Scope;
+use crate::configuration::{Level, Scope};
 use crate::log::Log;
 use crate::module::Module;
 use crate::panic::guard;
+use crate::servers::ContentMark;
 use crate::upstream;
 
 const OK: ngx_int_t = NGX_OK as ngx_int_t;
@@ -25,14 +26,24 @@ const ERROR: ngx_int_t = NGX_ERROR as ngx_int_t;
 /// Makes the configuration of `http {}`: the first callback of each cycle.
 pub(super) extern "C" fn create_main<M: Module>(cf: *mut ngx_conf_t) -> *mut c_void {
     M::index().set(M::cell().ctx_index());
-    create::<M::Main>(cf)
+    keep(cf, M::Main::default)
+}
+
+/// Makes the configuration of a `server {}`.
+pub(super) extern "C" fn create_server<M: Module>(cf: *mut ngx_conf_t) -> *mut c_void {
+    keep(cf, M::Server::default)
+}
+
+/// Makes the configuration of a location, or of a level above.
+pub(super) extern "C" fn create_location<M: Module>(cf: *mut ngx_conf_t) -> *mut c_void {
+    keep(cf, || Level::blank(M::blank()))
 }
 
 /// Makes a configuration in the pool of the cycle.
-pub(super) extern "C" fn create<T: Default>(cf: *mut ngx_conf_t) -> *mut c_void {
+fn keep<T>(cf: *mut ngx_conf_t, make: impl FnOnce() -> T) -> *mut c_void {
     // SAFETY: nginx passes a valid `cf` with a pool.
     let (log, pool) = unsafe { (Log::from_ptr((*cf).log), Pool::from_ngx_pool((*cf).pool)) };
-    guard(log, ptr::null_mut(), || pool.allocate(T::default()).cast())
+    guard(log, ptr::null_mut(), || pool.allocate(make()).cast())
 }
 
 pub(super) extern "C" fn preconfiguration<M: Module>(cf: *mut ngx_conf_t) -> ngx_int_t {
@@ -56,19 +67,24 @@ pub(super) extern "C" fn merge_location<M: Module>(
     let index = M::index().get();
     // SAFETY: nginx passes a valid `cf` whose `ctx` holds the configurations of this http {} and
     // of the server being merged (ngx_http_merge_servers()), and for parent and location what
-    // `create::<M::Location>` returned; the four are distinct objects.
+    // `create_location` returned; the four are distinct objects.
     let (mut cf, main, server, parent, location) = unsafe {
         let ctx = &*(*cf).ctx.cast::<ngx_http_conf_ctx_t>();
         (
             Conf::from_ptr(cf),
             &mut *(*ctx.main_conf.add(index)).cast::<M::Main>(),
             &mut *(*ctx.srv_conf.add(index)).cast::<M::Server>(),
-            &*parent.cast::<M::Location>(),
-            &mut *location.cast::<M::Location>(),
+            &*parent.cast::<Level<M::Location>>(),
+            &mut *location.cast::<Level<M::Location>>(),
         )
     };
     guard(cf.log(), NGX_CONF_ERROR, || {
-        let result = M::merge_location(&mut cf, main, server, parent, location);
+        let resolver = cf.resolver();
+        let own = location.inherit(parent, |parent| M::share_location(resolver, parent));
+        let result = match own {
+            Some(own) => M::merge_location(&mut cf, main, server, parent.get(), own),
+            None => Ok(()),
+        };
         if cf.report(result) {
             NGX_CONF_OK
         } else {
@@ -152,9 +168,14 @@ extern "C" fn set<D: Directive>(
 ) -> *mut c_char {
     // SAFETY: nginx passes a valid `cf`, and for `conf` what the module created for the level
     // that the command's offset names.
-    let (mut cf, conf) =
-        unsafe { (Conf::from_ptr(cf), &mut *conf.cast::<<D::Scope as Scope>::Conf>()) };
-    guard(cf.log(), NGX_CONF_ERROR, || match D::set(&mut cf, conf) {
+    let (mut cf, kept) =
+        unsafe { (Conf::from_ptr(cf), &mut *conf.cast::<<D::Scope as Scope>::Kept>()) };
+    let mut set = |cf: &mut Conf<'_>| {
+        let conf =
+            D::Scope::own(kept).ok_or_else(|| ConfError::new("directive after its block"))?;
+        D::set(cf, conf)
+    };
+    guard(cf.log(), NGX_CONF_ERROR, || match set(&mut cf) {
         Err(ConfError::Duplicate) => c"is duplicate".as_ptr().cast_mut(),
         result => {
             if cf.report(result) {
@@ -184,12 +205,26 @@ impl Conf<'_> {
         self.replace_variable(name, request::overridden_variable::<M>)
     }
 
-    /// Has [`Module::content`] answer the requests of the `location {}` being read.
-    pub fn set_content<M: Module>(&mut self) -> Result<(), ConfError> {
+    /// Has [`Module::content`] answer the requests of the `location {}` being read. Returns `None`
+    /// if another directive answers them.
+    pub fn set_content<M: Module>(&mut self) -> Result<Option<ContentMark>, ConfError> {
         // SAFETY: in location {}; its configuration of nginx's core is written while it is read.
         let core = unsafe { NgxHttpCoreModule::location_conf_mut(&*self.as_ptr()) };
         let core: &mut ngx_http_core_loc_conf_t = core.ok_or(ConfError::Logged)?;
+        if core.handler.is_some() {
+            return Ok(None);
+        }
         core.handler = Some(request::content::<M>);
+        Ok(ContentMark::of(core))
+    }
+
+    /// Takes all `error_page` lines out of the `location {}` being merged, inherited ones too.
+    pub fn leave_out_error_pages(&mut self) -> Result<(), ConfError> {
+        // SAFETY: nginx merges a location with `cf` of this location, and its core, the first
+        // module, has merged it by then. Nobody else reads it meanwhile.
+        let core = unsafe { NgxHttpCoreModule::location_conf_mut(&*self.as_ptr()) };
+        let core: &mut ngx_http_core_loc_conf_t = core.ok_or(ConfError::Logged)?;
+        core.error_pages = ptr::null_mut();
         Ok(())
     }
 }

@@ -86,7 +86,10 @@ extern "C" fn first<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t {
 extern "C" fn last<M: Module>(r: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: nginx passes a valid request.
     let request = unsafe { Request::from_ptr(r) };
-    guard(request.log(), (), || M::last_header_filter(request));
+    let log = request.log();
+    if guard(log, Err(Failed), || M::last_header_filter(request)).is_err() {
+        return ERROR;
+    }
     // SAFETY: as in first().
     unsafe { (*CHAIN.after_last.get()).map_or(0, |next| next(r)) }
 }

@@ -33,9 +33,9 @@ impl Table {
             postconfiguration: Some(configuration::postconfiguration::<M>),
             create_main_conf: Some(configuration::create_main::<M>),
             init_main_conf: None,
-            create_srv_conf: Some(configuration::create::<M::Server>),
+            create_srv_conf: Some(configuration::create_server::<M>),
             merge_srv_conf: None,
-            create_loc_conf: Some(configuration::create::<M::Location>),
+            create_loc_conf: Some(configuration::create_location::<M>),
             merge_loc_conf: Some(configuration::merge_location::<M>),
         })
     }

@@ -128,10 +128,34 @@ pub(crate) struct Faults {
     at: HashMap<String, Fault>,
     /// By a text in `Authorization`.
     credentials: Vec<(String, Fault)>,
+    by_turns: Option<ByTurns>,
     always: Option<Fault>,
 }
 
+/// A fault of some of the requests with the same credentials.
+#[derive(Debug)]
+struct ByTurns {
+    turns: Vec<bool>,
+    fault: Fault,
+    requests: HashMap<[String; 2], usize>,
+}
+
+impl ByTurns {
+    fn take(&mut self, request: &Recorded) -> Option<Fault> {
+        let credentials = ["authorization", "cookie"]
+            .map(|name| request.header(name).unwrap_or_default().to_owned());
+        let requests = self.requests.entry(credentials).or_default();
+        let has_fault = self.turns[*requests % self.turns.len()];
+        *requests += 1;
+        has_fault.then(|| self.fault.clone())
+    }
+}
+
 impl Faults {
+    pub(crate) fn inject_by_turns(&mut self, turns: &[bool], fault: Fault) {
+        self.by_turns = Some(ByTurns { turns: turns.into(), fault, requests: HashMap::new() });
+    }
+
     pub(crate) fn inject(&mut self, fault: Fault) {
         self.always = Some(fault);
     }
@@ -157,6 +181,9 @@ impl Faults {
         if let Some((left, fault)) = self.next.front_mut() {
             *left -= 1;
             return Some(fault.clone());
+        }
+        if let Some(fault) = self.by_turns.as_mut().and_then(|it| it.take(request)) {
+            return Some(fault);
         }
         let authorization = request.header("authorization").unwrap_or_default();
         let by_credentials = self

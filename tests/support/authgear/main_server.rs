@@ -1,6 +1,6 @@
 //! Answers of the main server, which serves keys, userinfo and login pages.
 
-use serde_json::json;
+use serde_json::{json, Value};
 
 use super::resolver::{Answer, Authgear};
 use crate::random;
@@ -30,6 +30,14 @@ fn page_headers() -> Vec<(String, String)> {
     .collect()
 }
 
+/// Headers of documents that every origin may read.
+fn public_headers() -> impl Iterator<Item = (String, String)> {
+    page_headers().into_iter().chain(headers([
+        ("Access-Control-Allow-Origin", "*".to_owned()),
+        ("Access-Control-Max-Age", "900".to_owned()),
+    ]))
+}
+
 fn headers<'a>(
     headers: impl IntoIterator<Item = (&'a str, String)>,
 ) -> impl Iterator<Item = (String, String)> {
@@ -41,13 +49,16 @@ fn headers<'a>(
 }
 
 impl Authgear<'_> {
+    /// A document that every origin may read.
+    pub(crate) fn public_document(&self, document: &Value) -> Answer {
+        let own =
+            public_headers().chain(headers([("Content-Type", "application/json".to_owned())]));
+        Answer::bytes(200, format!("{document}\n").into_bytes()).with(own.collect())
+    }
+
     /// The key set, readable by every origin. Asked under another origin, a redirect to the own one.
     pub(crate) fn jwks(&self, request: &Recorded) -> Answer {
         let origin = &self.deployment.origin;
-        let shared = page_headers().into_iter().chain(headers([
-            ("Access-Control-Allow-Origin", "*".to_owned()),
-            ("Access-Control-Max-Age", "900".to_owned()),
-        ]));
         if self.deployment.request_origin(request) != *origin {
             let location = format!("{origin}{}", request.target);
             let body = format!("<a href=\"{location}\">Temporary Redirect</a>.\n\n");
@@ -55,12 +66,11 @@ impl Authgear<'_> {
                 ("Content-Type", "text/html; charset=utf-8".to_owned()),
                 ("Location", location),
             ]);
-            return Answer::bytes(307, body.into_bytes()).with(shared.chain(own).collect());
+            return Answer::bytes(307, body.into_bytes())
+                .with(public_headers().chain(own).collect());
         }
         let keys: Vec<_> = self.keys.iter().map(|key| key.jwk()).collect();
-        let body = format!("{}\n", json!({ "keys": keys })).into_bytes();
-        let own = headers([("Content-Type", "application/json".to_owned())]);
-        Answer::bytes(200, body).with(shared.chain(own).collect())
+        self.public_document(&json!({ "keys": keys }))
     }
 
     /// The user of a token or of a session cookie. Clients of a third party get fewer claims.

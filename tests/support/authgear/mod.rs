@@ -7,6 +7,7 @@ mod pages;
 mod resolver;
 mod seed;
 mod serve;
+mod services;
 mod token;
 mod userinfo;
 mod users;
@@ -22,7 +23,7 @@ pub use token::{unix_now, SigningKey, Token};
 pub use users::User;
 pub use versions::{ClientKind, Version};
 
-use crate::net::ToAddr;
+use crate::net::{ToAddr, ANY_PORT};
 use crate::random;
 use crate::recorded::{Log, Recorded};
 use crate::server::{listen, listened, Server};
@@ -31,6 +32,7 @@ use crate::wait::Watched;
 use oauth::Resource;
 use resolver::{Deployment, JWKS_PATH};
 use serve::{serve, Capacity, Shared, State};
+use services::Service;
 
 /// The deployment of a [`FakeAuthgear`].
 #[derive(Debug)]
@@ -45,6 +47,7 @@ pub struct FakeAuthgearBuilder {
     session_mutex: bool,
     tls: Option<ServerIdentity>,
     listen: String,
+    three_servers: bool,
     capacity: Option<Capacity>,
 }
 
@@ -112,6 +115,13 @@ impl FakeAuthgearBuilder {
         self
     }
 
+    /// Starts the three servers of Authgear, each with an address of its own: main, the resolver,
+    /// and the admin API.
+    pub fn three_servers(mut self) -> Self {
+        self.three_servers = true;
+        self
+    }
+
     /// Answers as many look-ups at a time as this, each after this time. The others wait.
     pub fn capacity(mut self, at_once: usize, service_time: Duration) -> Self {
         self.capacity = Some(Capacity::new(at_once, service_time));
@@ -141,18 +151,34 @@ impl FakeAuthgearBuilder {
             log: Log::default(),
             state: Watched::new(State { keys: vec![SigningKey::nth(0)], ..State::default() }),
         });
-        let serving = shared.clone();
-        let server = Server::start(listener, move |tcp, connection| {
-            Box::pin(serve(tcp, connection, serving.clone()))
-        });
-        FakeAuthgear { server, shared }
+        let start = |listener, service| {
+            let serving = shared.clone();
+            Server::start(listener, move |tcp, connection| {
+                Box::pin(serve(tcp, connection, serving.clone(), service))
+            })
+        };
+        let other = |service| start(listen(ANY_PORT).expect("a free port"), service);
+        let others = self
+            .three_servers
+            .then(|| Others { resolver: other(Service::Resolver), admin: other(Service::Admin) });
+        let service = if others.is_some() { Service::Main } else { Service::MainAndResolver };
+        let server = start(listener, service);
+        FakeAuthgear { server, others, shared }
     }
+}
+
+/// The servers besides main, where they are apart.
+#[derive(Debug)]
+struct Others {
+    resolver: Server,
+    admin: Server,
 }
 
 /// A running fake. It stops when dropped.
 #[derive(Debug)]
 pub struct FakeAuthgear {
     server: Server,
+    others: Option<Others>,
     shared: Arc<Shared>,
 }
 
@@ -180,6 +206,7 @@ impl FakeAuthgear {
             session_mutex: false,
             tls: None,
             listen: "127.0.0.1:0".to_owned(),
+            three_servers: false,
             capacity: None,
         }
     }
@@ -314,6 +341,12 @@ impl FakeAuthgear {
         self.shared.state.update(|state| state.faults.inject_for(text, fault));
     }
 
+    /// Injects a fault for those requests with the same credentials whose turn it is. The turns are
+    /// counted for each credentials, and repeat.
+    pub fn inject_by_turns(&self, turns: &[bool], fault: Fault) {
+        self.shared.state.update(|state| state.faults.inject_by_turns(turns, fault));
+    }
+
     /// Removes all faults.
     pub fn clear(&self) {
         self.shared.state.update(|state| state.faults.clear());
@@ -375,6 +408,25 @@ impl FakeAuthgear {
     /// The SNI of each TLS client, also of failed handshakes.
     pub fn sni_seen(&self) -> Vec<Option<String>> {
         self.shared.state.read(|state| state.sni.clone())
+    }
+
+    /// Whether each TLS connection resumed a session, in the order of their handshakes.
+    pub fn sessions_resumed(&self) -> Vec<bool> {
+        self.shared.state.read(|state| state.resumed.clone())
+    }
+
+    fn others(&self) -> &Others {
+        self.others.as_ref().expect("three servers")
+    }
+
+    /// Addresses of resolver and admin API, of three servers.
+    pub fn other_addrs(&self) -> [SocketAddr; 2] {
+        [self.others().resolver.addr(), self.others().admin.addr()]
+    }
+
+    /// The numbers of connections that resolver and admin API have got, of three servers.
+    pub fn connections_to_others(&self) -> [u64; 2] {
+        [self.others().resolver.opened(), self.others().admin.opened()]
     }
 
     pub fn connections_opened(&self) -> u64 {

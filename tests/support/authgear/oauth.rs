@@ -10,9 +10,11 @@ use aws_lc_rs::digest::{digest, SHA256};
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{json, Value};
 
+use super::main_server::USERINFO_PATH;
 use super::resolver::{Answer, Authgear};
 use super::token::Token;
 use super::users::User;
+use super::versions::Version;
 use crate::random;
 use crate::recorded::Recorded;
 
@@ -40,7 +42,10 @@ impl Authgear<'_> {
         let form = || form(&String::from_utf8_lossy(body));
         let query = || form_of_target(&request.target);
         match (request.method.as_str(), request.path()) {
-            ("GET", "/.well-known/oauth-authorization-server") => Some(self.discovery()),
+            (
+                "GET",
+                "/.well-known/oauth-authorization-server" | "/.well-known/openid-configuration",
+            ) => Some(self.discovery()),
             ("POST", "/oauth2/register") => Some(register(body)),
             ("GET", "/oauth2/authorize") => Some(self.authorize(&query())),
             ("POST", "/oauth2/token") => Some(self.token(&form())),
@@ -48,21 +53,49 @@ impl Authgear<'_> {
         }
     }
 
+    /// The metadata of OpenID Connect, and of RFC 8414: one document.
     fn discovery(&self) -> Answer {
         let at = |path: &str| format!("{}{path}", self.deployment.origin);
-        let document = json!({
-            "issuer": self.deployment.origin,
+        let mut document = json!({
             "authorization_endpoint": at("/oauth2/authorize"),
-            "token_endpoint": at("/oauth2/token"),
-            "registration_endpoint": at("/oauth2/register"),
-            "jwks_uri": at(super::resolver::JWKS_PATH),
+            "claims_supported": [
+                "iss", "aud", "iat", "exp", "sub", "email", "email_verified", "phone_number",
+                "phone_number_verified", "preferred_username", "family_name", "given_name",
+                "middle_name", "name", "nickname", "picture", "profile", "website", "gender",
+                "birthdate", "zoneinfo", "locale", "address", "updated_at",
+            ],
             "code_challenge_methods_supported": ["S256"],
+            "dpop_signing_alg_values_supported": ["ES256", "RS256"],
+            "end_session_endpoint": at("/oauth2/end_session"),
             "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
-            "response_types_supported": ["code", "none"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+            "issuer": self.deployment.origin,
+            "jwks_uri": at(super::resolver::JWKS_PATH),
+            "response_modes_supported": ["query", "fragment", "form_post"],
+            "response_types_supported":
+                ["code", "urn:authgear:params:oauth:response-type:settings-action", "none"],
+            "revocation_endpoint": at("/oauth2/revoke"),
+            "scopes_supported": [
+                "offline_access", "device_sso", "openid", "profile", "email", "address", "phone",
+                "https://authgear.com/scopes/full-access",
+                "https://authgear.com/scopes/full-userinfo",
+                "https://authgear.com/scopes/pre-authenticated-url",
+            ],
+            "subject_types_supported": ["public"],
+            "token_endpoint": at("/oauth2/token"),
             "token_endpoint_auth_methods_supported":
                 ["none", "client_secret_post", "client_secret_basic"],
+            "userinfo_endpoint": at(USERINFO_PATH),
         });
-        answer(200, &document)
+        if self.registers_clients() {
+            document["registration_endpoint"] = at("/oauth2/register").into();
+        }
+        self.public_document(&document)
+    }
+
+    /// Whether clients may register themselves.
+    fn registers_clients(&self) -> bool {
+        !self.deployment.resources.is_empty() || self.deployment.version == Version::November2026
     }
 
     /// Logs the user in, and redirects with a code, or with an error.

@@ -1,13 +1,38 @@
 //! Login and logout of the fake: `authorize` with `response_type=none`, a login page with a button
 //! for each user, and `end_session`.
+//!
+//! As the real one's, a script of the login page posts the form with `X-Authgear-XHR`, wants JSON,
+//! and goes where that says. Without the header the answer is a redirect, which leads the script to
+//! another origin, where it cannot follow.
 
 use std::collections::HashSet;
+
+use serde_json::json;
 
 use super::resolver::{Answer, Deployment};
 use super::users::Store;
 use crate::recorded::Recorded;
 
-/// What was registered for an application.
+/// The page after the login, which leads back to the application.
+const FINISH_PATH: &str = "/authflow/v2/finish";
+
+/// Posts the form of the login page.
+const SCRIPT: &str = "<p id=error></p><script>
+document.forms[0].addEventListener('submit', async event => {
+  event.preventDefault();
+  const body = new URLSearchParams(new FormData(event.target, event.submitter));
+  const headers = {'X-Authgear-XHR': 'true'};
+  try {
+    const answer = await fetch(event.target.action, {method: 'POST', headers, body});
+    location.href = (await answer.json()).redirect_uri;
+  } catch {
+    document.getElementById('error').textContent =
+      'There was a problem performing this action';
+  }
+});
+</script>";
+
+/// Registered settings of an application.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
     pub(crate) id: String,
@@ -35,6 +60,7 @@ impl Visit<'_> {
             }
             ("/login", "GET") => Some(self.login_page(store)),
             ("/login", "POST") => Some(self.log_in(store)),
+            (FINISH_PATH, "GET") => Some(self.back(&[("state", &self.argument("state"))])),
             ("/oauth2/end_session", "GET") => Some(self.end_session(store)),
             ("/logout", "POST") => Some(self.end(store)),
             ("/logout", "GET") => Some(html(&format!(
@@ -81,14 +107,45 @@ impl Visit<'_> {
                 None => error("login_required"),
             };
         }
-        let query = self.request.target.split_once('?').map_or("", |(_, query)| query);
-        redirect(302, &format!("{}/login?{query}", self.deployment.origin), &[])
+        redirect(302, &format!("{}/login?{}", self.deployment.origin, self.query()), &[])
     }
 
+    fn query(&self) -> &str {
+        self.request.target.split_once('?').map_or("", |(_, query)| query)
+    }
+
+    /// Redirects to the application.
     fn back(&self, arguments: &[(&str, &str)]) -> Answer {
+        redirect(303, &self.application(arguments), &[])
+    }
+
+    fn application(&self, arguments: &[(&str, &str)]) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(arguments);
-        redirect(303, &format!("{}?{}", self.argument("redirect_uri"), query.finish()), &[])
+        format!("{}?{}", self.argument("redirect_uri"), query.finish())
+    }
+
+    /// Tells the page where to go: its script by JSON, and a plain form by a redirect.
+    fn go_on(&self, to: &str, cookies: &[String]) -> Answer {
+        if self.request.header("x-authgear-xhr") != Some("true") {
+            return redirect(302, to, cookies);
+        }
+        let document = json!({ "redirect_uri": to, "action": "redirect" });
+        let mut answer = Answer::bytes(200, document.to_string().into_bytes());
+        answer.headers.push(("Content-Type".to_owned(), "application/json".to_owned()));
+        answer.headers.extend(with_cookies(cookies));
+        answer
+    }
+
+    /// A cookie with the attributes of the session cookie.
+    fn cookie(&self, name: &str, value: &str, life: &str, same_site: &str) -> String {
+        let prefix = &self.deployment.cookie_prefix;
+        let domain = self.deployment.cookie_domain.as_ref();
+        let domain = domain.map(|domain| format!(" Domain={domain};")).unwrap_or_default();
+        let secure = if self.deployment.origin.starts_with("https:") { " Secure;" } else { "" };
+        format!(
+            "{prefix}{name}={value}; Path=/;{domain} {life}; HttpOnly;{secure} SameSite={same_site}"
+        )
     }
 
     fn login_page(&self, store: &Store) -> Answer {
@@ -101,7 +158,8 @@ impl Visit<'_> {
         for user in store.names() {
             page += &format!("<button id={user} name=user value={user}>{user}</button>");
         }
-        html(&(page + "<button id=cancel name=user value=\"\">Cancel</button></form>"))
+        page += "<button id=cancel name=user value=\"\">Cancel</button></form>";
+        html(&(page + SCRIPT))
     }
 
     fn log_in(&self, store: &mut Store) -> Answer {
@@ -110,25 +168,24 @@ impl Visit<'_> {
         let state = self.argument("state");
         let old = self.session(store).map(|(cookie, _)| cookie.to_owned());
         let Some(session) = store.log_in(&user, self.now) else {
-            return self.back(&[("error", "access_denied"), ("state", &state)]);
+            let to = self.application(&[("error", "access_denied"), ("state", &state)]);
+            return self.go_on(&to, &[]);
         };
         // A new login replaces the session.
         old.iter().for_each(|old| store.end(old));
-        let prefix = &self.deployment.cookie_prefix;
+        const LIFE: &str = "Max-Age=31449600";
         let cookies = [
-            format!("{prefix}session={session}; Path=/; Max-Age=31449600; HttpOnly; SameSite=Lax"),
-            format!("{prefix}same_site_strict=true; Path=/; HttpOnly; SameSite=Strict"),
+            self.cookie("session", &session, LIFE, "Lax"),
+            self.cookie("same_site_strict", "true", LIFE, "Strict"),
         ];
-        let mut answer = self.back(&[("state", &state)]);
-        answer.headers.extend(with_cookies(&cookies));
-        answer
+        self.go_on(&format!("{FINISH_PATH}?{}", self.query()), &cookies)
     }
 
     fn end_session(&self, store: &mut Store) -> Answer {
         let is_strict = self.deployment.cookie(self.request, "same_site_strict").is_some();
         if self.session(store).is_some() && !is_strict {
-            let query = self.request.target.split_once('?').map_or("", |(_, query)| query);
-            return redirect(302, &format!("{}/logout?{query}", self.deployment.origin), &[]);
+            let to = format!("{}/logout?{}", self.deployment.origin, self.query());
+            return redirect(302, &to, &[]);
         }
         self.end(store)
     }
@@ -143,9 +200,9 @@ impl Visit<'_> {
             return redirect(status, &target, &[]);
         };
         store.end(&session);
-        let prefix = &self.deployment.cookie_prefix;
-        let cookies = ["session", "same_site_strict"]
-            .map(|name| format!("{prefix}{name}=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT"));
+        const ENDED: &str = "Expires=Thu, 01 Jan 1970 00:00:00 GMT";
+        let cookies = [("session", "Lax"), ("same_site_strict", "Strict")]
+            .map(|(name, same_site)| self.cookie(name, "", ENDED, same_site));
         redirect(status, &target, &cookies)
     }
 }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 pub(crate) use super::main_server::JWKS_PATH;
 use super::main_server::USERINFO_PATH;
 use super::oauth::Resource;
+use super::services::{Service, ADMIN_PATH, HEALTH_PATH};
 use super::token::{decode, Decoded, SigningKey};
 use super::users::{Store, User};
 use super::versions::Version;
@@ -13,6 +14,16 @@ use crate::random;
 use crate::recorded::Recorded;
 
 const RESOLVER_PATHS: [&str; 2] = ["/resolve", "/_resolver/resolve"];
+
+/// Whether the resolver has this path, or redirects it to one of its own.
+pub(crate) fn is_resolver_path(path: &str) -> bool {
+    RESOLVER_PATHS.contains(&canonical(path).as_str())
+}
+
+/// The path as the resolver redirects it.
+fn canonical(path: &str) -> String {
+    path.trim_end_matches('/').to_ascii_lowercase()
+}
 
 /// Authgear's `Permissions-Policy` header.
 pub const PERMISSIONS_POLICY: &str = "accelerometer=(), ambient-light-sensor=(), autoplay=*, \
@@ -62,7 +73,7 @@ impl Deployment {
         format!("{}://{}", self.scheme(request), self.authority(request))
     }
 
-    fn knows_host(&self, request: &Recorded) -> bool {
+    pub(crate) fn knows_host(&self, request: &Recorded) -> bool {
         let own = self.origin.split_once("://").map_or("", |(_, authority)| authority);
         !self.database || host_of(self.authority(request)) == host_of(own)
     }
@@ -223,8 +234,11 @@ pub(crate) struct Decision {
 }
 
 impl Authgear<'_> {
-    pub(crate) fn decide(&self, request: &Recorded, body: &[u8]) -> Decision {
+    pub(crate) fn decide(&self, service: Service, request: &Recorded, body: &[u8]) -> Decision {
         let mut decision = match self.oauth(request, body) {
+            _ if !service.has(request.path()) => {
+                Decision { answer: Answer::text(404, "404 page not found"), session: None }
+            }
             Some(answer) => Decision { answer, session: None },
             None => self.route(request),
         };
@@ -235,7 +249,7 @@ impl Authgear<'_> {
 
     fn route(&self, request: &Recorded) -> Decision {
         let (path, method) = (request.path(), request.method.as_str());
-        let canonical = path.trim_end_matches('/').to_ascii_lowercase();
+        let canonical = canonical(path);
         let is_get = matches!(method, "GET" | "HEAD");
         let answer = if RESOLVER_PATHS.contains(&path) {
             match is_get {
@@ -249,7 +263,9 @@ impl Authgear<'_> {
             }
         } else if is_get && RESOLVER_PATHS.contains(&canonical.as_str()) {
             moved_permanently(&canonical)
-        } else if path == "/healthz" && is_get {
+        } else if path == ADMIN_PATH {
+            self.admin(request)
+        } else if path == HEALTH_PATH && is_get {
             let headers =
                 [("Content-Length", "2".to_owned()), ("Content-Type", "text/plain".to_owned())];
             Answer { body: b"OK".to_vec(), ..Answer::new(200, headers) }
@@ -258,6 +274,7 @@ impl Authgear<'_> {
                 "GET" | "OPTIONS" if !self.deployment.knows_host(request) => {
                     Answer::text(404, "app not found").with(common_headers())
                 }
+                "GET" | "OPTIONS" if is_crawler(request) => Answer::text(403, "Forbidden"),
                 "GET" | "OPTIONS" if path == JWKS_PATH => self.jwks(request),
                 "GET" | "OPTIONS" => self.userinfo(request),
                 _ => method_not_allowed("GET, OPTIONS"),
@@ -350,6 +367,12 @@ fn method_not_allowed(allow: &str) -> Answer {
 fn bearer(request: &Recorded) -> Option<&str> {
     let (scheme, token) = request.header("authorization")?.split_once(' ')?;
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// Whether the main server blocks the client by its User-Agent.
+fn is_crawler(request: &Recorded) -> bool {
+    let agent = request.header("user-agent").unwrap_or_default();
+    ["Googlebot", "bingbot"].iter().any(|name| agent.contains(name))
 }
 
 #[cfg(test)]

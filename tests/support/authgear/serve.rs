@@ -9,10 +9,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
+use tokio_rustls::rustls::HandshakeKind;
 
 use super::fault::{apply, After, Fault, Faults};
 use super::pages::{Client, Visit};
 use super::resolver::{Answer, Authgear, Deployment, JWKS_PATH};
+use super::services::{Service, HEALTH_PATH};
 use super::token::{unix_now, SigningKey};
 use super::users::Store;
 use crate::http1::{keeps_alive, read_request};
@@ -64,6 +66,8 @@ pub(crate) struct State {
     /// The fake's time in seconds since 1970, if not the real one.
     pub(crate) clock: Option<i64>,
     pub(crate) sni: Vec<Option<String>>,
+    /// Whether each TLS connection resumed a session.
+    pub(crate) resumed: Vec<bool>,
     /// Sessions being looked up right now.
     pub(crate) locked: HashSet<String>,
 }
@@ -83,18 +87,28 @@ impl Drop for SessionLock<'_> {
 }
 
 impl Shared {
-    fn answer(&self, request: &Recorded, body: &[u8]) -> (Answer, SessionLock<'_>) {
+    fn answer(
+        &self,
+        service: Service,
+        request: &Recorded,
+        body: &[u8],
+    ) -> (Answer, SessionLock<'_>) {
         self.state.update(
             |State { store, keys, locked, clock, fails_internally, client, .. }| {
                 let now = clock.unwrap_or_else(unix_now);
                 let visit = Visit { deployment: &self.deployment, client, request, body, now };
-                if let Some(answer) = visit.answer(store).filter(|_| !*fails_internally) {
+                let visit = Some(visit).filter(|_| service.has(request.path()));
+                let answer = visit.and_then(|visit| visit.answer(store));
+                if let Some(answer) = answer.filter(|_| !*fails_internally) {
                     return (answer, SessionLock { shared: self, session: None });
                 }
                 let authgear = Authgear { deployment: &self.deployment, store, keys, now };
-                let mut decision = authgear.decide(request, body);
+                let mut decision = authgear.decide(service, request, body);
                 if *fails_internally {
-                    decision.answer = Answer::internal_error();
+                    decision.answer = match request.path() {
+                        HEALTH_PATH => Answer::text(503, "Service Unavailable"),
+                        _ => Answer::internal_error(),
+                    };
                 }
                 let mut session = decision.session.filter(|_| self.session_mutex);
                 if session.as_ref().is_some_and(|session| !locked.insert(session.clone())) {
@@ -111,12 +125,19 @@ impl Shared {
     }
 }
 
-pub(crate) async fn serve(tcp: TcpStream, connection: Connection, shared: Arc<Shared>) {
+pub(crate) async fn serve(
+    tcp: TcpStream,
+    connection: Connection,
+    shared: Arc<Shared>,
+    service: Service,
+) {
     let mut stream = match &shared.tls {
         None => Stream::Plain(tcp),
         Some(tls) => {
             let seen = |sni| shared.state.update(|state| state.sni.push(sni));
             let Ok(stream) = tls.accept(tcp, seen).await else { return };
+            let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+            shared.state.update(|state| state.resumed.push(resumed));
             Stream::Tls(Box::new(stream))
         }
     };
@@ -125,13 +146,20 @@ pub(crate) async fn serve(tcp: TcpStream, connection: Connection, shared: Arc<Sh
     loop {
         connection.enter(Phase::Idle);
         let begun = || connection.enter(Phase::Busy);
-        let Ok(Some((mut request, body))) = read_request(&mut stream, &mut buffer, begun).await
-        else {
-            return;
+        let read = read_request(&mut stream, &mut buffer, begun).await;
+        let (mut request, body) = match read {
+            Ok(Some(read)) if lacks_host(&read.0) => {
+                return refuse(&mut stream, "400 Bad Request: missing required Host header").await;
+            }
+            Ok(Some(read)) => read,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return refuse(&mut stream, "400 Bad Request").await;
+            }
+            Ok(None) | Err(_) => return,
         };
         request.connection = connection.id;
         let keep_alive = keeps_alive(&request);
-        let (answer, lock) = shared.answer(&request, &body);
+        let (answer, lock) = shared.answer(service, &request, &body);
         let fault = shared.state.update(|state| state.faults.take(&request));
         let method = request.method.clone();
         let capacity = shared.capacity.as_ref().filter(|_| request.path() != JWKS_PATH);
@@ -175,6 +203,19 @@ pub(crate) async fn serve(tcp: TcpStream, connection: Connection, shared: Arc<Sh
             After::Hang => return stream.left(&mut buffer).await,
         }
     }
+}
+
+/// Whether Go's server refuses the request for want of a Host.
+fn lacks_host(request: &Recorded) -> bool {
+    request.version == "HTTP/1.1" && request.header("host").is_none()
+}
+
+/// Answers as Go's server does to what it does not take for a request. Authgear sees none of it.
+async fn refuse(stream: &mut Stream, status: &str) {
+    let head = "Content-Type: text/plain; charset=utf-8\r\nConnection: close";
+    let bytes = format!("HTTP/1.1 {status}\r\n{head}\r\n\r\n{status}");
+    let _ = stream.write_all(bytes.as_bytes()).await;
+    let _ = stream.shutdown().await;
 }
 
 /// Writes everything at once, or in pieces of `pace`, each after its pause.

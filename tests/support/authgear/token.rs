@@ -4,12 +4,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
-use aws_lc_rs::signature::{
-    KeyPair as _, RsaPublicKeyComponents, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256,
-};
+use aws_lc_rs::signature::{KeyPair as _, RsaPublicKeyComponents, RSA_PKCS1_2048_8192_SHA256};
 use data_encoding::BASE64URL_NOPAD;
+use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{json, Map, Value};
 
 use super::users::User;
@@ -29,7 +28,7 @@ pub fn unix_now() -> i64 {
 pub struct SigningKey {
     pub kid: String,
     /// `None` for a key of which only the public part is known.
-    pair: Option<KeyPair>,
+    private: Option<EncodingKey>,
     jwk: Value,
 }
 
@@ -57,7 +56,7 @@ impl SigningKey {
                 "e": BASE64URL_NOPAD.encode(public.exponent().big_endian_without_leading_zero()),
                 "n": BASE64URL_NOPAD.encode(public.modulus().big_endian_without_leading_zero()),
             });
-            keys.push(Arc::new(Self { kid, jwk, pair: Some(pair) }));
+            keys.push(Arc::new(Self { kid, jwk, private: Some(encoding_key(&pair)) }));
         }
         keys[n].clone()
     }
@@ -65,7 +64,7 @@ impl SigningKey {
     /// A key of which only the public part is known. It signs nothing.
     pub fn published(jwk: &Value) -> Arc<Self> {
         let kid = jwk["kid"].as_str().expect("a key id").to_owned();
-        Arc::new(Self { kid, pair: None, jwk: jwk.clone() })
+        Arc::new(Self { kid, private: None, jwk: jwk.clone() })
     }
 
     /// The public key as Authgear publishes it.
@@ -73,12 +72,10 @@ impl SigningKey {
         self.jwk.clone()
     }
 
-    fn sign(&self, message: &[u8]) -> Vec<u8> {
-        let pair = self.pair.as_ref().expect("a private key");
-        let mut signature = vec![0; pair.public_modulus_len()];
-        let random = SystemRandom::new();
-        pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).expect("a signature");
-        signature
+    /// The signature with RS256, in base64url.
+    fn sign(&self, message: &[u8]) -> String {
+        let key = self.private.as_ref().expect("a private key");
+        jsonwebtoken::crypto::sign(message, key, Algorithm::RS256).expect("a signature")
     }
 
     fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
@@ -89,6 +86,15 @@ impl SigningKey {
         let key = RsaPublicKeyComponents { n: number("n"), e: number("e") };
         key.verify(&RSA_PKCS1_2048_8192_SHA256, message, signature).is_ok()
     }
+}
+
+/// The private key for `jsonwebtoken`, which wants the `RSAPrivateKey` (RFC 8017) within PKCS #8.
+fn encoding_key(pair: &KeyPair) -> EncodingKey {
+    let der: Pkcs8V1Der<'_> = pair.as_der().expect("PKCS #8");
+    // RFC 5958: two lengths, a version, the algorithm with OID and NULL, and an octet string.
+    let (before, key) = der.as_ref().split_at(26);
+    assert_eq!(before[22..24], [0x04, 0x82], "an octet string of more than 255 bytes");
+    EncodingKey::from_rsa_der(key)
 }
 
 /// A token before signing, for tests that need an unusual one.
@@ -200,7 +206,7 @@ impl Token {
     pub fn sign(self) -> String {
         let input = self.signing_input();
         let signature = self.key.sign(input.as_bytes());
-        joined(input, &signature)
+        format!("{input}.{signature}")
     }
 
     /// A forgery whose signature is an HMAC with a secret the attacker knows.

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use crate::http1::{keeps_alive, read_request, response};
 use crate::recorded::{Log, Recorded};
 use crate::server::Connection;
-use crate::ws::{accept, frame, Start, CLOSE};
+use crate::ws::{accept, frame, long_frame, Start, CLOSE};
 
 pub(super) async fn serve(mut stream: TcpStream, connection: Connection, log: Log) {
     let mut buffer = Vec::new();
@@ -18,6 +18,11 @@ pub(super) async fn serve(mut stream: TcpStream, connection: Connection, log: Lo
         if let Some(key) = request.header("sec-websocket-key") {
             // Ends when the client leaves.
             let _ = websocket(&mut stream, key).await;
+            return;
+        }
+        if request.target.starts_with("/events") {
+            // Ends when the client leaves.
+            let _ = events(&mut stream).await;
             return;
         }
         if stream.write_all(&answer(&request)).await.is_err() || !keeps_alive(&request) {
@@ -35,6 +40,16 @@ pub(super) fn answer(request: &Recorded) -> Vec<u8> {
     response(200, &headers, if request.method == "HEAD" { &[] } else { &body })
 }
 
+/// A response that stays open after its first event.
+async fn events(stream: &mut TcpStream) -> io::Result<()> {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                Transfer-Encoding: chunked\r\n\r\n8\r\ndata: a\n\r\n";
+    stream.write_all(head.as_bytes()).await?;
+    let mut rest = [0; 64];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
 async fn websocket(stream: &mut TcpStream, key: &str) -> io::Result<()> {
     let headers = [
         ("Upgrade".to_owned(), "websocket".to_owned()),
@@ -48,7 +63,14 @@ async fn websocket(stream: &mut TcpStream, key: &str) -> io::Result<()> {
         let start = Start::new(start);
         let mut rest = vec![0; start.rest()?];
         stream.read_exact(&mut rest).await?;
-        stream.write_all(&frame(start.opcode(), &start.payload(&rest), false)).await?;
+        let payload = start.payload(&rest);
+        let length =
+            payload.strip_prefix(b"long ").and_then(|n| str::from_utf8(n).ok()?.parse().ok());
+        let echo = match length {
+            Some(length) => long_frame(&vec![b'x'; length]),
+            None => frame(start.opcode(), &payload, false),
+        };
+        stream.write_all(&echo).await?;
         if start.opcode() == CLOSE {
             return Ok(());
         }

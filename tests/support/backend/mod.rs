@@ -36,7 +36,8 @@ impl ToAddr for Backend {
 }
 
 impl Backend {
-    /// HTTP/1.1, for `proxy_pass`. Upgrades to WebSocket on demand, and echoes its messages.
+    /// HTTP/1.1, for `proxy_pass`. Upgrades to WebSocket on demand, and echoes its messages; the
+    /// echo of `long N` is a frame of N bytes. The answer to `/events` stays open.
     pub fn start() -> Self {
         Self::serving(http::serve)
     }

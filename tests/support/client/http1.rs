@@ -43,11 +43,11 @@ impl Connection {
     /// Opens a connection with the source address, TLS and deadline of this request.
     #[track_caller]
     pub fn open_for(request: &Request) -> Self {
-        let connected = Self::connect(request);
+        let connected = Self::try_open_for(request);
         connected.unwrap_or_else(|error| panic!("connect to {}: {error}", request.addr))
     }
 
-    fn connect(request: &Request) -> io::Result<Self> {
+    pub(super) fn try_open_for(request: &Request) -> io::Result<Self> {
         let connecting = runtime().block_on(async {
             let v4 = request.addr.is_ipv4();
             let socket = if v4 { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -97,7 +97,7 @@ impl Connection {
         let _ = self.try_write(bytes);
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.restart_deadline();
         self.tcp.set_write_timeout(Some(self.left()?))?;
         self.stream.write_all(bytes)?;
@@ -148,12 +148,18 @@ impl Connection {
         }
     }
 
-    /// Whether the server closes the connection before it sends anything (more).
+    /// Whether the server closes the connection before it sends anything (more), with or without
+    /// the end that TLS has.
     pub fn is_closed(&mut self) -> bool {
         self.restart_deadline();
         match self.fill() {
             Ok(n) => n == 0,
-            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+            Err(error) => {
+                matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
+                )
+            }
         }
     }
 
@@ -163,6 +169,40 @@ impl Connection {
     }
 
     /// Reads at least `n` bytes, and takes `n` of them.
+    /// Reads up to this text, which is dropped with all that came before it.
+    #[track_caller]
+    pub fn read_until(&mut self, text: &str) {
+        self.restart_deadline();
+        let found =
+            |buffer: &[u8]| buffer.windows(text.len()).position(|part| part == text.as_bytes());
+        loop {
+            if let Some(at) = found(&self.buffer) {
+                self.buffer.drain(..at + text.len());
+                return;
+            }
+            match self.fill() {
+                Ok(n) if n > 0 => {}
+                end => panic!("no {text:?}: {end:?}"),
+            }
+        }
+    }
+
+    /// Reads until the connection is closed or reset.
+    #[track_caller]
+    pub fn read_to_end(&mut self) -> Vec<u8> {
+        self.restart_deadline();
+        loop {
+            match self.fill() {
+                Ok(n) if n > 0 => {}
+                Ok(_) => return std::mem::take(&mut self.buffer),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return std::mem::take(&mut self.buffer);
+                }
+                Err(error) => panic!("the connection is open: {error}"),
+            }
+        }
+    }
+
     pub(super) fn read_exact(&mut self, n: usize) -> io::Result<Vec<u8>> {
         self.restart_deadline();
         while self.buffer.len() < n {

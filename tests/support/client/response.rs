@@ -27,6 +27,16 @@ impl Response {
         values(&self.headers, name)
     }
 
+    /// The identity headers of an answer of `authgear_verdict`, sorted, to compare in tests.
+    pub fn identity(&self) -> Vec<(String, String)> {
+        let found = self.headers.iter().filter(|(name, _)| name.starts_with("x-authgear-"));
+        let mut found: Vec<_> = found
+            .map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).into_owned()))
+            .collect();
+        found.sort();
+        found
+    }
+
     pub fn trailer(&self, name: &str) -> Option<String> {
         values(&self.trailers, name).into_iter().next()
     }

@@ -348,7 +348,7 @@ fn add(piece: &mut String, text: impl AsRef<str>) {
 }
 
 /// `AUTHGEAR_MODULE`, or where `cargo build --release` puts the module.
-fn module_path() -> PathBuf {
+pub fn module_path() -> PathBuf {
     env::var_os("AUTHGEAR_MODULE").map(PathBuf::from).unwrap_or_else(|| {
         Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../target/release/libngx_http_authgear_module.so")

@@ -8,5 +8,5 @@ mod config;
 mod log;
 mod process;
 
-pub use config::{Builder, ConfigTest};
+pub use config::{module_path, Builder, ConfigTest};
 pub use process::Nginx;

@@ -54,7 +54,7 @@ impl From<Waiters> for [u64; 2] {
     }
 }
 
-/// How long a verdict is of use.
+/// Times until which a verdict is of use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Worth {
     /// For as long as a session is used.

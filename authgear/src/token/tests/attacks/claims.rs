@@ -52,15 +52,19 @@ fn tokens_from_the_future_are_rejected() {
             claims.as_object_mut().unwrap().remove(name);
             token(header().to_string(), appended(&claims, &format!("\"{name}\":{text}")))
         };
+        let [far_future, huge, no_time] = match name {
+            "nbf" => ["nbf in the far future", "huge nbf", "no nbf"],
+            _ => ["iat in the far future", "huge iat", "no iat"],
+        };
         let mut rows = vec![
             ("future", claims_with(name, NOW + 1), early),
-            ("far future", claims_with(name, 253_402_300_799_u64), early),
+            (far_future, claims_with(name, 253_402_300_799_u64), early),
             ("a fraction from now", at(&format!("{NOW}.001")), early),
-            ("1e308", at("1e308"), invalid),
+            (huge, at("1e308"), invalid),
             ("out of doubles", at("1e309"), TokenError::Malformed),
         ];
         for value in [json!(MADE.to_string()), json!(null), json!(false), json!([]), json!(-1)] {
-            rows.push(("no time", claims_with(name, value), invalid));
+            rows.push((no_time, claims_with(name, value), invalid));
         }
         assert_refused(rows);
 
@@ -164,7 +168,8 @@ fn only_the_exact_issuer_is_accepted() {
     ] {
         rows.push((other, claims_with("iss", other), TokenError::Issuer));
     }
-    for value in [json!(null), json!([ORIGIN]), json!(1), json!({"url": ORIGIN})] {
+    rows.push(("list with the issuer", claims_with("iss", json!([ORIGIN])), TokenError::Claim));
+    for value in [json!(null), json!(1), json!({"url": ORIGIN})] {
         rows.push(("no string", claims_with("iss", value), TokenError::Claim));
     }
     assert_refused(rows);
@@ -205,7 +210,7 @@ fn only_a_visible_ascii_subject_within_the_cap_is_accepted() {
     assert_refused(rows);
 
     for text in ["client_id_x", "client_id_"] {
-        assert_eq!(check(&claims_with("sub", text)), Err(TokenError::MachineToken), "{text}");
+        assert_refused_as("a machine", &claims_with("sub", text), TokenError::MachineToken);
     }
     for text in ["a", "client_id", "Client_id_x", "x_client_id_", &longest] {
         let verified = check(&claims_with("sub", text)).unwrap();
@@ -263,7 +268,7 @@ fn duplicate_names_are_rejected() {
         r#""kid":"new""#,
         r#""typ":"at+jwt""#,
         r#""\u0061lg":"none""#,
-        r#""x":1,"x":1"#,
+        r#""x":"","x":"""#,
         r#""jwk":{"n":"","n":""}"#,
     ] {
         let token = token(appended(&header(), member), user_claims().to_string());

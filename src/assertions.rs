@@ -1,0 +1,156 @@
+//! Assertions (`authgear_assertion`) of this worker, each of which is made once for many requests.
+
+use core::cell::{Cell, RefCell};
+use core::hash::{Hash, Hasher};
+use core::time::Duration;
+use std::rc::Rc;
+
+use authgear::assertion::Term;
+use authgear::identity::SiteHeader;
+use authgear::verdict::Verdict;
+use lru::LruCache;
+
+use crate::conf::assertion::{AssertionUse, Signer};
+use crate::conf::Id;
+use crate::recent::{Recent, PLACES};
+use crate::resolution::Resolution;
+use nginx::HeaderName;
+
+/// Most bytes of assertions that a worker keeps, beside the verdicts that they are about. That of a
+/// user without roles has some 700.
+const MOST_BYTES: usize = (16 << 20) - PLACES * size_of_entry(MOST_RECENT);
+
+/// Longest assertion that is found by the address of its verdict, in bytes.
+const MOST_RECENT: usize = 4096;
+
+/// Content of an assertion. Requests with equal content share one assertion.
+struct Subject {
+    signer: Rc<Signer>,
+    verdict: Rc<Verdict>,
+    /// When the token of the session expires, by nginx's clock.
+    expires_at: Option<Duration>,
+}
+
+impl PartialEq for Subject {
+    fn eq(&self, other: &Self) -> bool {
+        self.signer.id == other.signer.id
+            && self.expires_at == other.expires_at
+            && (Rc::ptr_eq(&self.verdict, &other.verdict) || self.verdict == other.verdict)
+    }
+}
+
+impl Eq for Subject {}
+
+impl Hash for Subject {
+    /// Identities tell most subjects apart, and each request pays for what is hashed.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if let Verdict::Valid(identity) = &*self.verdict {
+            identity.hash(state);
+        }
+    }
+}
+
+/// A verdict with its assertion.
+#[derive(Clone)]
+pub struct Asserted {
+    /// The verdict.
+    pub verdict: Rc<Verdict>,
+    /// The assertion.
+    pub jwt: Rc<str>,
+    /// Header of the location that it was made for.
+    pub header: SiteHeader,
+    /// [`HeaderName::hash`] of its name.
+    pub header_hash: usize,
+    signer: Id,
+    expires_at: Option<Duration>,
+    term: Term,
+}
+
+/// The assertions that this worker keeps.
+pub struct Assertions {
+    kept: RefCell<LruCache<Subject, Rc<Asserted>>>,
+    bytes: Cell<usize>,
+    /// Assertions that were used last.
+    recent: Recent<Asserted>,
+}
+
+impl Default for Assertions {
+    fn default() -> Self {
+        let kept = RefCell::new(LruCache::unbounded());
+        Self { kept, bytes: Cell::new(0), recent: Recent::default() }
+    }
+}
+
+impl Assertions {
+    /// The assertion about a verdict. `None` if that is no session of a user, or one whose token has
+    /// expired. `session_expires_at` tells the expiry of the token in seconds since 1970; it is
+    /// called if an assertion is made.
+    pub fn get_or_sign(
+        &self,
+        used: &AssertionUse,
+        resolution: &Resolution,
+        session_expires_at: impl FnOnce(u64) -> Option<u64>,
+    ) -> Option<Rc<Asserted>> {
+        let now = nginx::unix_time().as_secs();
+        let is_it = |asserted: &Asserted| {
+            Rc::ptr_eq(&asserted.verdict, &resolution.verdict)
+                && asserted.signer == used.signer.id
+                && asserted.expires_at == resolution.expires_at
+                && asserted.term.holds(now)
+        };
+        self.recent.get(&resolution.verdict, is_it).or_else(|| {
+            let found = self.find_or_sign(used, resolution, now, session_expires_at)?;
+            if found.jwt.len() > MOST_RECENT {
+                return Some(found);
+            }
+            // It may have been made for an equal verdict.
+            let verdict = Rc::clone(&resolution.verdict);
+            let asserted = Rc::new(Asserted { verdict, ..Asserted::clone(&found) });
+            self.recent.put(&resolution.verdict, Rc::clone(&asserted));
+            Some(asserted)
+        })
+    }
+
+    #[cold]
+    fn find_or_sign(
+        &self,
+        used: &AssertionUse,
+        resolution: &Resolution,
+        now: u64,
+        session_expires_at: impl FnOnce(u64) -> Option<u64>,
+    ) -> Option<Rc<Asserted>> {
+        let Verdict::Valid(identity) = &*resolution.verdict else { return None };
+        let (signer, verdict) = (Rc::clone(&used.signer), Rc::clone(&resolution.verdict));
+        let subject = Subject { signer, verdict, expires_at: resolution.expires_at };
+        let mut all = self.kept.borrow_mut();
+        if let Some(kept) = all.get(&subject).filter(|kept| kept.term.holds(now)) {
+            return Some(Rc::clone(kept));
+        }
+        let issuer = &subject.signer.issuer;
+        let term = Term::of(now, issuer.ttl, session_expires_at(now))?;
+        let jwt: Rc<str> = issuer.sign(identity, &term)?.into();
+        nginx::Log::cycle().debug(format_args!("authgear: signed an assertion"));
+        let mut bytes = self.bytes.get() + size_of_entry(jwt.len());
+        let header = used.header.clone();
+        let header_hash = HeaderName::new(header.as_str().as_bytes()).hash();
+        let (verdict, signer) = (Rc::clone(&subject.verdict), subject.signer.id);
+        let expires_at = subject.expires_at;
+        let asserted = Asserted { verdict, jwt, header, header_hash, signer, expires_at, term };
+        let asserted = Rc::new(asserted);
+        if let Some((_, replaced)) = all.push(subject, Rc::clone(&asserted)) {
+            bytes -= size_of_entry(replaced.jwt.len());
+        }
+        while bytes > MOST_BYTES {
+            let Some((_, oldest)) = all.pop_lru() else { break };
+            bytes -= size_of_entry(oldest.jwt.len());
+        }
+        self.bytes.set(bytes);
+        Some(asserted)
+    }
+}
+
+/// Memory of an entry: the identity has less than the assertion, which contains it.
+const fn size_of_entry(length: usize) -> usize {
+    const ENTRY: usize = 256;
+    2 * length + ENTRY
+}

@@ -1,0 +1,372 @@
+//! `authgear_fleet`, and what counts on a host that is cut off from its fleet.
+
+use core::ffi::CStr;
+use core::time::Duration;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use authgear::fleet::request::Prefix;
+use authgear::fleet::secret::{Secrets, MAX_SECRET_FILE};
+use authgear::resolver::endpoint::{Scheme, Url};
+
+use super::arguments::{first, flag, read_secret_file, set_once, truncated};
+use super::location::LocationConf;
+use super::upstream::{self, UpstreamServer};
+use super::{Authgear, MainConf};
+use crate::shared::{self, FleetZone};
+use nginx::{self, Arguments, Conf, ConfError, Context, Directive, SharedZone, SourceLocation};
+
+const NAME: &str = "authgear_fleet";
+
+/// The fleet that this host belongs to.
+pub struct FleetSettings {
+    /// The Redis.
+    pub server: FleetServer,
+    /// Secrets of the fleet.
+    pub secrets: Secrets,
+    /// Name and password for Redis.
+    pub login: Option<FleetLogin>,
+    /// Beginning of the names of all keys.
+    pub prefix: Prefix,
+    /// Number of the database.
+    pub db: u32,
+    /// Longest time of an exchange.
+    pub timeout: Duration,
+    /// Shared memory.
+    pub zone: SharedZone<FleetZone>,
+    pub(super) place: SourceLocation,
+}
+
+/// Address of a Redis.
+pub enum FleetServer {
+    /// Over TCP, with or without TLS.
+    Tcp(Box<UpstreamServer>),
+    /// A socket of this host.
+    Unix(PathBuf),
+}
+
+/// Name and password for Redis.
+pub struct FleetLogin {
+    /// Name; none for the default user.
+    pub user: Option<String>,
+    /// Password.
+    pub password: Vec<u8>,
+}
+
+impl core::fmt::Display for FleetServer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Tcp(server) => {
+                let scheme = if server.tls.is_some() { "rediss" } else { "redis" };
+                write!(f, "{scheme}://{}", server.url.authority())
+            }
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Treatment of verdicts on a host that has not known for some time what other hosts purged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CutOff {
+    /// Verdicts count as without a fleet.
+    #[default]
+    Serve,
+    /// After this time only fresh answers count.
+    Ask(Duration),
+}
+
+/// Parameters of the directive.
+#[derive(Default)]
+struct Parameters {
+    secrets: Option<Secrets>,
+    user: Option<String>,
+    password: Option<Vec<u8>>,
+    prefix: Option<Prefix>,
+    db: Option<u32>,
+    timeout: Option<Duration>,
+    ssl_verify: Option<bool>,
+    ssl_trusted_certificate: Option<PathBuf>,
+}
+
+impl Parameters {
+    fn read(cf: &mut Conf<'_>, words: &[String]) -> Result<Self, ConfError> {
+        let mut read = Self::default();
+        for word in words {
+            let Some((key, value)) = word.split_once('=') else {
+                return Err(unknown(word));
+            };
+            match key {
+                "secret" => set_once(&mut read.secrets, secrets(cf, value)?)?,
+                "user" => set_once(&mut read.user, user(value)?)?,
+                "password" => set_once(&mut read.password, password(cf, value)?)?,
+                "prefix" => set_once(&mut read.prefix, prefix(value)?)?,
+                "db" => set_once(&mut read.db, db(value)?)?,
+                "timeout" => set_once(&mut read.timeout, timeout(value)?)?,
+                "ssl_verify" => set_once(&mut read.ssl_verify, flag(key, value)?)?,
+                "ssl_trusted_certificate" => {
+                    set_once(&mut read.ssl_trusted_certificate, cf.full_path(value)?)?;
+                }
+                _ => return Err(unknown(word)),
+            }
+        }
+        Ok(read)
+    }
+
+    fn login(
+        user: Option<String>,
+        password: Option<Vec<u8>>,
+    ) -> Result<Option<FleetLogin>, ConfError> {
+        match (user, password) {
+            (None, None) => Ok(None),
+            (user, Some(password)) => Ok(Some(FleetLogin { user, password })),
+            (Some(_), None) => {
+                Err(ConfError::new(format!("\"user=\" without \"password=\" in \"{NAME}\"")))
+            }
+        }
+    }
+}
+
+fn unknown(word: &str) -> ConfError {
+    let word = truncated(word.split('=').next().unwrap_or_default());
+    ConfError::new(format!("unknown parameter \"{word}\" of \"{NAME}\""))
+}
+
+fn wrong(key: &str, value: &str, right: &str) -> ConfError {
+    let value = truncated(value);
+    ConfError::new(format!("invalid value \"{value}\" in \"{key}\", it must be {right}"))
+}
+
+fn secrets(cf: &mut Conf<'_>, path: &str) -> Result<Secrets, ConfError> {
+    let (name, text) = read_secret_file(cf, "secret", path, MAX_SECRET_FILE)?;
+    Secrets::read(&text)
+        .map_err(|error| ConfError::new(format!("invalid secret file \"{name}\": {error}")))
+}
+
+fn user(value: &str) -> Result<String, ConfError> {
+    const LONGEST: usize = 256;
+    match (1..=LONGEST).contains(&value.len()) {
+        true => Ok(value.to_owned()),
+        false => Err(wrong("user", value, "a name of 1 to 256 bytes")),
+    }
+}
+
+/// Reads a password: the content of the file without its final line ending.
+fn password(cf: &mut Conf<'_>, path: &str) -> Result<Vec<u8>, ConfError> {
+    const LONGEST: usize = 1024;
+    let (name, mut text) = read_secret_file(cf, "password", path, LONGEST + 2)?;
+    for end in [b'\n', b'\r'] {
+        if text.last() == Some(&end) {
+            text.pop();
+        }
+    }
+    match (1..=LONGEST).contains(&text.len()) {
+        true => Ok(text),
+        false => Err(ConfError::new(format!(
+            "invalid password file \"{name}\": it must hold from 1 to {LONGEST} bytes"
+        ))),
+    }
+}
+
+fn prefix(value: &str) -> Result<Prefix, ConfError> {
+    let right = "1 to 64 letters, digits, \"_\", \".\" and \"-\"";
+    Prefix::new(value).map_err(|_| wrong("prefix", value, right))
+}
+
+fn db(value: &str) -> Result<u32, ConfError> {
+    const MOST: u32 = 65535;
+    let number = value.parse().ok().filter(|number| *number <= MOST);
+    number.ok_or_else(|| wrong("db", value, "a number from 0 to 65535"))
+}
+
+fn timeout(value: &str) -> Result<Duration, ConfError> {
+    let (least, most) = (Duration::from_millis(5), Duration::from_secs(1));
+    Conf::parse_time(value)
+        .filter(|time| (least..=most).contains(time))
+        .ok_or_else(|| wrong("timeout", value, "a time from 5ms to 1s"))
+}
+
+/// `authgear_fleet URL secret=FILE [parameter=value ...]`
+pub struct FleetDirective;
+
+impl Directive for FleetDirective {
+    type Scope = nginx::Main<Authgear>;
+    const NAME: &'static CStr = c"authgear_fleet";
+    const CONTEXT: Context = Context::Http;
+    const ARGUMENTS: Arguments = Arguments::OneOrMore;
+
+    fn set(cf: &mut Conf<'_>, conf: &mut MainConf) -> Result<(), ConfError> {
+        const TIMEOUT: Duration = Duration::from_millis(50);
+        if conf.fleet.is_some() {
+            return Err(ConfError::Duplicate);
+        }
+        let arguments = cf.arguments();
+        let url = first(cf);
+        if url.contains('@') {
+            return Err(ConfError::new(format!(
+                "\"{NAME}\" has a password in its URL, which \"nginx -T\" shows: use \
+                 password=FILE"
+            )));
+        }
+        let read = Parameters::read(cf, arguments.get(2..).unwrap_or_default())?;
+        let server = server(cf, &url, &read)?;
+        let Some(secrets) = read.secrets else {
+            return Err(ConfError::new(format!("\"{NAME}\" has no \"secret=\"")));
+        };
+        let login = Parameters::login(read.user, read.password)?;
+        let zone = shared::declare_fleet::<Authgear>(cf)?;
+        // Events of other hosts concern open responses, and what workers have to say is told by the
+        // keeper.
+        nginx::want_wake_all();
+        conf.fleet = Some(Rc::new(FleetSettings {
+            server,
+            secrets,
+            login,
+            prefix: match read.prefix {
+                Some(given) => given,
+                None => prefix("authgear")?,
+            },
+            db: read.db.unwrap_or(0),
+            timeout: read.timeout.unwrap_or(TIMEOUT),
+            zone,
+            place: cf.place(),
+        }));
+        Ok(())
+    }
+}
+
+/// Reads the URL. It is kept as one of HTTP, whose host and port are read in the same way.
+fn server(cf: &mut Conf<'_>, url: &str, read: &Parameters) -> Result<FleetServer, ConfError> {
+    let invalid = || {
+        ConfError::new(format!(
+            "invalid URL \"{}\" in \"{NAME}\", it must be redis://HOST[:PORT], \
+             rediss://HOST[:PORT] or unix:PATH",
+            truncated(url)
+        ))
+    };
+    let (scheme, rest) = if let Some(path) = url.strip_prefix("unix:") {
+        without_ssl(read)?;
+        return match path.starts_with('/') && path.len() <= LONGEST_PATH {
+            true => Ok(FleetServer::Unix(PathBuf::from(path))),
+            false => Err(invalid()),
+        };
+    } else if let Some(rest) = url.strip_prefix("redis://") {
+        without_ssl(read)?;
+        (Scheme::Http, rest)
+    } else if let Some(rest) = url.strip_prefix("rediss://") {
+        (Scheme::Https, rest)
+    } else {
+        return Err(invalid());
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains('/') {
+        return Err(invalid());
+    }
+    let parse = |rest: &str| Url::parse(&format!("{}://{rest}", scheme.as_str()));
+    let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    let http = match has_port {
+        true => parse(rest),
+        false => parse(&format!("{rest}:{PORT}")),
+    };
+    let http = http.map_err(|_| invalid())?;
+    if upstream::is_exposed(&http) {
+        cf.warn(format_args!("\"authgear_fleet\" in clear to \"{}\": use rediss://", http.host()));
+    }
+    let (verify, trusted) =
+        (read.ssl_verify.unwrap_or(true), read.ssl_trusted_certificate.as_deref());
+    let tls = || super::project_block::tls(cf, verify, trusted).map(Rc::new);
+    Ok(FleetServer::Tcp(Box::new(UpstreamServer::new(http, None, tls)?)))
+}
+
+/// Port of Redis.
+const PORT: u16 = 6379;
+/// Longest path of a socket (`sun_path`).
+const LONGEST_PATH: usize = 107;
+
+fn without_ssl(read: &Parameters) -> Result<(), ConfError> {
+    let name = match (&read.ssl_verify, &read.ssl_trusted_certificate) {
+        (Some(_), _) => "ssl_verify",
+        (_, Some(_)) => "ssl_trusted_certificate",
+        (None, None) => return Ok(()),
+    };
+    Err(ConfError::new(format!("\"{name}=\" without \"rediss://\" in \"{NAME}\"")))
+}
+
+/// `authgear_fleet_cut_off serve | ask [after=TIME]`
+pub struct CutOffDirective;
+
+impl Directive for CutOffDirective {
+    type Scope = nginx::Location<Authgear>;
+    const NAME: &'static CStr = c"authgear_fleet_cut_off";
+    const CONTEXT: Context = Context::HttpServerLocation;
+    const ARGUMENTS: Arguments = Arguments::OneOrTwo;
+
+    fn set(cf: &mut Conf<'_>, conf: &mut LocationConf) -> Result<(), ConfError> {
+        const NAME: &str = "authgear_fleet_cut_off";
+        const AFTER: Duration = Duration::from_secs(10);
+        const LEAST: Duration = Duration::from_secs(2);
+        const MOST: Duration = Duration::from_secs(86400);
+        let arguments = cf.arguments();
+        let words: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
+        let value = match words.as_slice() {
+            ["serve"] => CutOff::Serve,
+            ["ask"] => CutOff::Ask(AFTER),
+            ["ask", after] => {
+                let time = after.strip_prefix("after=").and_then(Conf::parse_time);
+                let time = time.filter(|time| (LEAST..=MOST).contains(time));
+                CutOff::Ask(time.ok_or_else(|| {
+                    wrong(NAME, after, "after= with a time from 2s to 1d, such as after=10s")
+                })?)
+            }
+            _ => {
+                let words = words.join(" ");
+                return Err(wrong(NAME, &words, "\"serve\", or \"ask\" and after="));
+            }
+        };
+        let place = cf.place();
+        cf.main::<Authgear>().cut_off_at.get_or_insert(place);
+        set_once(&mut conf.cut_off, value)
+    }
+}
+
+impl LocationConf {
+    /// Value of `authgear_fleet_cut_off`.
+    pub fn cut_off(&self) -> CutOff {
+        self.cut_off.unwrap_or_default()
+    }
+}
+
+impl MainConf {
+    /// The fleet that this host belongs to.
+    pub fn fleet(&self) -> Option<&Rc<FleetSettings>> {
+        self.fleet.as_ref()
+    }
+
+    /// Time for which events are kept, since that long they may change a decision.
+    pub fn fleet_retention(&self) -> Duration {
+        const LEAST: Duration = Duration::from_secs(600);
+        /// Clocks of hosts differ.
+        const MARGIN: Duration = Duration::from_secs(60);
+        LEAST.max(self.longest_refusal()).max(self.longest_life()) + MARGIN
+    }
+
+    /// Checks the fleet once all is read, and finds its server.
+    pub(super) fn check_fleet(&self, cf: &mut Conf<'_>) -> Result<(), ConfError> {
+        let Some(fleet) = &self.fleet else {
+            return match &self.cut_off_at {
+                Some(place) => Err(ConfError::At(
+                    place.clone(),
+                    "\"authgear_fleet_cut_off\" without \"authgear_fleet\"".into(),
+                )),
+                None => Ok(()),
+            };
+        };
+        if !cf.servers::<Authgear>().iter().any(|server| server.conf().in_use) {
+            cf.warn_at(&fleet.place, format_args!("\"authgear_fleet\" is never used"));
+        }
+        if let FleetServer::Tcp(server) = &fleet.server {
+            server.use_at(cf.resolver());
+            server.find(cf, &mut None, &format!("\"{}\" of \"{NAME}\"", fleet.server))?;
+        }
+        Ok(())
+    }
+}

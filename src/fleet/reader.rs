@@ -1,0 +1,219 @@
+//! Reads what Redis has, as the cursor says.
+
+use core::cell::Cell;
+use core::pin::pin;
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use authgear::fleet::cursor::{Do, Input, Loss};
+use authgear::fleet::event::Event;
+use authgear::fleet::reply::{Entry, Look, LookReplies};
+use authgear::fleet::request;
+use authgear::fleet::stream_id::StreamId;
+use authgear::metrics::FleetLoss;
+
+use super::knowledge::Knowledge;
+use super::link::{late, Link, LinkError};
+use super::member::{now_ms, unix_ms, Fleet};
+use nginx::{self, Elapsed, Level, Log};
+
+/// Time between two looks.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Least time between two waits for events: many events are read together.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Reads until the connection fails.
+pub(super) async fn run(fleet: &Fleet, knowledge: &Knowledge) -> LinkError {
+    let error = match read(fleet, knowledge).await {
+        Err(error) => error,
+        Ok(never) => match never {},
+    };
+    knowledge.cursor.borrow_mut().step(match error {
+        LinkError::TooLarge => Input::TooLarge,
+        LinkError::Failed(_) => Input::Broken,
+    });
+    error
+}
+
+/// A connection that reads.
+struct Reader<'a> {
+    link: Link,
+    stream: String,
+    knowledge: &'a Knowledge,
+    /// When the last look was sent.
+    looked: Cell<Duration>,
+    /// When events arrived last.
+    woken: Cell<Duration>,
+}
+
+async fn read(
+    fleet: &Fleet,
+    knowledge: &Knowledge,
+) -> Result<core::convert::Infallible, LinkError> {
+    let mut link = fleet.open("authgear-read").await?;
+    let server = link.server().await?;
+    if let Some(policy) = server.unfit_policy() {
+        warn_of_policy(fleet, policy);
+    }
+    let mut bytes = Vec::new();
+    request::time(&mut bytes);
+    let time = link.ask(&bytes, Duration::ZERO).await?.time()?;
+    let connected = Input::Connected { incarnation: server.incarnation(), time };
+    let mut todo = VecDeque::from(knowledge.cursor.borrow_mut().step(connected));
+    let stream = fleet.settings.prefix.stream();
+    let (looked, woken) = (Cell::new(nginx::now()), Cell::default());
+    let mut reader = Reader { link, stream, knowledge, looked, woken };
+    while let Some(next) = todo.pop_front() {
+        let input = match next {
+            Do::Look(from) => Input::Look(reader.look(from).await?),
+            Do::Block(from) => reader.block(from).await?,
+            Do::Close => return Err(LinkError::new("what Redis says cannot be")),
+            other => {
+                reader.obey(fleet, other);
+                continue;
+            }
+        };
+        todo.extend(knowledge.cursor.borrow_mut().step(input));
+    }
+    Err(LinkError::new("nothing to do"))
+}
+
+impl Reader<'_> {
+    /// Looks behind `from`.
+    async fn look(&mut self, from: StreamId) -> Result<Look, LinkError> {
+        self.looked.set(nginx::now());
+        let mut bytes = Vec::new();
+        let page = self.knowledge.cursor.borrow().page();
+        request::look(&mut bytes, &self.stream, from, page);
+        let (due, link) = (self.link.due(), &mut self.link);
+        let looking = pin!(async {
+            link.send(&bytes).await?;
+            let mut replies = LookReplies::new();
+            loop {
+                if let Some(look) = replies.add(link.receive().await?)? {
+                    return Ok(look);
+                }
+            }
+        });
+        nginx::timeout(due, looking).await.unwrap_or_else(|Elapsed| Err(late()))
+    }
+
+    /// Waits for entries behind `from` until it is time to look.
+    async fn block(&mut self, from: StreamId) -> Result<Input, LinkError> {
+        let pause = (self.woken.get() + PAUSE).saturating_sub(nginx::now());
+        if !pause.is_zero() {
+            nginx::sleep(pause).await;
+        }
+        let beat = self.looked.get() + BEAT;
+        let wait = beat.saturating_sub(nginx::now()).max(Duration::from_millis(1));
+        let mut bytes = Vec::new();
+        let millis = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        let page = self.knowledge.cursor.borrow().page();
+        request::block(&mut bytes, &self.stream, from, page, millis);
+        let entries: Vec<Entry> = self.link.ask(&bytes, wait).await?.entries()?;
+        let now = nginx::now();
+        if !entries.is_empty() {
+            self.woken.set(now);
+        }
+        if now >= beat {
+            self.knowledge.cursor.borrow_mut().step(Input::Beat);
+        }
+        Ok(Input::Woken(entries))
+    }
+
+    /// Does what needs no connection.
+    fn obey(&self, fleet: &Fleet, what: Do) {
+        let zone = fleet.settings.zone;
+        match what {
+            Do::Apply(entry) => self.knowledge.listener.borrow_mut().hear(fleet, &entry.value),
+            Do::PurgeAll => {
+                self.knowledge.purge.borrow_mut().want();
+                self.purge_if_due(fleet);
+            }
+            Do::SayAgain => {
+                fleet.ring(|ring| ring.say_again());
+                fleet.woken();
+            }
+            Do::AskAgain => {
+                let (now, retention) = (now_ms(), fleet.retention.as_millis() as u64);
+                // Nobody waits for it.
+                let _ = fleet.ring(|ring| ring.put(&Event::again(unix_ms()), now, retention));
+                fleet.woken();
+            }
+            Do::Lost(loss) => self.report_loss(fleet, loss),
+            // Another keeper is to notice the loss of a purge that is owed.
+            Do::Keep(_) if self.owes_a_purge() => {}
+            Do::Keep(saved) => zone.lock(|_, zone| zone.cursor.store(&saved)),
+            Do::Confirm => {
+                let (now, retention) = (now_ms(), fleet.retention.as_millis() as u64);
+                let unix = unix_ms() / 1000;
+                self.purge_if_due(fleet);
+                let says_ends = self.knowledge.listener.borrow_mut().says_ends();
+                let again = fleet.ring(|ring| {
+                    ring.expire(now, retention, unix);
+                    let ends = if says_ends { ring.say_ends_again() } else { 0 };
+                    ends + ring.renew(now, retention, unix) + ring.looked()
+                });
+                if again > 0 {
+                    fleet.woken();
+                }
+                self.knowledge.was_in_sync.set(true);
+                if self.owes_a_purge() {
+                    return;
+                }
+                fleet.in_sync(self.looked.get(), self.knowledge.can_write.get());
+            }
+            Do::Look(_) | Do::Block(_) | Do::Close => {}
+        }
+    }
+
+    /// Purges everything here, if that is wanted and was not done a moment ago: who can trim the
+    /// stream must not make this host ask Authgear about everybody each second.
+    fn purge_if_due(&self, fleet: &Fleet) {
+        if self.knowledge.purge.borrow_mut().take(now_ms()) {
+            fleet.shared.purge_all();
+        }
+    }
+
+    fn owes_a_purge(&self) -> bool {
+        self.knowledge.purge.borrow().is_owed()
+    }
+
+    fn report_loss(&self, fleet: &Fleet, loss: Loss) {
+        let (counted, what) = match loss {
+            Loss::Incarnation => (FleetLoss::Incarnation, "another server has the stream"),
+            Loss::Count => (FleetLoss::Count, "the count of events does not agree"),
+            Loss::Gone => (FleetLoss::Gone, "the stream is gone"),
+            Loss::Trimmed => {
+                let what = "events were trimmed before this host read them, all is purged";
+                (FleetLoss::Trimmed, what)
+            }
+        };
+        fleet.shared.count(|metrics| metrics.fleet.lost(counted));
+        if !self.knowledge.loss_lines.borrow_mut().take_or_forget(now_ms()) {
+            return;
+        }
+        Log::cycle().write(
+            Level::Notice,
+            format_args!(
+                "authgear fleet may have lost events: {what}, redis: \"{}\"",
+                fleet.settings.server
+            ),
+        );
+    }
+}
+
+fn warn_of_policy(fleet: &Fleet, policy: &str) {
+    if fleet.warned_of_policy.replace(true) {
+        return;
+    }
+    Log::cycle().write(
+        Level::Warn,
+        format_args!(
+            "authgear fleet: the maxmemory-policy \"{policy}\" of Redis can evict or refuse \
+             events, set volatile-lru or volatile-ttl, redis: \"{}\"",
+            fleet.settings.server
+        ),
+    );
+}

@@ -1,0 +1,39 @@
+//! `demo --serve`: the demo Authgear alone, at a given address, for `packaging/compose/demo.yaml`.
+
+use std::io;
+
+use support::{FakeAuthgear, User};
+
+/// Where the demo Authgear listens, and the origins that browsers see.
+#[derive(Debug)]
+pub struct Serve {
+    /// Address to listen on.
+    pub listen: String,
+    /// Origin of Authgear for browsers.
+    pub origin: String,
+    /// Origin of the site, which a login returns to.
+    pub site: String,
+}
+
+/// Serves until Ctrl-C or the end of its container. Each user has a session with the user's name as
+/// its cookie.
+pub fn serve(settings: &Serve) -> io::Result<()> {
+    let authgear =
+        FakeAuthgear::builder().listen(&settings.listen).origin(&settings.origin).start();
+    for name in ["alice", "bob", "carol"] {
+        let user = authgear.add_user(User::named(name));
+        authgear.add_session(name, &user);
+    }
+    let uris = ["/_authgear/callback", "/"].map(|path| format!("{}{path}", settings.site));
+    authgear.register("demo", &uris);
+    println!("Authgear (a demo of it) listens on {}", settings.listen);
+    println!("try: curl -b session=alice {}/", settings.site);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted,
+            _ = end.recv() => Ok(()),
+        }
+    })
+}

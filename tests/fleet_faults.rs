@@ -1,0 +1,417 @@
+//! Faults of a fleet's Redis: what they cost a request, and that no event is lost.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use support::{eventually, get, unix_now, Backend, Ca, FakeAuthgear, Nginx, Redis, User, DEADLINE};
+
+use crate::fleet::{
+    cache, event, fleet, host, host_with, known_since, post, start, tell, verdict, wait_cut_off,
+    wait_for_count, wait_in_sync,
+};
+use crate::webhook::planned;
+
+/// Longest time of a request that Redis has no part in, on a busy machine.
+const UNDELAYED: Duration = Duration::from_millis(250);
+
+/// Something that happens to Redis.
+type Fault = fn(&Redis);
+
+/// Users who are disabled one after another, and whose tokens hosts must refuse.
+struct Users<'a> {
+    authgear: &'a FakeAuthgear,
+    tokens: Vec<String>,
+}
+
+impl Users<'_> {
+    /// Tells a host of the end of one more user.
+    fn end_one_more(&mut self, at: &Nginx) -> u16 {
+        let name = format!("user{}", self.tokens.len());
+        self.tokens.push(self.authgear.jwt(&User::named(&name)));
+        tell(at, &event("user.disabled", &name, unix_now()))
+    }
+
+    /// Waits until a host refuses all of them.
+    #[track_caller]
+    fn wait_refused(&self, at: &Nginx, what: &str) {
+        for (n, token) in self.tokens.iter().enumerate() {
+            let is_refused = || get(at, "/jwt").bearer(token).send().status == 401;
+            assert!(eventually(DEADLINE, is_refused), "{what}: user{n}: {}", fleet(at));
+        }
+    }
+}
+
+#[test]
+fn a_redis_that_refuses_events_is_one_outage_and_hosts_go_on_reading() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let rules = ["on", ">hunter2", "allkeys", "allcommands"];
+    redis.command(&[&["ACL", "SETUSER", "a"][..], &rules].concat());
+    let login = format!("{} secret=fleet.secret user=a password=redis.password", redis.url());
+    let a = host_with(&authgear, &backend, &login).secret_file("redis.password", "hunter2");
+    let (a, b) = (start(&authgear, a), start(&authgear, host(&authgear, &backend, &redis.url())));
+    let mut users = Users { authgear: &authgear, tokens: Vec::new() };
+    redis.command(&["ACL", "SETUSER", "a", "-xadd"]);
+    assert_eq!(users.end_one_more(&a), 202);
+    a.wait_for_error_log("authgear fleet is cut off: the server answers NOPERM");
+    // Events of others arrive all the while.
+    for _ in 0..5 {
+        let since = Instant::now();
+        assert_eq!(users.end_one_more(&b), 204);
+        let token = users.tokens.last().expect("a token").clone();
+        known_since(since, "an event of another host", || {
+            get(&a, "/jwt").bearer(&token).send().status == 401
+        });
+    }
+    wait_for_count(&a, "connections", "broken", 4);
+    let log = a.error_log();
+    assert_eq!(log.matches("authgear fleet is cut off").count(), 1);
+    assert!(!log.contains("authgear fleet is in sync again"));
+
+    redis.command(&["ACL", "SETUSER", "a", "+xadd"]);
+    users.wait_refused(&b, "events are taken again");
+    a.wait_for_error_log("authgear fleet is in sync again");
+}
+
+/// A proxy that leads the connection that writes to another Redis than the one that reads.
+fn parting(read: SocketAddr, write: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    let relay = move |mut client: TcpStream| -> io::Result<()> {
+        // The name of the connection is in the first command.
+        let mut first = [0; 512];
+        let count = client.read(&mut first)?;
+        let is_writer = first[..count].windows(14).any(|name| name == b"authgear-write");
+        let mut server = TcpStream::connect(if is_writer { write } else { read })?;
+        server.write_all(&first[..count])?;
+        let (mut answers, mut back) = (server.try_clone()?, client.try_clone()?);
+        thread::spawn(move || io::copy(&mut answers, &mut back));
+        io::copy(&mut client, &mut server)?;
+        server.shutdown(Shutdown::Both)
+    };
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            thread::spawn(move || relay(client));
+        }
+    });
+    addr
+}
+
+#[test]
+fn a_writer_that_reaches_another_server_than_the_reader_is_an_outage() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let (read, other) = (Redis::start(), Redis::start());
+    let through = format!("redis://{}", parting(read.addr(), other.addr()));
+    let a = host(&authgear, &backend, &through).start();
+    a.wait_for_error_log("authgear fleet is cut off: another server answers than the one that is");
+    assert_eq!(tell(&a, &event("user.disabled", "alice", unix_now())), 202);
+    // Attempts have pauses between them.
+    let opened = || fleet(&a)["connections"]["opened"].as_u64().expect("a count");
+    let before = opened();
+    assert!(!eventually(Duration::from_secs(1), || opened() > before + 12));
+}
+
+#[test]
+fn an_event_that_another_one_replaced_is_not_said_to_be_stored() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let a = start(&authgear, host(&authgear, &backend, &redis.url()));
+    redis.kill();
+    wait_cut_off(&a);
+    let now = unix_now();
+    let first = planned("alice", now + 3600, now + 7200);
+    let mut second = first.clone();
+    second["context"]["timestamp"] = json!(now + 2);
+    // The second replaces the first while the first waits for Redis.
+    let statuses = thread::scope(|scope| {
+        let waiting = scope.spawn(|| tell(&a, &first));
+        assert!(eventually(DEADLINE, || fleet(&a)["ring_waiting"] == 1));
+        let second = tell(&a, &second);
+        [waiting.join().expect("an answer"), second]
+    });
+    assert_eq!(statuses, [202, 202]);
+    assert_eq!(fleet(&a)["ring_waiting"], 1);
+}
+
+#[test]
+fn a_redis_that_loses_its_data_loses_no_event() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let [a, b] = [(); 2].map(|()| start(&authgear, host(&authgear, &backend, &redis.url())));
+    let mut users = Users { authgear: &authgear, tokens: Vec::new() };
+    assert_eq!(users.end_one_more(&a), 204);
+    users.wait_refused(&b, "no fault");
+    let faults: [(&str, Fault); 4] = [
+        ("FLUSHALL", |redis| drop(redis.command(&["FLUSHALL"]))),
+        ("DEL", |redis| drop(redis.command(&["DEL", "{authgear}:events"]))),
+        ("restart, empty", Redis::restart),
+        ("restart, old snapshot", Redis::restart),
+    ];
+    for (n, (what, fault)) in faults.into_iter().enumerate() {
+        if what.ends_with("snapshot") {
+            redis.save();
+        }
+        assert_eq!(users.end_one_more(&a), 204, "{what}");
+        fault(&redis);
+        // Who told the events has to say them again.
+        let is_noticed = || losses(&a) > n as u64;
+        assert!(eventually(DEADLINE, is_noticed), "{what}: {}", fleet(&a));
+        [&a, &b].into_iter().for_each(wait_in_sync);
+        assert_eq!(users.end_one_more(&a), 204, "{what}");
+        users.wait_refused(&b, what);
+        // What was lost was said again: a host that begins now hears it.
+        let c = start(&authgear, host(&authgear, &backend, &redis.url()));
+        users.wait_refused(&c, what);
+    }
+    // What nobody can say again was trimmed: a host that has not read it trusts nothing it has.
+    redis.command(&["XTRIM", "{authgear}:events", "MAXLEN", "0"]);
+    let d = start(&authgear, host(&authgear, &backend, &redis.url()));
+    wait_for_count(&d, "losses", "trimmed", 1);
+    // Purging brings no end back: the others say theirs again.
+    users.wait_refused(&d, "trimmed");
+}
+
+#[test]
+fn a_page_of_events_that_is_larger_than_a_reply_may_be_is_read_in_parts() {
+    const LARGE: usize = 200;
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let a = start(&authgear, host(&authgear, &backend, &redis.url()));
+    // Such as a later version may tell.
+    let large = "x".repeat(3000);
+    for _ in 0..LARGE {
+        redis.command(&["XADD", "{authgear}:events", "*", "e", &large]);
+    }
+    assert_eq!(post(&a, "/purge?user=alice").send().status, 204);
+    let b = start(&authgear, host(&authgear, &backend, &redis.url()));
+    wait_for_count(&b, "events", "unreadable", LARGE as u64);
+    wait_for_count(&b, "events", "applied", 1);
+}
+
+#[test]
+fn an_event_of_a_project_that_a_host_does_not_have_is_counted_apart() {
+    let (authgear, other) = (FakeAuthgear::start(), FakeAuthgear::start());
+    let (backend, redis) = (Backend::start(), Redis::start());
+    let a = host(&authgear, &backend, &redis.url())
+        .server("location = /own { authgear off; authgear_purge admin project=p; }");
+    let a = start(&authgear, a);
+    let b = start(&other, host(&other, &backend, &redis.url()));
+    assert_eq!(post(&a, "/own?user=alice").send().status, 204);
+    wait_for_count(&b, "events", "foreign", 1);
+    assert_eq!(fleet(&b)["events"]["applied"], 0);
+}
+
+/// Number of losses that a host has noticed.
+fn losses(nginx: &Nginx) -> u64 {
+    let all = fleet(nginx)["losses"].clone();
+    all.as_object().expect("losses").values().filter_map(serde_json::Value::as_u64).sum()
+}
+
+#[test]
+fn a_redis_that_hangs_costs_requests_nothing() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let [a, b] = [(); 2].map(|()| start(&authgear, host(&authgear, &backend, &redis.url())));
+    let mut users = Users { authgear: &authgear, tokens: Vec::new() };
+    redis.hang();
+    let token = authgear.opaque_token(&User::named("bob"));
+    let mut slowest = Duration::ZERO;
+    let mut ask = || {
+        let begun = Instant::now();
+        assert_eq!(get(&a, "/").bearer(&token).send().status, 200);
+        slowest = slowest.max(begun.elapsed());
+    };
+    (0..20).for_each(|_| ask());
+    let begun = Instant::now();
+    assert_eq!(users.end_one_more(&a), 202);
+    assert!((900..1500).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+    [&a, &b].into_iter().for_each(wait_cut_off);
+    (0..20).for_each(|_| ask());
+    assert!(slowest < UNDELAYED, "{slowest:?}");
+    users.wait_refused(&a, "hangs");
+    redis.resume();
+    users.wait_refused(&b, "resumed");
+    [&a, &b].into_iter().for_each(wait_in_sync);
+    a.wait_for_error_log("authgear fleet is cut off: Redis does not answer in time");
+}
+
+#[test]
+fn a_host_that_is_cut_off_can_ask_anew() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let builder = host(&authgear, &backend, &redis.url())
+        .server("authgear_fleet_cut_off ask after=2s; authgear_cache_use_stale error=1h;")
+        .server(
+            "location = /serve { authgear_fleet_cut_off serve; proxy_pass http://%%BACKEND%%; }
+             location = /jwt-serve {
+                 authgear_fleet_cut_off serve; authgear_mode jwt; proxy_pass http://%%BACKEND%%;
+             }",
+        );
+    let nginx = start(&authgear, builder);
+    let alice = authgear.add_user(User::named("alice"));
+    let (session, jwt) = (authgear.session(&alice), authgear.jwt(&alice));
+    let of = |target: &str| get(&nginx, target).cookie("session", &session);
+    let (by_jwt, by_auto) = (get(&nginx, "/jwt").bearer(&jwt), get(&nginx, "/auto").bearer(&jwt));
+    let ask = |request: &support::Request| {
+        let answer = request.send();
+        (answer.status, cache(&answer), verdict(&answer))
+    };
+    let hit = (200, "HIT cache".to_owned(), "valid ok".to_owned());
+    for request in [&of("/"), &of("/serve"), &by_jwt, &by_auto] {
+        request.send();
+        assert_eq!(ask(request), hit);
+    }
+    redis.kill();
+    wait_cut_off(&nginx);
+    let refused = (503, "BYPASS none".to_owned(), "error fleet_cut_off".to_owned());
+    assert!(eventually(DEADLINE, || ask(&by_jwt) == refused), "{:?}", ask(&by_jwt));
+    assert_eq!(ask(&by_auto).1, "MISS resolver");
+    assert_eq!(ask(&of("/serve")), hit);
+    assert_eq!(get(&nginx, "/jwt-serve").bearer(&jwt).send().status, 200);
+    // The verdict is older than a second; the answer to it is not for a second.
+    assert_eq!(ask(&of("/")).1, "EXPIRED resolver".replace("EXPIRED", "MISS"));
+    assert_eq!(ask(&of("/")), hit);
+    // Nothing is served stale.
+    authgear.stop();
+    let is_denied = || ask(&of("/")).0 == 503;
+    assert!(eventually(DEADLINE, is_denied), "{:?}", ask(&of("/")));
+    redis.restart();
+    wait_in_sync(&nginx);
+    assert_eq!(ask(&by_jwt).0, 200);
+}
+
+#[test]
+fn until_the_first_catch_up_a_host_is_cut_off() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    redis.kill();
+    let builder = host(&authgear, &backend, &redis.url());
+    let nginx = builder.server("authgear_fleet_cut_off ask after=1h;").start();
+    authgear.wait_for_jwks_hits(1);
+    let by_jwt = get(&nginx, "/jwt").bearer(&authgear.jwt(&User::named("alice")));
+    assert_eq!(verdict(&by_jwt.send()), "error fleet_cut_off");
+    redis.restart();
+    wait_in_sync(&nginx);
+    assert_eq!(by_jwt.send().status, 200);
+}
+
+/// A server that answers each command with the same bytes.
+struct Parrot {
+    addr: SocketAddr,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Parrot {
+    fn start(says: Vec<u8>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let (addr, over) = (listener.local_addr().expect("an address"), Arc::default());
+        let its_over: Arc<AtomicBool> = Arc::clone(&over);
+        let thread = thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if its_over.load(Ordering::SeqCst) {
+                    break;
+                }
+                let says = says.clone();
+                thread::spawn(move || answer(stream, &says));
+            }
+        });
+        Self { addr, over, thread: Some(thread) }
+    }
+}
+
+/// Answers until the client is gone.
+fn answer(mut stream: TcpStream, says: &[u8]) {
+    let mut buffer = [0; 4096];
+    while matches!(stream.read(&mut buffer), Ok(count) if count > 0) {
+        if stream.write_all(says).is_err() {
+            break;
+        }
+    }
+}
+
+impl Drop for Parrot {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.addr);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[test]
+fn garbage_from_redis_is_an_outage_and_nothing_else() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let token = authgear.opaque_token(&User::named("alice"));
+    for says in [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
+        b"-NOAUTH Authentication required with the password hunter2.\r\n".to_vec(),
+        b"-READONLY You can't write against a read only replica.\r\n".to_vec(),
+        b"+OK\r\n".to_vec(),
+        b"$100000\r\n".iter().copied().chain([b'x'; 100_000]).collect(),
+        b"$-5\r\n".to_vec(),
+        b"*1\r\n".repeat(100_000),
+        b"*1000000000\r\n".to_vec(),
+        vec![0; 1000],
+    ] {
+        let shown = String::from_utf8_lossy(says.get(..30).unwrap_or(&says)).into_owned();
+        let parrot = Parrot::start(says);
+        let redis = format!("redis://{}", parrot.addr);
+        let nginx = host(&authgear, &backend, &redis).workers(1).start();
+        let line = nginx.wait_for_error_log("authgear fleet is cut off");
+        assert!(line.contains("[error]") && !line.contains("hunter2"), "{shown}: {line}");
+        assert_eq!(get(&nginx, "/").bearer(&token).send().status, 200, "{shown}");
+        assert_eq!(post(&nginx, "/purge?user=alice").send().status, 202, "{shown}");
+        assert_eq!(fleet(&nginx)["in_sync"], false, "{shown}");
+    }
+}
+
+#[test]
+fn each_way_of_connecting_works() {
+    let (authgear, backend, ca) = (FakeAuthgear::start(), Backend::start(), Ca::new());
+    let identity = ca.leaf(&["127.0.0.1"]);
+    let directory = tempfile::TempDir::with_prefix("authgear-redis-tls-").expect("a directory");
+    let file = |name: &str, contents: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, contents).expect("a file");
+        path.display().to_string()
+    };
+    let ca_file = file("ca.pem", ca.pem().as_bytes());
+    let (cert, key) = (
+        file("cert.pem", identity.cert_pem.as_bytes()),
+        file("key.pem", identity.key_pem.as_bytes()),
+    );
+    let acl = "nginx on >hunter2 resetkeys ~{mine}:* resetchannels -@all +xadd +xread \
+               +xinfo|stream +multi +exec +info +time +select +client|setname";
+    let user = file("acl", format!("user {acl}\nuser default off\n").as_bytes());
+    let plain = Redis::start();
+    let with_password = Redis::with(&["--requirepass", "hunter2"]);
+    let with_acl = Redis::with(&["--aclfile", &user]);
+    let tls = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca_file];
+    let with_tls = Redis::with_tls(&[&tls[..], &["--tls-auth-clients", "no"]].concat());
+    let ways = [
+        format!("unix:{}", plain.socket().display()),
+        format!("redis://localhost:{} db=3", plain.addr().port()),
+        format!("{} password=redis.password", with_password.url()),
+        format!("{} user=nginx password=redis.password prefix=mine db=2", with_acl.url()),
+        format!("rediss://{} ssl_trusted_certificate={ca_file}", with_tls.addr()),
+        format!("rediss://{} ssl_verify=off", with_tls.addr()),
+    ];
+    for way in ways {
+        let fleet = format!("{way} secret=fleet.secret");
+        let [a, b] = [(); 2].map(|()| {
+            let builder = host_with(&authgear, &backend, &fleet);
+            start(&authgear, builder.secret_file("redis.password", "hunter2\n").workers(2))
+        });
+        let request = get(&b, "/").bearer(&authgear.opaque_token(&User::named("alice")));
+        request.send();
+        assert_eq!(cache(&request.send()), "HIT cache", "{way}");
+        let since = Instant::now();
+        assert_eq!(post(&a, "/purge?user=alice").send().status, 204, "{way}");
+        known_since(since, &way, || !cache(&request.send()).starts_with("HIT"));
+        assert!(!a.error_log().contains("hunter2"), "{way}");
+    }
+    let unverified = format!("rediss://{} secret=fleet.secret", with_tls.addr());
+    let nginx = host_with(&authgear, &backend, &unverified).start();
+    let line = nginx.wait_for_error_log("authgear fleet is cut off");
+    assert!(line.contains("certificate verify error"), "{line}");
+}
