@@ -19,6 +19,10 @@ use crate::webhook::planned;
 /// Longest time of a request that Redis has no part in, on a busy machine.
 const UNDELAYED: Duration = Duration::from_millis(250);
 
+/// Adds an event that Redis trims at once.
+const TRIM: &str = "redis.call('XADD', KEYS[1], '*', 'e', 'x')
+                    return redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)";
+
 /// Something that happens to Redis.
 type Fault = fn(&Redis);
 
@@ -187,6 +191,42 @@ fn a_page_of_events_that_is_larger_than_a_reply_may_be_is_read_in_parts() {
     let b = start(&authgear, host(&authgear, &backend, &redis.url()));
     wait_for_count(&b, "events", "unreadable", LARGE as u64);
     wait_for_count(&b, "events", "applied", 1);
+}
+
+#[test]
+fn an_entry_that_is_larger_than_a_reply_may_be_is_an_outage_until_it_is_deleted() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let a = start(&authgear, host(&authgear, &backend, &redis.url()));
+    redis.command(&["XADD", "{authgear}:events", "*", "e", &"x".repeat(70_000)]);
+    a.wait_for_error_log("cut off: the stream has an entry that is too large, delete it");
+    wait_cut_off(&a);
+    // Attempts have pauses between them.
+    let opened = || fleet(&a)["connections"]["opened"].as_u64().expect("a count");
+    let before = opened();
+    assert!(!eventually(Duration::from_secs(2), || opened() > before + 8));
+    redis.command(&["DEL", "{authgear}:events"]);
+    wait_in_sync(&a);
+    assert_eq!(post(&a, "/purge?user=alice").send().status, 204);
+}
+
+#[test]
+fn a_purge_that_is_owed_after_a_trim_waits_for_no_redis() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let a = start(&authgear, host(&authgear, &backend, &redis.url()).workers(1));
+    let trim = |count| {
+        // In one step, so that the host cannot read the event before.
+        redis.command(&["EVAL", TRIM, "1", "{authgear}:events"]);
+        wait_for_count(&a, "losses", "trimmed", count);
+    };
+    trim(1);
+    let token = authgear.opaque_token(&User::named("alice"));
+    assert_eq!(cache(&get(&a, "/").bearer(&token).send()), "MISS resolver");
+    assert_eq!(cache(&get(&a, "/").bearer(&token).send()), "HIT resolver");
+    trim(2);
+    assert_eq!(cache(&get(&a, "/").bearer(&token).send()), "HIT resolver");
+    redis.kill();
+    let is_purged = || cache(&get(&a, "/").bearer(&token).send()) == "MISS resolver";
+    assert!(eventually(2 * DEADLINE, is_purged), "{}", fleet(&a));
 }
 
 #[test]

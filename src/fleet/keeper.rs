@@ -37,13 +37,15 @@ async fn keep(fleet: &Fleet) {
     let duties = pin!(async {
         first_of(pin!(read_on(fleet, &knowledge)), pin!(write_on(fleet, &knowledge))).await;
     });
-    let lease = pin!(renew(fleet));
+    let lease = pin!(renew(fleet, &knowledge));
     first_of(duties, lease).await;
+    knowledge.end(fleet);
 }
 
-/// Renews the lease until it is lost or the worker ends.
-async fn renew(fleet: &Fleet) {
+/// Renews the lease until it is lost or the worker ends, and does what is owed: Redis may be away.
+async fn renew(fleet: &Fleet, knowledge: &Knowledge) {
     while !fleet.ends() && fleet.take_lease() {
+        knowledge.do_what_is_due(fleet);
         nginx::sleep(POLL).await;
     }
 }

@@ -6,7 +6,7 @@ use authgear::fleet::cursor::Cursor;
 use authgear::fleet::spaced::Spaced;
 
 use super::listener::Listener;
-use super::member::Fleet;
+use super::member::{now_ms, unix_ms, Fleet};
 
 /// See the module.
 pub(super) struct Knowledge {
@@ -14,8 +14,12 @@ pub(super) struct Knowledge {
     pub(super) cursor: RefCell<Cursor>,
     /// Events that were heard.
     pub(super) listener: RefCell<Listener>,
-    /// Purging everything here.
-    pub(super) purge: RefCell<Spaced>,
+    /// Purging everything here, and saying all own events again, after entries were trimmed. Who can
+    /// trim the stream must not make this host ask Authgear about everybody each second, or the
+    /// hosts fill the stream with repeats.
+    pub(super) recovery: RefCell<Spaced>,
+    /// The other hosts are to be asked for their ends and periods.
+    pub(super) wants_ends: Cell<bool>,
     /// Lines of the log about losses.
     pub(super) loss_lines: RefCell<Spaced>,
     /// Set once reading added up since the last attempt to connect.
@@ -28,14 +32,67 @@ impl Knowledge {
     /// Knowledge of a worker that has become the keeper.
     pub(super) fn new(fleet: &Fleet) -> Self {
         let saved = fleet.settings.zone.lock(|_, zone| zone.cursor.load());
-        let retention = u64::try_from(fleet.retention.as_millis()).unwrap_or(u64::MAX);
         Self {
-            cursor: RefCell::new(Cursor::new(saved, retention)),
+            cursor: RefCell::new(Cursor::new(saved, fleet.retention_ms())),
             listener: RefCell::new(Listener::new(fleet)),
-            purge: RefCell::default(),
+            recovery: RefCell::default(),
+            wants_ends: Cell::new(false),
             loss_lines: RefCell::default(),
             was_in_sync: Cell::new(false),
             can_write: Cell::new(true),
         }
+    }
+
+    /// Notes that entries were trimmed, and does what is due.
+    pub(super) fn recover(&self, fleet: &Fleet) {
+        self.recovery.borrow_mut().want();
+        self.wants_ends.set(true);
+        self.do_what_is_due(fleet);
+    }
+
+    /// Does what is owed and due: see [`Knowledge::recover`].
+    pub(super) fn do_what_is_due(&self, fleet: &Fleet) {
+        let now = now_ms();
+        if self.recovery.borrow_mut().take(now) {
+            self.purge(fleet);
+        }
+        if self.wants_ends.get() && !self.recovery.borrow().is_owed() {
+            // A ring that is full of refusals has no room for it. It stays owed.
+            let is_put = fleet.ring(|ring| ring.put_wish(unix_ms(), now));
+            self.wants_ends.set(!is_put);
+            if is_put {
+                fleet.woken();
+            }
+        }
+        if self.listener.borrow_mut().says_ends(now) && fleet.ring(|ring| ring.say_ends_again()) > 0
+        {
+            fleet.woken();
+        }
+    }
+
+    /// Does what is owed, due or not: this worker is the keeper no more.
+    pub(super) fn end(&self, fleet: &Fleet) {
+        if self.recovery.borrow().is_owed() {
+            self.purge(fleet);
+        }
+        if self.listener.borrow().owes_ends() {
+            fleet.ring(|ring| ring.say_ends_again());
+        }
+    }
+
+    fn purge(&self, fleet: &Fleet) {
+        fleet.shared.purge_all();
+        fleet.ring(|ring| ring.say_again());
+        fleet.woken();
+    }
+
+    /// Returns true while a purge of everything is owed: the host is not in sync.
+    pub(super) fn owes_a_purge(&self) -> bool {
+        self.recovery.borrow().is_owed()
+    }
+
+    /// Returns true while the next keeper is to find again what this one owes, if it is killed.
+    pub(super) fn owes(&self) -> bool {
+        self.owes_a_purge() || self.wants_ends.get() || self.listener.borrow().owes_ends()
     }
 }

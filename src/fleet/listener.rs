@@ -26,16 +26,21 @@ impl Listener {
     pub(super) fn new(fleet: &Fleet) -> Self {
         let settings = &fleet.settings;
         let own = settings.zone.header().ring.publisher();
-        let retention = fleet.retention.as_millis() as u64;
+        let retention = fleet.retention_ms();
         let prefix = settings.prefix.as_str();
         let hearing = Hearing::new(settings.secrets.clone(), prefix, own, retention);
-        Self { hearing, lines: Spaced::new(), ends: Spaced::new() }
+        Self { hearing, lines: Spaced::default(), ends: Spaced::default() }
     }
 
     /// Returns whether another host has asked to hear ends and periods again, and it is time to say
     /// them.
-    pub(super) fn says_ends(&mut self) -> bool {
-        self.ends.take(now_ms())
+    pub(super) fn says_ends(&mut self, now: u64) -> bool {
+        self.ends.take(now)
+    }
+
+    /// Returns whether another host has asked to hear them, and they were not said since.
+    pub(super) fn owes_ends(&self) -> bool {
+        self.ends.is_owed()
     }
 
     /// Hears a value of the stream.
@@ -55,7 +60,12 @@ impl Listener {
                 if !fleet.apply(&event) {
                     return fleet.count(FleetEvent::Foreign);
                 }
-                let delay = Duration::from_millis(unix_ms().saturating_sub(event.at));
+                let delay = unix_ms().saturating_sub(event.at);
+                // A period of long ago is said again: its age is no delay.
+                if delay > fleet.retention_ms() {
+                    return fleet.count(FleetEvent::Applied);
+                }
+                let delay = Duration::from_millis(delay);
                 fleet.shared.count(|metrics| metrics.fleet.applied(delay));
             }
             Heard::Unreadable(secret) => {

@@ -71,6 +71,11 @@ impl Fleet {
         self.give_up_lease();
     }
 
+    /// Age in milliseconds from which an event concerns nothing.
+    pub(super) fn retention_ms(&self) -> u64 {
+        u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Returns whether this worker ends.
     pub(super) fn ends(&self) -> bool {
         self.is_closed.get() || nginx::worker_is_exiting()
@@ -104,7 +109,7 @@ impl Fleet {
         let project = project.map(Project::fleet_id);
         let events = events(project, change);
         let zone = self.settings.zone;
-        let (now, retention) = (now_ms(), self.retention.as_millis() as u64);
+        let (now, retention) = (now_ms(), self.retention_ms());
         let put = self.ring(|ring| {
             let put = events.iter().map(|event| ring.put(event, now, retention));
             put.collect::<Vec<_>>()
@@ -115,7 +120,7 @@ impl Fleet {
             Log::cycle().write(
                 Level::Error,
                 format_args!(
-                    "authgear fleet: too many events wait for Redis, the end of a user was dropped"
+                    "authgear fleet: too many events wait for Redis, an end or period was dropped"
                 ),
             );
         }

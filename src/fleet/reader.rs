@@ -6,7 +6,6 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use authgear::fleet::cursor::{Do, Input, Loss};
-use authgear::fleet::event::Event;
 use authgear::fleet::reply::{Entry, Look, LookReplies};
 use authgear::fleet::request;
 use authgear::fleet::stream_id::StreamId;
@@ -29,11 +28,19 @@ pub(super) async fn run(fleet: &Fleet, knowledge: &Knowledge) -> LinkError {
         Err(error) => error,
         Ok(never) => match never {},
     };
-    knowledge.cursor.borrow_mut().step(match error {
+    let mut cursor = knowledge.cursor.borrow_mut();
+    let page = cursor.page();
+    cursor.step(match error {
         LinkError::TooLarge => Input::TooLarge,
         LinkError::Failed(_) => Input::Broken,
     });
-    error
+    match error {
+        LinkError::TooLarge if cursor.page() == page => {
+            let detail = "the stream has an entry that is too large, delete it";
+            LinkError::new(detail)
+        }
+        error => error,
+    }
 }
 
 /// A connection that reads.
@@ -84,8 +91,8 @@ impl Reader<'_> {
     async fn look(&mut self, from: StreamId) -> Result<Look, LinkError> {
         self.looked.set(nginx::now());
         let mut bytes = Vec::new();
-        let page = self.knowledge.cursor.borrow().page();
-        request::look(&mut bytes, &self.stream, from, page);
+        let count = self.knowledge.cursor.borrow().look_size();
+        request::look(&mut bytes, &self.stream, from, count);
         let (due, link) = (self.link.due(), &mut self.link);
         let looking = pin!(async {
             link.send(&bytes).await?;
@@ -127,39 +134,28 @@ impl Reader<'_> {
         let zone = fleet.settings.zone;
         match what {
             Do::Apply(entry) => self.knowledge.listener.borrow_mut().hear(fleet, &entry.value),
-            Do::PurgeAll => {
-                self.knowledge.purge.borrow_mut().want();
-                self.purge_if_due(fleet);
-            }
             Do::SayAgain => {
                 fleet.ring(|ring| ring.say_again());
                 fleet.woken();
             }
-            Do::AskAgain => {
-                let (now, retention) = (now_ms(), fleet.retention.as_millis() as u64);
-                // Nobody waits for it.
-                let _ = fleet.ring(|ring| ring.put(&Event::again(unix_ms()), now, retention));
-                fleet.woken();
-            }
+            Do::Recover => self.knowledge.recover(fleet),
             Do::Lost(loss) => self.report_loss(fleet, loss),
-            // Another keeper is to notice the loss of a purge that is owed.
-            Do::Keep(_) if self.owes_a_purge() => {}
+            // Another keeper is to find what is owed.
+            Do::Keep(_) if self.knowledge.owes() => {}
             Do::Keep(saved) => zone.lock(|_, zone| zone.cursor.store(&saved)),
             Do::Confirm => {
-                let (now, retention) = (now_ms(), fleet.retention.as_millis() as u64);
+                let (now, retention) = (now_ms(), fleet.retention_ms());
                 let unix = unix_ms() / 1000;
-                self.purge_if_due(fleet);
-                let says_ends = self.knowledge.listener.borrow_mut().says_ends();
                 let again = fleet.ring(|ring| {
                     ring.expire(now, retention, unix);
-                    let ends = if says_ends { ring.say_ends_again() } else { 0 };
-                    ends + ring.renew(now, retention, unix) + ring.looked()
+                    ring.renew(now, retention, unix) + ring.looked()
                 });
+                self.knowledge.do_what_is_due(fleet);
                 if again > 0 {
                     fleet.woken();
                 }
                 self.knowledge.was_in_sync.set(true);
-                if self.owes_a_purge() {
+                if self.knowledge.owes_a_purge() {
                     return;
                 }
                 fleet.in_sync(self.looked.get(), self.knowledge.can_write.get());
@@ -168,25 +164,13 @@ impl Reader<'_> {
         }
     }
 
-    /// Purges everything here, if that is wanted and was not done a moment ago: who can trim the
-    /// stream must not make this host ask Authgear about everybody each second.
-    fn purge_if_due(&self, fleet: &Fleet) {
-        if self.knowledge.purge.borrow_mut().take(now_ms()) {
-            fleet.shared.purge_all();
-        }
-    }
-
-    fn owes_a_purge(&self) -> bool {
-        self.knowledge.purge.borrow().is_owed()
-    }
-
     fn report_loss(&self, fleet: &Fleet, loss: Loss) {
         let (counted, what) = match loss {
             Loss::Incarnation => (FleetLoss::Incarnation, "another server has the stream"),
             Loss::Count => (FleetLoss::Count, "the count of events does not agree"),
             Loss::Gone => (FleetLoss::Gone, "the stream is gone"),
             Loss::Trimmed => {
-                let what = "events were trimmed before this host read them, all is purged";
+                let what = "events were trimmed before this host read them, all is to be purged";
                 (FleetLoss::Trimmed, what)
             }
         };

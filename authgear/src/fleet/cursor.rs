@@ -22,7 +22,7 @@
 //! |---|---|---|
 //! | [`Incarnation`](Loss::Incarnation) | the last cursor that added up and is 60 s before the last one that did. It is the anchor: a server that took over without this entry may have others before it | no |
 //! | [`Count`](Loss::Count), [`Gone`](Loss::Gone) | the first entry. The index begins at the number of entries that were trimmed | only if there are such |
-//! | [`Trimmed`](Loss::Trimmed) | nowhere | everything. It asks the other hosts to say their ends and periods again |
+//! | [`Trimmed`](Loss::Trimmed) | nowhere | everything: see [`Do::Recover`] |
 //!
 //! The machine is pure: [`Cursor::step`] takes what happened and says what to do, in this order.
 
@@ -103,13 +103,12 @@ pub enum Do {
     Block(StreamId),
     /// Apply an entry.
     Apply(Entry),
-    /// Purge everything here.
-    PurgeAll,
     /// Say all own events again.
     SayAgain,
-    /// Ask the other hosts to say their ends and periods again: some may have been trimmed, and
-    /// purging does not bring them back.
-    AskAgain,
+    /// Entries were trimmed. Purge everything here, say all own events again, and ask the other
+    /// hosts for their ends and periods: purging does not bring those back. The caller may do it
+    /// later, and does not keep the cursor until then.
+    Recover,
     /// A loss, to be counted and logged.
     Lost(Loss),
     /// Store this for a process that takes over.
@@ -237,9 +236,14 @@ impl Cursor {
         self.phase
     }
 
-    /// Entries to ask for at a time, by the next look or wait.
+    /// Entries to ask for by the next wait.
     pub const fn page(&self) -> usize {
         self.page
+    }
+
+    /// Entries to ask for by the next look: its anchor comes with a page.
+    pub const fn look_size(&self) -> usize {
+        self.page + self.is_there as usize
     }
 
     /// Whether own events may be written on a connection to this server. To another one they may
@@ -330,7 +334,7 @@ impl Cursor {
             self.no_stream(server, todo);
             return;
         };
-        let is_end = entries.len() < self.page;
+        let is_end = entries.len() < self.look_size();
         let anchor = entries.first().filter(|first| self.is_there && first.id == self.at);
         let has_anchor = anchor.is_some();
         if anchor.is_some_and(|anchor| tag(anchor) != self.tag) {
@@ -402,7 +406,7 @@ impl Cursor {
         // Without its anchor this may be another stream, of which as many were trimmed.
         let is_missed = is_missed || lacks_anchor;
         if is_missed {
-            todo.extend([Do::Lost(Loss::Trimmed), Do::PurgeAll, Do::SayAgain, Do::AskAgain]);
+            todo.extend([Do::Lost(Loss::Trimmed), Do::Recover]);
             self.has_waived = true;
             self.early.clear();
         }

@@ -143,9 +143,9 @@ impl Event {
         Self { at, project: None, what: What::Again }
     }
 
-    /// Returns true if no refusal is lost without the event: *everything* may stand for it.
+    /// Returns true for a purge: *everything* may stand for it.
     pub const fn is_purge(&self) -> bool {
-        matches!(self.what, What::User(_) | What::Everything | What::Again)
+        matches!(self.what, What::User(_) | What::Everything)
     }
 
     fn encode(&self) -> Vec<u8> {

@@ -11,7 +11,8 @@ pub enum Heard {
     Own(u64),
     /// An event of another host that was heard before.
     Again,
-    /// An event that is older than the retention, and no period that lasts: no verdict is as old.
+    /// An event that is older than the retention, and no period that lasts or was lifted: no verdict
+    /// is as old.
     Old,
     /// An event to apply.
     New(Event),
@@ -98,10 +99,13 @@ impl Hearing {
     }
 }
 
-/// Returns true for a period that has not ended at `now`, in milliseconds since 1970: its age is of
-/// no concern.
+/// Returns true for a period that has not ended at `now`, in milliseconds since 1970, and for one
+/// that was lifted: a host may hold the period that it lifts.
 fn holds(event: &Event, now: u64) -> bool {
-    matches!(event.what, What::Period { period: Some((_, until)), .. } if until > now / 1000)
+    match event.what {
+        What::Period { period, .. } => period.is_none_or(|(_, until)| until > now / 1000),
+        _ => false,
+    }
 }
 
 impl std::fmt::Debug for Hearing {
@@ -179,7 +183,7 @@ mod tests {
         assert!(matches!(heard(0, Some((0, now + 1))), Heard::New(_)));
         assert!(matches!(heard(0, Some((0, u64::MAX))), Heard::New(_)));
         assert_eq!(heard(0, Some((0, now))), Heard::Old);
-        assert_eq!(heard(0, None), Heard::Old);
+        assert!(matches!(heard(0, None), Heard::New(_)));
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! A period in which a user is disabled stays until it ends, and is said again in each retention.
 //!
 //! The number of events is bounded. In a full ring, purges become one *everything*. Ends and periods
-//! are dropped last.
+//! are dropped last, except for the wish to hear those of others.
 
 mod slot;
 
@@ -19,7 +19,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::event::{Event, Publisher, What};
+use super::event::{Event, Publisher};
 pub use slot::EventSlot;
 use slot::{Content, Stage, State};
 
@@ -55,11 +55,11 @@ pub enum Room {
     Enough,
     /// Purges that were not said yet became one *everything*.
     Widened,
-    /// An end or a period was dropped that came back through the stream: it can be said again no
-    /// more.
+    /// An end, or a period that is over, was dropped that came back through the stream: it can be
+    /// said again no more.
     Forgotten,
-    /// An end or a period was dropped that did not come back: hosts that have not heard of it never
-    /// will.
+    /// An end or a period was dropped that did not come back, or a period that lasts: hosts that have
+    /// not heard of it never will.
     Dropped,
 }
 
@@ -128,19 +128,21 @@ impl<S: Deref<Target = [EventSlot]>> EventRing<S> {
 
     /// Puts an event. `retention` is the age in milliseconds from which an event concerns nothing,
     /// unless it is a period that has not ended.
+    ///
+    /// A period replaces earlier ones of the user. If a later one is there, nothing is put.
     pub fn put(&self, event: &Event, now: u64, retention: u64) -> Put {
         let content = Content::of(event);
         let mut due = 0;
-        let mut replaced = None;
         for slot in self.events().filter(|slot| slot.is_about(&content)) {
             let state = slot.state();
-            if state.stage == Stage::Waiting && !state.is_frozen {
-                if !slot.is_period() {
-                    slot.take_up(&content, now);
-                    return self.put_in(slot, Room::Enough);
-                }
-                replaced = (slot.order() <= content.times[0]).then_some(slot);
-            } else if now.saturating_sub(slot.sent_at()) < PAUSE && slot.sent_at() > 0 {
+            if slot.is_period() && slot.order() > content.order() {
+                return self.put_in(slot, Room::Enough);
+            }
+            if state.stage == Stage::Waiting && !state.is_frozen && !slot.is_period() {
+                slot.take_up(&content, now);
+                return self.put_in(slot, Room::Enough);
+            }
+            if now.saturating_sub(slot.sent_at()) < PAUSE && slot.sent_at() > 0 {
                 due = due.max(slot.sent_at().saturating_add(PAUSE));
             }
         }
@@ -153,11 +155,23 @@ impl<S: Deref<Target = [EventSlot]>> EventRing<S> {
         };
         let number = self.number();
         slot.fill(number, &content, now, due);
-        // After the new one is there. The slot of the old one may have been taken for it.
-        if let Some(old) = replaced.filter(|old| old.number() != number && old.is_about(&content)) {
-            old.free();
-        }
+        // After the new one is there.
+        self.free_periods(&content, |old| old.number() != number);
         self.put_in(slot, room)
+    }
+
+    /// Puts the wish to hear ends and periods of other hosts, if no event has to give way for it.
+    /// Returns whether it will be sent. `at` is in milliseconds since 1970.
+    pub fn put_wish(&self, at: u64, now: u64) -> bool {
+        let content = Content::of(&Event::again(at));
+        if let Some(slot) = self.events().find(|slot| slot.is_wish()) {
+            // Hosts that have heard of one that was sent do not hear of it again.
+            let state = slot.state();
+            return state.stage == Stage::Waiting && !state.is_frozen;
+        }
+        let Some(slot) = self.free_slot(false) else { return false };
+        slot.fill(self.number(), &content, now, 0);
+        true
     }
 
     fn put_in(&self, slot: &EventSlot, room: Room) -> Put {
@@ -208,18 +222,20 @@ impl<S: Deref<Target = [EventSlot]>> EventRing<S> {
         if let Some(slot) = self.free_slot(for_purge) {
             return Ok((Room::Widened, slot));
         }
-        let progress = |slot: &&EventSlot| match slot.state().stage {
+        let holds = |slot: &EventSlot| slot.holds(event.at / 1000);
+        let progress = |slot: &EventSlot| match slot.state().stage {
             Stage::Free | Stage::Returned => 0,
             Stage::Stored => 1,
             Stage::Sent | Stage::Waiting => 2,
         };
-        let oldest = |slot: &&EventSlot| (progress(slot), slot.number());
+        // Hosts that listen have heard of a period that came back. A host that begins has not.
+        let loss = |slot: &&EventSlot| (slot.is_wish(), progress(slot), holds(slot), slot.number());
         let others = self.events().filter(|slot| !slot.is_purge());
-        match others.min_by_key(oldest) {
+        match others.min_by_key(loss) {
             Some(slot) => {
-                let came_back = slot.state().stage == Stage::Returned;
+                let is_known = slot.state().stage == Stage::Returned && !holds(slot);
                 slot.free();
-                Ok((if came_back { Room::Forgotten } else { Room::Dropped }, slot))
+                Ok((if is_known { Room::Forgotten } else { Room::Dropped }, slot))
             }
             // A ring without slots.
             None => Err(Put { number: self.number(), slot: usize::MAX, room: Room::Dropped }),
@@ -278,7 +294,14 @@ impl<S: Deref<Target = [EventSlot]>> EventRing<S> {
     pub fn returned(&self, number: u64) {
         if let Some(slot) = self.events().find(|slot| slot.number() == number) {
             // An event that was never sent cannot come back: somebody else has this publisher.
-            if slot.state().is_frozen {
+            if !slot.state().is_frozen {
+                return;
+            }
+            if slot.is_wish() {
+                // The other hosts read it too. If it is lost with a server, the ends that they say
+                // again then are no less.
+                slot.free();
+            } else {
                 slot.set_stage(Stage::Returned);
             }
         }
@@ -329,7 +352,8 @@ impl<S: Deref<Target = [EventSlot]>> EventRing<S> {
     /// Says ends and periods again, which a host may have missed, and returns their number.
     pub fn say_ends_again(&self) -> usize {
         let ends = self.events().filter(|slot| {
-            !slot.is_purge() && matches!(slot.state().stage, Stage::Stored | Stage::Returned)
+            let is_purge = slot.is_purge() || slot.is_wish();
+            !is_purge && matches!(slot.state().stage, Stage::Stored | Stage::Returned)
         });
         ends.map(|slot| slot.set_stage(Stage::Waiting)).count()
     }
@@ -347,10 +371,18 @@ impl<S: Deref<Target = [EventSlot]>> EventRing<S> {
 
     /// Frees periods that another host's event replaces: saying them again would bring them back.
     pub fn replaced_by(&self, event: &Event) {
-        let What::Period { order, .. } = event.what else { return };
         let content = Content::of(event);
-        let old =
-            |slot: &&EventSlot| slot.is_period() && slot.is_about(&content) && slot.order() < order;
+        self.free_periods(&content, |old| old.order() < content.order());
+    }
+
+    /// Frees periods of the user that are not later than `content`, if that is a period.
+    fn free_periods(&self, content: &Content, is_meant: impl Fn(&EventSlot) -> bool) {
+        let old = |slot: &&EventSlot| {
+            slot.is_period()
+                && slot.is_about(content)
+                && slot.order() <= content.order()
+                && is_meant(slot)
+        };
         self.events().filter(old).for_each(EventSlot::free);
     }
 

@@ -1,19 +1,26 @@
 //! An action that others can cause, and that happens once in a while at most.
 
-/// Pause in milliseconds between two actions.
+/// Pause in milliseconds between two actions, by default.
 pub const PAUSE: u64 = 10_000;
 
 /// See the module. What is wanted sooner is owed, and not forgotten.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Spaced {
+    pause: u64,
     last: Option<u64>,
     is_owed: bool,
 }
 
+impl Default for Spaced {
+    fn default() -> Self {
+        Self::new(PAUSE)
+    }
+}
+
 impl Spaced {
-    /// No action yet.
-    pub const fn new() -> Self {
-        Self { last: None, is_owed: false }
+    /// No action yet. `pause` is in milliseconds.
+    pub const fn new(pause: u64) -> Self {
+        Self { pause, last: None, is_owed: false }
     }
 
     /// Notes that the action is wanted.
@@ -24,11 +31,11 @@ impl Spaced {
     /// Returns true if the action was wanted and is to be done at `now`, in milliseconds of a
     /// monotonic clock.
     pub fn take(&mut self, now: u64) -> bool {
-        let is_due = self.last.is_none_or(|last| now.saturating_sub(last) >= PAUSE);
+        let is_due = self.last.is_none_or(|last| now.saturating_sub(last) >= self.pause);
         if !self.is_owed || !is_due {
             return false;
         }
-        *self = Self { last: Some(now), is_owed: false };
+        (self.last, self.is_owed) = (Some(now), false);
         true
     }
 
@@ -53,7 +60,7 @@ mod tests {
 
     #[test]
     fn an_action_happens_at_once_and_then_after_a_pause() {
-        let mut spaced = Spaced::new();
+        let mut spaced = Spaced::default();
         assert!(!spaced.take(5));
         spaced.want();
         assert!(spaced.is_owed() && spaced.take(5) && !spaced.is_owed());
@@ -65,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_line_is_written_once_in_a_while() {
-        let mut spaced = Spaced::new();
+        let mut spaced = Spaced::default();
         assert!(spaced.take_or_forget(5) && !spaced.take_or_forget(6));
         assert!(!spaced.is_owed() && !spaced.take(5 + PAUSE));
         assert!(spaced.take_or_forget(5 + PAUSE));

@@ -54,9 +54,8 @@ fn words(todo: &[Do]) -> Vec<String> {
         Do::Look(from) => format!("look {}", from.ms),
         Do::Block(from) => format!("block {}", from.ms),
         Do::Apply(entry) => format!("apply {}", entry.id.ms),
-        Do::PurgeAll => "purge".into(),
         Do::SayAgain => "again".into(),
-        Do::AskAgain => "ask".into(),
+        Do::Recover => "recover".into(),
         Do::Lost(loss) => loss.word().into(),
         Do::Keep(saved) => format!("keep {}", saved.sound.index),
         Do::Confirm => "confirm".into(),
@@ -117,8 +116,7 @@ fn a_first_reading_purges_if_entries_since_its_beginning_were_trimmed() {
     let mut cursor = Cursor::new(None, RETENTION);
     cursor.step(connected("a", 5000));
     let todo = step(&mut cursor, look_at("a", &[4500], 9, 4500, &[4500]));
-    let expected =
-        ["trimmed", "purge", "again", "ask", "apply 4500", "keep 9", "confirm", "block 4500"];
+    let expected = ["trimmed", "recover", "apply 4500", "keep 9", "confirm", "block 4500"];
     assert_eq!(todo, expected);
 }
 
@@ -130,13 +128,32 @@ fn it_looks_until_a_page_is_not_full() {
     assert_eq!(step(&mut cursor, look("a", &all, &[10, 20])), ["apply 10", "apply 20", "look 19"]);
     assert_eq!(cursor.phase(), Phase::Syncing);
     assert_eq!(cursor.position(), None);
-    assert_eq!(step(&mut cursor, look("a", &all, &[20, 30])), ["apply 30", "look 29"]);
-    let todo = step(&mut cursor, look("a", &all, &[30]));
-    assert_eq!(todo, ["keep 3", "confirm", "block 30"]);
+    // The anchor comes with a page.
+    let todo = step(&mut cursor, look("a", &all, &[20, 30]));
+    assert_eq!(todo, ["apply 30", "keep 3", "confirm", "block 30"]);
     // The same while it waits.
     assert_eq!(step(&mut cursor, Input::Woken(entries(&[40]))), ["apply 40", "block 40"]);
     let todo = step(&mut cursor, Input::Woken(entries(&[50, 60])));
     assert_eq!(todo, ["apply 50", "apply 60", "look 29"]);
+}
+
+#[test]
+fn a_page_of_one_entry_gets_on_behind_its_anchor() {
+    let mut cursor = live(&[10]);
+    while cursor.page() > 1 {
+        cursor.step(Input::TooLarge);
+    }
+    let there = [10, 20, 30, 40];
+    let mut todo = cursor.step(connected("a", 0));
+    let mut looks = 0;
+    while let Some(Do::Look(from)) = todo.last() {
+        let behind = there.iter().copied().filter(|ms| *ms > from.ms);
+        let read: Vec<_> = behind.take(cursor.look_size()).collect();
+        todo = cursor.step(look("a", &there, &read));
+        looks += 1;
+        assert!(looks < 10, "{:?}", words(&todo));
+    }
+    assert_eq!((words(&todo).last().unwrap().as_str(), looks), ("block 40", 4));
 }
 
 #[test]
@@ -209,7 +226,7 @@ fn another_server_that_lacks_the_earlier_entry_is_read_from_the_first() {
         assert_eq!(todo, ["count", "again", "keep 4", "look 0"], "{there:?}");
         let todo = step(&mut cursor, look("b", there, there));
         assert_eq!(todo.last(), Some(&format!("block {}", there.last().unwrap())));
-        assert!(!todo.contains(&"purge".into()));
+        assert!(!todo.contains(&"recover".into()));
     }
 }
 
@@ -253,9 +270,10 @@ fn the_number_of_added_entries_never_falls_within_an_incarnation() {
     let mut cursor = live(&[10]).with(100, 2);
     cursor.step(Input::Beat);
     let there = [10, 20, 30, 40];
-    assert_eq!(step(&mut cursor, look("a", &there, &[10, 20])), ["apply 20", "look 19"]);
+    let todo = step(&mut cursor, look("a", &there, &[10, 20, 30]));
+    assert_eq!(todo, ["apply 20", "apply 30", "look 29"]);
     // DEL, and two new entries: what was read and the counts agree by chance.
-    let todo = step(&mut cursor, look("a", &[20, 50], &[20, 50]));
+    let todo = step(&mut cursor, look("a", &[30, 50], &[30, 50]));
     assert_eq!(todo, ["count", "again", "keep 1", "look 0"]);
 }
 
@@ -279,21 +297,20 @@ fn entries_trimmed_before_they_were_read_purge_everything() {
     let mut cursor = live(&[10, 50]);
     cursor.step(Input::Beat);
     let todo = step(&mut cursor, look_at("a", &[80, 90], 5, 90, &[80, 90]));
-    let expected =
-        ["trimmed", "purge", "again", "ask", "apply 80", "apply 90", "keep 5", "confirm"];
-    assert_eq!(todo[..8], expected);
+    let expected = ["trimmed", "recover", "apply 80", "apply 90", "keep 5", "confirm"];
+    assert_eq!(todo[..6], expected);
     // What was read may be trimmed, except the last one: this may be another stream then.
     cursor.step(Input::Beat);
     let todo = step(&mut cursor, look_at("a", &[90], 5, 90, &[90]));
     assert_eq!(todo, ["keep 5", "confirm", "block 90"]);
     let none = || look_at("a", &[], 5, 90, &[]);
     let todo = step(&mut cursor, none());
-    assert_eq!(todo, ["trimmed", "purge", "again", "ask", "keep 5", "confirm", "block 90"]);
+    assert_eq!(todo, ["trimmed", "recover", "keep 5", "confirm", "block 90"]);
     assert_eq!(step(&mut cursor, none()), ["keep 5", "confirm", "block 90"]);
     // Also if nothing is left.
     cursor.step(Input::Beat);
     let todo = step(&mut cursor, look_at("a", &[], 7, 110, &[]));
-    assert_eq!(todo, ["trimmed", "purge", "again", "ask", "keep 7", "confirm", "block 110"]);
+    assert_eq!(todo, ["trimmed", "recover", "keep 7", "confirm", "block 110"]);
 }
 
 #[test]
@@ -337,9 +354,8 @@ fn entries_skipped_while_it_waited_are_noticed_at_the_next_look() {
     cursor.step(Input::Beat);
     cursor.step(Input::Woken(Vec::new()));
     let todo = step(&mut cursor, look_at("a", &[70, 80], 5, 80, &[70, 80]));
-    let expected =
-        ["trimmed", "purge", "again", "ask", "apply 70", "apply 80", "keep 5", "confirm"];
-    assert_eq!(todo[..8], expected);
+    let expected = ["trimmed", "recover", "apply 70", "apply 80", "keep 5", "confirm"];
+    assert_eq!(todo[..6], expected);
     assert_eq!(cursor.phase(), Phase::Live);
 }
 

@@ -9,12 +9,15 @@ use crate::fleet::event::{Event, Publisher};
 use crate::fleet::repeats::NumberWindow;
 use crate::fleet::reply::{Entry, Look};
 use crate::fleet::ring::{EventRing, EventSlot, Ticket};
+use crate::fleet::spaced::Spaced;
 use crate::fleet::stream_id::{Incarnation, StreamId};
 
 pub const PAGE: usize = 4;
 pub const BACK: u64 = 50;
 const RETENTION: u64 = 1_000_000;
 const SLOTS: usize = 64;
+/// Pause between two recoveries.
+const PAUSE: u64 = BACK;
 
 /// Servers by number: the master, and those that were.
 pub type Servers = HashMap<u64, Server>;
@@ -49,6 +52,7 @@ struct Keeper {
     reader: Option<Reader>,
     writer: Option<Writer>,
     windows: HashMap<u8, NumberWindow>,
+    recovery: Spaced,
 }
 
 pub struct Host {
@@ -160,6 +164,7 @@ impl Host {
                 reader: None,
                 writer: None,
                 windows: HashMap::new(),
+                recovery: Spaced::new(PAUSE),
             }
         })
     }
@@ -189,7 +194,8 @@ impl Host {
             (None, Some(Asked::Look(from))) => {
                 let there = server.stream.iter().flat_map(|stream| stream.entries.values());
                 let there = there.copied().collect();
-                reader.answer = Some(Answer::Look(server.look(from, PAGE), there));
+                let look = server.look(from, keeper.cursor.look_size());
+                reader.answer = Some(Answer::Look(look, there));
             }
             (None, Some(Asked::Block(from))) => {
                 reader.answer = Some(Answer::Woken(server.read(from, PAGE)));
@@ -219,15 +225,23 @@ impl Host {
             Do::Look(from) => self.ask(Asked::Look(from)),
             Do::Block(from) => self.ask(Asked::Block(from)),
             Do::Apply(entry) => self.apply(&entry),
-            Do::PurgeAll => self.purged_at = Some(now),
             Do::SayAgain => self.ring.say_again(),
-            // All events of the model are purges.
-            Do::AskAgain => {}
+            Do::Recover => {
+                self.keeper().recovery.want();
+                self.recover(now);
+            }
             Do::Lost(_) => self.quiet = 0,
+            Do::Keep(_) if self.keeper().recovery.is_owed() => {}
             Do::Keep(saved) => self.saved.store(&saved),
             Do::Confirm => {
+                self.recover(now);
+                let again = self.ring.looked();
+                if self.keeper().recovery.is_owed() {
+                    self.quiet = 0;
+                    return;
+                }
                 self.quiet += 1;
-                if self.ring.looked() > 0 {
+                if again > 0 {
                     self.quiet = 0;
                 }
             }
@@ -237,6 +251,14 @@ impl Host {
                 }
                 self.ring.broken();
             }
+        }
+    }
+
+    /// Does what is due of [`Do::Recover`]. All events of the model are purges: nobody is asked.
+    fn recover(&mut self, now: u64) {
+        if self.keeper().recovery.take(now) {
+            self.purged_at = Some(now);
+            self.ring.say_again();
         }
     }
 

@@ -114,6 +114,12 @@ impl Content {
         }
     }
 
+    /// Order of a period.
+    pub const fn order(&self) -> u64 {
+        let [order, ..] = self.times;
+        order
+    }
+
     /// *Everything* of all projects.
     pub const fn everything(at: u64) -> Self {
         Self { head: EVERYTHING, at, times: [0; 3], project: [0; 4], id: [0; ID_WORDS] }
@@ -242,7 +248,11 @@ impl EventSlot {
     }
 
     pub(super) fn is_purge(&self) -> bool {
-        matches!(get(&self.head) & 7, USER | EVERYTHING | AGAIN)
+        matches!(get(&self.head) & 7, USER | EVERYTHING)
+    }
+
+    pub(super) fn is_wish(&self) -> bool {
+        get(&self.head) & 7 == AGAIN
     }
 
     pub(super) fn is_period(&self) -> bool {

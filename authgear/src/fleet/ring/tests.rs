@@ -149,10 +149,9 @@ fn the_later_period_of_a_user_counts() {
         (standing(&ring, first), standing(&ring, second)),
         (Standing::Gone, Standing::Waiting)
     );
-    // One that is earlier takes nothing away.
-    put(&ring, &period(7, "alice", 2, Some((1, 2))), 5);
-    let expected = [period(6, "alice", 4, None), period(7, "alice", 2, Some((1, 2)))];
-    assert_eq!(events(ring.take(5)), expected);
+    // One that is earlier is not put.
+    assert_eq!(put(&ring, &period(7, "alice", 2, Some((1, 2))), 5), second);
+    assert_eq!(events(ring.take(5)), [period(6, "alice", 4, None)]);
 }
 
 #[test]
@@ -288,10 +287,54 @@ fn a_period_that_another_host_replaced_is_not_said_again() {
 }
 
 #[test]
+fn a_period_that_this_host_replaced_or_lifted_is_not_said_again() {
+    for later in [None, Some((20, 30_000))] {
+        let ring = ring(8);
+        put(&ring, &period(5, "alice", 3, Some((10, u64::MAX))), 5);
+        put(&ring, &period(5, "bob", 3, Some((10, u64::MAX))), 5);
+        store(&ring, 5).iter().for_each(|sending| ring.returned(sending.ticket.number));
+        let third = put(&ring, &period(6, "alice", 4, later), 6);
+        assert_eq!(standing(&ring, 1), Standing::Gone, "{later:?}");
+        store(&ring, 600);
+        ring.returned(third);
+        ring.expire(700 + RETENTION, RETENTION, 40_000);
+        ring.renew(700 + RETENTION, RETENTION, 40_000);
+        let said = events(ring.take(700 + RETENTION));
+        assert_eq!(said, [period(5, "bob", 3, Some((10, u64::MAX)))], "{later:?}");
+    }
+}
+
+#[test]
+fn a_full_ring_keeps_the_wish_to_hear_ends_again() {
+    let ring = ring(4);
+    assert!(ring.put_wish(5, 5) && ring.put_wish(6, 6));
+    (0..3_u64).for_each(|n| _ = put(&ring, &purge(10 + n, &n.to_string()), 5));
+    let _ = ring.put(&purge(20, "x"), 6, RETENTION);
+    assert!(events(store(&ring, 6)).contains(&Event::again(5)));
+    // Hosts hear of it once: another one waits until this one came back.
+    assert!(!ring.put_wish(7, 7));
+    ring.say_again();
+    assert!(!ring.put_wish(7, 7));
+    ring.returned(1);
+    assert!(ring.put_wish(7, 7));
+}
+
+#[test]
+fn a_wish_lets_no_refusal_give_way() {
+    let ring = ring(3);
+    put(&ring, &end(5, "a", 1, 2), 5);
+    put(&ring, &end(5, "b", 1, 2), 5);
+    assert!(!ring.put_wish(5, 5));
+    ring.expire(6 + RETENTION, RETENTION, 0);
+    assert!(ring.put_wish(5, 5));
+}
+
+#[test]
 fn ends_and_periods_are_said_again_for_a_host_that_missed_some() {
     let ring = ring(8);
-    let all = [end(5, "a", 1, 2), period(5, "b", 1, None), purge(5, "c"), Event::again(5)];
+    let all = [end(5, "a", 1, 2), period(5, "b", 1, None), purge(5, "c")];
     all.iter().for_each(|event| _ = put(&ring, event, 5));
+    assert!(ring.put_wish(5, 5));
     let sent = store(&ring, 5);
     ring.returned(sent[0].ticket.number);
     assert_eq!(ring.say_ends_again(), 2);
