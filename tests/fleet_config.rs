@@ -1,6 +1,6 @@
 //! Directives of a fleet: which configurations `nginx -t` refuses or warns of.
 
-use support::{Builder, ConfigTest, Nginx};
+use support::{Builder, ConfigTest, Nginx, ServerIdentity};
 
 const SECRET: &str = "the secret of a fleet, of 32 bytes at least";
 
@@ -42,6 +42,12 @@ fn fleets_are_accepted() {
     ] {
         accepted(&format!("{url} secret=secret"));
     }
+    for sentinels in
+        ["redis://127.0.0.1", "redis://127.0.0.1,[::1]:5,localhost", "rediss://10.0.0.1"]
+    {
+        accepted(&format!("{sentinels} sentinel=mine secret=secret"));
+    }
+    accepted("redis://127.0.0.1 sentinel=mine sentinel_password=password secret=secret");
     let all = "user=nginx password=password prefix=a.b-c_1 db=3 timeout=1s ssl_verify=off";
     accepted(&format!("rediss://127.0.0.1:6380 secret=secret {all}"));
     accepted("redis://127.0.0.1 secret=secret password=password timeout=5ms db=0");
@@ -57,6 +63,7 @@ fn wrong_urls_are_refused() {
         "redis://127.0.0.1:x",
         "redis://127.0.0.1/3",
         "redis://127.0.0.1?db=3",
+        "redis://127.0.0.1,127.0.0.2",
         "redis://300.1.1.1",
         "unix:relative",
         "unix:",
@@ -99,6 +106,15 @@ fn wrong_parameters_are_refused() {
             "secret=secret ssl_trusted_certificate=secret",
             "\"ssl_trusted_certificate=\" without \"rediss://\" in ",
         ),
+        (
+            "secret=secret ssl_certificate=secret ssl_certificate_key=secret",
+            "\"ssl_certificate=\" without \"rediss://\" in ",
+        ),
+        (
+            "secret=secret sentinel_password=password",
+            "\"sentinel_password=\" without \"sentinel=\" in \"authgear_fleet\" in ",
+        ),
+        ("secret=secret sentinel=a/b", "invalid value \"a/b\" in \"sentinel\", it must be 1 to 64"),
         ("secret=missing", "cannot read the secret file \""),
         ("secret=secret password=missing", "cannot read the password file \""),
         ("secret=secret secret=secret", "duplicate"),
@@ -109,9 +125,48 @@ fn wrong_parameters_are_refused() {
         refused(&check(&format!("{url}{words}")), says);
     }
     refused(&check("rediss://127.0.0.1 secret=secret ssl_verify=maybe"), "\"on\" or \"off\"");
+    for (parameters, says) in [
+        ("ssl_certificate=a", "\"ssl_certificate=\" without \"ssl_certificate_key=\" in "),
+        ("ssl_certificate_key=a", "\"ssl_certificate_key=\" without \"ssl_certificate=\" in "),
+        ("ssl_certificate=", "invalid value \"\" in \"ssl_certificate\", it must be the name of"),
+        ("ssl_certificate=missing ssl_certificate_key=secret", "cannot load certificate \""),
+        ("ssl_certificate=secret ssl_certificate_key=secret", "cannot load certificate \""),
+    ] {
+        refused(&check(&format!("rediss://127.0.0.1 secret=secret {parameters}")), says);
+    }
+    for sentinels in
+        ["redis://", "redis://127.0.0.1,", &format!("redis://{}", ["::1"; 17].join(","))]
+    {
+        let test = check(&format!("{sentinels} sentinel=mine secret=secret"));
+        refused(&test, &format!("invalid URL \"{sentinels}\" in \"authgear_fleet\""));
+    }
+    let by_path = check("unix:/run/redis.sock sentinel=mine secret=secret");
+    refused(&by_path, "\"sentinel=\" with \"unix:\" in \"authgear_fleet\" in ");
     let twice = site("redis://127.0.0.1 secret=secret", "");
     let twice = twice.http("authgear_fleet redis://127.0.0.1 secret=secret;").check();
     refused(&twice, "\"authgear_fleet\" directive is duplicate in ");
+}
+
+/// A key that is encrypted with the password "x", and stands for nothing.
+const LOCKED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHrMFYGCSqGSIb3DQEFDTBJMCgGCSqGSIb3DQEFDDAbBAg8O1fJCesnQQIBCjAM
+BggqhkiG9w0CCQUAMB0GCWCGSAFlAwQBKgQQW7MwN5W2KxXosG4lgA3ZEwSBkA/g
+KJGQTB3THGDBtqfQH/tcjo8wNalgBj0Jwoy/VIfSDLyrHKlHFn5SJLlIpb2hjMfT
+6JE8x0vS2vcxPx/G4Rs2qA8DRzlBir/Pub99HmWDn5D6n97DU94ebnSnTnDGOHK4
+CpLAlvrZKFvIe6m8KblPQLk0fTt9rMiNEMtO4NjMnUtTXqL5JkUrajpCIy+v/g==
+-----END ENCRYPTED PRIVATE KEY-----
+";
+
+#[test]
+fn a_key_with_a_password_is_refused_and_asked_for_nowhere() {
+    let identity = ServerIdentity::self_signed(&["localhost"]);
+    let tls = "ssl_certificate=cert.pem ssl_certificate_key=locked.pem";
+    let test = site(&format!("rediss://127.0.0.1 secret=secret {tls}"), "")
+        .secret_file("cert.pem", identity.cert_pem)
+        .secret_file("locked.pem", LOCKED)
+        .check();
+    refused(&test, "cannot load certificate key \"");
+    assert!(!test.output.contains("pass phrase"), "{}", test.output);
 }
 
 #[test]

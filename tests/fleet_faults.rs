@@ -8,7 +8,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::{eventually, get, unix_now, Backend, Ca, FakeAuthgear, Nginx, Redis, User, DEADLINE};
+use support::{
+    eventually, get, unix_now, Backend, Ca, FakeAuthgear, Nginx, Redis, RedisReply, RefusedAddr,
+    User, DEADLINE,
+};
 
 use crate::fleet::{
     cache, event, fleet, host, host_with, known_since, post, start, tell, verdict, wait_cut_off,
@@ -221,9 +224,9 @@ fn a_purge_that_is_owed_after_a_trim_waits_for_no_redis() {
     trim(1);
     let token = authgear.opaque_token(&User::named("alice"));
     assert_eq!(cache(&get(&a, "/").bearer(&token).send()), "MISS resolver");
-    assert_eq!(cache(&get(&a, "/").bearer(&token).send()), "HIT resolver");
+    assert_eq!(cache(&get(&a, "/").bearer(&token).send()), "HIT cache");
     trim(2);
-    assert_eq!(cache(&get(&a, "/").bearer(&token).send()), "HIT resolver");
+    assert_eq!(cache(&get(&a, "/").bearer(&token).send()), "HIT cache");
     redis.kill();
     let is_purged = || cache(&get(&a, "/").bearer(&token).send()) == "MISS resolver";
     assert!(eventually(2 * DEADLINE, is_purged), "{}", fleet(&a));
@@ -379,6 +382,52 @@ impl Drop for Parrot {
 }
 
 #[test]
+fn after_a_failover_sentinel_names_the_new_master_and_no_event_is_lost() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let (replica, sentinel) = (redis.replica(), redis.sentinel("mine"));
+    let knows_replica = || match sentinel.command(&["SENTINEL", "REPLICAS", "mine"]) {
+        RedisReply::List(replicas) => !replicas.is_empty(),
+        other => panic!("{other:?}"),
+    };
+    assert!(eventually(2 * DEADLINE, knows_replica), "the sentinel knows no replica");
+    // The first one refuses connections.
+    let refused = RefusedAddr::bind();
+    let by = format!("redis://{},{}", refused.addr(), sentinel.addr());
+    let fleet_of = |master: &str| format!("{by} sentinel={master} secret=fleet.secret");
+    let other = host_with(&authgear, &backend, &fleet_of("other")).start();
+    other.wait_for_error_log("the Sentinel knows no master \"other\", sentinel: ");
+    let hosts =
+        [(); 2].map(|()| start(&authgear, host_with(&authgear, &backend, &fleet_of("mine"))));
+    let [a, b] = hosts;
+    let mut users = Users { authgear: &authgear, tokens: Vec::new() };
+    assert_eq!(users.end_one_more(&a), 204);
+    users.wait_refused(&b, "before");
+    redis.kill();
+    // Redis may have it or not when the answer comes.
+    users.end_one_more(&a);
+    let is_promoted = || replica.info("replication").contains("role:master");
+    assert!(eventually(2 * DEADLINE, is_promoted), "{}", replica.info("replication"));
+    [&a, &b].into_iter().for_each(wait_in_sync);
+    users.end_one_more(&a);
+    users.wait_refused(&b, "after");
+    assert!(losses(&b) > 0);
+}
+
+#[test]
+fn hosts_find_the_node_of_a_cluster_that_has_the_stream() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nodes = Redis::cluster::<2>();
+    let hosts =
+        nodes.each_ref().map(|node| start(&authgear, host(&authgear, &backend, &node.url())));
+    let [a, b] = &hosts;
+    let mut users = Users { authgear: &authgear, tokens: Vec::new() };
+    for (from, to) in [(a, b), (b, a)] {
+        assert_eq!(users.end_one_more(from), 204);
+        users.wait_refused(to, "in a cluster");
+    }
+}
+
+#[test]
 fn garbage_from_redis_is_an_outage_and_nothing_else() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     let token = authgear.opaque_token(&User::named("alice"));
@@ -428,6 +477,8 @@ fn each_way_of_connecting_works() {
     let with_acl = Redis::with(&["--aclfile", &user]);
     let tls = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca_file];
     let with_tls = Redis::with_tls(&[&tls[..], &["--tls-auth-clients", "no"]].concat());
+    let with_clients = Redis::with_tls(&tls);
+    let host_cert = format!("ssl_certificate={cert} ssl_certificate_key={key}");
     let ways = [
         format!("unix:{}", plain.socket().display()),
         format!("redis://localhost:{} db=3", plain.addr().port()),
@@ -435,6 +486,7 @@ fn each_way_of_connecting_works() {
         format!("{} user=nginx password=redis.password prefix=mine db=2", with_acl.url()),
         format!("rediss://{} ssl_trusted_certificate={ca_file}", with_tls.addr()),
         format!("rediss://{} ssl_verify=off", with_tls.addr()),
+        format!("rediss://{} ssl_trusted_certificate={ca_file} {host_cert}", with_clients.addr()),
     ];
     for way in ways {
         let fleet = format!("{way} secret=fleet.secret");
@@ -450,6 +502,9 @@ fn each_way_of_connecting_works() {
         known_since(since, &way, || !cache(&request.send()).starts_with("HIT"));
         assert!(!a.error_log().contains("hunter2"), "{way}");
     }
+    let no_certificate = format!("rediss://{} ssl_verify=off", with_clients.addr());
+    let nginx = host_with(&authgear, &backend, &format!("{no_certificate} secret=fleet.secret"));
+    nginx.start().wait_for_error_log("authgear fleet is cut off");
     let unverified = format!("rediss://{} secret=fleet.secret", with_tls.addr());
     let nginx = host_with(&authgear, &backend, &unverified).start();
     let line = nginx.wait_for_error_log("authgear fleet is cut off");

@@ -17,6 +17,7 @@
 pub mod cursor;
 pub mod event;
 pub mod hearing;
+pub mod node;
 pub mod positions;
 pub mod record;
 pub mod repeats;

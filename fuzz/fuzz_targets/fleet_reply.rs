@@ -60,6 +60,7 @@ fuzz_target!(|data: &[u8]| {
     }
     for reply in &all {
         let _ = (reply.ok(), reply.added(), reply.time(), reply.server());
+        let _ = (reply.master(), reply.moved());
         if let Ok(entries) = reply.entries() {
             assert!(entries.windows(2).all(|pair| pair[0].id < pair[1].id));
         }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use nginx_sys::{
     ngx_command_t, ngx_conf_full_name, ngx_conf_parse, ngx_conf_t, ngx_http_conf_ctx_t,
-    ngx_parse_size, ngx_parse_time, ngx_parse_url, ngx_str_t, ngx_uint_t, ngx_url_t,
+    ngx_parse_size, ngx_parse_time, ngx_parse_url, ngx_pnalloc, ngx_str_t, ngx_uint_t, ngx_url_t,
 };
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
 use ngx::ngx_conf_log_error;
@@ -275,6 +275,21 @@ impl Conf<'_> {
             return Err(ConfError::Logged);
         }
         Ok(PathBuf::from(String::from_utf8_lossy(name.as_bytes()).into_owned()))
+    }
+
+    /// Copies `text` into the pool of the configuration, with a zero at its end.
+    pub(crate) fn keep(&mut self, text: &str) -> Result<ngx_str_t, ConfError> {
+        // SAFETY: the pool lives as long as the cycle that is being built. The copy has one byte
+        // more than the text.
+        unsafe {
+            let data = ngx_pnalloc((*self.0).pool, text.len() + 1).cast::<u8>();
+            if data.is_null() {
+                return Err(ConfError::new("no memory"));
+            }
+            data.copy_from_nonoverlapping(text.as_ptr(), text.len());
+            data.add(text.len()).write(0);
+            Ok(ngx_str_t { len: text.len(), data })
+        }
     }
 
     /// Returns the addresses of `host` by the system's resolver (`getaddrinfo()`), which reads

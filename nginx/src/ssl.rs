@@ -13,17 +13,17 @@ use std::path::Path;
 use std::rc::Rc;
 
 use nginx_sys::{
-    ngx_connection_t, ngx_int_t, ngx_ssl_cleanup_ctx, ngx_ssl_client_session_cache, ngx_ssl_create,
-    ngx_ssl_create_connection, ngx_ssl_get_session, ngx_ssl_set_session, ngx_ssl_t,
-    NGX_SSL_TLSv1_2, SSL_CTX_load_verify_locations, SSL_CTX_set_default_verify_paths,
-    SSL_CTX_set_verify, SSL_SESSION_free, SSL_ctrl, SSL_get0_param, SSL_get_verify_result,
-    SSL_session_reused, SSL_set1_host, X509_VERIFY_PARAM_set1_ip_asc,
-    X509_verify_cert_error_string, NGX_OK, NGX_SSL_BUFFER, NGX_SSL_CLIENT,
-    SSL_CTRL_SET_TLSEXT_HOSTNAME, SSL_SESSION, SSL_VERIFY_NONE, SSL_VERIFY_PEER, X509_STORE_CTX,
-    X509_V_OK,
+    ngx_array_create, ngx_array_push, ngx_connection_t, ngx_int_t, ngx_ssl_certificate,
+    ngx_ssl_cleanup_ctx, ngx_ssl_client_session_cache, ngx_ssl_create, ngx_ssl_create_connection,
+    ngx_ssl_get_session, ngx_ssl_set_session, ngx_ssl_t, ngx_str_t, NGX_SSL_TLSv1_2,
+    SSL_CTX_load_verify_locations, SSL_CTX_set_default_verify_paths, SSL_CTX_set_verify,
+    SSL_SESSION_free, SSL_ctrl, SSL_get0_param, SSL_get_verify_result, SSL_session_reused,
+    SSL_set1_host, X509_VERIFY_PARAM_set1_ip_asc, X509_verify_cert_error_string, NGX_OK,
+    NGX_SSL_BUFFER, NGX_SSL_CLIENT, SSL_CTRL_SET_TLSEXT_HOSTNAME, SSL_SESSION, SSL_VERIFY_NONE,
+    SSL_VERIFY_PEER, X509_STORE_CTX, X509_V_OK,
 };
 
-use crate::conf::Conf;
+use crate::conf::{Conf, ConfError};
 use crate::timer::now;
 
 /// nginx's flag of TLS 1.3. Headers of builds without TLS 1.3 do not define it.
@@ -194,6 +194,40 @@ impl SslContext {
             }
             nginx_sys::ERR_clear_error();
             Ok(this)
+        }
+    }
+
+    /// Sets the certificate and the key that the client shows to a server that asks for one. Both
+    /// are files in PEM, relative to the directory of the configuration. A key with a password is
+    /// refused: nginx would ask for it at the terminal.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfError::Logged`]: nginx has logged which file is wrong, and why.
+    pub fn set_certificate(
+        &mut self,
+        cf: &mut Conf<'_>,
+        certificate: &str,
+        key: &str,
+    ) -> Result<(), ConfError> {
+        let (mut certificate, mut key) = (cf.keep(certificate)?, cf.keep(key)?);
+        // SAFETY: `ssl` is initialised. The names and the list of passwords are in the pool of the
+        // configuration, and end with a zero. The one password is empty, all zeroes.
+        let rc = unsafe {
+            let passwords = ngx_array_create((*cf.as_ptr()).pool, 1, size_of::<ngx_str_t>());
+            let password = match passwords.is_null() {
+                true => ptr::null_mut(),
+                false => ngx_array_push(passwords).cast::<ngx_str_t>(),
+            };
+            if password.is_null() {
+                return Err(ConfError::new("no memory"));
+            }
+            password.write(ngx_str_t { len: 0, data: ptr::null_mut() });
+            ngx_ssl_certificate(cf.as_ptr(), self.ssl.get(), &mut certificate, &mut key, passwords)
+        };
+        match rc == NGX_OK as ngx_int_t {
+            true => Ok(()),
+            false => Err(ConfError::Logged),
         }
     }
 

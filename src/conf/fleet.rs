@@ -14,7 +14,9 @@ use super::location::LocationConf;
 use super::upstream::{self, UpstreamServer};
 use super::{Authgear, MainConf};
 use crate::shared::{self, FleetZone};
-use nginx::{self, Arguments, Conf, ConfError, Context, Directive, SharedZone, SourceLocation};
+use nginx::{
+    self, Arguments, Conf, ConfError, Context, Directive, SharedZone, SourceLocation, SslContext,
+};
 
 const NAME: &str = "authgear_fleet";
 
@@ -43,6 +45,18 @@ pub enum FleetServer {
     Tcp(Box<UpstreamServer>),
     /// A socket of this host.
     Unix(PathBuf),
+    /// Sentinels, which name the server.
+    Sentinels(Sentinels),
+}
+
+/// Sentinels of Redis, and the master that they are asked for.
+pub struct Sentinels {
+    /// At least one. They and the master have the same settings of TLS.
+    pub servers: Vec<UpstreamServer>,
+    /// Name of the master.
+    pub master: String,
+    /// Password for the Sentinels.
+    pub password: Option<Vec<u8>>,
 }
 
 /// Name and password for Redis.
@@ -55,12 +69,19 @@ pub struct FleetLogin {
 
 impl core::fmt::Display for FleetServer {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let scheme = |server: &UpstreamServer| match server.tls {
+            Some(_) => "rediss",
+            None => "redis",
+        };
         match self {
-            Self::Tcp(server) => {
-                let scheme = if server.tls.is_some() { "rediss" } else { "redis" };
-                write!(f, "{scheme}://{}", server.url.authority())
-            }
+            Self::Tcp(server) => write!(f, "{}://{}", scheme(server), server.url.authority()),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Sentinels(sentinels) => {
+                let hosts = sentinels.servers.iter().map(|server| server.url.authority());
+                let hosts = hosts.map(|host| host.to_string()).collect::<Vec<_>>().join(",");
+                let scheme = sentinels.servers.first().map_or("redis", scheme);
+                write!(f, "{scheme}://{hosts} sentinel={}", sentinels.master)
+            }
         }
     }
 }
@@ -84,8 +105,12 @@ struct Parameters {
     prefix: Option<Prefix>,
     db: Option<u32>,
     timeout: Option<Duration>,
+    sentinel: Option<String>,
+    sentinel_password: Option<Vec<u8>>,
     ssl_verify: Option<bool>,
     ssl_trusted_certificate: Option<PathBuf>,
+    ssl_certificate: Option<String>,
+    ssl_certificate_key: Option<String>,
 }
 
 impl Parameters {
@@ -102,14 +127,35 @@ impl Parameters {
                 "prefix" => set_once(&mut read.prefix, prefix(value)?)?,
                 "db" => set_once(&mut read.db, db(value)?)?,
                 "timeout" => set_once(&mut read.timeout, timeout(value)?)?,
+                "sentinel" => set_once(&mut read.sentinel, master(value)?)?,
+                "sentinel_password" => {
+                    set_once(&mut read.sentinel_password, password(cf, value)?)?;
+                }
                 "ssl_verify" => set_once(&mut read.ssl_verify, flag(key, value)?)?,
                 "ssl_trusted_certificate" => {
                     set_once(&mut read.ssl_trusted_certificate, cf.full_path(value)?)?;
+                }
+                "ssl_certificate" => {
+                    set_once(&mut read.ssl_certificate, file(key, value)?)?;
+                }
+                "ssl_certificate_key" => {
+                    set_once(&mut read.ssl_certificate_key, file(key, value)?)?;
                 }
                 _ => return Err(unknown(word)),
             }
         }
         Ok(read)
+    }
+
+    /// The certificate and the key of this host.
+    fn certificate(&self) -> Result<Option<(&str, &str)>, ConfError> {
+        let missing = match (&self.ssl_certificate, &self.ssl_certificate_key) {
+            (None, None) => return Ok(None),
+            (Some(certificate), Some(key)) => return Ok(Some((certificate, key))),
+            (Some(_), None) => "\"ssl_certificate=\" without \"ssl_certificate_key=\"",
+            (None, Some(_)) => "\"ssl_certificate_key=\" without \"ssl_certificate=\"",
+        };
+        Err(ConfError::new(format!("{missing} in \"{NAME}\"")))
     }
 
     fn login(
@@ -167,9 +213,27 @@ fn password(cf: &mut Conf<'_>, path: &str) -> Result<Vec<u8>, ConfError> {
     }
 }
 
+fn file(key: &str, value: &str) -> Result<String, ConfError> {
+    match value.is_empty() {
+        false => Ok(value.to_owned()),
+        true => Err(wrong(key, value, "the name of a file")),
+    }
+}
+
 fn prefix(value: &str) -> Result<Prefix, ConfError> {
     let right = "1 to 64 letters, digits, \"_\", \".\" and \"-\"";
     Prefix::new(value).map_err(|_| wrong("prefix", value, right))
+}
+
+fn master(value: &str) -> Result<String, ConfError> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    match (1..=64).contains(&value.len()) && value.bytes().all(is_allowed) {
+        true => Ok(value.to_owned()),
+        false => {
+            let right = "1 to 64 letters, digits, \"_\", \".\" and \"-\"";
+            Err(wrong("sentinel", value, right))
+        }
+    }
 }
 
 fn db(value: &str) -> Result<u32, ConfError> {
@@ -207,8 +271,8 @@ impl Directive for FleetDirective {
                  password=FILE"
             )));
         }
-        let read = Parameters::read(cf, arguments.get(2..).unwrap_or_default())?;
-        let server = server(cf, &url, &read)?;
+        let mut read = Parameters::read(cf, arguments.get(2..).unwrap_or_default())?;
+        let server = server(cf, &url, &mut read)?;
         let Some(secrets) = read.secrets else {
             return Err(ConfError::new(format!("\"{NAME}\" has no \"secret=\"")));
         };
@@ -234,20 +298,21 @@ impl Directive for FleetDirective {
     }
 }
 
-/// Reads the URL. It is kept as one of HTTP, whose host and port are read in the same way.
-fn server(cf: &mut Conf<'_>, url: &str, read: &Parameters) -> Result<FleetServer, ConfError> {
-    let invalid = || {
-        ConfError::new(format!(
-            "invalid URL \"{}\" in \"{NAME}\", it must be redis://HOST[:PORT], \
-             rediss://HOST[:PORT] or unix:PATH",
-            truncated(url)
-        ))
-    };
+/// Reads the URL.
+fn server(cf: &mut Conf<'_>, url: &str, read: &mut Parameters) -> Result<FleetServer, ConfError> {
+    if read.sentinel.is_none() && read.sentinel_password.is_some() {
+        return Err(ConfError::new(format!(
+            "\"sentinel_password=\" without \"sentinel=\" in \"{NAME}\""
+        )));
+    }
     let (scheme, rest) = if let Some(path) = url.strip_prefix("unix:") {
         without_ssl(read)?;
+        if read.sentinel.is_some() {
+            return Err(ConfError::new(format!("\"sentinel=\" with \"unix:\" in \"{NAME}\"")));
+        }
         return match path.starts_with('/') && path.len() <= LONGEST_PATH {
             true => Ok(FleetServer::Unix(PathBuf::from(path))),
-            false => Err(invalid()),
+            false => Err(invalid(url)),
         };
     } else if let Some(rest) = url.strip_prefix("redis://") {
         without_ssl(read)?;
@@ -255,40 +320,95 @@ fn server(cf: &mut Conf<'_>, url: &str, read: &Parameters) -> Result<FleetServer
     } else if let Some(rest) = url.strip_prefix("rediss://") {
         (Scheme::Https, rest)
     } else {
-        return Err(invalid());
+        return Err(invalid(url));
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
-    if rest.contains('/') {
-        return Err(invalid());
-    }
-    let parse = |rest: &str| Url::parse(&format!("{}://{rest}", scheme.as_str()));
-    let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
-    let http = match has_port {
-        true => parse(rest),
-        false => parse(&format!("{rest}:{PORT}")),
+    let tls = tls(cf, scheme, read)?;
+    let mut tcp = |host: &str, port: u16| {
+        let http = host_and_port(scheme, host, port).ok_or_else(|| invalid(url))?;
+        if upstream::is_exposed(&http) {
+            let host = http.host();
+            cf.warn(format_args!("\"authgear_fleet\" in clear to \"{host}\": use rediss://"));
+        }
+        let tls = || tls.clone().ok_or_else(|| invalid(url));
+        UpstreamServer::new(http, None, tls)
     };
-    let http = http.map_err(|_| invalid())?;
-    if upstream::is_exposed(&http) {
-        cf.warn(format_args!("\"authgear_fleet\" in clear to \"{}\": use rediss://", http.host()));
+    let Some(master) = read.sentinel.take() else {
+        return Ok(FleetServer::Tcp(Box::new(tcp(rest, PORT)?)));
+    };
+    let hosts = rest.split(',');
+    if hosts.clone().count() > MOST_SENTINELS {
+        return Err(invalid(url));
+    }
+    Ok(FleetServer::Sentinels(Sentinels {
+        servers: hosts.map(|host| tcp(host, SENTINEL_PORT)).collect::<Result<_, _>>()?,
+        master,
+        password: read.sentinel_password.take(),
+    }))
+}
+
+fn invalid(url: &str) -> ConfError {
+    ConfError::new(format!(
+        "invalid URL \"{}\" in \"{NAME}\", it must be redis://HOST[:PORT], \
+         rediss://HOST[:PORT] or unix:PATH",
+        truncated(url)
+    ))
+}
+
+/// Reads a host and its port. They are kept as a URL of HTTP, where both are read in the same way.
+fn host_and_port(scheme: Scheme, text: &str, port: u16) -> Option<Url> {
+    if text.contains('/') {
+        return None;
+    }
+    let has_port = text.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    let scheme = scheme.as_str();
+    let url = match has_port {
+        true => Url::parse(&format!("{scheme}://{text}")),
+        false => Url::parse(&format!("{scheme}://{text}:{port}")),
+    };
+    url.ok()
+}
+
+/// Settings of TLS, for `rediss://`.
+fn tls(
+    cf: &mut Conf<'_>,
+    scheme: Scheme,
+    read: &Parameters,
+) -> Result<Option<Rc<SslContext>>, ConfError> {
+    if scheme == Scheme::Http {
+        return Ok(None);
     }
     let (verify, trusted) =
         (read.ssl_verify.unwrap_or(true), read.ssl_trusted_certificate.as_deref());
-    let tls = || super::project_block::tls(cf, verify, trusted).map(Rc::new);
-    Ok(FleetServer::Tcp(Box::new(UpstreamServer::new(http, None, tls)?)))
+    let mut tls = super::project_block::tls(cf, verify, trusted)?;
+    if let Some((certificate, key)) = read.certificate()? {
+        tls.set_certificate(cf, certificate, key)?;
+    }
+    Ok(Some(Rc::new(tls)))
 }
 
 /// Port of Redis.
 const PORT: u16 = 6379;
+/// Port of Sentinel.
+const SENTINEL_PORT: u16 = 26379;
+/// Maximum number of Sentinels.
+const MOST_SENTINELS: usize = 16;
 /// Longest path of a socket (`sun_path`).
 const LONGEST_PATH: usize = 107;
 
 fn without_ssl(read: &Parameters) -> Result<(), ConfError> {
-    let name = match (&read.ssl_verify, &read.ssl_trusted_certificate) {
-        (Some(_), _) => "ssl_verify",
-        (_, Some(_)) => "ssl_trusted_certificate",
-        (None, None) => return Ok(()),
-    };
-    Err(ConfError::new(format!("\"{name}=\" without \"rediss://\" in \"{NAME}\"")))
+    let given = [
+        ("ssl_verify", read.ssl_verify.is_some()),
+        ("ssl_trusted_certificate", read.ssl_trusted_certificate.is_some()),
+        ("ssl_certificate", read.ssl_certificate.is_some()),
+        ("ssl_certificate_key", read.ssl_certificate_key.is_some()),
+    ];
+    match given.iter().find(|(_, is_given)| *is_given) {
+        None => Ok(()),
+        Some((name, _)) => {
+            Err(ConfError::new(format!("\"{name}=\" without \"rediss://\" in \"{NAME}\"")))
+        }
+    }
 }
 
 /// `authgear_fleet_cut_off serve | ask [after=TIME]`
@@ -363,9 +483,15 @@ impl MainConf {
         if !cf.servers::<Authgear>().iter().any(|server| server.conf().in_use) {
             cf.warn_at(&fleet.place, format_args!("\"authgear_fleet\" is never used"));
         }
-        if let FleetServer::Tcp(server) = &fleet.server {
+        let servers = match &fleet.server {
+            FleetServer::Tcp(server) => core::slice::from_ref(&**server),
+            FleetServer::Unix(_) => &[],
+            FleetServer::Sentinels(sentinels) => &sentinels.servers,
+        };
+        let mut system = None;
+        for server in servers {
             server.use_at(cf.resolver());
-            server.find(cf, &mut None, &format!("\"{}\" of \"{NAME}\"", fleet.server))?;
+            server.find(cf, &mut system, &format!("\"{}\" of \"{NAME}\"", fleet.server))?;
         }
         Ok(())
     }

@@ -60,6 +60,11 @@ impl UpstreamServer {
         self.name_servers.get().copied().filter(|_| !self.is_fixed)
     }
 
+    /// Name servers for other hosts, if any are known.
+    pub fn resolver(&self) -> Option<Resolver> {
+        self.name_servers.get().copied()
+    }
+
     /// Whether the host's addresses may change while nginx runs.
     pub fn may_move(&self) -> bool {
         !self.is_fixed

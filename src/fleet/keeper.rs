@@ -56,9 +56,12 @@ async fn read_on(fleet: &Fleet, knowledge: &Knowledge) {
     while !fleet.ends() {
         let error = reader::run(fleet, knowledge).await;
         let was_in_sync = knowledge.was_in_sync.replace(false);
-        // After a reply that was too large, a smaller page is asked for.
-        let was_of_use = was_in_sync || matches!(error, LinkError::TooLarge);
-        pause.after(fleet, &error, was_of_use).await;
+        if matches!(error, LinkError::TooLarge) {
+            // No outage: a smaller page is asked for.
+            nginx::sleep(around(PAUSES.0)).await;
+            continue;
+        }
+        pause.after(fleet, &error, was_in_sync).await;
     }
 }
 

@@ -1,23 +1,14 @@
 //! A connection to Redis.
 
+use authgear::fleet::reply::{BadReply, Replies, Reply, ServerInfo};
+use authgear::fleet::request;
 use core::fmt;
 use core::future::poll_fn;
 use core::pin::pin;
 use core::time::Duration;
-use std::net::SocketAddr;
 
-use authgear::fleet::reply::{BadReply, Replies, Reply, ServerInfo};
-use authgear::fleet::request;
-
-use crate::conf::fleet::{FleetServer, FleetSettings};
-use crate::conf::UpstreamServer;
-use nginx::{self, Elapsed, PeerAddress, Stream, StreamError};
-
-/// Longest time of a connection to one address, and of a DNS query.
-const CONNECT: Duration = Duration::from_secs(1);
-
-/// Least time in which an answer is due.
-const DUE: Duration = Duration::from_millis(500);
+use crate::conf::fleet::FleetSettings;
+use nginx::{self, Elapsed, Stream, StreamError};
 
 /// Reason for which a connection failed.
 #[derive(Debug)]
@@ -68,27 +59,32 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Connects, and logs in. `name` is that of the connection in Redis' `CLIENT LIST`.
-    pub(super) async fn open(settings: &FleetSettings, name: &str) -> Result<Self, LinkError> {
-        let stream = connect(&settings.server).await?;
-        stream.set_permanent();
-        let due = settings.timeout.max(DUE);
-        let mut link = Self { stream, replies: Replies::default(), due };
+    /// A link over an open connection, on which answers are due in `due`.
+    pub(super) fn new(stream: Stream, due: Duration) -> Self {
+        Self { stream, replies: Replies::default(), due }
+    }
+
+    /// Logs in, chooses the database, and names the connection as Redis' `CLIENT LIST` has it.
+    pub(super) async fn log_in(
+        &mut self,
+        settings: &FleetSettings,
+        name: &str,
+    ) -> Result<(), LinkError> {
         let mut bytes = Vec::new();
         if let Some(login) = &settings.login {
             let user = login.user.as_deref().map(str::as_bytes);
             request::auth(&mut bytes, user, &login.password);
-            link.ask(&bytes, Duration::ZERO).await?.ok()?;
+            self.ask(&bytes, Duration::ZERO).await?.ok()?;
             bytes.clear();
         }
         if settings.db > 0 {
             request::select(&mut bytes, settings.db);
-            link.ask(&bytes, Duration::ZERO).await?.ok()?;
+            self.ask(&bytes, Duration::ZERO).await?.ok()?;
             bytes.clear();
         }
         request::set_name(&mut bytes, name);
-        link.ask(&bytes, Duration::ZERO).await?.ok()?;
-        Ok(link)
+        self.ask(&bytes, Duration::ZERO).await?.ok()?;
+        Ok(())
     }
 
     /// Sends a request and waits for one answer, which Redis may delay by `block`.
@@ -154,49 +150,4 @@ impl Link {
 /// The error for an answer that does not come.
 pub(super) fn late() -> LinkError {
     LinkError::new("Redis does not answer in time")
-}
-
-async fn connect(server: &FleetServer) -> Result<Stream, LinkError> {
-    let server = match server {
-        FleetServer::Tcp(server) => server,
-        FleetServer::Unix(path) => return open(PeerAddress::Unix(path.clone()), None).await,
-    };
-    let mut failure = LinkError::new("no address");
-    for address in addresses(server).await? {
-        match open(address.into(), Some(server)).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
-async fn open(address: PeerAddress, server: Option<&UpstreamServer>) -> Result<Stream, LinkError> {
-    let text = address.to_string();
-    let opening = pin!(async {
-        let stream = Stream::connect(address).await?;
-        if let Some((server, tls)) = server.and_then(|server| Some((server, server.tls.as_ref()?)))
-        {
-            stream.handshake(tls, server.tls_name()).await?;
-        }
-        Ok::<_, LinkError>(stream)
-    });
-    let opened = nginx::timeout(CONNECT, opening).await;
-    let opened = opened.unwrap_or_else(|Elapsed| Err(LinkError::new("connect timed out")));
-    opened.map_err(|error| LinkError::new(format!("{error}, address: {text}")))
-}
-
-/// Addresses of the server, as the resolver's client finds them.
-async fn addresses(server: &UpstreamServer) -> Result<Vec<SocketAddr>, LinkError> {
-    let Some(name_servers) = server.name_servers() else {
-        return Ok(server.addresses().to_vec());
-    };
-    let (host, port) = (server.url.host(), server.url.port());
-    match name_servers.resolve(host, CONNECT).await {
-        Ok(ips) => Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()),
-        Err(_) if !server.addresses().is_empty() => Ok(server.addresses().to_vec()),
-        Err(error) => {
-            Err(LinkError::new(format!("\"{host}\" could not be resolved ({})", error.0)))
-        }
-    }
 }

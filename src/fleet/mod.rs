@@ -8,6 +8,7 @@ mod keeper;
 mod knowledge;
 mod link;
 mod listener;
+mod master;
 mod member;
 mod publisher;
 mod reader;

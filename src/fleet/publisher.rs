@@ -12,6 +12,7 @@ use authgear::metrics::{FleetConnection, FleetEvent};
 
 use super::knowledge::Knowledge;
 use super::link::{late, Link, LinkError};
+use super::master;
 use super::member::{first_of, now_ms, First, Fleet, POLL};
 use nginx::{self, Elapsed};
 
@@ -144,7 +145,7 @@ async fn send(link: &Link, bytes: &[u8]) -> Result<(), LinkError> {
 impl Fleet {
     /// Opens a connection, and counts it.
     pub(super) async fn open(&self, name: &str) -> Result<Link, LinkError> {
-        let opened = Link::open(&self.settings, name).await;
+        let opened = master::open(&self.settings, name).await;
         let outcome = match &opened {
             Ok(_) => FleetConnection::Opened,
             Err(_) => FleetConnection::Failed,

@@ -25,8 +25,8 @@ pub struct Redis {
     dir: TempDir,
     addr: SocketAddr,
     port_option: &'static str,
-    /// Keeps the port while no server listens on it.
-    _port: TcpSocket,
+    /// Keep the ports while no server listens on them.
+    _ports: Vec<TcpSocket>,
     options: Vec<String>,
     child: Mutex<Option<Child>>,
 }
@@ -70,7 +70,7 @@ impl Redis {
             dir: TempDir::with_prefix("authgear-redis-").expect("a directory"),
             addr,
             port_option: port,
-            _port: socket,
+            _ports: vec![socket],
             options: options.iter().map(|option| (*option).to_owned()).collect(),
             child: Mutex::default(),
         };
@@ -78,13 +78,102 @@ impl Redis {
         redis
     }
 
+    /// Starts a replica of this one, and waits until it has all.
+    #[track_caller]
+    pub fn replica(&self) -> Self {
+        let port = self.addr.port().to_string();
+        let replica = Self::with(&["--replicaof", "127.0.0.1", &port]);
+        let is_online = || self.info("replication").contains("state=online");
+        assert!(eventually(DEADLINE, is_online), "{}", self.info("replication"));
+        replica
+    }
+
+    /// Starts a Sentinel that watches this one under a name.
+    #[track_caller]
+    pub fn sentinel(&self, name: &str) -> Self {
+        let _runtime = runtime().enter();
+        let socket = bound_socket(ANY_PORT).expect("a free port");
+        let addr = socket.local_addr().expect("the bound address");
+        let dir = TempDir::with_prefix("authgear-sentinel-").expect("a directory");
+        let file = dir.path().join("sentinel.conf");
+        let lines = format!(
+            "bind 127.0.0.1\nport {}\nsentinel monitor {name} 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 2000\n",
+            addr.port(),
+            self.addr.port(),
+        );
+        fs::write(&file, lines).expect("a file");
+        let options = vec![file.display().to_string(), "--sentinel".into()];
+        let sentinel = Self {
+            dir,
+            addr,
+            port_option: "--port",
+            _ports: vec![socket],
+            options,
+            child: Mutex::default(),
+        };
+        let mut command = sentinel.program();
+        command.args(&sentinel.options);
+        sentinel.run_by(command);
+        sentinel
+    }
+
+    /// Starts the nodes of a Redis Cluster, each with an equal part of the slots.
+    #[track_caller]
+    pub fn cluster<const N: usize>() -> [Self; N] {
+        const SLOTS: usize = 16384;
+        let _runtime = runtime().enter();
+        let nodes = [(); N].map(|()| {
+            let bus = bound_socket(ANY_PORT).expect("a free port");
+            let port = bus.local_addr().expect("the bound address").port();
+            let mut node = Self::with(&[
+                "--cluster-enabled",
+                "yes",
+                "--cluster-port",
+                &port.to_string(),
+                "--cluster-node-timeout",
+                "5000",
+            ]);
+            node._ports.push(bus);
+            (node, port)
+        });
+        for (n, (node, _)) in nodes.iter().enumerate() {
+            let (from, to) = (n * SLOTS / N, (n + 1) * SLOTS / N - 1);
+            let range = ["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()];
+            assert_eq!(node.command(&range), RedisReply::Text("OK".into()));
+            for (other, bus) in &nodes {
+                let (port, bus) = (other.addr.port().to_string(), bus.to_string());
+                node.command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
+            }
+        }
+        let is_whole = |node: &Self| match node.command(&["CLUSTER", "INFO"]) {
+            RedisReply::Bytes(text) => {
+                let text = String::from_utf8_lossy(&text).into_owned();
+                let all = format!("cluster_slots_ok:{SLOTS}");
+                text.contains("cluster_state:ok") && text.contains(&all)
+            }
+            _ => false,
+        };
+        let nodes = nodes.map(|(node, _)| node);
+        assert!(eventually(2 * DEADLINE, || nodes.iter().all(is_whole)), "no cluster");
+        nodes
+    }
+
+    /// A section of `INFO`.
+    #[track_caller]
+    pub fn info(&self, section: &str) -> String {
+        match self.command(&["INFO", section]) {
+            RedisReply::Bytes(text) => String::from_utf8_lossy(&text).into_owned(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[track_caller]
     fn run(&self) {
         let socket = self.socket().display().to_string();
         let port = self.addr.port().to_string();
-        let child = Command::new("redis-check-rdb")
-            .arg0("redis-server")
-            .current_dir(self.dir.path())
+        let mut command = self.program();
+        command
             .args(["--bind", "127.0.0.1", "--port", "0", self.port_option, &port])
             .args([
                 "--unixsocket",
@@ -95,8 +184,23 @@ impl Redis {
                 "no",
                 "--daemonize",
                 "no",
+                "--repl-diskless-sync-delay",
+                "0",
             ])
-            .args(&self.options)
+            .args(&self.options);
+        self.run_by(command);
+    }
+
+    /// The server's program, in a directory of its own.
+    fn program(&self) -> Command {
+        let mut command = Command::new("redis-check-rdb");
+        command.arg0("redis-server").current_dir(self.dir.path());
+        command
+    }
+
+    #[track_caller]
+    fn run_by(&self, mut command: Command) {
+        let child = command
             .stdin(Stdio::null())
             .stdout(fs::File::create(self.dir.path().join("log")).expect("a log"))
             .stderr(Stdio::null())

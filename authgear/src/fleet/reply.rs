@@ -10,6 +10,7 @@ use bytes::Bytes;
 use resp_rs::resp2::{Frame, Parser};
 use thiserror::Error;
 
+use super::node::Node;
 use super::request::{FIELD, LOOK_REPLIES};
 use super::stream_id::{decimal, Incarnation, StreamId};
 
@@ -207,6 +208,30 @@ impl Reply {
         match no_error(&self.0)? {
             Frame::BulkString(bytes) => Ok(bytes.as_deref()),
             _ => Err(BadReply::Unexpected),
+        }
+    }
+
+    /// Reads the master that Sentinel names; `None` if it knows none of this name.
+    ///
+    /// # Errors
+    ///
+    /// For anything else.
+    pub fn master(&self) -> Result<Option<Node>, BadReply> {
+        let parts = match no_error(&self.0)? {
+            Frame::Array(None) | Frame::BulkString(None) => return Ok(None),
+            other => other.as_array().unwrap_or_default(),
+        };
+        let [host, port] = parts else { return Err(BadReply::Unexpected) };
+        let text = |frame| std::str::from_utf8(bulk(frame)?).ok();
+        let node = text(host).zip(text(port)).and_then(|(host, port)| Node::new(host, port));
+        node.map(Some).ok_or(BadReply::Unexpected)
+    }
+
+    /// The node of a Redis Cluster that has the key of the command, if it is another one.
+    pub fn moved(&self) -> Option<Node> {
+        match no_error(&self.0) {
+            Err(BadReply::Server(error)) => Node::read(error.moved()?),
+            _ => None,
         }
     }
 

@@ -102,6 +102,16 @@ pub fn info(out: &mut Vec<u8>) {
     command(out, &[b"INFO", server, replication, b"memory"]);
 }
 
+/// Asks Sentinel for the address of the master `name`.
+pub fn master(out: &mut Vec<u8>, name: &str) {
+    command(out, &[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.as_bytes()]);
+}
+
+/// Reads nothing of the stream: a node of a Redis Cluster that does not have it answers `MOVED`.
+pub fn find(out: &mut Vec<u8>, stream: &str) {
+    command(out, &[b"XREAD", b"COUNT", b"1", b"STREAMS", stream.as_bytes(), b"$"]);
+}
+
 /// `TIME`.
 pub fn time(out: &mut Vec<u8>) {
     command(out, &[b"TIME"]);
@@ -205,6 +215,9 @@ mod tests {
         assert_eq!(words(|out| set_name(out, "authgear")), ["CLIENT SETNAME authgear"]);
         assert_eq!(words(info), ["INFO server replication memory"]);
         assert_eq!(words(time), ["TIME"]);
+        assert_eq!(words(|out| master(out, "one")), ["SENTINEL GET-MASTER-ADDR-BY-NAME one"]);
+        let find = words(|out| find(out, &stream));
+        assert_eq!(find, ["XREAD COUNT 1 STREAMS {authgear}:events $"]);
         assert_eq!(
             words(|out| add(out, &stream, b"VALUE")),
             ["XADD {authgear}:events MAXLEN ~ 65536 * e VALUE"]

@@ -121,6 +121,32 @@ fn a_moved_names_its_node() {
     assert_eq!(moved("MOVED 3999"), None);
     assert_eq!(moved("MOVED 3999 a\x1bb:6381"), None);
     assert_eq!(moved("ASK 3999 127.0.0.1:6381"), None);
+    let node = |message: &str| reply(&format!("-{message}\r\n")).moved();
+    assert_eq!(node("MOVED 3999 ::1:6381"), Node::new("::1", "6381"));
+    assert_eq!(node("MOVED 3999 :6381"), None);
+    assert_eq!(node("ERR 3999 ::1:6381"), None);
+    assert_eq!(reply("*-1\r\n").moved(), None);
+}
+
+#[test]
+fn a_sentinel_names_a_master_or_none() {
+    let master = |text: &str| reply(text).master();
+    let named = "*2\r\n$9\r\n127.0.0.1\r\n$4\r\n6379\r\n";
+    assert_eq!(master(named), Ok(Node::new("127.0.0.1", "6379")));
+    assert_eq!(master("*-1\r\n"), Ok(None));
+    assert_eq!(master("$-1\r\n"), Ok(None));
+    for wrong in [
+        "*0\r\n",
+        "*1\r\n$1\r\na\r\n",
+        "*2\r\n$1\r\na\r\n$1\r\n0\r\n",
+        "*2\r\n$3\r\na/b\r\n$1\r\n1\r\n",
+        "*2\r\n$1\r\na\r\n:1\r\n",
+        "+OK\r\n",
+        ":1\r\n",
+    ] {
+        assert_eq!(master(wrong), Err(BadReply::Unexpected), "{wrong:?}");
+    }
+    assert_eq!(master("-NOAUTH x\r\n"), Err(server_error("NOAUTH")));
 }
 
 #[test]
