@@ -12,6 +12,7 @@
 ##
 ## make test-asan         the integration tests with AddressSanitizer and LeakSanitizer;
 ##                        SOAK=SECONDS: the soak instead
+## make test-valkey       the tests of a fleet with Valkey in place of Redis
 ## make test-build        builds the module for a binary, for named sources and by nginx's ./configure;
 ##                        DEV=1 is quick
 ## make test-musl         the tests of the core behaviours with an nginx and a module on musl
@@ -108,7 +109,7 @@ SPLIT_DEBUG ?= packaging/split-debug.sh
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
 
 .PHONY: build dev checker help notices test-build build-dependencies check-sources sources-for nginx clients clean lint msrv advisories \
-        test test-core test-live test-asan fuzz soak siege package test-package test-reproducible test-musl install-table \
+        test test-core test-live test-asan fuzz soak siege package test-package test-reproducible test-musl test-valkey install-table \
         test-arm64 image try-image push-image test-docker dist-package dist-module sbom checksums publish demo \
         bench bench-tool bench-peers envoy bench-instructions bench-memory bench-sockets bench-report
 
@@ -219,6 +220,12 @@ test-musl: build-dependencies nginx
 	AUTHGEAR_NGINX=$(CURDIR)/build/musl/nginx/nginx AUTHGEAR_MODULE=$(CURDIR)/build/musl/module.so \
 	    $(CARGO) test --locked -p authgear-tests --test integration -- $(or $(ONLY),$(CORE))
 	@packaging/ran.sh $@ build/musl/nginx/nginx
+
+test-valkey: $(MODULE_TARGET) nginx clients
+	$(INSTALL) patchelf
+	packaging/valkey.sh build/valkey
+	AUTHGEAR_REDIS=$(CURDIR)/build/valkey/valkey-server $(TEST_ENV) \
+	    $(CARGO) test --locked -p authgear-tests --test integration -- $(or $(ONLY),fleet)
 
 test-arm64: build-dependencies nginx
 	$(INSTALL) gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user

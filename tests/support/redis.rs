@@ -2,7 +2,9 @@
 //!
 //! Debian's `redis-tools` holds the server's program under the name `redis-check-rdb`, which acts
 //! by the name that it is called with. So no package is needed that starts a service.
+//! `AUTHGEAR_REDIS` names another program, such as Valkey's.
 
+use std::env;
 use std::fmt;
 use std::fs;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
@@ -193,7 +195,8 @@ impl Redis {
 
     /// The server's program, in a directory of its own.
     fn program(&self) -> Command {
-        let mut command = Command::new("redis-check-rdb");
+        let program = env::var_os("AUTHGEAR_REDIS").unwrap_or("redis-check-rdb".into());
+        let mut command = Command::new(program);
         command.arg0("redis-server").current_dir(self.dir.path());
         command
     }
