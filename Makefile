@@ -12,6 +12,8 @@
 ##
 ## make test-asan         the integration tests with AddressSanitizer and LeakSanitizer;
 ##                        SOAK=SECONDS: the soak instead
+## make adversary         three hosts of a fleet under random faults, 30 times 40 s, 6 at once;
+##                        RUNS= and SECONDS= are other numbers, FLEET_SEED= in the environment repeats
 ## make test-valkey       the tests of a fleet with Valkey in place of Redis
 ## make test-build        builds the module for a binary, for named sources and by nginx's ./configure;
 ##                        DEV=1 is quick
@@ -109,7 +111,7 @@ SPLIT_DEBUG ?= packaging/split-debug.sh
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
 
 .PHONY: build dev checker help notices test-build build-dependencies check-sources sources-for nginx clients clean lint msrv advisories \
-        test test-core test-live test-asan fuzz soak siege package test-package test-reproducible test-musl test-valkey install-table \
+        test test-core test-live test-asan fuzz soak siege package test-package test-reproducible test-musl test-valkey adversary install-table \
         test-arm64 image try-image push-image test-docker dist-package dist-module sbom checksums publish demo \
         bench bench-tool bench-peers envoy bench-instructions bench-memory bench-sockets bench-report
 
@@ -221,6 +223,14 @@ test-musl: build-dependencies nginx
 	    $(CARGO) test --locked -p authgear-tests --test integration -- $(or $(ONLY),$(CORE))
 	@packaging/ran.sh $@ build/musl/nginx/nginx
 
+adversary: RUNS ?= 30
+adversary: SECONDS ?= 40
+adversary: $(MODULE_TARGET) nginx clients
+	$(TEST_ENV) $(CARGO) test --locked -p authgear-tests --test integration --no-run
+	seq $(RUNS) | FLEET_SECONDS=$(SECONDS) $(TEST_ENV) xargs -P 6 -I NUMBER \
+	    $(CARGO) test -q --locked -p authgear-tests --test integration -- \
+	    fleet_adversary --nocapture
+
 test-valkey: $(MODULE_TARGET) nginx clients
 	$(INSTALL) patchelf
 	packaging/valkey.sh build/valkey
@@ -249,6 +259,7 @@ fuzz: build-dependencies
 
 soak: SECONDS ?= 600
 soak: $(MODULE_TARGET) nginx
+	$(INSTALL) redis-tools
 	$(TEST_ENV) $(CARGO) run --quiet --locked -p authgear-tests --bin soak -- \
 	    --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 

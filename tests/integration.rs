@@ -25,6 +25,7 @@ mod documented_setup;
 mod examples;
 mod faults;
 mod fleet;
+mod fleet_adversary;
 mod fleet_config;
 mod fleet_events;
 mod fleet_faults;

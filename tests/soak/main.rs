@@ -1,5 +1,5 @@
 //! `make soak`: clients of every kind use an nginx for minutes, while workers die and Authgear
-//! fails. Every answer is compared with a model: no client gets another one's identity or a purged
+//! fails. Another host of its fleet is told of some ends, over a Redis that fails too. Every answer is compared with a model: no client gets another one's identity or a purged
 //! one, no outage grants access or lasts longer than its cause, and no request is lost that plain
 //! nginx would have kept.
 
@@ -111,6 +111,7 @@ fn end(world: &World, bounds: &mut Bounds, begun: Instant) {
     bounds.check_idle(world);
     // Fails if the error log tells of trouble.
     world.nginx.stop();
+    world.second.stop();
     world.authgears.iter().for_each(|authgear| authgear.wait_for_no_connections());
 }
 

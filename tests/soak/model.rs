@@ -49,6 +49,9 @@ pub static HELD: Place = with(
     place("/held", Mode::Auto, true),
 );
 
+/// One of [`PLACES`], where only nginx decides.
+pub static VERIFIED: Place = place("/jwt/required", Mode::Jwt, true);
+
 pub static PLACES: [Place; 12] = [
     with(UNCACHED, place("/fresh/auto", Mode::Auto, false)),
     place("/off", Mode::Off, false),

@@ -1,4 +1,4 @@
-//! The trouble: workers die, nginx reloads, Authgear fails, sessions end.
+//! The trouble: workers die, nginx reloads, Authgear and Redis fail, sessions end.
 
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::thread::Scope;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use support::{Fault, Pending};
 
 use crate::chance::Chance;
-use crate::model::{user, Ask, Credential, End, FRESH, PROJECTS};
+use crate::model::{user, Ask, Credential, End, Kind, FRESH, PROJECTS, VERIFIED};
 use crate::world::{of_user, token_of, World, PATIENCE, TIMEOUT};
 
 /// After this time, look-ups made in an outage have failed, and a blank answer is no longer cached.
@@ -32,6 +32,7 @@ pub fn start<'scope>(
     for project in 0..PROJECTS.len() {
         spawn(project, "an outage", outages);
     }
+    spawn(98, "an outage of Redis", |world, chance, _| redis(world, chance));
     spawn(PROJECTS.len(), "the end of a session", |world, chance, _| ends(world, chance));
     scope.spawn(move || {
         let mut chance = Chance::new(seed, 99);
@@ -161,6 +162,54 @@ fn recover(world: &World, project: usize) {
     }
 }
 
+/// Waits until the first host refuses a token whose end the second one was told of. Returns false if
+/// the test is over before.
+fn is_known(world: &World, project: usize, token: &Arc<Credential>) -> bool {
+    let since = Instant::now();
+    loop {
+        let ask = world.ask(&VERIFIED, project, Arc::clone(token));
+        let answer = world.insist(&ask.request(world.nginx.addr()));
+        if answer.is_some_and(|answer| answer.status == 401) {
+            return true;
+        }
+        if since.elapsed() > PATIENCE {
+            world.violated(format!("not known after {PATIENCE:?}: {ask:?}"));
+        }
+        if world.over_within(Duration::from_millis(50)) {
+            return false;
+        }
+    }
+}
+
+fn redis(world: &World, chance: &mut Chance) {
+    while !world.over_within(chance.millis(500, 4000)) {
+        let time = chance.millis(100, 3000);
+        let what = match chance.below(4) {
+            0 => {
+                world.redis.hang();
+                world.over_within(time);
+                world.redis.resume();
+                "hung for a while"
+            }
+            1 => {
+                world.redis.kill();
+                world.over_within(time);
+                world.redis.restart();
+                "down for a while, and empty"
+            }
+            2 => {
+                world.redis.command(&["FLUSHALL"]);
+                "emptied"
+            }
+            _ => {
+                world.redis.command(&["XTRIM", "{authgear}:events", "MAXLEN", "0"]);
+                "trimmed"
+            }
+        };
+        world.count("Redis", what);
+    }
+}
+
 /// Restores everything at the end.
 pub fn recover_all(world: &World) {
     std::thread::sleep(SETTLED);
@@ -184,6 +233,8 @@ fn ends(world: &World, chance: &mut Chance) {
         let credentials = credentials.map(|c| Arc::new(Credential { end: Some(end.clone()), ..c }));
         let mut passing = world.passing.lock().unwrap_or_else(PoisonError::into_inner);
         passing.extend(credentials);
+        let is_token = |own: &&Arc<Credential>| own.kind == Kind::Jwt;
+        let token = passing.iter().rfind(is_token).expect("a token").clone();
         let forgotten = passing.len().saturating_sub(REMEMBERED);
         passing.drain(..forgotten);
         drop(passing);
@@ -191,16 +242,26 @@ fn ends(world: &World, chance: &mut Chance) {
             return;
         }
         let _ = end.begun.set(Instant::now());
+        let is_elsewhere = of_tokens && chance.one_in(2);
         if of_tokens {
             authgear.disable(&id);
-            world.tell_disabled(project, &id);
+            let host = if is_elsewhere { &world.second } else { &world.nginx };
+            world.tell_disabled(host, project, &id);
         } else {
             authgear.remove_user(&id);
             let everybody = chance.one_in(4);
             let whom = if everybody { "all=1".to_owned() } else { format!("user={id}") };
             world.purge(project, &whom);
         }
+        if is_elsewhere && !is_known(world, project, &token) {
+            return;
+        }
         let _ = end.over.set(Instant::now());
-        world.count("users that ended", if of_tokens { "event" } else { "purge" });
+        let how = match (of_tokens, is_elsewhere) {
+            (true, true) => "event at the second host",
+            (true, false) => "event",
+            (false, _) => "purge",
+        };
+        world.count("users that ended", how);
     }
 }

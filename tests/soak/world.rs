@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::{
-    get, unix_now, webhook_signature, Backend, FakeAuthgear, Nginx, Request, Response, SigningKey,
-    User, Watched,
+    get, unix_now, webhook_signature, Backend, FakeAuthgear, Nginx, Redis, Request, Response,
+    SigningKey, User, Watched,
 };
 
 use crate::chance::Chance;
@@ -28,6 +28,9 @@ const SECRET: &str = "0123456789abcdefghijABCDEFGHIJ_Z";
 pub struct World {
     // Dropped before the servers it uses.
     pub nginx: Nginx,
+    /// Another host of the fleet, which is told of some events.
+    pub second: Nginx,
+    pub redis: Redis,
     pub authgears: [FakeAuthgear; PROJECTS.len()],
     pub backend: Backend,
     /// Credentials of users that do not change.
@@ -50,10 +53,13 @@ impl World {
         let backend = Backend::start();
         let standing = authgears.iter().enumerate().flat_map(|(n, a)| credentials(n, a));
         let standing = standing.map(Arc::new).collect();
-        let nginx = nginx(&authgears, &backend);
-        authgears.iter().for_each(|authgear| authgear.wait_for_jwks_hits(1));
+        let redis = Redis::start();
+        let [nginx, second] = [3, 1].map(|workers| nginx(&authgears, &backend, &redis, workers));
+        authgears.iter().for_each(|authgear| authgear.wait_for_jwks_hits(2));
         Self {
             nginx,
+            second,
+            redis,
             authgears,
             backend,
             standing,
@@ -151,20 +157,22 @@ impl World {
         }
     }
 
-    /// Posts a request that has to succeed.
-    fn post(&self, target: &str, change: impl FnOnce(Request) -> Request) {
-        let request = change(get(&self.nginx, target).method("POST"));
-        if let Some(answer) = self.insist(&request).filter(|answer| answer.status != 204) {
+    /// Posts a request that has to succeed; 202 says that Redis is away.
+    fn post(&self, host: &Nginx, target: &str, change: impl FnOnce(Request) -> Request) {
+        let request = change(get(host, target).method("POST"));
+        let answer = self.insist(&request);
+        if let Some(answer) = answer.filter(|answer| ![204, 202].contains(&answer.status)) {
             self.violated(format!("{} for {request:?}", answer.status));
         }
     }
 
     pub fn purge(&self, project: usize, query: &str) {
-        self.post(&format!("/{}/purge?{query}", PROJECTS[project]), |request| request);
+        let target = format!("/{}/purge?{query}", PROJECTS[project]);
+        self.post(&self.nginx, &target, |request| request);
     }
 
-    /// Sends Authgear's event that this user was disabled.
-    pub fn tell_disabled(&self, project: usize, user: &str) {
+    /// Sends a host Authgear's event that this user was disabled.
+    pub fn tell_disabled(&self, host: &Nginx, project: usize, user: &str) {
         let event = json!({
             "id": "00000000000001b3", "seq": 435, "type": "user.disabled",
             "payload": {"user": {"id": user, "is_disabled": true, "roles": [], "groups": []}},
@@ -173,7 +181,7 @@ impl World {
         })
         .to_string();
         let signature = webhook_signature(SECRET.as_bytes(), event.as_bytes());
-        self.post(&format!("/{}/hook", PROJECTS[project]), |request| {
+        self.post(host, &format!("/{}/hook", PROJECTS[project]), |request| {
             request
                 .header("Content-Type", "application/json")
                 .header("x-authgear-body-signature", signature)
@@ -182,15 +190,22 @@ impl World {
     }
 }
 
-fn nginx(authgears: &[FakeAuthgear; PROJECTS.len()], backend: &Backend) -> Nginx {
+fn nginx(
+    authgears: &[FakeAuthgear; PROJECTS.len()],
+    backend: &Backend,
+    redis: &Redis,
+    workers: usize,
+) -> Nginx {
     let mut builder = Nginx::builder()
-        .workers(3)
+        .workers(workers)
         .error_level("warn")
         // Open WebSockets would keep workers of a former configuration.
         .main("worker_shutdown_timeout 5s;")
         .listen_extra(1)
         .var("BACKEND", backend.addr())
         .file("webhook.secret", format!("{SECRET}\n"))
+        .secret_file("fleet.secret", format!("{SECRET}{SECRET}\n"))
+        .http(format!("authgear_fleet {} secret=fleet.secret;", redis.url()))
         .http("underscores_in_headers on; access_log off;")
         .http("keepalive_requests 1000000000; keepalive_time 1d; keepalive_timeout 1d;")
         // Too small for all entries.
