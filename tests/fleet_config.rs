@@ -99,7 +99,11 @@ fn wrong_parameters_are_refused() {
         ("secret=secret db=-1", "invalid value \"-1\" in \"db\", it must be a number from 0"),
         ("secret=secret user=nginx", "\"user=\" without \"password=\" in \"authgear_fleet\" in "),
         ("secret=secret user= password=password", "in \"user\", it must be a name of 1 to 256"),
-        ("secret=secret cache=off", "unknown parameter \"cache\" of \"authgear_fleet\" in "),
+        ("secret=secret cach=off", "unknown parameter \"cach\" of \"authgear_fleet\" in "),
+        (
+            "secret=secret cache=1",
+            "invalid value \"1\" in \"cache\", it must be \"on\" or \"off\" in ",
+        ),
         ("secret=secret on", "unknown parameter \"on\" of \"authgear_fleet\" in "),
         ("secret=secret ssl_verify=off", "\"ssl_verify=\" without \"rediss://\" in "),
         (
