@@ -28,6 +28,7 @@ mod fleet;
 mod fleet_config;
 mod fleet_events;
 mod fleet_faults;
+mod fleet_verdicts;
 mod forward;
 mod forward_auth;
 mod hostile;
