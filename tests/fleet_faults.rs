@@ -471,7 +471,7 @@ fn each_way_of_connecting_works() {
         file("key.pem", identity.key_pem.as_bytes()),
     );
     let acl = "nginx on >hunter2 resetkeys ~{mine}:* resetchannels -@all +xadd +xread \
-               +xinfo|stream +multi +exec +info +time +select +client|setname";
+               +xinfo|stream +multi +exec +info +time +select +client|setname +set +del";
     let user = file("acl", format!("user {acl}\nuser default off\n").as_bytes());
     let plain = Redis::start();
     let with_password = Redis::with(&["--requirepass", "hunter2"]);
@@ -490,10 +490,10 @@ fn each_way_of_connecting_works() {
         format!("rediss://{} ssl_trusted_certificate={ca_file} {host_cert}", with_clients.addr()),
     ];
     for way in ways {
-        let fleet = format!("{way} secret=fleet.secret");
+        let fleet = format!("{way} secret=fleet.secret cache=on timeout=1s");
         let [a, b] = [(); 2].map(|()| {
             let builder = host_with(&authgear, &backend, &fleet);
-            start(&authgear, builder.secret_file("redis.password", "hunter2\n").workers(2))
+            start_sharing(&authgear, builder.secret_file("redis.password", "hunter2\n").workers(2))
         });
         let request = get(&b, "/").bearer(&authgear.opaque_token(&User::named("alice")));
         request.send();
