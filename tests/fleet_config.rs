@@ -108,7 +108,7 @@ fn wrong_parameters_are_refused() {
         ("secret=secret cach=off", "unknown parameter \"cach\" of \"authgear_fleet\" in "),
         (
             "secret=secret cache=1",
-            "invalid value \"1\" in \"cache\", it must be \"on\" or \"off\" in ",
+            "invalid value \"1\" in \"cache\" directive, it must be \"on\" or \"off\" in ",
         ),
         ("secret=secret on", "unknown parameter \"on\" of \"authgear_fleet\" in "),
         ("secret=secret ssl_verify=off", "\"ssl_verify=\" without \"rediss://\" in "),

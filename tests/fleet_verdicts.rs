@@ -374,6 +374,7 @@ fn nothing_is_shared_unless_it_is_wanted() {
     let off = start(&authgear, host(&authgear, &backend, &redis.url()));
     let token = authgear.opaque_token(&alice(&authgear));
     assert_eq!(cache(&get(&off, "/").bearer(&token).send()), "MISS resolver");
+    wait_for_count(&off, "connections", "opened", 2);
     assert_eq!(fleet(&off)["connections"]["opened"], 2);
     assert_eq!(redis.command(&["KEYS", "*"]), RedisReply::List(Vec::new()));
     // Nor where a location has no cache.
