@@ -42,6 +42,11 @@ impl Resolution {
         Self { source: "cache", by_token, expires_at, ..Self::new(verdict, status) }
     }
 
+    /// A verdict that another host of the fleet was told.
+    pub fn shared(verdict: Rc<Verdict>, status: &'static str) -> Self {
+        Self { source: "cache", ..Self::new(verdict, status) }
+    }
+
     /// A verdict of this worker on a bearer token.
     pub fn by_token(verdict: Rc<Verdict>, status: &'static str) -> Self {
         Self { source: "jwt", by_token: true, ..Self::new(verdict, status) }
@@ -80,6 +85,8 @@ pub struct LookupOutcome {
     pub failed: bool,
     /// Another worker made the look-up.
     pub followed: bool,
+    /// Another host of the fleet made the look-up.
+    pub shared: bool,
     /// See [`Resolution::by_token`].
     pub by_token: bool,
     /// Authgear's `Set-Cookie` values, for all waiters. Waiters in other workers get none.
@@ -96,20 +103,22 @@ impl LookupOutcome {
             FetchResult::Pass { verdict, .. } => (verdict, None),
         };
         let failed = matches!(&*verdict, Verdict::Unavailable(why) if why.is_outage());
-        Self { verdict, failed, followed, by_token: false, set_cookies: None, expires_at }
+        let (by_token, shared, set_cookies) = (false, false, None);
+        Self { verdict, failed, followed, shared, by_token, set_cookies, expires_at }
     }
 
     /// The end of a token's verification.
     pub fn of_token(verdict: Rc<Verdict>, expires_at: Option<Duration>) -> Self {
         let (failed, followed, by_token, set_cookies) = (false, false, true, None);
-        Self { verdict, failed, followed, by_token, set_cookies, expires_at }
+        Self { verdict, failed, followed, shared: false, by_token, set_cookies, expires_at }
     }
 
     /// A failed look-up.
     pub fn unavailable(why: Unavailable) -> Self {
         let verdict = Rc::new(Verdict::Unavailable(why));
         let (failed, followed, by_token, set_cookies) = (true, false, false, None);
-        Self { verdict, failed, followed, by_token, set_cookies, expires_at: None }
+        let (shared, expires_at) = (false, None);
+        Self { verdict, failed, followed, shared, by_token, set_cookies, expires_at }
     }
 
     /// Adds Authgear's `Set-Cookie` values.

@@ -165,10 +165,13 @@ impl Worker {
     /// Makes a change take effect in all workers, and tells other hosts. Without a project it
     /// concerns all of them. False if another user's refusal or period was forgotten for it.
     pub fn change(&self, project: Option<&Project>, change: &Change<'_>) -> (bool, Told) {
-        let is_kept = self.shared.apply(project.map(|project| project.scope.as_slice()), change);
-        // Afterwards, so that no host knows of it before this one.
-        let told = self.fleet.as_ref().map(|fleet| fleet.tell(project, change));
-        (is_kept, told.unwrap_or_default())
+        match &self.fleet {
+            Some(fleet) => fleet.change(project, change),
+            None => {
+                let scope = project.map(|project| project.scope.as_slice());
+                (self.shared.apply(scope, change), Told::default())
+            }
+        }
     }
 
     /// Called when another worker has woken this one: a look-up that it follows may have ended, or a

@@ -50,7 +50,13 @@ fn fleets_are_accepted() {
     accepted("redis://127.0.0.1 sentinel=mine sentinel_password=password secret=secret");
     let all = "user=nginx password=password prefix=a.b-c_1 db=3 timeout=1s ssl_verify=off";
     accepted(&format!("rediss://127.0.0.1:6380 secret=secret {all}"));
-    accepted("redis://127.0.0.1 secret=secret password=password timeout=5ms db=0");
+    accepted("redis://127.0.0.1 secret=secret password=password timeout=5ms db=0 cache=off");
+    let shared = "redis://127.0.0.1 secret=secret cache=on";
+    let warned = check(shared);
+    let says = "\"cache=on\" of \"authgear_fleet\" without an \"authgear_cache_zone\"";
+    assert!(warned.ok && warned.output.contains(says), "{}", warned.output);
+    let fine = site(shared, "authgear_cache z;").http("authgear_cache_zone z:1m;").check();
+    assert!(fine.ok && !fine.output.contains("[warn]"), "{}", fine.output);
 }
 
 #[test]
@@ -99,7 +105,11 @@ fn wrong_parameters_are_refused() {
         ("secret=secret db=-1", "invalid value \"-1\" in \"db\", it must be a number from 0"),
         ("secret=secret user=nginx", "\"user=\" without \"password=\" in \"authgear_fleet\" in "),
         ("secret=secret user= password=password", "in \"user\", it must be a name of 1 to 256"),
-        ("secret=secret cache=off", "unknown parameter \"cache\" of \"authgear_fleet\" in "),
+        ("secret=secret cach=off", "unknown parameter \"cach\" of \"authgear_fleet\" in "),
+        (
+            "secret=secret cache=1",
+            "invalid value \"1\" in \"cache\" directive, it must be \"on\" or \"off\" in ",
+        ),
         ("secret=secret on", "unknown parameter \"on\" of \"authgear_fleet\" in "),
         ("secret=secret ssl_verify=off", "\"ssl_verify=\" without \"rediss://\" in "),
         (

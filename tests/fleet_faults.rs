@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::{
-    eventually, get, unix_now, Backend, Ca, FakeAuthgear, Nginx, Redis, RedisReply, RefusedAddr,
-    User, DEADLINE,
+    eventually, get, unix_now, Backend, Builder, Ca, FakeAuthgear, Nginx, Redis, RedisReply,
+    RefusedAddr, User, DEADLINE,
 };
 
 use crate::fleet::{
     cache, event, fleet, host, host_with, known_since, post, start, tell, verdict, wait_cut_off,
     wait_for_count, wait_in_sync,
 };
+use crate::fleet_verdicts::{looks, start_sharing, wait_for_records};
 use crate::webhook::planned;
 
 /// Longest time of a request that Redis has no part in, on a busy machine.
@@ -470,7 +471,7 @@ fn each_way_of_connecting_works() {
         file("key.pem", identity.key_pem.as_bytes()),
     );
     let acl = "nginx on >hunter2 resetkeys ~{mine}:* resetchannels -@all +xadd +xread \
-               +xinfo|stream +multi +exec +info +time +select +client|setname";
+               +xinfo|stream +multi +exec +info +time +select +client|setname +set +del";
     let user = file("acl", format!("user {acl}\nuser default off\n").as_bytes());
     let plain = Redis::start();
     let with_password = Redis::with(&["--requirepass", "hunter2"]);
@@ -489,10 +490,10 @@ fn each_way_of_connecting_works() {
         format!("rediss://{} ssl_trusted_certificate={ca_file} {host_cert}", with_clients.addr()),
     ];
     for way in ways {
-        let fleet = format!("{way} secret=fleet.secret");
+        let fleet = format!("{way} secret=fleet.secret cache=on timeout=1s");
         let [a, b] = [(); 2].map(|()| {
             let builder = host_with(&authgear, &backend, &fleet);
-            start(&authgear, builder.secret_file("redis.password", "hunter2\n").workers(2))
+            start_sharing(&authgear, builder.secret_file("redis.password", "hunter2\n").workers(2))
         });
         let request = get(&b, "/").bearer(&authgear.opaque_token(&User::named("alice")));
         request.send();
@@ -509,4 +510,193 @@ fn each_way_of_connecting_works() {
     let nginx = host_with(&authgear, &backend, &unverified).start();
     let line = nginx.wait_for_error_log("authgear fleet is cut off");
     assert!(line.contains("certificate verify error"), "{line}");
+}
+
+/// A host that shares verdicts.
+fn sharing(authgear: &FakeAuthgear, backend: &Backend, redis: &str, arguments: &str) -> Builder {
+    host_with(authgear, backend, &format!("{redis} secret=fleet.secret cache=on {arguments}"))
+}
+
+/// Asks a host about one more user, whom no host knows, and returns the time that it took.
+#[track_caller]
+fn ask_anew(authgear: &FakeAuthgear, host: &Nginx, status: &str) -> Duration {
+    let token = authgear.opaque_token(&User::named("alice"));
+    let begun = Instant::now();
+    assert_eq!(cache(&get(host, "/").bearer(&token).send()), status);
+    let took = begun.elapsed();
+    assert_eq!(cache(&get(host, "/").bearer(&token).send()), "HIT cache");
+    took
+}
+
+#[test]
+fn a_redis_that_is_gone_or_hangs_costs_a_look_for_a_verdict_its_timeout_at_most() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let one = sharing(&authgear, &backend, &redis.url(), "timeout=400ms").workers(1);
+    let a = start_sharing(&authgear, one);
+    ask_anew(&authgear, &a, "MISS resolver");
+    redis.hang();
+    let mut waited = 0;
+    for _ in 0..20 {
+        let took = ask_anew(&authgear, &a, "MISS resolver");
+        waited += usize::from(took > Duration::from_millis(300));
+        assert!(took < Duration::from_millis(400) + UNDELAYED, "{took:?}");
+    }
+    // After half a second without an answer the connection is closed.
+    assert!((1..=3).contains(&waited), "{waited} requests waited");
+    assert_eq!(looks(&a, "timeout") + looks(&a, "skipped"), 20, "{}", fleet(&a));
+    redis.resume();
+    wait_in_sync(&a);
+    let is_back = || {
+        ask_anew(&authgear, &a, "MISS resolver");
+        looks(&a, "lead") > 1
+    };
+    assert!(eventually(2 * DEADLINE, is_back), "{}", fleet(&a));
+    redis.kill();
+    wait_cut_off(&a);
+    let before = looks(&a, "skipped");
+    for _ in 0..20 {
+        let took = ask_anew(&authgear, &a, "MISS resolver");
+        assert!(took < UNDELAYED, "{took:?}");
+    }
+    assert_eq!(looks(&a, "skipped"), before + 20);
+    redis.restart();
+    wait_in_sync(&a);
+    let before = looks(&a, "lead");
+    let is_back = || {
+        ask_anew(&authgear, &a, "MISS resolver");
+        looks(&a, "lead") > before
+    };
+    assert!(eventually(2 * DEADLINE, is_back), "{}", fleet(&a));
+    // The outage of Redis has a line of its own.
+    assert!(!a.error_log().contains("shares no verdicts"));
+}
+
+/// A proxy that changes what Redis answers.
+fn changing(redis: SocketAddr, change: fn(&mut Vec<u8>)) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    let relay = move |mut client: TcpStream| -> io::Result<()> {
+        let mut server = TcpStream::connect(redis)?;
+        let (mut answers, mut back) = (server.try_clone()?, client.try_clone()?);
+        thread::spawn(move || -> io::Result<()> {
+            let mut chunk = [0; 65536];
+            loop {
+                let count = answers.read(&mut chunk)?;
+                let mut bytes = chunk[..count].to_vec();
+                change(&mut bytes);
+                back.write_all(&bytes)?;
+                if count == 0 {
+                    return back.shutdown(Shutdown::Both);
+                }
+            }
+        });
+        io::copy(&mut client, &mut server)?;
+        server.shutdown(Shutdown::Both)
+    };
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            thread::spawn(move || relay(client));
+        }
+    });
+    addr
+}
+
+#[test]
+fn a_slow_redis_costs_a_look_for_a_verdict_its_time() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let slow = changing(redis.addr(), |_| thread::sleep(Duration::from_millis(40)));
+    let url = format!("redis://{slow}");
+    let [a, b] = [(); 2].map(|()| {
+        start_sharing(&authgear, sharing(&authgear, &backend, &url, "timeout=500ms").workers(1))
+    });
+    let token = authgear.opaque_token(&User::named("bob"));
+    for (host, status) in [(&a, "MISS resolver"), (&b, "SHARED cache")] {
+        let begun = Instant::now();
+        assert_eq!(cache(&get(host, "/").bearer(&token).send()), status);
+        let took = begun.elapsed();
+        assert!((40..40 + 400).contains(&took.as_millis()), "{took:?}");
+        for _ in 0..10 {
+            let begun = Instant::now();
+            assert_eq!(cache(&get(host, "/").bearer(&token).send()), "HIT cache");
+            assert!(begun.elapsed() < UNDELAYED, "{:?}", begun.elapsed());
+        }
+    }
+    // One that takes longer than may be is left alone after three looks.
+    let slow = changing(redis.addr(), |_| thread::sleep(Duration::from_millis(40)));
+    let url = format!("redis://{slow}");
+    let c = sharing(&authgear, &backend, &url, "timeout=10ms").workers(1);
+    let c = start_sharing(&authgear, c);
+    for _ in 0..10 {
+        ask_anew(&authgear, &c, "MISS resolver");
+    }
+    assert_eq!((looks(&c, "timeout"), looks(&c, "skipped")), (3, 7), "{}", fleet(&c));
+}
+
+#[test]
+fn a_redis_that_takes_no_verdicts_is_said_once_and_events_go_on() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let rules = ["on", ">hunter2", "allkeys", "allcommands"];
+    redis.command(&[&["ACL", "SETUSER", "a"][..], &rules].concat());
+    let login = sharing(&authgear, &backend, &redis.url(), "user=a password=redis.password");
+    let a = start_sharing(&authgear, login.secret_file("redis.password", "hunter2"));
+    redis.command(&["ACL", "SETUSER", "a", "-set"]);
+    let is_said = || {
+        assert!(ask_anew(&authgear, &a, "MISS resolver") < UNDELAYED);
+        a.error_log().contains("authgear fleet shares no verdicts: the server answers NOPERM")
+    };
+    assert!(eventually(2 * DEADLINE, is_said), "{}", fleet(&a));
+    assert_eq!(fleet(&a)["in_sync"], true);
+    assert_eq!(post(&a, "/purge?user=alice").send().status, 204);
+    redis.command(&["ACL", "SETUSER", "a", "+set"]);
+    a.wait_for_error_log("authgear fleet shares verdicts again");
+    let log = a.error_log();
+    assert_eq!(log.matches("authgear fleet shares no verdicts").count(), 1, "{log}");
+    assert!(!log.contains("authgear fleet is cut off"), "{log}");
+}
+
+#[test]
+fn keys_of_another_type_or_size_cost_a_look_up_and_nothing_else() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let [a, b] = [(); 2].map(|()| {
+        let one = sharing(&authgear, &backend, &redis.url(), "timeout=1s").workers(1);
+        start_sharing(&authgear, one)
+    });
+    let token = authgear.opaque_token(&User::named("bob"));
+    assert_eq!(cache(&get(&a, "/").bearer(&token).send()), "MISS resolver");
+    let name = wait_for_records(&redis, 1).remove(0);
+    let large = "x".repeat(70_000);
+    let puts: [&[&str]; 2] = [&["SET", &name, &large], &["LPUSH", &name, "x"]];
+    for (n, put) in puts.into_iter().enumerate() {
+        redis.command(&["DEL", &name]);
+        redis.command(put);
+        assert_eq!(post(&a, "/purge?user=bob").send().status, 204);
+        let is_asked = || cache(&get(&b, "/").bearer(&token).send()) == "MISS resolver";
+        assert!(eventually(DEADLINE, is_asked), "{n}: {}", fleet(&b));
+        wait_for_count(&b, "connections", "broken", n as u64 + 1);
+        wait_for_count(&b, "connections", "opened", n as u64 + 4);
+    }
+    assert_eq!(fleet(&b)["in_sync"], true);
+}
+
+#[test]
+fn a_host_whose_clock_is_not_that_of_redis_shares_nothing() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    // The answer to TIME has the seconds first.
+    let later = changing(redis.addr(), |bytes| {
+        const TIME: &[u8] = b"*2\r\n$10\r\n";
+        let at = bytes.windows(TIME.len()).position(|window| window == TIME);
+        if let Some(at) = at.map(|at| at + TIME.len()) {
+            let seconds = std::str::from_utf8(&bytes[at..at + 10]).expect("digits");
+            let seconds: u64 = seconds.parse().expect("a time");
+            bytes[at..at + 10].copy_from_slice((seconds + 5).to_string().as_bytes());
+        }
+    });
+    let url = format!("redis://{later}");
+    let a = start_sharing(&authgear, sharing(&authgear, &backend, &url, "timeout=1s"));
+    a.wait_for_error_log("authgear fleet shares no verdicts: the clock of Redis is ");
+    ask_anew(&authgear, &a, "MISS resolver");
+    assert_eq!(looks(&a, "skipped"), 1, "{}", fleet(&a));
+    let offset = fleet(&a)["clock_offset"].as_f64().expect("an offset");
+    assert!((4.0..6.0).contains(&offset), "{offset}");
+    assert_eq!(fleet(&a)["in_sync"], true);
 }

@@ -50,7 +50,7 @@ use siphasher::sip::SipHasher24;
 
 use crate::verdict::{Reason, Verdict};
 
-pub use fleet::{FleetConnection, FleetEvent, FleetLoss, FleetMetrics};
+pub use fleet::{FleetCache, FleetConnection, FleetEvent, FleetLoss, FleetMetrics};
 pub use format::Format;
 use label_counters::LabelCounters;
 use location_slots::LocationSlots;
@@ -119,6 +119,8 @@ labels! {
         Updating = "updating",
         /// `JOINED`
         Joined = "joined",
+        /// `SHARED`
+        Shared = "shared",
         /// `BYPASS`
         Bypass = "bypass",
     }

@@ -32,6 +32,8 @@ pub struct FleetSettings {
     pub prefix: Prefix,
     /// Number of the database.
     pub db: u32,
+    /// Verdicts of the resolver are shared.
+    pub shares_verdicts: bool,
     /// Longest time of an exchange.
     pub timeout: Duration,
     /// Shared memory.
@@ -107,6 +109,7 @@ struct Parameters {
     timeout: Option<Duration>,
     sentinel: Option<String>,
     sentinel_password: Option<Vec<u8>>,
+    cache: Option<bool>,
     ssl_verify: Option<bool>,
     ssl_trusted_certificate: Option<PathBuf>,
     ssl_certificate: Option<String>,
@@ -131,6 +134,7 @@ impl Parameters {
                 "sentinel_password" => {
                     set_once(&mut read.sentinel_password, password(cf, value)?)?;
                 }
+                "cache" => set_once(&mut read.cache, flag(key, value)?)?,
                 "ssl_verify" => set_once(&mut read.ssl_verify, flag(key, value)?)?,
                 "ssl_trusted_certificate" => {
                     set_once(&mut read.ssl_trusted_certificate, cf.full_path(value)?)?;
@@ -290,6 +294,7 @@ impl Directive for FleetDirective {
                 None => prefix("authgear")?,
             },
             db: read.db.unwrap_or(0),
+            shares_verdicts: read.cache.unwrap_or(false),
             timeout: read.timeout.unwrap_or(TIMEOUT),
             zone,
             place: cf.place(),
@@ -482,6 +487,15 @@ impl MainConf {
         };
         if !cf.servers::<Authgear>().iter().any(|server| server.conf().in_use) {
             cf.warn_at(&fleet.place, format_args!("\"authgear_fleet\" is never used"));
+        }
+        if fleet.shares_verdicts && self.zones().is_empty() {
+            cf.warn_at(
+                &fleet.place,
+                format_args!(
+                    "\"cache=on\" of \"authgear_fleet\" without an \"authgear_cache_zone\": \
+                     verdicts are not shared"
+                ),
+            );
         }
         let servers = match &fleet.server {
             FleetServer::Tcp(server) => core::slice::from_ref(&**server),

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use authgear::credentials::CookieNames;
 use authgear::exchange::request::RequestPrefix;
 use authgear::fleet::event::{project_id, ProjectId};
+use authgear::fleet::record::RecordScope;
 use authgear::metrics::ProjectSlot;
 use authgear::resolver::endpoint::Endpoint;
 use authgear::token::{KeySet, Profile, Schedule};
@@ -59,6 +60,7 @@ pub struct Project {
     pub tokens: Tokens,
     /// Time for which a user's older tokens are refused after a webhook event.
     pub revocation_ttl: Duration,
+    pub(super) record_scope: RecordScope,
     /// Position of its counters, once that is known: each process finds the same.
     pub(super) slot: OnceCell<ProjectSlot>,
 }
@@ -145,6 +147,11 @@ impl Project {
     /// Notes that a location asks userinfo, with this `resolver` directive in force.
     pub(super) fn use_userinfo_at(&self, resolver: Option<Resolver>) {
         self.userinfo.server.use_at(resolver);
+    }
+
+    /// Facts that verdicts depend on which hosts of a fleet share.
+    pub fn record_scope(&self) -> &RecordScope {
+        &self.record_scope
     }
 
     /// Name of the project in events of a fleet: SHA-256 of its endpoint.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use authgear::credentials::CookieNames;
+use authgear::fleet::record::RecordScope;
 use authgear::resolver;
 use authgear::resolver::endpoint::{self, Endpoint, Scheme, Url, UrlError};
 use authgear::token::{Algorithm, KeySet, Profile, Schedule, MAX_KEY_SET};
@@ -315,6 +316,7 @@ impl ProjectBuilder {
         if let (Upstream::Url(server), Some(place)) = (&resolver, &self.asked_at) {
             warn_if_exposed(cf, &server.url, place);
         }
+        let record_scope = RecordScope::new(endpoint.origin(), &self.cookie_prefix);
         let settings = [vec![resolver.to_string(), self.cookie_prefix, trust, named, source]]
             .into_iter()
             .chain([settings_of(&profile), vec![has_audience.to_string()]])
@@ -347,6 +349,7 @@ impl ProjectBuilder {
         };
         Ok(Project {
             id: Id::new(),
+            record_scope,
             scope: scope(settings.iter().map(String::as_str)),
             name: name.to_owned(),
             endpoint,

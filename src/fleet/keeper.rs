@@ -8,12 +8,10 @@ use authgear::metrics::FleetConnection;
 
 use super::knowledge::Knowledge;
 use super::link::LinkError;
-use super::member::{first_of, Fleet, POLL};
+use super::member::{Fleet, POLL};
+use super::wait::{first_of, Pause};
 use super::{publisher, reader};
 use nginx::{self, Level, Log};
-
-/// Shortest and longest pause between two attempts to connect, on average.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Waits until this worker is the keeper, and does its duties; until the worker ends.
 pub(super) async fn run(fleet: Rc<Fleet>) {
@@ -32,7 +30,10 @@ pub(super) async fn run(fleet: Rc<Fleet>) {
 /// Does the duties of the keeper until the lease is lost or the worker ends.
 async fn keep(fleet: &Fleet) {
     Log::cycle().debug(format_args!("authgear: this worker keeps the fleet"));
-    fleet.ring(|ring| ring.taken_over());
+    fleet.settings.zone.lock(|_, zone| {
+        zone.ring.taken_over();
+        zone.positions.is_down();
+    });
     let knowledge = Knowledge::new(fleet);
     let duties = pin!(async {
         first_of(pin!(read_on(fleet, &knowledge)), pin!(write_on(fleet, &knowledge))).await;
@@ -40,6 +41,11 @@ async fn keep(fleet: &Fleet) {
     let lease = pin!(renew(fleet, &knowledge));
     first_of(duties, lease).await;
     knowledge.end(fleet);
+    fleet.settings.zone.lock(|_, zone| {
+        if zone.is_keeper() {
+            zone.positions.is_down();
+        }
+    });
 }
 
 /// Renews the lease until it is lost or the worker ends, and does what is owed: Redis may be away.
@@ -58,10 +64,10 @@ async fn read_on(fleet: &Fleet, knowledge: &Knowledge) {
         let was_in_sync = knowledge.was_in_sync.replace(false);
         if matches!(error, LinkError::TooLarge) {
             // No outage: a smaller page is asked for.
-            nginx::sleep(around(PAUSES.0)).await;
+            Pause::default().after(true).await;
             continue;
         }
-        pause.after(fleet, &error, was_in_sync).await;
+        pause_after(fleet, &mut pause, &error, was_in_sync).await;
     }
 }
 
@@ -70,39 +76,18 @@ async fn write_on(fleet: &Fleet, knowledge: &Knowledge) {
     let mut pause = Pause::default();
     while !fleet.ends() {
         let error = publisher::run(fleet, knowledge).await;
-        pause.after(fleet, &error, knowledge.can_write.replace(false)).await;
+        let was_of_use = knowledge.can_write.replace(false);
+        pause_after(fleet, &mut pause, &error, was_of_use).await;
     }
 }
 
-/// The pause between two attempts to connect.
-struct Pause(Duration);
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self(PAUSES.0)
+/// Reports the end of a connection, and waits.
+async fn pause_after(fleet: &Fleet, pause: &mut Pause, error: &LinkError, was_of_use: bool) {
+    if fleet.ends() {
+        return;
     }
-}
-
-impl Pause {
-    /// Reports an error, and waits. The pause is the shortest one if the connection was of use.
-    async fn after(&mut self, fleet: &Fleet, error: &LinkError, was_of_use: bool) {
-        if fleet.ends() {
-            return;
-        }
-        fleet.report_outage(error);
-        let (least, most) = PAUSES;
-        self.0 = if was_of_use { least } else { (self.0 * 2).min(most) };
-        nginx::sleep(around(self.0)).await;
-    }
-}
-
-/// A random time from half of `pause` to one and a half: hosts do not come back all at once.
-fn around(pause: Duration) -> Duration {
-    let mut random = [128];
-    // Without random numbers the pause is as it is.
-    let _ = aws_lc_rs::rand::fill(&mut random);
-    let [random] = random;
-    pause / 2 + pause * u32::from(random) / 256
+    fleet.report_outage(error);
+    pause.after(was_of_use).await;
 }
 
 impl Fleet {

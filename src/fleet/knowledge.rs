@@ -6,7 +6,8 @@ use authgear::fleet::cursor::Cursor;
 use authgear::fleet::spaced::Spaced;
 
 use super::listener::Listener;
-use super::member::{now_ms, unix_ms, Fleet};
+use super::member::Fleet;
+use super::wait::{now_ms, unix_ms};
 
 /// See the module.
 pub(super) struct Knowledge {

@@ -8,7 +8,8 @@ use authgear::fleet::secret::SecretId;
 use authgear::fleet::spaced::Spaced;
 use authgear::metrics::FleetEvent;
 
-use super::member::{now_ms, unix_ms, Fleet};
+use super::member::Fleet;
+use super::wait::{now_ms, unix_ms};
 use crate::conf::project::Project;
 use crate::shared::changes::Change;
 use nginx::{self, Level, Log};

@@ -41,7 +41,8 @@ pub(super) async fn open(settings: &FleetSettings, name: &str) -> Result<Link, L
     }
 }
 
-fn due(settings: &FleetSettings) -> Duration {
+/// Time in which an answer is due.
+pub(super) fn due(settings: &FleetSettings) -> Duration {
     settings.timeout.max(DUE)
 }
 

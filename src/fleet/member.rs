@@ -1,18 +1,22 @@
 //! A worker's part in the fleet: what it tells others, and what it knows of Redis.
 
 use core::cell::{Cell, RefCell};
-use core::future::{poll_fn, Future};
-use core::pin::{pin, Pin};
-use core::task::Poll;
+use core::pin::pin;
 use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::fleet::event::{Event, ProjectId, UserId, What};
+use authgear::fleet::positions::{Place, PositionLog};
 use authgear::fleet::ring::{EventRing, EventSlot, Put, Room, Standing};
 use authgear::fleet::spaced::Spaced;
+use authgear::fleet::stream_id::Position;
+use authgear::fleet::tier::SKEW;
 use authgear::metrics::{FleetEvent, FleetMetrics, FleetReport};
+use authgear::shared::purges::PurgeEpoch;
 use event_listener::Event as Wake;
 
+use super::tier::{Tier, CUT_OFF};
+use super::wait::{now_ms, unix_ms};
 use crate::conf::fleet::{CutOff, FleetSettings};
 use crate::conf::project::Project;
 use crate::conf::MainConf;
@@ -26,9 +30,6 @@ pub(super) const POLL: Duration = Duration::from_millis(250);
 /// Time after which a request no longer waits for Redis.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Time without news from Redis after which this host is cut off.
-const CUT_OFF: Duration = Duration::from_secs(2);
-
 /// A worker's part in the fleet.
 pub struct Fleet {
     pub(super) settings: Rc<FleetSettings>,
@@ -37,6 +38,8 @@ pub struct Fleet {
     pub(super) shared: SharedHandle,
     /// Notified when another worker has woken this one.
     pub(super) woken: Wake,
+    /// The second tier, if verdicts are shared.
+    tier: Option<Rc<Tier>>,
     /// The worker ends.
     is_closed: Cell<bool>,
     /// This worker has warned of a policy of Redis.
@@ -48,8 +51,12 @@ pub struct Fleet {
 impl Fleet {
     /// The part of a worker that begins, if there is a fleet.
     pub(super) fn new(main: &MainConf, shared: SharedHandle) -> Option<Self> {
+        let settings = Rc::clone(main.fleet()?);
+        // Before this worker changes anything.
+        settings.zone.lock(|_, zone| zone.positions.begin(shared.purge_epoch()));
         Some(Self {
-            settings: Rc::clone(main.fleet()?),
+            tier: Tier::new(&settings, shared).map(Rc::new),
+            settings,
             projects: main.projects().cloned().collect(),
             retention: main.fleet_retention(),
             shared,
@@ -68,6 +75,7 @@ impl Fleet {
     /// Gives the duties of the keeper to another worker. Called when the worker ends.
     pub fn close(&self) {
         self.is_closed.set(true);
+        self.tier.iter().for_each(|tier| tier.close());
         self.give_up_lease();
     }
 
@@ -104,15 +112,25 @@ impl Fleet {
         }
     }
 
-    /// Tells other hosts of a change here.
-    pub fn tell(self: &Rc<Self>, project: Option<&Project>, change: &Change<'_>) -> Told {
-        let project = project.map(Project::fleet_id);
-        let events = events(project, change);
+    /// Makes a change take effect in all workers, and tells other hosts. Without a project it
+    /// concerns all of them. False if another user's refusal or period was forgotten for it.
+    ///
+    /// The zone of the fleet is locked all the while, and that of the module within: who reads the
+    /// number of purges and the events that are pending finds both or none.
+    pub fn change(self: &Rc<Self>, project: Option<&Project>, change: &Change<'_>) -> (bool, Told) {
+        let events = events(project.map(Project::fleet_id), change);
+        let scope = project.map(|project| project.scope.as_slice());
         let zone = self.settings.zone;
         let (now, retention) = (now_ms(), self.retention_ms());
-        let put = self.ring(|ring| {
-            let put = events.iter().map(|event| ring.put(event, now, retention));
-            put.collect::<Vec<_>>()
+        let (is_kept, put) = zone.lock(|_, zone| {
+            // First, so that no host knows of it before this one.
+            let is_kept = self.shared.apply(scope, change);
+            let put = events.iter().map(|event| zone.ring.put(event, now, retention));
+            let put: Vec<Put> = put.collect();
+            if put.iter().any(|put| put.room != Room::Enough) {
+                zone.positions.widened();
+            }
+            (is_kept, put)
         });
         if put.iter().any(|put| put.room == Room::Dropped)
             && self.dropped_lines.borrow_mut().take_or_forget(now)
@@ -125,14 +143,61 @@ impl Fleet {
             );
         }
         zone.header().wake_keeper();
-        Told(Some(Waiting { fleet: Rc::clone(self), put }))
+        (is_kept, Told(Some(Waiting { fleet: Rc::clone(self), put })))
+    }
+
+    /// The second tier, if verdicts are shared.
+    pub fn tier(&self) -> Option<&Rc<Tier>> {
+        self.tier.as_ref()
+    }
+
+    /// The place up to which this host knows what others purge. None if it does not know that now,
+    /// or if its clock is not that of Redis.
+    pub fn place(&self) -> Option<Place> {
+        self.with_positions(PositionLog::place)
+    }
+
+    /// The place, and the purge by which to judge a verdict that another host asked for at this
+    /// position and time, in milliseconds since 1970: see [`PositionLog::epoch_of`].
+    pub fn place_and_epoch(
+        &self,
+        position: Position,
+        asked_at: u64,
+    ) -> Option<(Place, Option<PurgeEpoch>)> {
+        self.with_positions(|log| Some((log.place()?, log.epoch_of(position, asked_at))))
+    }
+
+    fn with_positions<R>(&self, read: impl FnOnce(&PositionLog) -> Option<R>) -> Option<R> {
+        let zone = self.settings.zone;
+        let header = zone.header();
+        let is_in_sync = header.unconfirmed_for().is_some_and(|time| time < CUT_OFF);
+        if !is_in_sync || !is_right(header.clock_offset()) {
+            return None;
+        }
+        zone.lock(|_, zone| read(&zone.positions))
+    }
+
+    /// Notes by how many milliseconds the clock of Redis is ahead of this host's.
+    pub(super) fn note_clock(&self, offset: i64) {
+        let before = self.settings.zone.header().set_clock_offset(offset);
+        if self.tier.is_some() && is_right(before) && !is_right(offset) {
+            Log::cycle().write(
+                Level::Warn,
+                format_args!(
+                    "authgear fleet shares no verdicts: the clock of Redis is {offset} ms ahead of \
+                     this host's, redis: \"{}\"",
+                    self.settings.server
+                ),
+            );
+        }
     }
 
     /// A snapshot of the fleet's metrics.
     pub fn report(&self, metrics: &FleetMetrics) -> FleetReport {
         let zone = self.settings.zone;
         let in_sync = zone.header().unconfirmed_for().is_some_and(|time| time < CUT_OFF);
-        metrics.report(in_sync, zone.lock(|_, zone| zone.ring.waiting()) as u64)
+        let waiting = zone.lock(|_, zone| zone.ring.waiting()) as u64;
+        metrics.report(in_sync, waiting, zone.header().clock_offset())
     }
 
     /// Returns whether Redis has all of these events.
@@ -150,6 +215,11 @@ impl Fleet {
     pub(super) fn count(&self, event: FleetEvent) {
         self.shared.count(|metrics| metrics.fleet.event(event));
     }
+}
+
+/// Whether the clocks of hosts may differ by so many milliseconds.
+fn is_right(offset: i64) -> bool {
+    offset.unsigned_abs() <= SKEW
 }
 
 /// Events that say what changed, of a project or of all.
@@ -197,32 +267,4 @@ impl Told {
         };
         Reply::Later { status: Box::pin(stored), deadline: PATIENCE, otherwise: 202 }
     }
-}
-
-/// Milliseconds of nginx's clock, which all workers share.
-pub(super) fn now_ms() -> u64 {
-    u64::try_from(nginx::now().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Milliseconds since 1970.
-pub(super) fn unix_ms() -> u64 {
-    u64::try_from(nginx::unix_time().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Output of the first of two futures.
-pub(super) enum First<A, B> {
-    Left(A),
-    Right(B),
-}
-
-/// Waits for the first of two futures.
-pub(super) async fn first_of<A, B>(
-    mut left: Pin<&mut impl Future<Output = A>>,
-    mut right: Pin<&mut impl Future<Output = B>>,
-) -> First<A, B> {
-    poll_fn(|cx| match left.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(First::Left(output)),
-        Poll::Pending => right.as_mut().poll(cx).map(First::Right),
-    })
-    .await
 }

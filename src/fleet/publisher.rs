@@ -13,7 +13,8 @@ use authgear::metrics::{FleetConnection, FleetEvent};
 use super::knowledge::Knowledge;
 use super::link::{late, Link, LinkError};
 use super::master;
-use super::member::{first_of, now_ms, First, Fleet, POLL};
+use super::member::{Fleet, POLL};
+use super::wait::{first_of, now_ms, First};
 use nginx::{self, Elapsed};
 
 /// Pause between two looks at what the reader does.

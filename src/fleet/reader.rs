@@ -6,6 +6,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use authgear::fleet::cursor::{Do, Input, Loss};
+use authgear::fleet::positions::OwnEvents;
 use authgear::fleet::reply::{Entry, Look, LookReplies};
 use authgear::fleet::request;
 use authgear::fleet::stream_id::StreamId;
@@ -13,11 +14,15 @@ use authgear::metrics::FleetLoss;
 
 use super::knowledge::Knowledge;
 use super::link::{late, Link, LinkError};
-use super::member::{now_ms, unix_ms, Fleet};
+use super::member::Fleet;
+use super::wait::{now_ms, system_ms, unix_ms};
 use nginx::{self, Elapsed, Level, Log};
 
 /// Time between two looks.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// Time between two comparisons of the clocks.
+const CLOCK: Duration = Duration::from_secs(60);
 
 /// Least time between two waits for events: many events are read together.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -28,6 +33,7 @@ pub(super) async fn run(fleet: &Fleet, knowledge: &Knowledge) -> LinkError {
         Err(error) => error,
         Ok(never) => match never {},
     };
+    fleet.settings.zone.lock(|_, zone| zone.positions.is_down());
     let mut cursor = knowledge.cursor.borrow_mut();
     let page = cursor.page();
     cursor.step(match error {
@@ -52,6 +58,8 @@ struct Reader<'a> {
     looked: Cell<Duration>,
     /// When events arrived last.
     woken: Cell<Duration>,
+    /// When Redis was asked for its time last.
+    timed: Duration,
 }
 
 async fn read(
@@ -63,18 +71,23 @@ async fn read(
     if let Some(policy) = server.unfit_policy() {
         warn_of_policy(fleet, policy);
     }
-    let mut bytes = Vec::new();
-    request::time(&mut bytes);
-    let time = link.ask(&bytes, Duration::ZERO).await?.time()?;
+    let time = ask_time(fleet, &mut link).await?;
     let connected = Input::Connected { incarnation: server.incarnation(), time };
     let mut todo = VecDeque::from(knowledge.cursor.borrow_mut().step(connected));
     let stream = fleet.settings.prefix.stream();
     let (looked, woken) = (Cell::new(nginx::now()), Cell::default());
-    let mut reader = Reader { link, stream, knowledge, looked, woken };
+    let mut reader = Reader { link, stream, knowledge, looked, woken, timed: nginx::now() };
     while let Some(next) = todo.pop_front() {
         let input = match next {
             Do::Look(from) => Input::Look(reader.look(from).await?),
-            Do::Block(from) => reader.block(from).await?,
+            Do::Block(from) => {
+                reader.has_read(fleet);
+                if nginx::now() >= reader.timed + CLOCK {
+                    reader.timed = nginx::now();
+                    ask_time(fleet, &mut reader.link).await?;
+                }
+                reader.block(from).await?
+            }
             Do::Close => return Err(LinkError::new("what Redis says cannot be")),
             other => {
                 reader.obey(fleet, other);
@@ -86,7 +99,36 @@ async fn read(
     Err(LinkError::new("nothing to do"))
 }
 
+/// Asks Redis for its time, in milliseconds since 1970, and compares it with this host's.
+async fn ask_time(fleet: &Fleet, link: &mut Link) -> Result<u64, LinkError> {
+    let mut bytes = Vec::new();
+    request::time(&mut bytes);
+    let before = system_ms();
+    let time = link.ask(&bytes, Duration::ZERO).await?.time()?;
+    // Any time within the exchange is right.
+    let right = time.clamp(before, system_ms().max(before));
+    fleet.note_clock(i64::try_from(time).unwrap_or(i64::MAX).saturating_sub_unsigned(right));
+    Ok(time)
+}
+
 impl Reader<'_> {
+    /// Notes the place up to which all events were applied, unless this worker has lost the lease.
+    fn has_read(&self, fleet: &Fleet) {
+        if self.knowledge.owes_a_purge() {
+            return;
+        }
+        let Some(place) = self.knowledge.cursor.borrow().position() else { return };
+        fleet.settings.zone.lock(|_, zone| {
+            if zone.is_keeper() {
+                let (least_pending, last) = zone.ring.unreturned();
+                let own = OwnEvents { least_pending, last };
+                // nginx's clock may be behind a change of another worker.
+                let time = system_ms();
+                zone.positions.has_read(place, time, fleet.shared.purge_epoch(), own);
+            }
+        });
+    }
+
     /// Looks behind `from`.
     async fn look(&mut self, from: StreamId) -> Result<Look, LinkError> {
         self.looked.set(nginx::now());
@@ -139,7 +181,10 @@ impl Reader<'_> {
                 fleet.woken();
             }
             Do::Recover => self.knowledge.recover(fleet),
-            Do::Lost(loss) => self.report_loss(fleet, loss),
+            Do::Lost(loss) => {
+                zone.lock(|_, zone| zone.positions.lost());
+                self.report_loss(fleet, loss);
+            }
             // Another keeper is to find what is owed.
             Do::Keep(_) if self.knowledge.owes() => {}
             Do::Keep(saved) => zone.lock(|_, zone| zone.cursor.store(&saved)),

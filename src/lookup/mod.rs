@@ -3,6 +3,7 @@
 mod limit;
 mod pending;
 mod question;
+mod sharing;
 mod subrequest;
 mod token;
 pub mod userinfo;
@@ -25,7 +26,7 @@ use crate::conf::project::{Project, Upstream};
 use crate::conf::{Authgear, LocationConf, Mode};
 use crate::credentials::{self, BearerElsewhere};
 use crate::fleet::Told;
-use crate::resolution::Resolution;
+use crate::resolution::{LookupOutcome, Resolution};
 use crate::shared::changes::Change;
 use crate::shared::handle::SharedHandle;
 use crate::single_flight::{unless_abandoned, Leader};
@@ -35,6 +36,7 @@ use nginx::{self, Failed, Level, Log, Request};
 pub use pending::{LookupId, Pending, Poll, Started, Waits};
 use pending::{Source, Stale};
 use question::{key_of, through_cache, Question, BLANK};
+use sharing::{AskedFrom, Look, Sharing};
 use subrequest::Subrequest;
 use token::TokenDecision;
 
@@ -113,6 +115,7 @@ pub fn start(
         Ok(question) => question,
         Err(why) => return Ok(Started::failed(why, "BYPASS")),
     };
+    let sharing = Sharing::of(worker, location, project, &key, &credentials);
     drop(credentials);
     if let (Some((_, entry)), Upstream::Url(_)) = (&found.usable, &project.resolver) {
         let client = worker.client(project);
@@ -128,7 +131,7 @@ pub fn start(
         (Some((Freshness::Updating, entry)), Upstream::Url(_)) => {
             let status = match worker.flights().lead(key) {
                 Some(leader) => {
-                    spawn(worker, leader, project, cache, question);
+                    spawn(worker, leader, project, cache, question, sharing);
                     "STALE"
                 }
                 None => "UPDATING",
@@ -162,7 +165,7 @@ pub fn start(
             let role = if joined { "joins a look-up" } else { "leads a look-up" };
             request.log().debug(format_args!("authgear: {role}"));
             if let Some(leader) = leader {
-                spawn(worker, leader, project, cache, question);
+                spawn(worker, leader, project, cache, question, sharing);
             }
             Source::Flight { waiter, joined }
         }
@@ -192,14 +195,15 @@ fn report_other_prefix(request: &Request, project: &Project) {
     );
 }
 
-/// Spawns the task of a look-up: asks Authgear, or follows the worker that does, and completes
-/// the flight.
+/// Spawns the task of a look-up: asks Authgear, or follows the worker or the host that does, and
+/// completes the flight.
 fn spawn(
     worker: &Worker,
     leader: Leader,
     project: &Rc<Project>,
     cache: Option<Rc<Cache>>,
     mut question: Question,
+    sharing: Option<Sharing>,
 ) {
     let client = worker.client(project);
     let shared = worker.shared();
@@ -209,11 +213,28 @@ fn spawn(
     let (id, seen, was_valid) = (question.id, question.seen, question.was_valid());
     nginx::spawn(async move {
         let set_cookies = RefCell::default();
-        let has_turn = Cell::new(false);
+        let (has_turn, is_shared) = (Cell::new(false), Cell::new(false));
         let fetch = pin!(async {
-            let answer = ask(&client, &mut question, shared, until, &has_turn).await;
+            let lease = match &sharing {
+                None => None,
+                Some(sharing) => match sharing.look(&id, question.expires_at, shared).await {
+                    Look::Found(entry) => {
+                        is_shared.set(true);
+                        return FetchResult::Keep(entry);
+                    }
+                    Look::Ask(lease) => {
+                        question.asked_at = AskedAt::now(shared);
+                        lease
+                    }
+                },
+            };
+            let (answer, from) =
+                ask(&client, &mut question, shared, until, &has_turn, sharing.as_ref()).await;
             set_cookies.replace(answer.set_cookies);
             let result = question.result(Rc::new(answer.verdict), shared);
+            if let Some(sharing) = &sharing {
+                sharing.tell(lease, from, &result);
+            }
             if matches!(result, FetchResult::Pass { code: BLANK, .. }) {
                 client.blank_answer();
             }
@@ -225,7 +246,8 @@ fn spawn(
                 if was_valid {
                     client.note_refresh(id.key, outcome.failed);
                 }
-                leader.complete(outcome.with_cookies(set_cookies.take()));
+                let outcome = outcome.with_cookies(set_cookies.take());
+                leader.complete(LookupOutcome { shared: is_shared.get(), ..outcome });
             }
             None => Log::cycle().debug(format_args!("authgear: nobody waits for the look-up")),
         }
@@ -233,15 +255,17 @@ fn spawn(
 }
 
 /// Asks the resolver; once more if a purge outdated the answer, or if the answer is to be
-/// confirmed.
+/// confirmed. Returns the state before the question too, if the answer is to be shared.
 async fn ask(
     client: &Rc<AuthgearClient>,
     question: &mut Question,
     shared: SharedHandle,
     until: Duration,
     has_turn: &Cell<bool>,
-) -> ResolverAnswer {
+    sharing: Option<&Sharing>,
+) -> (ResolverAnswer, Option<AskedFrom>) {
     loop {
+        let from = sharing.and_then(Sharing::asks);
         question.inquiry.over_new_connection = false;
         let mut answer = client.ask(&question.inquiry, until, has_turn).await;
         if question.needs_confirmation(&answer.verdict) {
@@ -249,11 +273,11 @@ async fn ask(
             answer = client.ask(&question.inquiry, until, has_turn).await;
         }
         if !question.is_purged(&answer.verdict, shared) {
-            return answer.about(question.presented);
+            return (answer.about(question.presented), from);
         }
         // The answer may be older than the change that caused the purge.
         if nginx::now() >= until {
-            return Unavailable::Timeout.into();
+            return (Unavailable::Timeout.into(), None);
         }
         question.asked_at = AskedAt::now(shared);
     }

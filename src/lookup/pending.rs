@@ -224,10 +224,16 @@ impl Pending {
         if self.resolver_is_next && matches!(&*outcome.verdict, Verdict::Valid(_)) {
             return Poll::Again;
         }
-        let status = if joined || outcome.followed { "JOINED" } else { self.status };
+        let status = match outcome.shared {
+            _ if joined || outcome.followed => "JOINED",
+            true => "SHARED",
+            false => self.status,
+        };
         let expires_at = outcome.expires_at;
         let resolution = if outcome.by_token {
             Resolution::by_token(outcome.verdict, status)
+        } else if outcome.shared {
+            Resolution::shared(outcome.verdict, status)
         } else {
             let set_cookies = outcome.set_cookies;
             Resolution { set_cookies, ..Resolution::of_resolver(outcome.verdict, status) }

@@ -30,7 +30,7 @@ pub(super) struct Question {
     pub(super) inquiry: Inquiry,
     pub(super) asked_at: AskedAt,
     /// When the first of the tokens expires, by nginx's clock.
-    expires_at: Option<Duration>,
+    pub(super) expires_at: Option<Duration>,
     /// The credentials have a session cookie in Authgear's format. An answer of no session is not
     /// stored then.
     has_session: bool,

@@ -1,10 +1,11 @@
 //! Zone of `authgear_fleet`: what the workers of this host share about their fleet.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use core::time::Duration;
 
 use authgear::fleet::cursor::SavedCursor;
 use authgear::fleet::event::Publisher;
+use authgear::fleet::positions::PositionLog;
 use authgear::fleet::ring::{EventRing, EventSlot, SLOTS};
 
 use nginx::{self, SharedSlice, ZoneHeader, ZoneMemory};
@@ -21,10 +22,16 @@ pub struct FleetZone {
     confirmed: AtomicU64,
     /// Set while an outage was logged whose end was not.
     is_failing: AtomicBool,
+    /// Set while verdicts cannot be shared, which was logged.
+    is_sharing_broken: AtomicBool,
+    /// Milliseconds by which the clock of Redis is ahead of this host's.
+    clock_offset: AtomicI64,
     /// Place in the stream. Changed by the keeper.
     pub cursor: SavedCursor,
     /// Events of this host. Changed under the lock.
     pub ring: EventRing<SharedSlice<EventSlot>>,
+    /// Purges by the positions of their events. Used under the lock.
+    pub positions: PositionLog,
 }
 
 /// Time for which a keeper holds its lease without a renewal.
@@ -52,9 +59,14 @@ impl FleetZone {
         true
     }
 
+    /// Returns whether this process has the lease. The caller holds the lock.
+    pub fn is_keeper(&self) -> bool {
+        self.keeper.load(Ordering::SeqCst) == u64::from(std::process::id())
+    }
+
     /// Gives the lease up, if this process has it. The caller holds the lock.
     pub fn give_up_lease(&self) -> bool {
-        let is_own = self.keeper.load(Ordering::SeqCst) == u64::from(std::process::id());
+        let is_own = self.is_keeper();
         if is_own {
             self.keeper.store(0, Ordering::SeqCst);
         }
@@ -90,6 +102,21 @@ impl FleetZone {
     pub fn set_failing(&self, is_failing: bool) -> bool {
         self.is_failing.swap(is_failing, Ordering::SeqCst)
     }
+
+    /// Notes whether verdicts cannot be shared, and returns what was noted before.
+    pub fn set_sharing_broken(&self, is_broken: bool) -> bool {
+        self.is_sharing_broken.swap(is_broken, Ordering::SeqCst)
+    }
+
+    /// Notes by how many milliseconds the clock of Redis is ahead, and returns what was noted before.
+    pub fn set_clock_offset(&self, millis: i64) -> i64 {
+        self.clock_offset.swap(millis, Ordering::SeqCst)
+    }
+
+    /// Milliseconds by which the clock of Redis is ahead of this host's.
+    pub fn clock_offset(&self) -> i64 {
+        self.clock_offset.load(Ordering::SeqCst)
+    }
 }
 
 fn now() -> u64 {
@@ -107,8 +134,11 @@ impl ZoneHeader for FleetZone {
             slot: AtomicU64::new(NO_SLOT),
             confirmed: AtomicU64::new(0),
             is_failing: AtomicBool::new(false),
+            is_sharing_broken: AtomicBool::new(false),
+            clock_offset: AtomicI64::new(0),
             cursor: SavedCursor::new(),
             ring: EventRing::new(slots, Publisher::from_bytes(publisher)),
+            positions: PositionLog::new(),
         })
     }
 }

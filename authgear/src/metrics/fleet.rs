@@ -53,11 +53,41 @@ labels! {
     }
 }
 
+labels! {
+    /// End of a look for a verdict that another host asked for.
+    FleetCache {
+        /// A verdict that counts was there.
+        Hit = "hit",
+        /// Nothing was there: this host asks.
+        Lead = "lead",
+        /// Another host was asking, and its verdict counts.
+        Follow = "follow",
+        /// Another host was asking for too long.
+        Overtaken = "overtaken",
+        /// The user was purged since, or may have been.
+        Purged = "purged",
+        /// Too old for this location.
+        Stale = "stale",
+        /// Asked for while another server had the events.
+        Foreign = "foreign",
+        /// What was there is not authentic.
+        Unreadable = "unreadable",
+        /// Redis did not answer in time.
+        Timeout = "timeout",
+        /// Redis was not asked.
+        Skipped = "skipped",
+    }
+}
+
 /// Counters of the fleet, in shared memory.
 pub struct FleetMetrics {
     pub(super) events: LabelCounters<{ FleetEvent::ALL.len() }>,
     pub(super) losses: LabelCounters<{ FleetLoss::ALL.len() }>,
     pub(super) connections: LabelCounters<{ FleetConnection::ALL.len() }>,
+    pub(super) cache: LabelCounters<{ FleetCache::ALL.len() }>,
+    pub(super) commands: LabelCounters<{ BOUNDS.len() + 1 }>,
+    /// Microseconds.
+    pub(super) commands_sum: AtomicU64,
     pub(super) delay: LabelCounters<{ BOUNDS.len() + 1 }>,
     /// Microseconds.
     pub(super) delay_sum: AtomicU64,
@@ -84,6 +114,9 @@ impl FleetMetrics {
             events: LabelCounters::new(),
             losses: LabelCounters::new(),
             connections: LabelCounters::new(),
+            cache: LabelCounters::new(),
+            commands: LabelCounters::new(),
+            commands_sum: AtomicU64::new(0),
             delay: LabelCounters::new(),
             delay_sum: AtomicU64::new(0),
             last_sync: AtomicU64::new(0),
@@ -98,9 +131,17 @@ impl FleetMetrics {
     /// Counts an event of another host that took effect here after this time.
     pub fn applied(&self, delay: Duration) {
         self.event(FleetEvent::Applied);
-        let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
-        self.delay.add(BOUNDS.iter().take_while(|bound| micros > **bound).count());
-        self.delay_sum.fetch_add(micros, Ordering::Relaxed);
+        observe(&self.delay, &self.delay_sum, delay);
+    }
+
+    /// Counts the end of a look for a verdict.
+    pub fn cache(&self, outcome: FleetCache) {
+        self.cache.add(outcome as usize);
+    }
+
+    /// Counts a command about verdicts that Redis answered after this time.
+    pub fn command(&self, time: Duration) {
+        observe(&self.commands, &self.commands_sum, time);
     }
 
     /// Counts a loss.
@@ -117,4 +158,10 @@ impl FleetMetrics {
     pub fn synced(&self, now: u64) {
         self.last_sync.fetch_max(now, Ordering::Relaxed);
     }
+}
+
+fn observe(counters: &LabelCounters<{ BOUNDS.len() + 1 }>, sum: &AtomicU64, time: Duration) {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    counters.add(BOUNDS.iter().take_while(|bound| micros > **bound).count());
+    sum.fetch_add(micros, Ordering::Relaxed);
 }

@@ -24,7 +24,12 @@ impl ProjectMetrics {
         let cache = |statuses: &[CacheStatus]| {
             statuses.iter().map(|status| self.cache.get(*status as usize)).sum::<u64>()
         };
-        let served = cache(&[CacheStatus::Hit, CacheStatus::Stale, CacheStatus::Updating]);
+        let served = cache(&[
+            CacheStatus::Hit,
+            CacheStatus::Stale,
+            CacheStatus::Updating,
+            CacheStatus::Shared,
+        ]);
         let missed = cache(&[CacheStatus::Miss, CacheStatus::Expired, CacheStatus::Joined]);
         let answers = [Reason::Ok, Reason::SessionInvalid, Reason::NoSession];
         let answered: u64 = answers.iter().map(|reason| self.answers.get(*reason as usize)).sum();

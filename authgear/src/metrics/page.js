@@ -45,7 +45,7 @@ function numbersOf(project) {
     for (const [result, n] of Object.entries(table)) all[result] += n;
   const buckets = recent.lookups.map((count, n) => ({le: resolver.latency.buckets[n].le, count}));
   const whole = {
-    ...all, requests: sum(all), served: cache.hit + cache.stale + cache.updating,
+    ...all, requests: sum(all), served: cache.hit + cache.shared + cache.stale + cache.updating,
     looked: sum(cache) - cache.bypass, bypass: cache.bypass, asked: resolver.latency.count,
     failed: failures(resolver.requests).reduce((n, row) => n + row[1], 0), buckets: resolver.latency.buckets,
   };
@@ -191,7 +191,7 @@ function card(one) {
           ["deny", whole.deny, "warn", true], ["error", whole.error, "bad", true]]),
         stack("Cache since the start", [
           ["hit", cache.hit, "accent", true], ["stale", cache.stale + cache.updating, "warn"],
-          ["joined", cache.joined, "good"], ["miss", cache.miss + cache.expired, "rest", true],
+          ["shared", cache.shared, "accent"], ["joined", cache.joined, "good"], ["miss", cache.miss + cache.expired, "rest", true],
           ["no cache", cache.bypass, "rest"]]),
         stack("Look-ups since the start", [
           ["valid", valid, "good", true], ["invalid", invalid, "warn"], ["none", none, "rest"],
@@ -341,7 +341,8 @@ function fleet(report) {
       row("Waiting for Redis", number(report.ring_waiting)),
       row("Mean delay", delay.count ? seconds(delay.sum / delay.count) : "–"),
       row("Unreadable, forged", `${number(events.unreadable)}, ${number(events.forged)}`),
-      row("Losses noticed", number(sum(report.losses))))));
+      row("Losses noticed", number(sum(report.losses))),
+      row("Verdicts of other hosts", number(report.cache.hit + report.cache.follow)))));
 }
 
 let data = JSON.parse(document.getElementById("data").textContent);

@@ -139,16 +139,28 @@ fn write_fleet(text: &mut String, fleet: &FleetReport) {
     }
     let help = "Events of this host that Redis does not have yet.";
     Metric::new(text, "fleet_ring_waiting", "gauge", help).sample("", &[], fleet.ring_waiting);
-    let tables: [(&'static str, &str, &'static str, &LabelTable); 3] = [
+    let help = "Seconds by which the clock of Redis is ahead.";
+    let mut metric = Metric::new(text, "fleet_clock_offset_seconds", "gauge", help);
+    metric.sample("", &[], fleet.clock_offset);
+    let tables: [(&'static str, &str, &'static str, &LabelTable); 4] = [
         ("fleet_events_total", "Events, by what became of them here.", "what", &fleet.events),
         ("fleet_losses_total", "Losses of events in Redis, by reason.", "reason", &fleet.losses),
         ("fleet_connections_total", "Connections to Redis.", "outcome", &fleet.connections),
+        (
+            "fleet_cache_requests_total",
+            "Looks for verdicts of other hosts, by outcome.",
+            "outcome",
+            &fleet.cache,
+        ),
     ];
     for (name, help, label, table) in tables {
         Metric::new(text, name, "counter", help).table(&[], label, table);
     }
     let help = "Time from an event at another host to its effect here, by the clocks of both.";
     Metric::new(text, "fleet_event_delay_seconds", "histogram", help).histogram(&[], &fleet.delay);
+    let help = "Time until Redis answered a command about verdicts.";
+    let mut metric = Metric::new(text, "fleet_command_duration_seconds", "histogram", help);
+    metric.histogram(&[], &fleet.commands);
 }
 
 /// Definition of a metric of each project.

@@ -8,9 +8,9 @@ use serde::{Serialize, Serializer};
 use super::label_counters::LabelCounters;
 use super::snapshots::SnapshotClock;
 use super::{
-    Access, CacheStatus, ConnectionState, EventOutcome, Fetch, FleetConnection, FleetEvent,
-    FleetLoss, FleetMetrics, Metrics, Mode, ProjectMetrics, ProjectSlot, PurgeKind, ACCESSES,
-    BOUNDS, PROJECTS,
+    Access, CacheStatus, ConnectionState, EventOutcome, Fetch, FleetCache, FleetConnection,
+    FleetEvent, FleetLoss, FleetMetrics, Metrics, Mode, ProjectMetrics, ProjectSlot, PurgeKind,
+    ACCESSES, BOUNDS, PROJECTS,
 };
 use crate::shared::zone::Stats;
 use crate::verdict::{Reason, Unavailable};
@@ -268,6 +268,12 @@ pub struct FleetReport {
     pub connections: LabelTable,
     /// Time from an event to its effect here.
     pub delay: Latency,
+    /// Looks for verdicts of other hosts, by outcome.
+    pub cache: LabelTable,
+    /// Time until Redis answered a command about verdicts.
+    pub commands: Latency,
+    /// Seconds by which the clock of Redis is ahead.
+    pub clock_offset: f64,
 }
 
 impl ZoneReport {
@@ -328,7 +334,7 @@ fn outcomes() -> impl Iterator<Item = (&'static str, Reason)> {
 
 impl FleetMetrics {
     /// Returns a snapshot.
-    pub fn report(&self, in_sync: bool, ring_waiting: u64) -> FleetReport {
+    pub fn report(&self, in_sync: bool, ring_waiting: u64, clock_offset: i64) -> FleetReport {
         let last_sync = self.last_sync.load(Ordering::Relaxed);
         FleetReport {
             in_sync,
@@ -341,6 +347,9 @@ impl FleetMetrics {
                 &self.connections,
             ),
             delay: histogram(&self.delay, &self.delay_sum),
+            cache: table(FleetCache::ALL.iter().map(|outcome| outcome.as_str()), &self.cache),
+            commands: histogram(&self.commands, &self.commands_sum),
+            clock_offset: clock_offset as f64 / 1e3,
         }
     }
 }

@@ -35,7 +35,7 @@ fn report(metrics: &TestMetrics, names: &[&str]) -> Report {
         purges: metrics.purges(),
         webhook_events: metrics.events(),
         revocations: 2,
-        fleet: Some(metrics.fleet.report(true, 3)),
+        fleet: Some(metrics.fleet.report(true, 3, -2000)),
     }
 }
 
@@ -102,6 +102,8 @@ fn every_counter_is_in_the_prometheus_report() {
     metrics.fleet.lost(FleetLoss::Gone);
     metrics.fleet.connection(FleetConnection::Broken);
     metrics.fleet.synced(1_650_000_000);
+    metrics.fleet.cache(FleetCache::Follow);
+    metrics.fleet.command(Duration::from_millis(2));
     let text = report(metrics, &["p"]).prometheus();
     let mut expected = vec![
         ("build_info{version=\"0.1.0\",nginx=\"1.22.1\"}".to_owned(), 1),
@@ -139,6 +141,9 @@ fn every_counter_is_in_the_prometheus_report() {
         ("fleet_events_total{what=\"applied\"}".to_owned(), 2),
         ("fleet_losses_total{reason=\"gone\"}".to_owned(), 1),
         ("fleet_connections_total{outcome=\"broken\"}".to_owned(), 1),
+        ("fleet_cache_requests_total{outcome=\"follow\"}".to_owned(), 1),
+        ("fleet_cache_requests_total{outcome=\"hit\"}".to_owned(), 0),
+        ("fleet_command_duration_seconds_bucket{le=\"0.0025\"}".to_owned(), 1),
         ("fleet_event_delay_seconds_bucket{le=\"0.001\"}".to_owned(), 0),
         ("fleet_event_delay_seconds_bucket{le=\"0.0025\"}".to_owned(), 1),
         ("fleet_event_delay_seconds_bucket{le=\"+Inf\"}".to_owned(), 2),
@@ -150,7 +155,7 @@ fn every_counter_is_in_the_prometheus_report() {
             expected.push((name, n * 10 + m + 1));
         }
     }
-    let statuses = ["hit", "miss", "expired", "stale", "updating", "joined", "bypass"];
+    let statuses = ["hit", "miss", "expired", "stale", "updating", "joined", "shared", "bypass"];
     for (n, status) in statuses.into_iter().enumerate() {
         let name = format!("cache_requests_total{{project=\"p\",status=\"{status}\"}}");
         expected.push((name, n + 1));
