@@ -202,7 +202,7 @@ fn an_entry_that_is_larger_than_a_reply_may_be_is_an_outage_until_it_is_deleted(
     let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
     let a = start(&authgear, host(&authgear, &backend, &redis.url()));
     redis.command(&["XADD", "{authgear}:events", "*", "e", &"x".repeat(70_000)]);
-    a.wait_for_error_log("cut off: the stream has an entry that is too large, delete it");
+    a.wait_for_error_log("cut off: the stream has an entry that is too large, delete the stream");
     wait_cut_off(&a);
     // Attempts have pauses between them.
     let opened = || fleet(&a)["connections"]["opened"].as_u64().expect("a count");
@@ -391,9 +391,19 @@ fn after_a_failover_sentinel_names_the_new_master_and_no_event_is_lost() {
         other => panic!("{other:?}"),
     };
     assert!(eventually(2 * DEADLINE, knows_replica), "the sentinel knows no replica");
-    // The first one refuses connections.
+    // The first one refuses connections, and the second names a master that does.
     let refused = RefusedAddr::bind();
-    let by = format!("redis://{},{}", refused.addr(), sentinel.addr());
+    let port = refused.addr().port().to_string();
+    let named = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len());
+    let stale = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let stale_addr = stale.local_addr().expect("the bound address");
+    thread::spawn(move || {
+        for stream in stale.incoming().flatten() {
+            let named = named.clone();
+            thread::spawn(move || answer(stream, named.as_bytes()));
+        }
+    });
+    let by = format!("redis://{},{stale_addr},{}", refused.addr(), sentinel.addr());
     let fleet_of = |master: &str| format!("{by} sentinel={master} secret=fleet.secret");
     let other = host_with(&authgear, &backend, &fleet_of("other")).start();
     other.wait_for_error_log("the Sentinel knows no master \"other\", sentinel: ");

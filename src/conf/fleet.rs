@@ -338,12 +338,21 @@ fn server(cf: &mut Conf<'_>, url: &str, read: &mut Parameters) -> Result<FleetSe
         let tls = || tls.clone().ok_or_else(|| invalid(url));
         UpstreamServer::new(http, None, tls)
     };
+    if rest.contains(',') && read.sentinel.is_none() {
+        return Err(ConfError::new(format!(
+            "several hosts in \"{}\" of \"{NAME}\" without \"sentinel=\"",
+            truncated(url)
+        )));
+    }
     let Some(master) = read.sentinel.take() else {
         return Ok(FleetServer::Tcp(Box::new(tcp(rest, PORT)?)));
     };
     let hosts = rest.split(',');
     if hosts.clone().count() > MOST_SENTINELS {
-        return Err(invalid(url));
+        return Err(ConfError::new(format!(
+            "too many hosts in \"{}\" of \"{NAME}\", {MOST_SENTINELS} at most",
+            truncated(url)
+        )));
     }
     Ok(FleetServer::Sentinels(Sentinels {
         servers: hosts.map(|host| tcp(host, SENTINEL_PORT)).collect::<Result<_, _>>()?,

@@ -1,6 +1,7 @@
 //! Knowledge of the keeper about the fleet, over all its connections.
 
 use core::cell::{Cell, RefCell};
+use core::time::Duration;
 
 use authgear::fleet::cursor::Cursor;
 use authgear::fleet::spaced::Spaced;
@@ -15,10 +16,12 @@ pub(super) struct Knowledge {
     pub(super) cursor: RefCell<Cursor>,
     /// Events that were heard.
     pub(super) listener: RefCell<Listener>,
-    /// Purging everything here, and saying all own events again, after entries were trimmed. Who can
-    /// trim the stream must not make this host ask Authgear about everybody each second, or the
-    /// hosts fill the stream with repeats.
+    /// Purging everything here, and saying all own events again, after entries were trimmed: not
+    /// each second, though somebody trims the stream each second. This host would ask Authgear about
+    /// everybody, and all hosts would fill the stream with repeats.
     pub(super) recovery: RefCell<Spaced>,
+    /// Time of the last look that added up while a purge was owed.
+    pub(super) knew_all_at: Cell<Option<Duration>>,
     /// The other hosts are to be asked for their ends and periods.
     pub(super) wants_ends: Cell<bool>,
     /// Lines of the log about losses.
@@ -37,6 +40,7 @@ impl Knowledge {
             cursor: RefCell::new(Cursor::new(saved, fleet.retention_ms())),
             listener: RefCell::new(Listener::new(fleet)),
             recovery: RefCell::default(),
+            knew_all_at: Cell::new(None),
             wants_ends: Cell::new(false),
             loss_lines: RefCell::default(),
             was_in_sync: Cell::new(false),
@@ -56,6 +60,9 @@ impl Knowledge {
         let now = now_ms();
         if self.recovery.borrow_mut().take(now) {
             self.purge(fleet);
+            if let Some(since) = self.knew_all_at.take() {
+                fleet.in_sync(since, self.can_write.get());
+            }
         }
         if self.wants_ends.get() && !self.recovery.borrow().is_owed() {
             // A ring that is full of refusals has no room for it. It stays owed.

@@ -21,27 +21,63 @@ const DUE: Duration = Duration::from_millis(500);
 
 /// Connects to the server that has the stream, and logs in. `name` is that of the connection.
 pub(super) async fn open(settings: &FleetSettings, name: &str) -> Result<Link, LinkError> {
-    let (stream, by) = match &settings.server {
+    match &settings.server {
         FleetServer::Unix(path) => {
-            (open_address(PeerAddress::Unix(path.clone()), None).await?, None)
+            let stream = open_address(PeerAddress::Unix(path.clone()), None).await?;
+            log_in(settings, stream, name).await
         }
-        FleetServer::Tcp(server) => (connect(server).await?, Some(&**server)),
-        FleetServer::Sentinels(sentinels) => {
-            let (sentinel, node) = find_master(sentinels, due(settings)).await?;
-            (reach(sentinel, &node).await?, Some(sentinel))
+        FleetServer::Tcp(server) => {
+            let stream = connect(server).await?;
+            log_in_at_node(settings, stream, server, name).await
         }
-    };
+        FleetServer::Sentinels(sentinels) => open_by_sentinels(settings, sentinels, name).await,
+    }
+}
+
+/// Asks one Sentinel after another for the master, and connects to it. A Sentinel may name a master
+/// of the past: the next one is asked then.
+async fn open_by_sentinels(
+    settings: &FleetSettings,
+    sentinels: &Sentinels,
+    name: &str,
+) -> Result<Link, LinkError> {
+    let mut failure = LinkError::new("no Sentinel");
+    for sentinel in &sentinels.servers {
+        let opened = async {
+            let node = ask_sentinel(sentinel, sentinels, due(settings)).await?;
+            let stream = reach(sentinel, &node).await?;
+            let mut link = log_in_at_node(settings, stream, sentinel, name).await?;
+            link.server().await?;
+            Ok::<_, LinkError>(link)
+        };
+        match opened.await {
+            Ok(link) => return Ok(link),
+            Err(error) => {
+                let at = sentinel.url.authority();
+                failure = LinkError::new(format!("{error}, sentinel: {at}"));
+            }
+        }
+    }
+    Err(failure)
+}
+
+/// Logs in, at the node of a Redis Cluster that has the stream if that is another one than `by`.
+async fn log_in_at_node(
+    settings: &FleetSettings,
+    stream: Stream,
+    by: &UpstreamServer,
+    name: &str,
+) -> Result<Link, LinkError> {
     let mut link = log_in(settings, stream, name).await?;
     let mut bytes = Vec::new();
     request::find(&mut bytes, &settings.prefix.stream());
     // One redirection is enough: all keys of the fleet are in one slot.
-    match link.ask(&bytes, Duration::ZERO).await?.moved().zip(by) {
-        Some((node, by)) => log_in(settings, reach(by, &node).await?, name).await,
+    match link.ask(&bytes, Duration::ZERO).await?.moved() {
+        Some(node) => log_in(settings, reach(by, &node).await?, name).await,
         None => Ok(link),
     }
 }
 
-/// Time in which an answer is due.
 pub(super) fn due(settings: &FleetSettings) -> Duration {
     settings.timeout.max(DUE)
 }
@@ -51,24 +87,6 @@ async fn log_in(settings: &FleetSettings, stream: Stream, name: &str) -> Result<
     let mut link = Link::new(stream, due(settings));
     link.log_in(settings, name).await?;
     Ok(link)
-}
-
-/// Asks one Sentinel after another for the master.
-async fn find_master(
-    sentinels: &Sentinels,
-    due: Duration,
-) -> Result<(&UpstreamServer, Node), LinkError> {
-    let mut failure = LinkError::new("no Sentinel");
-    for sentinel in &sentinels.servers {
-        match ask_sentinel(sentinel, sentinels, due).await {
-            Ok(node) => return Ok((sentinel, node)),
-            Err(error) => {
-                let at = sentinel.url.authority();
-                failure = LinkError::new(format!("{error}, sentinel: {at}"));
-            }
-        }
-    }
-    Err(failure)
 }
 
 async fn ask_sentinel(

@@ -42,7 +42,7 @@ pub(super) async fn run(fleet: &Fleet, knowledge: &Knowledge) -> LinkError {
     });
     match error {
         LinkError::TooLarge if cursor.page() == page => {
-            let detail = "the stream has an entry that is too large, delete it";
+            let detail = "the stream has an entry that is too large, delete the stream";
             LinkError::new(detail)
         }
         error => error,
@@ -160,9 +160,11 @@ impl Reader<'_> {
         let millis = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
         let page = self.knowledge.cursor.borrow().page();
         request::block(&mut bytes, &self.stream, from, page, millis);
+        let asked = nginx::now();
         let entries: Vec<Entry> = self.link.ask(&bytes, wait).await?.entries()?;
         let now = nginx::now();
-        if !entries.is_empty() {
+        // A server that does not wait is not asked at the speed of its answers.
+        if !entries.is_empty() || now < asked + wait / 2 {
             self.woken.set(now);
         }
         if now >= beat {
@@ -182,6 +184,9 @@ impl Reader<'_> {
             }
             Do::Recover => self.knowledge.recover(fleet),
             Do::Lost(loss) => {
+                if loss != Loss::Trimmed {
+                    self.knowledge.knew_all_at.set(None);
+                }
                 zone.lock(|_, zone| zone.positions.lost());
                 self.report_loss(fleet, loss);
             }
@@ -201,6 +206,7 @@ impl Reader<'_> {
                 }
                 self.knowledge.was_in_sync.set(true);
                 if self.knowledge.owes_a_purge() {
+                    self.knowledge.knew_all_at.set(Some(self.looked.get()));
                     return;
                 }
                 fleet.in_sync(self.looked.get(), self.knowledge.can_write.get());
@@ -215,7 +221,7 @@ impl Reader<'_> {
             Loss::Count => (FleetLoss::Count, "the count of events does not agree"),
             Loss::Gone => (FleetLoss::Gone, "the stream is gone"),
             Loss::Trimmed => {
-                let what = "events were trimmed before this host read them, all is to be purged";
+                let what = "events were trimmed before this host read them, it purges everything";
                 (FleetLoss::Trimmed, what)
             }
         };

@@ -11,8 +11,8 @@ pub enum Heard {
     Own(u64),
     /// An event of another host that was heard before.
     Again,
-    /// An event that is older than the retention, and no period that lasts or was lifted: no verdict
-    /// is as old.
+    /// An event that is older than the retention: no verdict is as old. A period that lasts, and one
+    /// that was lifted, are never too old.
     Old,
     /// An event to apply.
     New(Event),

@@ -459,7 +459,7 @@ fn version(text: &[u8]) -> Option<(u32, u32)> {
 /// Answer to a [look](super::request::look).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// Entries behind the id that was asked for, [`PAGE`](super::request::PAGE) at most.
+    /// Entries behind the id that was asked for, as many as were asked for at most.
     pub entries: Vec<Entry>,
     /// State of the stream; `None` if there is none.
     pub stream: Option<StreamInfo>,

@@ -11,7 +11,7 @@
 //! A period in which a user is disabled stays until it ends, and is said again in each retention.
 //!
 //! The number of events is bounded. In a full ring, purges become one *everything*. Ends and periods
-//! are dropped last, except for the wish to hear those of others.
+//! give way to nothing else. The wish to hear those of others is dropped after all of them.
 
 mod slot;
 
