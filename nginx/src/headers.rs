@@ -265,11 +265,14 @@ pub(crate) unsafe fn append<'a>(
             // lists.
             leave_out(list, pool, |_| false)?;
         }
-        let part = ngx_palloc(pool, size_of::<ngx_list_part_t>()).cast::<ngx_list_part_t>();
-        let elts = ngx_pcalloc(pool, most * size_of::<ngx_table_elt_t>()).cast::<ngx_table_elt_t>();
-        if part.is_null() || elts.is_null() {
+        // The elements follow the part, in the same memory.
+        const { assert!(align_of::<ngx_list_part_t>() >= align_of::<ngx_table_elt_t>()) };
+        let size = size_of::<ngx_list_part_t>() + most * size_of::<ngx_table_elt_t>();
+        let part = ngx_pcalloc(pool, size).cast::<ngx_list_part_t>();
+        if part.is_null() {
             return Err(Failed);
         }
+        let elts = part.add(1).cast::<ngx_table_elt_t>();
         let mut free = core::slice::from_raw_parts_mut(elts, most).iter_mut();
         // for_each() is faster than a loop for chained iterators.
         fields.for_each(|(name, value)| {
@@ -285,7 +288,6 @@ pub(crate) unsafe fn append<'a>(
         }
         (*part).elts = elts.cast();
         (*part).nelts = count;
-        (*part).next = ptr::null_mut();
         (*list.last).next = part;
         list.last = part;
         list.nalloc = count;

@@ -10,6 +10,7 @@
 
 use core::cell::RefCell;
 use core::ptr;
+use std::vec;
 
 use nginx_sys::{
     ngx_http_headers_in_t, ngx_list_part_t, ngx_list_t, ngx_palloc, ngx_pool_t, ngx_table_elt_t,
@@ -89,26 +90,45 @@ impl Request {
     }
 
     /// Implements [`Self::sent`], with the cell of the request.
-    pub(crate) fn sent_with(
-        &self,
-        hidden: Option<&HiddenCell>,
-        name: &'static [u8],
-    ) -> impl Iterator<Item = &[u8]> {
-        let hidden = hidden.and_then(|hidden| {
-            let hidden = hidden.0.borrow();
-            // SAFETY: elements live as long as the request.
-            let of_name = |h: &*mut ngx_table_elt_t| unsafe { is(*h, name) };
-            hidden
-                .as_ref()
-                .map(|hidden| hidden.originals.iter().copied().filter(of_name).collect::<Vec<_>>())
-        });
-        let hidden = hidden.unwrap_or_default();
+    pub(crate) fn sent_with(&self, hidden: Option<&HiddenCell>, name: &'static [u8]) -> Sent<'_> {
+        let originals = hidden.map(|hidden| hidden.originals(name)).unwrap_or_default();
         // If a field of this name is hidden, all that are shown are copies.
-        let shown = hidden.is_empty();
-        let shown = self.headers_in().filter(move |(n, _)| shown && is_word(n, name));
-        // SAFETY: as above; no code changes them.
-        let hidden = hidden.into_iter().map(|header| unsafe { bytes(&(*header).value) });
-        hidden.chain(shown.map(|(_, value)| value))
+        match originals.is_empty() {
+            true => Sent::Shown(name, self.headers_in()),
+            false => Sent::Hidden(originals.into_iter()),
+        }
+    }
+}
+
+impl HiddenCell {
+    fn originals(&self, name: &[u8]) -> Vec<*mut ngx_table_elt_t> {
+        let hidden = self.0.borrow();
+        let Some(hidden) = hidden.as_ref() else { return Vec::new() };
+        // SAFETY: elements live as long as the request.
+        hidden.originals.iter().copied().filter(|&header| unsafe { is(header, name) }).collect()
+    }
+}
+
+/// Iterator over the values of the fields of a name, as the client sent them.
+#[derive(Debug)]
+pub(crate) enum Sent<'a> {
+    /// The fields of this name are among the shown ones.
+    Shown(&'static [u8], Headers<'a>),
+    /// The fields are hidden.
+    Hidden(vec::IntoIter<*mut ngx_table_elt_t>),
+}
+
+impl<'a> Iterator for Sent<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        match self {
+            Self::Shown(name, fields) => {
+                fields.find(|(own, _)| is_word(own, name)).map(|(_, value)| value)
+            }
+            // SAFETY: elements live as long as the request; no code changes them.
+            Self::Hidden(fields) => fields.next().map(|field| unsafe { bytes(&(*field).value) }),
+        }
     }
 }
 

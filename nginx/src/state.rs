@@ -152,6 +152,17 @@ unsafe fn find_slot<M: Module>(main: *mut ngx_http_request_t) -> Option<*const S
 impl Request {
     /// Returns the state of this client request, if [`Self::state_or_default`] made it.
     pub fn state<M: Module>(&self) -> Option<State<M>> {
+        let slot = self.slot::<M>()?;
+        // SAFETY: the pool owns a count of the slot.
+        unsafe {
+            Rc::increment_strong_count(slot);
+            Some(State(Rc::from_raw(slot)))
+        }
+    }
+
+    /// The slot of this client request, by an address of `Rc::into_raw`. It lives as long as the
+    /// request.
+    fn slot<M: Module>(&self) -> Option<*const Slot<M>> {
         // SAFETY: `main` is valid while any of its subrequests is; its ctx array has an entry
         // per module; a non-null entry of this module is a slot that state_or_default() made and
         // the pool owns.
@@ -161,9 +172,7 @@ impl Request {
             if (*ctx).is_null() {
                 *ctx = find_slot::<M>(main)?.cast_mut().cast();
             }
-            let slot = (*ctx).cast_const().cast::<Slot<M>>();
-            Rc::increment_strong_count(slot);
-            Some(State(Rc::from_raw(slot)))
+            Some((*ctx).cast_const().cast())
         }
     }
 
@@ -247,8 +256,8 @@ impl Request {
     /// Returns the values of the fields `name`, of lower-case letters only, as the client sent them:
     /// hidden or not.
     pub fn sent<M: Module>(&self, name: &'static [u8]) -> impl Iterator<Item = &[u8]> {
-        let state = self.state::<M>();
-        self.sent_with(state.as_ref().map(|state| &state.0.hidden), name)
+        // SAFETY: the slot lives as long as the request.
+        self.sent_with(self.slot::<M>().map(|slot| unsafe { &(*slot).hidden }), name)
     }
 
     /// Suspends the request for at most `deadline`. The caller then returns
