@@ -13,7 +13,7 @@ use nginx_sys::{
 };
 
 use crate::error::Failed;
-use crate::string::{bytes, str_of};
+use crate::string::{bytes, is_word, str_of};
 
 /// Lower-case name of a header, with its hash as of `ngx_hash_key()`. A constant costs nothing at
 /// run time.
@@ -113,6 +113,25 @@ impl<'a> Headers<'a> {
         // SAFETY: the caller's contract.
         Self { elements: unsafe { Elements::of(list) }, _list: PhantomData }
     }
+
+    /// Value of the next header `name`, which has lower-case letters only.
+    pub(crate) fn next_named(&mut self, name: &[u8]) -> Option<&'a [u8]> {
+        // SAFETY: the contract of `of`; strings of headers live in the request's memory.
+        unsafe {
+            let header = self.elements.find(|&header| is(header, name))?;
+            Some(bytes(&(*header).value))
+        }
+    }
+}
+
+/// Whether the name of `header` is `name`, which has lower-case letters only.
+///
+/// # Safety
+///
+/// `header` is valid.
+pub(crate) unsafe fn is(header: *const ngx_table_elt_t, name: &[u8]) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe { (*header).key.len == name.len() && is_word(bytes(&(*header).key), name) }
 }
 
 impl<'a> Iterator for Headers<'a> {

@@ -17,7 +17,7 @@ use nginx_sys::{
 };
 
 use crate::error::Failed;
-use crate::headers::{relink, Headers};
+use crate::headers::{is, relink, Headers};
 use crate::request::Request;
 use crate::string::{bytes, copy_to, is_word};
 
@@ -90,7 +90,11 @@ impl Request {
     }
 
     /// Implements [`Self::sent`], with the cell of the request.
-    pub(crate) fn sent_with(&self, hidden: Option<&HiddenCell>, name: &'static [u8]) -> Sent<'_> {
+    pub(crate) fn sent_with<const N: usize>(
+        &self,
+        hidden: Option<&HiddenCell>,
+        name: &'static [u8; N],
+    ) -> Sent<'_, N> {
         let originals = hidden.map(|hidden| hidden.originals(name)).unwrap_or_default();
         // If a field of this name is hidden, all that are shown are copies.
         match originals.is_empty() {
@@ -109,37 +113,26 @@ impl HiddenCell {
     }
 }
 
-/// Iterator over the values of the fields of a name, as the client sent them.
+/// Iterator over the values of the fields of a name, as the client sent them. Its length is known to
+/// the compiler, which makes the comparisons shorter.
 #[derive(Debug)]
-pub(crate) enum Sent<'a> {
+pub(crate) enum Sent<'a, const N: usize> {
     /// The fields of this name are among the shown ones.
-    Shown(&'static [u8], Headers<'a>),
+    Shown(&'static [u8; N], Headers<'a>),
     /// The fields are hidden.
     Hidden(vec::IntoIter<*mut ngx_table_elt_t>),
 }
 
-impl<'a> Iterator for Sent<'a> {
+impl<'a, const N: usize> Iterator for Sent<'a, N> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
         match self {
-            Self::Shown(name, fields) => {
-                fields.find(|(own, _)| is_word(own, name)).map(|(_, value)| value)
-            }
+            Self::Shown(name, fields) => fields.next_named(*name),
             // SAFETY: elements live as long as the request; no code changes them.
             Self::Hidden(fields) => fields.next().map(|field| unsafe { bytes(&(*field).value) }),
         }
     }
-}
-
-/// Whether the name of `header` is `name`.
-///
-/// # Safety
-///
-/// `header` is valid.
-unsafe fn is(header: *const ngx_table_elt_t, name: &[u8]) -> bool {
-    // SAFETY: the caller's contract.
-    unsafe { is_word(bytes(&(*header).key), name) }
 }
 
 /// Hides fields as `show` says. Returns `None` if no field changes.

@@ -255,7 +255,10 @@ impl Request {
 
     /// Returns the values of the fields `name`, of lower-case letters only, as the client sent them:
     /// hidden or not.
-    pub fn sent<M: Module>(&self, name: &'static [u8]) -> impl Iterator<Item = &[u8]> {
+    pub fn sent<M: Module, const N: usize>(
+        &self,
+        name: &'static [u8; N],
+    ) -> impl Iterator<Item = &[u8]> {
         // SAFETY: the slot lives as long as the request.
         self.sent_with(self.slot::<M>().map(|slot| unsafe { &(*slot).hidden }), name)
     }

@@ -264,7 +264,7 @@ fn deny(
     }
     request.log().write(Level::Info, format_args!("authgear denied access: {reason}"));
     let status = PhaseStatus::Http(denial.status);
-    *state.denial.borrow_mut() = Some(denial);
+    *state.denial.borrow_mut() = Some(Box::new(denial));
     status
 }
 

@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
-use crate::credentials::Credentials;
+use crate::credentials::{CanonicalSink, Credentials};
 
 /// Secret of the keyed hash. Without the secret, an attacker can neither find two credentials with
 /// the same key nor test guessed credentials against a key.
@@ -71,9 +71,23 @@ impl KeysOfScope {
 
     /// Makes the key of `credentials`.
     pub fn key(&self, credentials: &Credentials<'_>) -> Key {
-        let mut hasher = self.0;
-        credentials.feed_canonical(|bytes| hasher.write(bytes));
-        Key(hasher.finish128().as_bytes())
+        let mut hash = KeyHash(self.0);
+        credentials.feed_canonical(&mut hash);
+        Key(hash.0.finish128().as_bytes())
+    }
+}
+
+/// The hash of one key.
+struct KeyHash(SipHasher24);
+
+impl CanonicalSink for KeyHash {
+    fn take_length(&mut self, bytes: [u8; 4]) {
+        // Does as write() does with these bytes.
+        self.0.write_u32(u32::from_ne_bytes(bytes));
+    }
+
+    fn take_bytes(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
     }
 }
 
