@@ -95,7 +95,10 @@ impl Request {
         hidden: Option<&HiddenCell>,
         name: &'static [u8; N],
     ) -> Sent<'_, N> {
-        let originals = hidden.map(|hidden| hidden.originals(name)).unwrap_or_default();
+        let originals = match hidden {
+            Some(hidden) if hidden.0.borrow().is_some() => hidden.originals(name),
+            _ => Vec::new(),
+        };
         // If a field of this name is hidden, all that are shown are copies.
         match originals.is_empty() {
             true => Sent::Shown(name, self.headers_in()),
@@ -105,11 +108,12 @@ impl Request {
 }
 
 impl HiddenCell {
+    #[cold]
     fn originals(&self, name: &[u8]) -> Vec<*mut ngx_table_elt_t> {
         let hidden = self.0.borrow();
-        let Some(hidden) = hidden.as_ref() else { return Vec::new() };
+        let all = hidden.iter().flat_map(|hidden| &hidden.originals).copied();
         // SAFETY: elements live as long as the request.
-        hidden.originals.iter().copied().filter(|&header| unsafe { is(header, name) }).collect()
+        all.filter(|&header| unsafe { is(header, name) }).collect()
     }
 }
 

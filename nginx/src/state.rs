@@ -10,7 +10,8 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use nginx_sys::{
-    ngx_connection_t, ngx_http_request_t, ngx_list_part_t, ngx_pool_cleanup_add, u_char, NGX_ERROR,
+    ngx_connection_t, ngx_http_request_t, ngx_list_part_t, ngx_pool_cleanup_add, ngx_table_elt_t,
+    u_char, NGX_ERROR,
 };
 use smallvec::SmallVec;
 
@@ -34,6 +35,36 @@ pub trait FieldsOf<S> {
 
     /// Returns names and values, at most as many as [`Self::most`] says.
     fn fields(source: &S) -> impl Iterator<Item = (HeaderName<'_>, &[u8])>;
+}
+
+/// The fields of a source, ready for [`Request::inject_ready`] to add them to many requests.
+pub struct ReadyFields {
+    /// They point into the source.
+    elements: Vec<ngx_table_elt_t>,
+    source: Rc<dyn Any>,
+}
+
+impl ReadyFields {
+    /// Makes the fields of `source` ready.
+    pub fn of<M: FieldsOf<S>, S: 'static>(source: &Rc<S>) -> Self {
+        // SAFETY: zeros are a valid element: null pointers and numbers.
+        let blank: ngx_table_elt_t = unsafe { core::mem::zeroed() };
+        let mut elements = vec![blank; M::most(source)];
+        let count = headers::fill(&mut elements, M::fields(source));
+        elements.truncate(count);
+        Self { elements, source: Rc::clone(source) as Rc<dyn Any> }
+    }
+
+    /// Whether these are the fields of `source`.
+    pub fn is_of<S>(&self, source: &Rc<S>) -> bool {
+        ptr::addr_eq(Rc::as_ptr(&self.source), Rc::as_ptr(source))
+    }
+}
+
+impl fmt::Debug for ReadyFields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadyFields").finish_non_exhaustive()
+    }
 }
 
 /// State of a client request, shared by its subrequests. It dies with the request's pool.
@@ -220,6 +251,25 @@ impl Request {
         };
         if !part.is_null() {
             state.0.owners.borrow_mut().push(Rc::clone(source) as Rc<dyn Any>);
+            state.0.injected.set(part);
+        }
+        Ok(())
+    }
+
+    /// Adds fields like [`Self::inject`], with fewer instructions.
+    pub fn inject_ready<M: Module>(
+        &mut self,
+        state: &State<M>,
+        ready: &Rc<ReadyFields>,
+    ) -> Result<(), Failed> {
+        self.withdraw(state)?;
+        // SAFETY: as in inject(); the fields keep their source.
+        let part = unsafe {
+            let r = self.as_ptr();
+            headers::append_copies(&mut (*r).headers_in.headers, (*r).pool, &ready.elements)?
+        };
+        if !part.is_null() {
+            state.0.owners.borrow_mut().push(Rc::clone(ready) as Rc<dyn Any>);
             state.0.injected.set(part);
         }
         Ok(())
