@@ -58,7 +58,7 @@ pub struct Asserted {
     /// The assertion.
     pub jwt: Rc<str>,
     /// Header of the location that it was made for.
-    pub header: SiteHeader,
+    pub header: Rc<SiteHeader>,
     /// [`HeaderName::hash`] of its name.
     pub header_hash: usize,
     signer: Id,
@@ -131,7 +131,7 @@ impl Assertions {
         let jwt: Rc<str> = issuer.sign(identity, &term)?.into();
         nginx::Log::cycle().debug(format_args!("authgear: signed an assertion"));
         let mut bytes = self.bytes.get() + size_of_entry(jwt.len());
-        let header = used.header.clone();
+        let header = Rc::clone(&used.header);
         let header_hash = HeaderName::new(header.as_str().as_bytes()).hash();
         let (verdict, signer) = (Rc::clone(&subject.verdict), subject.signer.id);
         let expires_at = subject.expires_at;

@@ -15,8 +15,8 @@ use crate::conf::project::Project;
 use crate::conf::{Authgear, LocationConf};
 use nginx::{Failed, Request, Shown, State};
 
-const AUTHORIZATION: &[u8] = b"authorization";
-const COOKIE: &[u8] = b"cookie";
+const AUTHORIZATION: &[u8; 13] = b"authorization";
+const COOKIE: &[u8; 6] = b"cookie";
 
 /// An `Authorization` value that stands for the token in a variable of `authgear_bearer`.
 pub type BearerElsewhere = Rc<[u8]>;
@@ -27,14 +27,14 @@ pub fn read<'a>(
     project: &Project,
     elsewhere: Option<&'a [u8]>,
 ) -> Credentials<'a> {
-    let authorization = request.sent::<Authgear>(AUTHORIZATION).next().or(elsewhere);
-    Credentials::read(authorization, request.sent::<Authgear>(COOKIE), &project.cookies)
+    let authorization = request.sent::<Authgear, _>(AUTHORIZATION).next().or(elsewhere);
+    Credentials::read(authorization, request.sent::<Authgear, _>(COOKIE), &project.cookies)
 }
 
 /// The prefix of a cookie that looks like a session of Authgear's, but is not one of `project`: see
 /// [`session_prefix_of_another`].
 pub fn prefix_of_another<'a>(request: &'a Request, project: &Project) -> Option<&'a str> {
-    let mut fields = request.sent::<Authgear>(COOKIE);
+    let mut fields = request.sent::<Authgear, _>(COOKIE);
     fields.find_map(|field| session_prefix_of_another(field, &project.cookies))
 }
 
@@ -45,7 +45,7 @@ pub fn bearer_elsewhere(
     location: &LocationConf,
 ) -> Result<Option<BearerElsewhere>, Failed> {
     let Some(variables) = location.bearer() else { return Ok(None) };
-    if request.sent::<Authgear>(AUTHORIZATION).next().is_some() {
+    if request.sent::<Authgear, _>(AUTHORIZATION).next().is_some() {
         return Ok(None);
     }
     for &variable in variables.iter() {
@@ -60,7 +60,7 @@ pub fn bearer_elsewhere(
 
 /// The bearer token, which needs no settings of a project. `elsewhere` is as for [`read`].
 pub fn bearer<'a>(request: &'a Request, elsewhere: Option<&'a [u8]>) -> Option<&'a [u8]> {
-    let authorization = request.sent::<Authgear>(AUTHORIZATION).next().or(elsewhere);
+    let authorization = request.sent::<Authgear, _>(AUTHORIZATION).next().or(elsewhere);
     Credentials::read(authorization, [], &CookieNames::default()).bearer()
 }
 
@@ -71,12 +71,12 @@ pub fn claim(request: &Request, elsewhere: Option<&[u8]>, name: &[u8]) -> Option
 
 /// Whether the request presents a bearer token, well-formed or not.
 pub fn has_bearer(request: &Request) -> bool {
-    request.sent::<Authgear>(AUTHORIZATION).next().is_some_and(has_bearer_scheme)
+    request.sent::<Authgear, _>(AUTHORIZATION).next().is_some_and(has_bearer_scheme)
 }
 
 /// Value of `$http_authorization`, hidden or not: `proxy_no_cache` and the like depend on it.
 pub fn authorization(request: &Request) -> Option<Vec<u8>> {
-    let mut values = request.sent::<Authgear>(AUTHORIZATION);
+    let mut values = request.sent::<Authgear, _>(AUTHORIZATION);
     let first = values.next()?.to_vec();
     if nginx::REPEATED_HEADERS_ARE_JOINED {
         return Some(values.fold(first, |all, value| [&all, &b", "[..], value].concat()));
@@ -101,8 +101,8 @@ pub fn hide_in_subrequest(request: &mut Request, project: &Project) -> Result<()
 
 fn shown(project: &Project, name: &'static [u8], value: &[u8]) -> Shown {
     match name {
-        AUTHORIZATION if has_bearer_scheme(value) => Shown::Nothing,
-        COOKIE => match project.cookies.remove_from(value) {
+        b"authorization" if has_bearer_scheme(value) => Shown::Nothing,
+        b"cookie" => match project.cookies.remove_from(value) {
             Remainder::All => Shown::Whole,
             Remainder::Part(others) => Shown::Instead(others),
             Remainder::Nothing => Shown::Nothing,

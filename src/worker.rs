@@ -22,11 +22,13 @@ use crate::conf::{Id, LocationConf, MainConf};
 use crate::fleet::{self, Fleet, Told};
 use crate::jwks::Jwks;
 use crate::open_responses::{OpenResponses, StartTask};
+use crate::recent::Recent;
 use crate::shared::changes::Change;
 use crate::shared::handle::{Counters, SharedHandle};
 use crate::shared::map::{new_secret, Map};
 use crate::shared::ModuleZone;
 use crate::single_flight::SingleFlight;
+use nginx::ReadyFields;
 
 /// A worker process. Callbacks borrow it; tasks clone the handles they need, and never hold it
 /// over an await.
@@ -42,6 +44,7 @@ pub struct Worker {
     /// Map of key sets in the module's zone.
     key_sets: Option<Rc<Map<ModuleZone>>>,
     assertions: Assertions,
+    ready_fields: Recent<ReadyFields>,
     shared: SharedHandle,
     open_responses: Rc<OpenResponses>,
     fleet: Option<Rc<Fleet>>,
@@ -126,6 +129,11 @@ impl Worker {
     /// Assertions that this worker made.
     pub fn assertions(&self) -> &Assertions {
         &self.assertions
+    }
+
+    /// Request headers of verdicts that were used last.
+    pub fn ready_fields(&self) -> &Recent<ReadyFields> {
+        &self.ready_fields
     }
 
     /// Look-ups of this worker in flight.

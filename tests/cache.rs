@@ -7,7 +7,7 @@ use support::{
 };
 
 use crate::project::{project, project_at};
-use crate::site::site;
+use crate::site::{identity_of, site, Pairs};
 
 /// Adds the source of the verdict to each answer.
 const TELLING: &str =
@@ -305,6 +305,30 @@ fn a_stale_verdict_is_served_while_it_is_refreshed() {
     gate.open();
     // The refreshed verdict becomes stale in turn, and the next refresh finds her disabled.
     wait_until_reported(&request, "HIT cache invalid");
+}
+
+/// More sessions than a worker has headers ready for, and each both so and so.
+#[test]
+fn every_request_of_a_known_session_passes_its_own_identity() {
+    const SESSIONS: usize = 300;
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nginx = cached(&authgear, &backend, "")
+        .server(
+            "location /page { root html; error_page 404 = /shown; }
+             location /off { root html; error_page 404 = @off; }
+             location @off { authgear off; proxy_pass http://%%BACKEND%%; }",
+        )
+        .start();
+    let users: Vec<_> = (0..SESSIONS).map(|n| User::named(&format!("user-{n}"))).collect();
+    let tokens: Vec<_> = users.iter().map(|user| authgear.opaque_token(user)).collect();
+    for (user, token) in users.iter().zip(&tokens).chain(users.iter().zip(&tokens)) {
+        for path in ["/", "/", "/page", "/off", "/"] {
+            let echo = get(&nginx, path).bearer(token).send().echo();
+            let expected = if path == "/off" { Pairs::new() } else { identity_of(user) };
+            assert_eq!(echo.identity(), expected, "{} {path}", user.id);
+        }
+    }
+    assert_eq!(authgear.hits(), SESSIONS);
 }
 
 #[test]

@@ -179,17 +179,36 @@ impl<'a> Credentials<'a> {
     /// if [`authorization`](Self::authorization) and [`cookie_header`](Self::cookie_header) are
     /// equal, whatever follows. It holds the credentials in clear: hash it, do not keep it.
     pub fn write_canonical(&self, out: &mut Vec<u8>) {
-        self.feed_canonical(|bytes| out.extend_from_slice(bytes));
+        self.feed_canonical(&mut |bytes: &[u8]| out.extend_from_slice(bytes));
     }
 
     /// Gives `sink` what [`write_canonical`](Self::write_canonical) writes, piece by piece.
-    pub(crate) fn feed_canonical(&self, mut sink: impl FnMut(&[u8])) {
+    pub(crate) fn feed_canonical(&self, sink: &mut impl CanonicalSink) {
         // An authorization is never empty: length 0 is its absence.
-        feed_bytes(&mut sink, self.authorization.unwrap_or_default());
-        feed_length(&mut sink, self.cookies.len());
+        feed_bytes(sink, self.authorization.unwrap_or_default());
+        feed_length(sink, self.cookies.len());
         for cookie in &self.cookies {
-            feed_bytes(&mut sink, cookie);
+            feed_bytes(sink, cookie);
         }
+    }
+}
+
+/// Taker of the pieces of an encoding.
+pub(crate) trait CanonicalSink {
+    /// Takes the four bytes of a length. They are a piece of their own, because a hash takes a number
+    /// with fewer instructions than bytes.
+    fn take_length(&mut self, bytes: [u8; 4]);
+    /// Takes any other bytes.
+    fn take_bytes(&mut self, bytes: &[u8]);
+}
+
+impl<F: FnMut(&[u8])> CanonicalSink for F {
+    fn take_length(&mut self, bytes: [u8; 4]) {
+        self(&bytes);
+    }
+
+    fn take_bytes(&mut self, bytes: &[u8]) {
+        self(bytes);
     }
 }
 
@@ -245,12 +264,12 @@ fn is_word<const N: usize>(text: &[u8; N], word: &[u8; N]) -> bool {
     text.iter().zip(word).map(difference).fold(0, |a, b| a | b) == 0
 }
 
-fn feed_bytes(sink: &mut impl FnMut(&[u8]), bytes: &[u8]) {
+fn feed_bytes(sink: &mut impl CanonicalSink, bytes: &[u8]) {
     feed_length(sink, bytes.len());
-    sink(bytes);
+    sink.take_bytes(bytes);
 }
 
-fn feed_length(sink: &mut impl FnMut(&[u8]), length: usize) {
+fn feed_length(sink: &mut impl CanonicalSink, length: usize) {
     // The caps keep every length far below 2^32.
-    sink(&(length as u32).to_be_bytes());
+    sink.take_length((length as u32).to_be_bytes());
 }

@@ -13,7 +13,7 @@ use nginx_sys::{
 };
 
 use crate::error::Failed;
-use crate::string::{bytes, str_of};
+use crate::string::{bytes, is_word, str_of};
 
 /// Lower-case name of a header, with its hash as of `ngx_hash_key()`. A constant costs nothing at
 /// run time.
@@ -113,6 +113,25 @@ impl<'a> Headers<'a> {
         // SAFETY: the caller's contract.
         Self { elements: unsafe { Elements::of(list) }, _list: PhantomData }
     }
+
+    /// Value of the next header `name`, which has lower-case letters only.
+    pub(crate) fn next_named(&mut self, name: &[u8]) -> Option<&'a [u8]> {
+        // SAFETY: the contract of `of`; strings of headers live in the request's memory.
+        unsafe {
+            let header = self.elements.find(|&header| is(header, name))?;
+            Some(bytes(&(*header).value))
+        }
+    }
+}
+
+/// Whether the name of `header` is `name`, which has lower-case letters only.
+///
+/// # Safety
+///
+/// `header` is valid.
+pub(crate) unsafe fn is(header: *const ngx_table_elt_t, name: &[u8]) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe { (*header).key.len == name.len() && is_word(bytes(&(*header).key), name) }
 }
 
 impl<'a> Iterator for Headers<'a> {
@@ -251,8 +270,71 @@ pub(crate) unsafe fn append<'a>(
     if most == 0 {
         return Ok(ptr::null_mut());
     }
-    // SAFETY: the list is valid; `elts` has room for `most` fields, and the part is complete before
-    // it is linked.
+    // SAFETY: the caller's contract; there is room for `most` elements, for which zeros are valid.
+    unsafe {
+        let (part, elts) = room(list, pool, most)?;
+        elts.write_bytes(0, most);
+        let count = fill(core::slice::from_raw_parts_mut(elts, most), fields);
+        if count == 0 {
+            return Ok(ptr::null_mut());
+        }
+        link(list, part, elts, count);
+        Ok(part)
+    }
+}
+
+/// Appends copies of `elements`, like [`append`].
+///
+/// # Safety
+///
+/// As for [`append`]; the elements are of [`fill`].
+pub(crate) unsafe fn append_copies(
+    list: &mut ngx_list_t,
+    pool: *mut ngx_pool_t,
+    elements: &[ngx_table_elt_t],
+) -> Result<*mut ngx_list_part_t, Failed> {
+    if elements.is_empty() {
+        return Ok(ptr::null_mut());
+    }
+    // SAFETY: the caller's contract; there is room for the elements.
+    unsafe {
+        let (part, elts) = room(list, pool, elements.len())?;
+        elts.copy_from_nonoverlapping(elements.as_ptr(), elements.len());
+        link(list, part, elts, elements.len());
+        Ok(part)
+    }
+}
+
+/// Writes `fields` to zeroed `elements`, as many as there is room for. Returns their number.
+pub(crate) fn fill<'a>(
+    elements: &mut [ngx_table_elt_t],
+    fields: impl Iterator<Item = (HeaderName<'a>, &'a [u8])>,
+) -> usize {
+    let most = elements.len();
+    let mut free = elements.iter_mut();
+    // for_each() is faster than a loop for chained iterators.
+    fields.for_each(|(name, value)| {
+        let Some(header) = free.next() else { return };
+        header.key = str_of(name.text);
+        header.value = str_of(value);
+        header.lowcase_key = header.key.data;
+        header.hash = name.hash;
+    });
+    most - free.len()
+}
+
+/// Makes room for a part that may be appended to `list`, and for `count` elements of it. Neither is
+/// initialized.
+///
+/// # Safety
+///
+/// As for [`append`].
+unsafe fn room(
+    list: &mut ngx_list_t,
+    pool: *mut ngx_pool_t,
+    count: usize,
+) -> Result<(*mut ngx_list_part_t, *mut ngx_table_elt_t), Failed> {
+    // SAFETY: the list is valid; the memory has room for the part, and the elements behind it.
     unsafe {
         if list.last.is_null() {
             // A request line that could not be read leaves the list without storage.
@@ -265,32 +347,34 @@ pub(crate) unsafe fn append<'a>(
             // lists.
             leave_out(list, pool, |_| false)?;
         }
-        let part = ngx_palloc(pool, size_of::<ngx_list_part_t>()).cast::<ngx_list_part_t>();
-        let elts = ngx_pcalloc(pool, most * size_of::<ngx_table_elt_t>()).cast::<ngx_table_elt_t>();
-        if part.is_null() || elts.is_null() {
+        const { assert!(align_of::<ngx_list_part_t>() >= align_of::<ngx_table_elt_t>()) };
+        let size = size_of::<ngx_list_part_t>() + count * size_of::<ngx_table_elt_t>();
+        let part = ngx_palloc(pool, size).cast::<ngx_list_part_t>();
+        if part.is_null() {
             return Err(Failed);
         }
-        let mut free = core::slice::from_raw_parts_mut(elts, most).iter_mut();
-        // for_each() is faster than a loop for chained iterators.
-        fields.for_each(|(name, value)| {
-            let Some(header) = free.next() else { return };
-            header.key = str_of(name.text);
-            header.value = str_of(value);
-            header.lowcase_key = header.key.data;
-            header.hash = name.hash;
-        });
-        let count = most - free.len();
-        if count == 0 {
-            return Ok(ptr::null_mut());
-        }
-        (*part).elts = elts.cast();
-        (*part).nelts = count;
-        (*part).next = ptr::null_mut();
-        (*list.last).next = part;
-        list.last = part;
-        list.nalloc = count;
-        Ok(part)
+        Ok((part, part.add(1).cast()))
     }
+}
+
+/// Appends a part of [`room`], with its first `count` elements.
+///
+/// # Safety
+///
+/// `list` has not changed since, and `count` elements are initialized: one at least.
+unsafe fn link(
+    list: &mut ngx_list_t,
+    part: *mut ngx_list_part_t,
+    elts: *mut ngx_table_elt_t,
+    count: usize,
+) {
+    // SAFETY: the caller's contract; the part is complete before it is linked.
+    unsafe {
+        part.write(ngx_list_part_t { elts: elts.cast(), nelts: count, next: ptr::null_mut() });
+        (*list.last).next = part;
+    }
+    list.last = part;
+    list.nalloc = count;
 }
 
 /// Takes `part`, which [`append`] returned, out of `list`. The lists of subrequests keep the part.

@@ -10,13 +10,14 @@
 
 use core::cell::RefCell;
 use core::ptr;
+use std::vec;
 
 use nginx_sys::{
     ngx_http_headers_in_t, ngx_list_part_t, ngx_list_t, ngx_palloc, ngx_pool_t, ngx_table_elt_t,
 };
 
 use crate::error::Failed;
-use crate::headers::{relink, Headers};
+use crate::headers::{is, relink, Headers};
 use crate::request::Request;
 use crate::string::{bytes, copy_to, is_word};
 
@@ -89,37 +90,53 @@ impl Request {
     }
 
     /// Implements [`Self::sent`], with the cell of the request.
-    pub(crate) fn sent_with(
+    pub(crate) fn sent_with<const N: usize>(
         &self,
         hidden: Option<&HiddenCell>,
-        name: &'static [u8],
-    ) -> impl Iterator<Item = &[u8]> {
-        let hidden = hidden.and_then(|hidden| {
-            let hidden = hidden.0.borrow();
-            // SAFETY: elements live as long as the request.
-            let of_name = |h: &*mut ngx_table_elt_t| unsafe { is(*h, name) };
-            hidden
-                .as_ref()
-                .map(|hidden| hidden.originals.iter().copied().filter(of_name).collect::<Vec<_>>())
-        });
-        let hidden = hidden.unwrap_or_default();
+        name: &'static [u8; N],
+    ) -> Sent<'_, N> {
+        let originals = match hidden {
+            Some(hidden) if hidden.0.borrow().is_some() => hidden.originals(name),
+            _ => Vec::new(),
+        };
         // If a field of this name is hidden, all that are shown are copies.
-        let shown = hidden.is_empty();
-        let shown = self.headers_in().filter(move |(n, _)| shown && is_word(n, name));
-        // SAFETY: as above; no code changes them.
-        let hidden = hidden.into_iter().map(|header| unsafe { bytes(&(*header).value) });
-        hidden.chain(shown.map(|(_, value)| value))
+        match originals.is_empty() {
+            true => Sent::Shown(name, self.headers_in()),
+            false => Sent::Hidden(originals.into_iter()),
+        }
     }
 }
 
-/// Whether the name of `header` is `name`.
-///
-/// # Safety
-///
-/// `header` is valid.
-unsafe fn is(header: *const ngx_table_elt_t, name: &[u8]) -> bool {
-    // SAFETY: the caller's contract.
-    unsafe { is_word(bytes(&(*header).key), name) }
+impl HiddenCell {
+    #[cold]
+    fn originals(&self, name: &[u8]) -> Vec<*mut ngx_table_elt_t> {
+        let hidden = self.0.borrow();
+        let all = hidden.iter().flat_map(|hidden| &hidden.originals).copied();
+        // SAFETY: elements live as long as the request.
+        all.filter(|&header| unsafe { is(header, name) }).collect()
+    }
+}
+
+/// Iterator over the values of the fields of a name, as the client sent them. Its length is known to
+/// the compiler, which makes the comparisons shorter.
+#[derive(Debug)]
+pub(crate) enum Sent<'a, const N: usize> {
+    /// The fields of this name are among the shown ones.
+    Shown(&'static [u8; N], Headers<'a>),
+    /// The fields are hidden.
+    Hidden(vec::IntoIter<*mut ngx_table_elt_t>),
+}
+
+impl<'a, const N: usize> Iterator for Sent<'a, N> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        match self {
+            Self::Shown(name, fields) => fields.next_named(*name),
+            // SAFETY: elements live as long as the request; no code changes them.
+            Self::Hidden(fields) => fields.next().map(|field| unsafe { bytes(&(*field).value) }),
+        }
+    }
 }
 
 /// Hides fields as `show` says. Returns `None` if no field changes.

@@ -77,7 +77,7 @@ pub use request::{Phase, PhaseStatus, Request};
 pub use servers::{ContentMark, Server, ServerLevel};
 pub use shm::{SharedSlice, SharedZone, ZoneHeader, ZoneKind, ZoneMemory};
 pub use ssl::{SslContext, SslError};
-pub use state::{FieldsOf, State};
+pub use state::{FieldsOf, ReadyFields, State};
 pub use stream::{PeerAddress, Stream, StreamError};
 pub use subrequest::SubrequestOutcome;
 pub use suspend::Resume;

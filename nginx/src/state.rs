@@ -10,7 +10,8 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use nginx_sys::{
-    ngx_connection_t, ngx_http_request_t, ngx_list_part_t, ngx_pool_cleanup_add, u_char, NGX_ERROR,
+    ngx_connection_t, ngx_http_request_t, ngx_list_part_t, ngx_pool_cleanup_add, ngx_table_elt_t,
+    u_char, NGX_ERROR,
 };
 use smallvec::SmallVec;
 
@@ -34,6 +35,36 @@ pub trait FieldsOf<S> {
 
     /// Returns names and values, at most as many as [`Self::most`] says.
     fn fields(source: &S) -> impl Iterator<Item = (HeaderName<'_>, &[u8])>;
+}
+
+/// The fields of a source, ready for [`Request::inject_ready`] to add them to many requests.
+pub struct ReadyFields {
+    /// They point into the source.
+    elements: Vec<ngx_table_elt_t>,
+    source: Rc<dyn Any>,
+}
+
+impl ReadyFields {
+    /// Makes the fields of `source` ready.
+    pub fn of<M: FieldsOf<S>, S: 'static>(source: &Rc<S>) -> Self {
+        // SAFETY: zeros are a valid element: null pointers and numbers.
+        let blank: ngx_table_elt_t = unsafe { core::mem::zeroed() };
+        let mut elements = vec![blank; M::most(source)];
+        let count = headers::fill(&mut elements, M::fields(source));
+        elements.truncate(count);
+        Self { elements, source: Rc::clone(source) as Rc<dyn Any> }
+    }
+
+    /// Whether these are the fields of `source`.
+    pub fn is_of<S>(&self, source: &Rc<S>) -> bool {
+        ptr::addr_eq(Rc::as_ptr(&self.source), Rc::as_ptr(source))
+    }
+}
+
+impl fmt::Debug for ReadyFields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadyFields").finish_non_exhaustive()
+    }
 }
 
 /// State of a client request, shared by its subrequests. It dies with the request's pool.
@@ -152,6 +183,17 @@ unsafe fn find_slot<M: Module>(main: *mut ngx_http_request_t) -> Option<*const S
 impl Request {
     /// Returns the state of this client request, if [`Self::state_or_default`] made it.
     pub fn state<M: Module>(&self) -> Option<State<M>> {
+        let slot = self.slot::<M>()?;
+        // SAFETY: the pool owns a count of the slot.
+        unsafe {
+            Rc::increment_strong_count(slot);
+            Some(State(Rc::from_raw(slot)))
+        }
+    }
+
+    /// The slot of this client request, by an address of `Rc::into_raw`. It lives as long as the
+    /// request.
+    fn slot<M: Module>(&self) -> Option<*const Slot<M>> {
         // SAFETY: `main` is valid while any of its subrequests is; its ctx array has an entry
         // per module; a non-null entry of this module is a slot that state_or_default() made and
         // the pool owns.
@@ -161,9 +203,7 @@ impl Request {
             if (*ctx).is_null() {
                 *ctx = find_slot::<M>(main)?.cast_mut().cast();
             }
-            let slot = (*ctx).cast_const().cast::<Slot<M>>();
-            Rc::increment_strong_count(slot);
-            Some(State(Rc::from_raw(slot)))
+            Some((*ctx).cast_const().cast())
         }
     }
 
@@ -216,6 +256,25 @@ impl Request {
         Ok(())
     }
 
+    /// Adds fields like [`Self::inject`], with fewer instructions.
+    pub fn inject_ready<M: Module>(
+        &mut self,
+        state: &State<M>,
+        ready: &Rc<ReadyFields>,
+    ) -> Result<(), Failed> {
+        self.withdraw(state)?;
+        // SAFETY: as in inject(); the fields keep their source.
+        let part = unsafe {
+            let r = self.as_ptr();
+            headers::append_copies(&mut (*r).headers_in.headers, (*r).pool, &ready.elements)?
+        };
+        if !part.is_null() {
+            state.0.owners.borrow_mut().push(Rc::clone(ready) as Rc<dyn Any>);
+            state.0.injected.set(part);
+        }
+        Ok(())
+    }
+
     /// Removes the headers that [`Self::inject`] added.
     pub fn withdraw<M: Module>(&mut self, state: &State<M>) -> Result<(), Failed> {
         let part = state.0.injected.replace(ptr::null_mut());
@@ -246,9 +305,12 @@ impl Request {
 
     /// Returns the values of the fields `name`, of lower-case letters only, as the client sent them:
     /// hidden or not.
-    pub fn sent<M: Module>(&self, name: &'static [u8]) -> impl Iterator<Item = &[u8]> {
-        let state = self.state::<M>();
-        self.sent_with(state.as_ref().map(|state| &state.0.hidden), name)
+    pub fn sent<M: Module, const N: usize>(
+        &self,
+        name: &'static [u8; N],
+    ) -> impl Iterator<Item = &[u8]> {
+        // SAFETY: the slot lives as long as the request.
+        self.sent_with(self.slot::<M>().map(|slot| unsafe { &(*slot).hidden }), name)
     }
 
     /// Suspends the request for at most `deadline`. The caller then returns

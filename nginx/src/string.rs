@@ -26,6 +26,7 @@ pub(crate) unsafe fn bytes<'a>(s: &ngx_str_t) -> &'a [u8] {
 
 /// Compares with a word of lower-case letters, in any case. The loop has no early exit, so that the
 /// compiler can vectorize it: two letters differ in case by the bit 0x20 alone.
+#[inline]
 pub(crate) fn is_word(text: &[u8], word: &[u8]) -> bool {
     let difference = |(byte, letter): (&u8, &u8)| (byte | 0x20) ^ letter;
     text.len() == word.len() && text.iter().zip(word).map(difference).fold(0, |a, b| a | b) == 0

@@ -12,7 +12,8 @@ use core::pin::Pin;
 use core::time::Duration;
 use std::rc::Rc;
 
-use authgear::shared::cache_key::{Key, KeyHasher, KeySecret};
+use authgear::credentials::Credentials;
+use authgear::shared::cache_key::{Key, KeyHasher, KeysOfScope};
 use authgear::shared::front::{Draw, Proof};
 use authgear::shared::zone::{Record, Stats};
 use authgear::verdict::freshness::{Freshness, UseStale, Valid};
@@ -68,6 +69,8 @@ pub struct Cache {
     front: RefCell<LruCache<Key, FrontEntry, KeyHasher>>,
     draw: Draw,
     shared: SharedHandle,
+    /// The scope of the last key, and the maker of its keys.
+    last_scope: RefCell<([u8; 32], KeysOfScope)>,
 }
 
 /// Result of a look-up.
@@ -88,12 +91,19 @@ impl Cache {
     pub fn new(zone: &CacheZone, shared: SharedHandle) -> Self {
         let front = NonZeroUsize::new(zone.front).unwrap_or(NonZeroUsize::MIN);
         let front = RefCell::new(LruCache::with_hasher(front, KeyHasher::default()));
-        Self { map: Map::new(zone.shared), front, draw: Draw::default(), shared }
+        let map = Map::new(zone.shared);
+        let scope = [0; 32];
+        let last_scope = RefCell::new((scope, KeysOfScope::new(map.secret(), &scope)));
+        Self { map, front, draw: Draw::default(), shared, last_scope }
     }
 
-    /// Secret of the zone's keys.
-    pub fn secret(&self) -> &KeySecret {
-        self.map.secret()
+    /// Key of `credentials` with this zone's secret.
+    pub fn key(&self, scope: &[u8; 32], credentials: &Credentials<'_>) -> Key {
+        let mut last = self.last_scope.borrow_mut();
+        if last.0 != *scope {
+            *last = (*scope, KeysOfScope::new(self.map.secret(), scope));
+        }
+        last.1.key(credentials)
     }
 
     /// Returns the generations to store with an entry that the worker copies from the zone. Call it

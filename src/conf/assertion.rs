@@ -35,8 +35,8 @@ pub(super) struct AssertionSettings {
 pub struct AssertionUse {
     /// Their issuer.
     pub signer: Rc<Signer>,
-    /// Name of the request header.
-    pub header: SiteHeader,
+    /// Name of the request header. Shared, so that a comparison begins with the addresses.
+    pub header: Rc<SiteHeader>,
 }
 
 /// An issuer. Locations with the same assertions have the same one.
@@ -164,7 +164,7 @@ impl LocationConf {
         };
         let (keys, audience, ttl) = (line.keys.clone(), line.audience.clone(), line.ttl);
         let issuer = Issuer { keys, name, audience, ttl };
-        let header = line.header.clone();
+        let header = Rc::new(line.header.clone());
         self.assertion = Some(Box::new(AssertionUse { signer: main.signer(issuer), header }));
         Ok(())
     }

@@ -294,7 +294,7 @@ pub fn keep_nothing(worker: &Worker, request: &Request, project: &Project) {
     let main = request.main_conf::<Authgear>();
     for zone in main.zones() {
         let cache = worker.cache(zone);
-        let key = Key::of(cache.secret(), &project.scope, &credentials);
+        let key = cache.key(&project.scope, &credentials);
         worker.shared().keep_nothing(&key, main.longest_life());
     }
 }
@@ -339,7 +339,7 @@ pub fn forget(
         for (scope, credentials) in
             [(&project.scope, &credentials), (&project.tokens.scope, &token)]
         {
-            let key = Key::of(cache.secret(), scope, credentials);
+            let key = cache.key(scope, credentials);
             if cache.forget(&key) {
                 in_flight.push(key);
             }

@@ -119,11 +119,10 @@ pub(super) fn key_of(
     scope: &[u8; 32],
     credentials: &Credentials<'_>,
 ) -> Option<Key> {
-    let secret = match cache {
-        Some(cache) => cache.secret(),
-        None => worker.secret()?,
-    };
-    Some(Key::of(secret, scope, credentials))
+    match cache {
+        Some(cache) => Some(cache.key(scope, credentials)),
+        None => Some(Key::of(worker.secret()?, scope, credentials)),
+    }
 }
 
 /// Converts a time in seconds since 1970 to nginx's clock. `now` is the time since 1970.

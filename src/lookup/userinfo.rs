@@ -139,6 +139,5 @@ pub(super) fn keys(
 ) -> [Key; 2] {
     let credentials = credentials::read(request, project, bearer_elsewhere);
     let token = credentials.without_cookies();
-    [&credentials, &token]
-        .map(|credentials| Key::of(cache.secret(), &project.userinfo.scope, credentials))
+    [&credentials, &token].map(|credentials| cache.key(&project.userinfo.scope, credentials))
 }

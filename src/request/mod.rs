@@ -39,10 +39,11 @@ use crate::conf::project::Project;
 use crate::conf::{Authgear, LocationConf};
 use crate::credentials;
 use crate::lookup;
+use crate::recent::Look;
 use crate::resolution::Resolution;
 use crate::worker::Worker;
 use denial::Denial;
-use nginx::{Failed, Level, Phase, PhaseStatus, Request, State};
+use nginx::{Failed, FieldsOf, Level, Phase, PhaseStatus, ReadyFields, Request, State};
 use resolve::resolve;
 pub use state::RequestState;
 
@@ -264,7 +265,7 @@ fn deny(
     }
     request.log().write(Level::Info, format_args!("authgear denied access: {reason}"));
     let status = PhaseStatus::Http(denial.status);
-    *state.denial.borrow_mut() = Some(denial);
+    *state.denial.borrow_mut() = Some(Box::new(denial));
     status
 }
 
@@ -350,7 +351,7 @@ fn inject(
     if let Some(asserted) =
         site_headers::asserted_alone(worker, request, location, project, resolution)
     {
-        return request.inject(state, &asserted);
+        return add_fields(worker, request, state, &asserted);
     }
     if !location.headers().is_empty() || location.assertion().is_some() {
         let headers = site_headers::of(worker, request, location, project, resolution)?;
@@ -359,7 +360,28 @@ fn inject(
     if !location.set_headers() {
         return Ok(());
     }
-    request.inject(state, &resolution.verdict)
+    add_fields(worker, request, state, &resolution.verdict)
+}
+
+/// Adds the fields of a source that many requests may share.
+fn add_fields<S: 'static>(
+    worker: &Worker,
+    request: &mut Request,
+    state: &State<Authgear>,
+    source: &Rc<S>,
+) -> Result<(), Failed>
+where
+    Authgear: FieldsOf<S>,
+{
+    let all = worker.ready_fields();
+    match all.look(source, |ready| ready.is_of(source)) {
+        Look::Found(ready) => return request.inject_ready(state, &ready),
+        Look::Missed => {}
+        Look::MissedAgain => {
+            all.put(source, Rc::new(ReadyFields::of::<Authgear, S>(source)));
+        }
+    }
+    request.inject(state, source)
 }
 
 /// Completes the response of a denial once that is final: `satisfy` may still allow the request,

@@ -53,7 +53,7 @@ pub(super) fn of(
     }
     let assertion = location.assertion().map(|used| {
         let asserted = asserted(worker, request, project, used, resolution);
-        (&used.header, asserted.map(|asserted| Rc::clone(&asserted.jwt)))
+        (&*used.header, asserted.map(|asserted| Rc::clone(&asserted.jwt)))
     });
     Ok(SiteHeaders { verdict, lines, assertion })
 }

@@ -43,8 +43,8 @@ pub struct RequestState {
     pub(super) early_since: Cell<Option<(u64, u64)>>,
     /// Time spent waiting for look-ups.
     pub(super) waited: Cell<Duration>,
-    /// The last denial, until it is answered.
-    pub(super) denial: RefCell<Option<Denial>>,
+    /// The last denial, until it is answered. Boxed, because most requests have none.
+    pub(super) denial: RefCell<Option<Box<Denial>>>,
     /// Whether access was granted on this pass. Then subrequests get the headers that their
     /// location allows.
     pub(super) granted: Cell<bool>,

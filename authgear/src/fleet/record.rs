@@ -169,7 +169,7 @@ impl RecordKeys {
     pub fn of(&self, scope: &RecordScope, credentials: &Credentials<'_>) -> Option<RecordKey> {
         let mut hmac = Context::with_key(&self.key);
         hmac.update(&scope.0);
-        credentials.feed_canonical(|bytes| hmac.update(bytes));
+        credentials.feed_canonical(&mut |bytes: &[u8]| hmac.update(bytes));
         let tag = hmac.sign();
         let (name, rest) = tag.as_ref().split_first_chunk::<16>()?;
         let key = UnboundKey::new(&AES_256_GCM, rest.get(..32)?).ok()?;

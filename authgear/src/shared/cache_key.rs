@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
-use crate::credentials::Credentials;
+use crate::credentials::{CanonicalSink, Credentials};
 
 /// Secret of the keyed hash. Without the secret, an attacker can neither find two credentials with
 /// the same key nor test guessed credentials against a key.
@@ -42,11 +42,7 @@ impl Key {
     /// Makes the key of `credentials`. `scope` stands for everything else that the verdict depends
     /// on: the project's settings and the server that is asked.
     pub fn of(secret: &KeySecret, scope: &[u8], credentials: &Credentials<'_>) -> Self {
-        let mut hasher = SipHasher24::new_with_key(&secret.0);
-        hasher.write(&(scope.len() as u64).to_be_bytes());
-        hasher.write(scope);
-        credentials.feed_canonical(|bytes| hasher.write(bytes));
-        Self(hasher.finish128().as_bytes())
+        KeysOfScope::new(secret, scope).key(credentials)
     }
 
     /// Returns the bytes of the key.
@@ -57,6 +53,48 @@ impl Key {
     #[cfg(test)]
     pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
+    }
+}
+
+/// Maker of the keys of one scope, which is hashed once for all of them.
+#[derive(Clone)]
+pub struct KeysOfScope(SipHasher24);
+
+impl KeysOfScope {
+    /// See [`Key::of`].
+    pub fn new(secret: &KeySecret, scope: &[u8]) -> Self {
+        let mut hasher = SipHasher24::new_with_key(&secret.0);
+        hasher.write(&(scope.len() as u64).to_be_bytes());
+        hasher.write(scope);
+        Self(hasher)
+    }
+
+    /// Makes the key of `credentials`.
+    pub fn key(&self, credentials: &Credentials<'_>) -> Key {
+        let mut hash = KeyHash(self.0);
+        credentials.feed_canonical(&mut hash);
+        Key(hash.0.finish128().as_bytes())
+    }
+}
+
+/// The hash of one key.
+struct KeyHash(SipHasher24);
+
+impl CanonicalSink for KeyHash {
+    fn take_length(&mut self, bytes: [u8; 4]) {
+        // Does as write() does with these bytes.
+        self.0.write_u32(u32::from_ne_bytes(bytes));
+    }
+
+    fn take_bytes(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+}
+
+impl fmt::Debug for KeysOfScope {
+    /// Writes the type's name only: the state of the hash stands for the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeysOfScope")
     }
 }
 
@@ -143,6 +181,7 @@ mod tests {
     #[test]
     fn debug_shows_the_key_and_no_secret() {
         assert_eq!(format!("{SECRET:?}"), "KeySecret");
+        assert_eq!(format!("{:?}", KeysOfScope::new(&SECRET, b"scope")), "KeysOfScope");
         let mut bytes = [0; 16];
         bytes[1] = 0xab;
         let key = Key::from_bytes(bytes);
@@ -253,6 +292,9 @@ mod tests {
             let credentials = read(authorization.as_deref(), &fields);
             let key = Key::of(&SECRET, &scope, &credentials);
             prop_assert_eq!(key, key_of_whole(&SECRET, &scope, &credentials));
+            let keys = KeysOfScope::new(&SECRET, &scope);
+            keys.key(&Credentials::default());
+            prop_assert_eq!(keys.key(&credentials), key);
         }
     }
 }
