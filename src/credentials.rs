@@ -27,14 +27,14 @@ pub fn read<'a>(
     project: &Project,
     elsewhere: Option<&'a [u8]>,
 ) -> Credentials<'a> {
-    let authorization = request.sent::<Authgear, _>(AUTHORIZATION).next().or(elsewhere);
-    Credentials::read(authorization, request.sent::<Authgear, _>(COOKIE), &project.cookies)
+    let authorization = authorizations(request).next().or(elsewhere);
+    Credentials::read(authorization, cookies(request), &project.cookies)
 }
 
 /// The prefix of a cookie that looks like a session of Authgear's, but is not one of `project`: see
 /// [`session_prefix_of_another`].
 pub fn prefix_of_another<'a>(request: &'a Request, project: &Project) -> Option<&'a str> {
-    let mut fields = request.sent::<Authgear, _>(COOKIE);
+    let mut fields = cookies(request);
     fields.find_map(|field| session_prefix_of_another(field, &project.cookies))
 }
 
@@ -45,7 +45,7 @@ pub fn bearer_elsewhere(
     location: &LocationConf,
 ) -> Result<Option<BearerElsewhere>, Failed> {
     let Some(variables) = location.bearer() else { return Ok(None) };
-    if request.sent::<Authgear, _>(AUTHORIZATION).next().is_some() {
+    if authorizations(request).next().is_some() {
         return Ok(None);
     }
     for &variable in variables.iter() {
@@ -58,9 +58,17 @@ pub fn bearer_elsewhere(
     Ok(None)
 }
 
+fn authorizations(request: &Request) -> impl Iterator<Item = &[u8]> {
+    request.sent::<Authgear, { AUTHORIZATION.len() }>(AUTHORIZATION)
+}
+
+fn cookies(request: &Request) -> impl Iterator<Item = &[u8]> {
+    request.sent::<Authgear, { COOKIE.len() }>(COOKIE)
+}
+
 /// The bearer token, which needs no settings of a project. `elsewhere` is as for [`read`].
 pub fn bearer<'a>(request: &'a Request, elsewhere: Option<&'a [u8]>) -> Option<&'a [u8]> {
-    let authorization = request.sent::<Authgear, _>(AUTHORIZATION).next().or(elsewhere);
+    let authorization = authorizations(request).next().or(elsewhere);
     Credentials::read(authorization, [], &CookieNames::default()).bearer()
 }
 
@@ -71,12 +79,12 @@ pub fn claim(request: &Request, elsewhere: Option<&[u8]>, name: &[u8]) -> Option
 
 /// Whether the request presents a bearer token, well-formed or not.
 pub fn has_bearer(request: &Request) -> bool {
-    request.sent::<Authgear, _>(AUTHORIZATION).next().is_some_and(has_bearer_scheme)
+    authorizations(request).next().is_some_and(has_bearer_scheme)
 }
 
 /// Value of `$http_authorization`, hidden or not: `proxy_no_cache` and the like depend on it.
 pub fn authorization(request: &Request) -> Option<Vec<u8>> {
-    let mut values = request.sent::<Authgear, _>(AUTHORIZATION);
+    let mut values = authorizations(request);
     let first = values.next()?.to_vec();
     if nginx::REPEATED_HEADERS_ARE_JOINED {
         return Some(values.fold(first, |all, value| [&all, &b", "[..], value].concat()));

@@ -232,7 +232,7 @@ fn no_event_is_lost_over_random_faults() {
     let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
     let cables: Vec<_> = (0..HOSTS).map(|_| Cable::to(redis.addr())).collect();
     let host = |cable: &Cable| {
-        let shares = if seed % 2 == 0 { "on" } else { "off" };
+        let shares = if seed.is_multiple_of(2) { "on" } else { "off" };
         let url = format!("redis://{} cache={shares}", cable.addr);
         start(&authgear, host(&authgear, &backend, &url).workers(2).allow_log("zone emptied"))
     };

@@ -691,14 +691,15 @@ fn keys_of_another_type_or_size_cost_a_look_up_and_nothing_else() {
 #[test]
 fn a_host_whose_clock_is_not_that_of_redis_shares_nothing() {
     let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
-    // The answer to TIME has the seconds first.
+    // The answer to TIME has the seconds first, and so has the time of INFO.
     let later = changing(redis.addr(), |bytes| {
-        const TIME: &[u8] = b"*2\r\n$10\r\n";
-        let at = bytes.windows(TIME.len()).position(|window| window == TIME);
-        if let Some(at) = at.map(|at| at + TIME.len()) {
-            let seconds = std::str::from_utf8(&bytes[at..at + 10]).expect("digits");
-            let seconds: u64 = seconds.parse().expect("a time");
-            bytes[at..at + 10].copy_from_slice((seconds + 5).to_string().as_bytes());
+        for before in [&b"*2\r\n$10\r\n"[..], b"server_time_usec:"] {
+            let at = bytes.windows(before.len()).position(|window| window == before);
+            if let Some(at) = at.map(|at| at + before.len()) {
+                let seconds = std::str::from_utf8(&bytes[at..at + 10]).expect("digits");
+                let seconds: u64 = seconds.parse().expect("a time");
+                bytes[at..at + 10].copy_from_slice((seconds + 5).to_string().as_bytes());
+            }
         }
     });
     let url = format!("redis://{later}");

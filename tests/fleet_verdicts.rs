@@ -382,6 +382,24 @@ fn redis_has_no_token_and_no_user() {
 }
 
 #[test]
+fn what_a_host_forgets_is_asked_about() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let forget = "location = /forget { authgear_require off; authgear_purge self; }";
+    let a = start_sharing(&authgear, sharing(&authgear, &backend, &redis).server(forget));
+    let b = start_sharing(&authgear, sharing(&authgear, &backend, &redis));
+    let session = authgear.session(&alice(&authgear));
+    authgear.expire(&session);
+    let cookie = format!("session={session}");
+    let ask = |host: &Nginx| cache(&get(host, "/").header("Cookie", &*cookie).send());
+    assert_eq!(ask(&a), "MISS resolver");
+    wait_for_records(&redis, 1);
+    assert_eq!(ask(&b), "SHARED cache");
+    let forgotten = post(&a, "/forget").header("Cookie", &*cookie).send();
+    assert_eq!(forgotten.status, 204);
+    assert_eq!(ask(&a), "MISS resolver");
+}
+
+#[test]
 fn nothing_is_shared_unless_it_is_wanted() {
     let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
     let off = start(&authgear, host(&authgear, &backend, &redis.url()));

@@ -60,7 +60,7 @@ pub struct Project {
     pub tokens: Tokens,
     /// Time for which a user's older tokens are refused after a webhook event.
     pub revocation_ttl: Duration,
-    pub(super) record_scope: RecordScope,
+    pub(super) record_scope: Option<RecordScope>,
     /// Position of its counters, once that is known: each process finds the same.
     pub(super) slot: OnceCell<ProjectSlot>,
 }
@@ -149,9 +149,10 @@ impl Project {
         self.userinfo.server.use_at(resolver);
     }
 
-    /// Facts that verdicts depend on which hosts of a fleet share.
-    pub fn record_scope(&self) -> &RecordScope {
-        &self.record_scope
+    /// Facts that verdicts depend on which hosts of a fleet share. `None` if the resolver is not
+    /// verified: hosts that verify it must not use its verdicts.
+    pub fn record_scope(&self) -> Option<&RecordScope> {
+        self.record_scope.as_ref()
     }
 
     /// Name of the project in events of a fleet: SHA-256 of its endpoint.

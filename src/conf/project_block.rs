@@ -316,7 +316,8 @@ impl ProjectBuilder {
         if let (Upstream::Url(server), Some(place)) = (&resolver, &self.asked_at) {
             warn_if_exposed(cf, &server.url, place);
         }
-        let record_scope = RecordScope::new(endpoint.origin(), &self.cookie_prefix);
+        let record_scope =
+            self.ssl_verify.then(|| RecordScope::new(endpoint.origin(), &self.cookie_prefix));
         let settings = [vec![resolver.to_string(), self.cookie_prefix, trust, named, source]]
             .into_iter()
             .chain([settings_of(&profile), vec![has_audience.to_string()]])

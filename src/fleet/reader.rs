@@ -21,9 +21,6 @@ use nginx::{self, Elapsed, Level, Log};
 /// Time between two looks.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Time between two comparisons of the clocks.
-const CLOCK: Duration = Duration::from_secs(60);
-
 /// Least time between two waits for events: many events are read together.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -58,8 +55,6 @@ struct Reader<'a> {
     looked: Cell<Duration>,
     /// When events arrived last.
     woken: Cell<Duration>,
-    /// When Redis was asked for its time last.
-    timed: Duration,
 }
 
 async fn read(
@@ -76,16 +71,19 @@ async fn read(
     let mut todo = VecDeque::from(knowledge.cursor.borrow_mut().step(connected));
     let stream = fleet.settings.prefix.stream();
     let (looked, woken) = (Cell::new(nginx::now()), Cell::default());
-    let mut reader = Reader { link, stream, knowledge, looked, woken, timed: nginx::now() };
+    let mut reader = Reader { link, stream, knowledge, looked, woken };
     while let Some(next) = todo.pop_front() {
         let input = match next {
-            Do::Look(from) => Input::Look(reader.look(from).await?),
+            Do::Look(from) => {
+                let before = system_ms();
+                let look = reader.look(from).await?;
+                if let Some(time) = look.server.time() {
+                    compare_clocks(fleet, before, time);
+                }
+                Input::Look(look)
+            }
             Do::Block(from) => {
                 reader.has_read(fleet);
-                if nginx::now() >= reader.timed + CLOCK {
-                    reader.timed = nginx::now();
-                    ask_time(fleet, &mut reader.link).await?;
-                }
                 reader.block(from).await?
             }
             Do::Close => return Err(LinkError::new("what Redis says cannot be")),
@@ -105,10 +103,15 @@ async fn ask_time(fleet: &Fleet, link: &mut Link) -> Result<u64, LinkError> {
     request::time(&mut bytes);
     let before = system_ms();
     let time = link.ask(&bytes, Duration::ZERO).await?.time()?;
+    compare_clocks(fleet, before, time);
+    Ok(time)
+}
+
+/// Compares the time of Redis, which it told in an exchange that began at `before`, with this host's.
+fn compare_clocks(fleet: &Fleet, before: u64, time: u64) {
     // Any time within the exchange is right.
     let right = time.clamp(before, system_ms().max(before));
     fleet.note_clock(i64::try_from(time).unwrap_or(i64::MAX).saturating_sub_unsigned(right));
-    Ok(time)
 }
 
 impl Reader<'_> {

@@ -147,11 +147,13 @@ impl Tier {
         self.shared.count(|metrics| metrics.fleet.cache(outcome));
     }
 
-    /// Leaves a lease if nothing is there, and returns what is. Takes as long as `timeout` allows.
-    pub async fn claim(&self, key: &RecordKey, lease: &[u8]) -> Claimed {
+    /// Leaves a lease if nothing is there, and returns what is. Takes as long as `timeout` allows, and
+    /// ends at `until` by nginx's clock.
+    pub async fn claim(&self, key: &RecordKey, lease: &[u8], until: Duration) -> Claimed {
+        let begun = nginx::now();
         let waiting = Rc::new(Waiting::default());
         let is_put = self.has_room()
-            && self.patience.borrow_mut().allows(nginx::now())
+            && self.patience.borrow_mut().allows(begun)
             && self.put(Some(Rc::clone(&waiting)), |out| {
                 request::claim(out, key.name(), lease, LEASE);
             });
@@ -159,14 +161,15 @@ impl Tier {
             return Claimed::Skipped;
         }
         let answer = pin!(waiting.answer());
-        match nginx::timeout(self.settings.timeout, answer).await {
+        let timeout = self.settings.timeout.min(until.saturating_sub(begun));
+        match nginx::timeout(timeout, answer).await {
             Ok(Some(found)) => {
                 self.patience.borrow_mut().answered();
                 found.map_or(Claimed::Led, Claimed::Found)
             }
             Ok(None) => Claimed::Skipped,
             Err(Elapsed) => {
-                self.patience.borrow_mut().failed(nginx::now());
+                self.patience.borrow_mut().failed(begun, nginx::now());
                 Claimed::Late
             }
         }

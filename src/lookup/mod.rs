@@ -319,7 +319,8 @@ pub fn purge_session(
     worker.change(of, &Change::Users(&[id])).1
 }
 
-/// Removes the cache entries of the request's credentials with `project`, whatever their verdict.
+/// Removes the cache entries of the request's credentials with `project`, whatever their verdict,
+/// and the record that hosts of a fleet share.
 /// Returns the keys of look-ups that are in flight.
 pub fn forget(
     worker: &Worker,
@@ -331,6 +332,8 @@ pub fn forget(
     if credentials.is_empty() {
         return Vec::new();
     }
+    // Or the next look-up here would be answered with the record of the last one.
+    Sharing::forget(worker, project, &credentials);
     let token = credentials.without_cookies();
     let mut in_flight = Vec::new();
     for zone in request.main_conf::<Authgear>().zones() {

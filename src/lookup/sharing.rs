@@ -7,13 +7,13 @@ use std::rc::Rc;
 use authgear::credentials::Credentials;
 use authgear::fleet::positions::Place;
 use authgear::fleet::record::{Content, LeaseId, Record, RecordKey};
-use authgear::fleet::tier::{follow_time, life, meaning, pause, Meaning, Refusal};
+use authgear::fleet::tier::{follow_time, life, meaning, pause, Meaning, Refusal, SKEW};
 use authgear::metrics::FleetCache;
 use authgear::shared::cache_key::Key;
 use authgear::verdict::freshness::Valid;
 
 use crate::cache::{AskedAt, CacheEntry, EntryId, FetchResult};
-use crate::conf::project::Project;
+use crate::conf::project::{Project, Upstream};
 use crate::conf::LocationConf;
 use crate::fleet::{unix_ms, Claimed, Fleet, Tier};
 use crate::shared::handle::SharedHandle;
@@ -83,17 +83,29 @@ impl Sharing {
         let tier = fleet.tier()?;
         // Without a cache each request is to be asked about.
         location.zone.as_ref()?;
+        let Upstream::Url(_) = &project.resolver else { return None };
         // A request that joins a look-up needs none.
         if worker.flights().has_flight(key) {
             return None;
         }
         Some(Self {
-            key: tier.key(project.record_scope(), credentials)?,
+            key: tier.key(project.record_scope()?, credentials)?,
             fleet: Rc::clone(fleet),
             tier: Rc::clone(tier),
             valid: worker.lifetimes(location).0,
             patience: follow_time(project.timeout),
         })
+    }
+
+    /// Removes the record of these credentials, if there is one. Nobody waits for it: commands of a
+    /// worker are carried out in their order.
+    pub(super) fn forget(worker: &Worker, project: &Project, credentials: &Credentials<'_>) {
+        let tier = worker.fleet().and_then(|fleet| fleet.tier());
+        if let Some((tier, scope)) = tier.zip(project.record_scope()) {
+            if let Some(key) = tier.key(scope, credentials) {
+                tier.delete(&key);
+            }
+        }
     }
 
     /// The state before a question that is asked now. `None` while nothing can be shared.
@@ -128,7 +140,7 @@ impl Sharing {
             };
             // From here on, also if nobody waits for the look-up any more.
             let lease = Lease(Some(self));
-            let found = match self.tier.claim(&self.key, &sealed).await {
+            let found = match self.tier.claim(&self.key, &sealed, until).await {
                 Claimed::Skipped => {
                     lease.leave();
                     return (FleetCache::Skipped, Look::Ask(None));
@@ -190,8 +202,9 @@ impl Sharing {
             Meaning::Refused(Refusal::Stale) => return Judged::Refused(FleetCache::Stale),
         };
         let Some(since) = epoch else { return Judged::Refused(FleetCache::Purged) };
-        // This clock may have begun later.
-        let Some(time) = nginx::now().checked_sub(Duration::from_millis(age)) else {
+        // The clock of the host that asked may be ahead. This clock may have begun later.
+        let age = Duration::from_millis(age.saturating_add(SKEW));
+        let Some(time) = nginx::now().checked_sub(age) else {
             return Judged::Refused(FleetCache::Stale);
         };
         let entry = CacheEntry::new(Rc::new(verdict), AskedAt { time, since }, expires_at);

@@ -159,7 +159,9 @@ impl PositionLog {
             // A keeper that took over reads again what another one had read.
             Some(last) if last.position > new.position => return,
             Some(last) if last.position == new.position && last.epoch == new.epoch => return,
-            None if get(&self.is_fresh) != 0 => new.time = 0,
+            // Nothing was ever purged here: each question is as good as one that was asked now.
+            // After a first event Redis could have made up the position of a question.
+            None if get(&self.is_fresh) != 0 && new.epoch == 0 => new.time = 0,
             Some(_) | None => {}
         }
         if used == POINTS {
@@ -243,7 +245,9 @@ impl PositionLog {
     pub fn epoch_of(&self, position: Position, asked_at: u64) -> Option<PurgeEpoch> {
         self.place()?;
         let reaches = |point: &Point| {
-            point.position <= position.0 && (point.time == 0 || point.time + SKEW <= asked_at)
+            // Two clocks, each of which may differ from that of Redis.
+            let is_later = point.time.saturating_add(2 * SKEW) <= asked_at;
+            point.position <= position.0 && (point.time == 0 || is_later)
         };
         let points = (0..self.used()).rev().filter_map(|index| self.point(index));
         let last = points.into_iter().find(reaches)?;

@@ -359,6 +359,7 @@ pub struct ServerInfo {
     version: Option<(u32, u32)>,
     policy: Option<Bytes>,
     max_memory: u64,
+    time: Option<u64>,
 }
 
 /// Reason for which a server has no use.
@@ -395,6 +396,7 @@ impl ServerInfo {
                     info.version = version(&value);
                 }
                 b"maxmemory_policy" => info.policy = Some(value),
+                b"server_time_usec" => info.time = decimal(&value).map(|micros| micros / 1000),
                 b"maxmemory" => info.max_memory = decimal(&value).unwrap_or(0),
                 _ => {}
             }
@@ -408,6 +410,11 @@ impl ServerInfo {
         let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
         let (run_id, replid) = (bytes(run_id), bytes(replid));
         Self { run_id, replid, is_master: true, version: Some((7, 0)), ..Self::default() }
+    }
+
+    /// Time of the server, in milliseconds since 1970.
+    pub const fn time(&self) -> Option<u64> {
+        self.time
     }
 
     /// The server and its history of writes.

@@ -97,6 +97,8 @@ fn millis(time: Duration) -> u64 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Patience {
     failures: u32,
+    /// Time of the last failure.
+    failed_at: Duration,
     until: Duration,
 }
 
@@ -122,8 +124,13 @@ impl Patience {
         self.failures = 0;
     }
 
-    /// Redis did not answer in time.
-    pub fn failed(&mut self, now: Duration) {
+    /// Redis did not answer a question of `begun` in time. Questions that waited side by side count
+    /// once: Redis may have paused.
+    pub fn failed(&mut self, begun: Duration, now: Duration) {
+        if self.failures > 0 && begun < self.failed_at {
+            return;
+        }
+        self.failed_at = now;
         self.failures = self.failures.saturating_add(1);
         if self.failures >= Self::MOST {
             self.until = now + Self::REST;

@@ -30,7 +30,7 @@ enum Asked {
 
 enum Answer {
     /// With all entries that were there.
-    Look(Look, Vec<Value>),
+    Look(Box<Look>, Vec<Value>),
     Woken(Vec<Entry>),
 }
 
@@ -183,7 +183,7 @@ impl Host {
         match (reader.answer.take(), reader.asked.take()) {
             (Some(Answer::Look(look, there)), _) => {
                 let quiet = self.quiet;
-                self.take(Input::Look(look), now, killed);
+                self.take(Input::Look(*look), now, killed);
                 if self.quiet > quiet {
                     let knows = |own: &Value| self.knows(own.publisher, own.number, own.added_at);
                     let missed: Vec<_> = there.into_iter().filter(|own| !knows(own)).collect();
@@ -195,7 +195,7 @@ impl Host {
                 let there = server.stream.iter().flat_map(|stream| stream.entries.values());
                 let there = there.copied().collect();
                 let look = server.look(from, keeper.cursor.look_size());
-                reader.answer = Some(Answer::Look(look, there));
+                reader.answer = Some(Answer::Look(Box::new(look), there));
             }
             (None, Some(Asked::Block(from))) => {
                 reader.answer = Some(Answer::Woken(server.read(from, PAGE)));

@@ -39,7 +39,7 @@ fn a_record_is_judged_by_the_last_point_that_it_reaches() {
     let all = [9, 10, 19, 20, 29, 30, 99].map(|position| judged(&log, position, late));
     assert_eq!(all, [None, Some(0), Some(0), Some(3), Some(3), Some(5), Some(5)]);
     // By the time of the question, too. The first point of a fresh zone has none.
-    let times = [0, 111_999, 112_000, 121_999, 122_000].map(|time| judged(&log, 99, time));
+    let times = [0, 113_999, 114_000, 123_999, 124_000].map(|time| judged(&log, 99, time));
     assert_eq!(times, [Some(0), Some(0), Some(3), Some(3), Some(5)]);
     let place = log.place().unwrap();
     assert_eq!((place.position, place.incarnation, place.era), (Position(30), SERVER, 0));
@@ -52,8 +52,12 @@ fn a_zone_that_was_made_after_purges_knows_of_no_earlier_question() {
     // Workers that begin later change nothing.
     log.begin(epoch(0));
     quiet(&log, 10, 100_000, 7);
-    assert_eq!(judged(&log, 10, 101_999), None);
-    assert_eq!(judged(&log, 10, 102_000), Some(7));
+    assert_eq!(judged(&log, 10, 103_999), None);
+    assert_eq!(judged(&log, 10, 104_000), Some(7));
+    // Nor does one that read of purges before its first point.
+    let log = fresh();
+    quiet(&log, 10, 100_000, 1);
+    assert_eq!((judged(&log, 10, 103_999), judged(&log, 10, 104_000)), (None, Some(1)));
 }
 
 #[test]
@@ -91,12 +95,12 @@ fn a_loss_begins_anew_with_all_own_events_pending() {
     assert_eq!((log.place(), judged(&log, 10, 200_000)), (None, None));
     read(&log, 5, 110_000, 4, (Some(1), 1));
     // What was asked before the loss was noticed, on whatever server, is not known.
-    assert_eq!(judged(&log, 10, 111_999), None);
-    assert_eq!(judged(&log, 10, 112_000), Some(0));
+    assert_eq!(judged(&log, 10, 113_999), None);
+    assert_eq!(judged(&log, 10, 114_000), Some(0));
     assert_eq!(log.place().unwrap().era, 1);
     // Another server without a notice is a loss, too.
     log.has_read((Incarnation(2), Position(99)), 120_000, epoch(4), OwnEvents::default());
-    assert_eq!((judged(&log, 98, 200_000), judged(&log, 99, 121_999)), (None, None));
+    assert_eq!((judged(&log, 98, 200_000), judged(&log, 99, 123_999)), (None, None));
     assert_eq!(log.place().unwrap().era, 2);
 }
 

@@ -86,19 +86,22 @@ fn three_failures_in_a_row_are_followed_by_a_rest_and_one_probe() {
     let seconds = Duration::from_secs;
     let mut patience = Patience::default();
     for _ in 0..2 {
-        patience.failed(seconds(1));
-        patience.failed(seconds(1));
+        patience.failed(seconds(1), seconds(1));
+        patience.failed(seconds(1), seconds(1));
         assert!(patience.allows(seconds(1)));
         patience.answered();
     }
-    (0..3).for_each(|_| patience.failed(seconds(1)));
+    (0..3).for_each(|_| patience.failed(seconds(1), seconds(1)));
     assert!(!patience.allows(seconds(1)) && !patience.allows(Duration::from_millis(10_999)));
     assert!(patience.allows(seconds(11)) && !patience.allows(seconds(11)));
-    patience.failed(seconds(12));
+    patience.failed(seconds(12), seconds(12));
     assert!(!patience.allows(seconds(21)));
     assert!(patience.allows(seconds(22)));
     patience.answered();
     assert!(patience.allows(seconds(22)) && patience.allows(seconds(22)));
+    // One pause of Redis.
+    (0..9).for_each(|_| patience.failed(seconds(22), seconds(23)));
+    assert!(patience.allows(seconds(23)));
 }
 
 proptest! {
