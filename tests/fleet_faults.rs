@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::{
-    eventually, get, unix_now, Backend, Builder, Ca, FakeAuthgear, Nginx, Redis, RedisReply,
-    RefusedAddr, User, DEADLINE,
+    eventually, get, unix_now, Backend, Builder, FakeAuthgear, Nginx, Redis, User, DEADLINE,
 };
 
 use crate::fleet::{
@@ -31,14 +30,18 @@ const TRIM: &str = "redis.call('XADD', KEYS[1], '*', 'e', 'x')
 type Fault = fn(&Redis);
 
 /// Users who are disabled one after another, and whose tokens hosts must refuse.
-struct Users<'a> {
+pub(crate) struct Users<'a> {
     authgear: &'a FakeAuthgear,
     tokens: Vec<String>,
 }
 
-impl Users<'_> {
+impl<'a> Users<'a> {
+    pub(crate) fn new(authgear: &'a FakeAuthgear) -> Self {
+        Self { authgear, tokens: Vec::new() }
+    }
+
     /// Tells a host of the end of one more user.
-    fn end_one_more(&mut self, at: &Nginx) -> u16 {
+    pub(crate) fn end_one_more(&mut self, at: &Nginx) -> u16 {
         let name = format!("user{}", self.tokens.len());
         self.tokens.push(self.authgear.jwt(&User::named(&name)));
         tell(at, &event("user.disabled", &name, unix_now()))
@@ -46,7 +49,7 @@ impl Users<'_> {
 
     /// Waits until a host refuses all of them.
     #[track_caller]
-    fn wait_refused(&self, at: &Nginx, what: &str) {
+    pub(crate) fn wait_refused(&self, at: &Nginx, what: &str) {
         for (n, token) in self.tokens.iter().enumerate() {
             let is_refused = || get(at, "/jwt").bearer(token).send().status == 401;
             assert!(eventually(DEADLINE, is_refused), "{what}: user{n}: {}", fleet(at));
@@ -62,7 +65,7 @@ fn a_redis_that_refuses_events_is_one_outage_and_hosts_go_on_reading() {
     let login = format!("{} secret=fleet.secret user=a password=redis.password", redis.url());
     let a = host_with(&authgear, &backend, &login).secret_file("redis.password", "hunter2");
     let (a, b) = (start(&authgear, a), start(&authgear, host(&authgear, &backend, &redis.url())));
-    let mut users = Users { authgear: &authgear, tokens: Vec::new() };
+    let mut users = Users::new(&authgear);
     redis.command(&["ACL", "SETUSER", "a", "-xadd"]);
     assert_eq!(users.end_one_more(&a), 202);
     a.wait_for_error_log("authgear fleet is cut off: the server answers NOPERM");
@@ -148,7 +151,7 @@ fn an_event_that_another_one_replaced_is_not_said_to_be_stored() {
 fn a_redis_that_loses_its_data_loses_no_event() {
     let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
     let [a, b] = [(); 2].map(|()| start(&authgear, host(&authgear, &backend, &redis.url())));
-    let mut users = Users { authgear: &authgear, tokens: Vec::new() };
+    let mut users = Users::new(&authgear);
     assert_eq!(users.end_one_more(&a), 204);
     users.wait_refused(&b, "no fault");
     let faults: [(&str, Fault); 4] = [
@@ -247,7 +250,7 @@ fn an_event_of_a_project_that_a_host_does_not_have_is_counted_apart() {
 }
 
 /// Number of losses that a host has noticed.
-fn losses(nginx: &Nginx) -> u64 {
+pub(crate) fn losses(nginx: &Nginx) -> u64 {
     let all = fleet(nginx)["losses"].clone();
     all.as_object().expect("losses").values().filter_map(serde_json::Value::as_u64).sum()
 }
@@ -256,7 +259,7 @@ fn losses(nginx: &Nginx) -> u64 {
 fn a_redis_that_hangs_costs_requests_nothing() {
     let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
     let [a, b] = [(); 2].map(|()| start(&authgear, host(&authgear, &backend, &redis.url())));
-    let mut users = Users { authgear: &authgear, tokens: Vec::new() };
+    let mut users = Users::new(&authgear);
     redis.hang();
     let token = authgear.opaque_token(&User::named("bob"));
     let mut slowest = Duration::ZERO;
@@ -363,7 +366,7 @@ impl Parrot {
 }
 
 /// Answers until the client is gone.
-fn answer(mut stream: TcpStream, says: &[u8]) {
+pub(crate) fn answer(mut stream: TcpStream, says: &[u8]) {
     let mut buffer = [0; 4096];
     while matches!(stream.read(&mut buffer), Ok(count) if count > 0) {
         if stream.write_all(says).is_err() {
@@ -379,62 +382,6 @@ impl Drop for Parrot {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-#[test]
-fn after_a_failover_sentinel_names_the_new_master_and_no_event_is_lost() {
-    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
-    let (replica, sentinel) = (redis.replica(), redis.sentinel("mine"));
-    let knows_replica = || match sentinel.command(&["SENTINEL", "REPLICAS", "mine"]) {
-        RedisReply::List(replicas) => !replicas.is_empty(),
-        other => panic!("{other:?}"),
-    };
-    assert!(eventually(2 * DEADLINE, knows_replica), "the sentinel knows no replica");
-    // The first one refuses connections, and the second names a master that does.
-    let refused = RefusedAddr::bind();
-    let port = refused.addr().port().to_string();
-    let named = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len());
-    let stale = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let stale_addr = stale.local_addr().expect("the bound address");
-    thread::spawn(move || {
-        for stream in stale.incoming().flatten() {
-            let named = named.clone();
-            thread::spawn(move || answer(stream, named.as_bytes()));
-        }
-    });
-    let by = format!("redis://{},{stale_addr},{}", refused.addr(), sentinel.addr());
-    let fleet_of = |master: &str| format!("{by} sentinel={master} secret=fleet.secret");
-    let other = host_with(&authgear, &backend, &fleet_of("other")).start();
-    other.wait_for_error_log("the Sentinel knows no master \"other\", sentinel: ");
-    let hosts =
-        [(); 2].map(|()| start(&authgear, host_with(&authgear, &backend, &fleet_of("mine"))));
-    let [a, b] = hosts;
-    let mut users = Users { authgear: &authgear, tokens: Vec::new() };
-    assert_eq!(users.end_one_more(&a), 204);
-    users.wait_refused(&b, "before");
-    redis.kill();
-    // Redis may have it or not when the answer comes.
-    users.end_one_more(&a);
-    let is_promoted = || replica.info("replication").contains("role:master");
-    assert!(eventually(2 * DEADLINE, is_promoted), "{}", replica.info("replication"));
-    [&a, &b].into_iter().for_each(wait_in_sync);
-    users.end_one_more(&a);
-    users.wait_refused(&b, "after");
-    assert!(losses(&b) > 0);
-}
-
-#[test]
-fn hosts_find_the_node_of_a_cluster_that_has_the_stream() {
-    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
-    let nodes = Redis::cluster::<2>();
-    let hosts =
-        nodes.each_ref().map(|node| start(&authgear, host(&authgear, &backend, &node.url())));
-    let [a, b] = &hosts;
-    let mut users = Users { authgear: &authgear, tokens: Vec::new() };
-    for (from, to) in [(a, b), (b, a)] {
-        assert_eq!(users.end_one_more(from), 204);
-        users.wait_refused(to, "in a cluster");
     }
 }
 
@@ -463,63 +410,6 @@ fn garbage_from_redis_is_an_outage_and_nothing_else() {
         assert_eq!(post(&nginx, "/purge?user=alice").send().status, 202, "{shown}");
         assert_eq!(fleet(&nginx)["in_sync"], false, "{shown}");
     }
-}
-
-#[test]
-fn each_way_of_connecting_works() {
-    let (authgear, backend, ca) = (FakeAuthgear::start(), Backend::start(), Ca::new());
-    let identity = ca.leaf(&["127.0.0.1"]);
-    let directory = tempfile::TempDir::with_prefix("authgear-redis-tls-").expect("a directory");
-    let file = |name: &str, contents: &[u8]| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, contents).expect("a file");
-        path.display().to_string()
-    };
-    let ca_file = file("ca.pem", ca.pem().as_bytes());
-    let (cert, key) = (
-        file("cert.pem", identity.cert_pem.as_bytes()),
-        file("key.pem", identity.key_pem.as_bytes()),
-    );
-    let acl = "nginx on >hunter2 resetkeys ~{mine}:* resetchannels -@all +xadd +xread \
-               +xinfo|stream +multi +exec +info +time +select +client|setname +set +del";
-    let user = file("acl", format!("user {acl}\nuser default off\n").as_bytes());
-    let plain = Redis::start();
-    let with_password = Redis::with(&["--requirepass", "hunter2"]);
-    let with_acl = Redis::with(&["--aclfile", &user]);
-    let tls = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca_file];
-    let with_tls = Redis::with_tls(&[&tls[..], &["--tls-auth-clients", "no"]].concat());
-    let with_clients = Redis::with_tls(&tls);
-    let host_cert = format!("ssl_certificate={cert} ssl_certificate_key={key}");
-    let ways = [
-        format!("unix:{}", plain.socket().display()),
-        format!("redis://localhost:{} db=3", plain.addr().port()),
-        format!("{} password=redis.password", with_password.url()),
-        format!("{} user=nginx password=redis.password prefix=mine db=2", with_acl.url()),
-        format!("rediss://{} ssl_trusted_certificate={ca_file}", with_tls.addr()),
-        format!("rediss://{} ssl_verify=off", with_tls.addr()),
-        format!("rediss://{} ssl_trusted_certificate={ca_file} {host_cert}", with_clients.addr()),
-    ];
-    for way in ways {
-        let fleet = format!("{way} secret=fleet.secret cache=on timeout=1s");
-        let [a, b] = [(); 2].map(|()| {
-            let builder = host_with(&authgear, &backend, &fleet);
-            start_sharing(&authgear, builder.secret_file("redis.password", "hunter2\n").workers(2))
-        });
-        let request = get(&b, "/").bearer(&authgear.opaque_token(&User::named("alice")));
-        request.send();
-        assert_eq!(cache(&request.send()), "HIT cache", "{way}");
-        let since = Instant::now();
-        assert_eq!(post(&a, "/purge?user=alice").send().status, 204, "{way}");
-        known_since(since, &way, || !cache(&request.send()).starts_with("HIT"));
-        assert!(!a.error_log().contains("hunter2"), "{way}");
-    }
-    let no_certificate = format!("rediss://{} ssl_verify=off", with_clients.addr());
-    let nginx = host_with(&authgear, &backend, &format!("{no_certificate} secret=fleet.secret"));
-    nginx.start().wait_for_error_log("authgear fleet is cut off");
-    let unverified = format!("rediss://{} secret=fleet.secret", with_tls.addr());
-    let nginx = host_with(&authgear, &backend, &unverified).start();
-    let line = nginx.wait_for_error_log("authgear fleet is cut off");
-    assert!(line.contains("certificate verify error"), "{line}");
 }
 
 /// A host that shares verdicts.

@@ -24,7 +24,7 @@ pub(crate) type SendFn = unsafe extern "C" fn(*mut ngx_connection_t, *mut u_char
 pub trait Frames {
     /// Moves over bytes that were sent.
     fn pass(&mut self, bytes: &[u8]);
-    /// Whether the next byte begins a frame.
+    /// Returns true if the next byte begins a frame.
     fn is_between(&self) -> bool;
     /// Number of the first `bytes` that belong to the frame under way.
     fn rest_of_frame(&self, bytes: &[u8]) -> usize;

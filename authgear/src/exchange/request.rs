@@ -131,7 +131,7 @@ fn push(bytes: &mut Vec<u8>, name: &str, value: &[u8]) {
     }
 }
 
-/// Whether a field may have this value: no control byte but the tab (RFC 9110 section 5.5).
+/// Returns true if a field may have this value: no control byte but the tab (RFC 9110 section 5.5).
 fn is_field_value(value: &[u8]) -> bool {
     // No early exit, so that the compiler can vectorize it.
     value.iter().fold(true, |valid, &byte| valid & (!byte.is_ascii_control() | (byte == b'\t')))

@@ -246,8 +246,8 @@ impl Cursor {
         self.page + self.is_there as usize
     }
 
-    /// Whether own events may be written on a connection to this server. To another one they may
-    /// not: its loss would not be noticed.
+    /// Returns true if own events may be written on a connection to this server. To another one they
+    /// may not: its loss would not be noticed.
     pub fn may_write(&self, server: Incarnation) -> bool {
         self.incarnation == Some(server)
     }

@@ -125,7 +125,7 @@ impl Replies {
         Ok(frame.map(Reply))
     }
 
-    /// Whether bytes of a reply are waiting. An idle connection has none.
+    /// Returns true if no bytes of a reply are waiting. An idle connection has none.
     pub fn is_empty(&self) -> bool {
         self.0.buffered_bytes() == 0
     }
@@ -422,7 +422,7 @@ impl ServerInfo {
         Incarnation::new(&self.run_id, &self.replid)
     }
 
-    /// Whether the server can have the stream.
+    /// Checks that the server can have the stream.
     ///
     /// # Errors
     ///

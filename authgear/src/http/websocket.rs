@@ -18,7 +18,7 @@ pub struct FramePosition {
 }
 
 impl FramePosition {
-    /// Whether the next byte begins a frame.
+    /// Returns true if the next byte begins a frame.
     pub fn is_between(&self) -> bool {
         self.header == 0 && self.payload == 0
     }

@@ -58,7 +58,7 @@ labels! {
     FleetCache {
         /// A verdict that counts was there.
         Hit = "hit",
-        /// Nothing was there: this host asks.
+        /// Redis had no record: this host asks.
         Lead = "lead",
         /// Another host was asking, and its verdict counts.
         Follow = "follow",

@@ -112,7 +112,7 @@ impl Host {
         self.put.len() < SLOTS - 2
     }
 
-    /// Whether the host knows of an event that was put at `time`.
+    /// Returns true if the host knows of an event that was put at `time`.
     pub fn knows(&self, publisher: u8, number: u64, time: u64) -> bool {
         publisher == self.publisher
             || self.applied.contains(&(publisher, number))

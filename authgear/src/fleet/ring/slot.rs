@@ -271,7 +271,7 @@ impl EventSlot {
         get(order)
     }
 
-    /// Whether it has the subject of `content`: what happens, the project, and the user.
+    /// Returns true if it has the subject of `content`: what happens, the project, and the user.
     pub(super) fn is_about(&self, content: &Content) -> bool {
         let same = |own: u64| (own ^ content.head) & !IS_LIFTED == 0;
         let equal = |own: &[AtomicU64], new: &[u64]| own.iter().map(get).eq(new.iter().copied());
