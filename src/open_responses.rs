@@ -114,7 +114,7 @@ impl OpenResponses {
         true
     }
 
-    /// Whether there are purges that [`Self::see_purges`] has not seen.
+    /// Returns true if there are purges that [`Self::see_purges`] has not seen.
     pub fn has_purges(&self, generation: u64) -> bool {
         self.seen.get().0 != generation
     }

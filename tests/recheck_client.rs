@@ -11,7 +11,7 @@ use support::{get, Backend, Ca, FakeAuthgear, User};
 use crate::recheck::{rechecking, ON};
 use crate::site::report_skipped;
 
-/// Whether PyPI had no library for `make clients`.
+/// Returns true if PyPI had no library for `make clients`.
 fn is_missing() -> bool {
     static REPORTED: Once = Once::new();
     let mark = Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/websockets-missing");

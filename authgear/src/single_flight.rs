@@ -158,7 +158,7 @@ impl<T, W> Drop for Waiter<T, W> {
 }
 
 impl<T: Clone, W> Waiter<T, W> {
-    /// Whether the flight has ended.
+    /// Returns true if the flight has ended.
     pub fn has_outcome(&self) -> bool {
         self.outcome.borrow().is_some()
     }

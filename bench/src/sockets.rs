@@ -160,7 +160,7 @@ fn open(addr: SocketAddr, session: &str) -> io::Result<TcpStream> {
     Ok(socket)
 }
 
-/// Whether the server neither closed the socket nor sent anything.
+/// Returns true if the server neither closed the socket nor sent anything.
 fn is_open(socket: &TcpStream) -> bool {
     let is_waiting = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
     socket.set_nonblocking(true).is_ok() && socket.peek(&mut [0; 8]).is_err_and(is_waiting)

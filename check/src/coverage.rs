@@ -19,7 +19,7 @@ pub struct Row {
     pub file: String,
     /// Line.
     pub line: usize,
-    /// Whether anybody is kept out, by the module or by nginx's own modules.
+    /// True if anybody is kept out, by the module or by nginx's own modules.
     pub protected: bool,
     /// Clients who get in.
     pub who: String,
@@ -31,7 +31,7 @@ pub struct Row {
     pub cache: Option<String>,
     /// Policy in an outage: `deny` or `anonymous`.
     pub on_error: Option<String>,
-    /// Whether the backend receives tokens and session cookies of clients.
+    /// True if the backend receives tokens and session cookies of clients.
     pub credentials_forwarded: bool,
     /// The directive that answers before the access phase.
     pub before_access: Vec<String>,
@@ -112,7 +112,7 @@ fn row(site: &Site<'_>, server: &Server<'_>, spot: &Spot<'_>) -> Row {
     }
 }
 
-/// Whether anybody is kept out of a place, and who gets in.
+/// Returns true if anybody is kept out of a place, and who gets in.
 fn who(spot: &Spot<'_>) -> (bool, String) {
     let settings = &spot.settings;
     if let Some(answer) = spot.answers.iter().find(|answer| answer.always) {

@@ -50,7 +50,7 @@ fn check_keys(
     report.add(problem, Some(&project.place), format!("jwks_file \"{name}\": {error}"));
 }
 
-/// Whether a key of a set has a private or symmetric part.
+/// Returns true if a key of a set has a private or symmetric part.
 fn has_private_key(content: &[u8]) -> bool {
     let Ok(document) = serde_json::from_slice::<serde_json::Value>(content) else { return false };
     let keys = document.get("keys").and_then(|keys| keys.as_array()).into_iter().flatten();

@@ -70,7 +70,7 @@ fn check_urls(found: &Use<'_>, report: &mut Report) {
     }
 }
 
-/// Whether a location is meant for the URI: `/` for everything is not.
+/// Returns true if a location is meant for the URI: `/` for everything is not.
 fn has_location(server: &Server<'_>, uri: &str) -> bool {
     let path = uri.split('?').next().unwrap_or(uri);
     server.locations.iter().any(|(modifier, pattern)| match *modifier {
@@ -120,7 +120,7 @@ pub fn check_cookie_domain(found: &Use<'_>, domain: Option<&str>, report: &mut R
     }
 }
 
-/// Whether users of a place are known by a cookie: not where it is for tokens alone.
+/// Returns true if users of a place are known by a cookie: not where it is for tokens alone.
 fn needs_cookie(found: &Use<'_>, spot: &Spot<'_>) -> bool {
     let settings = &spot.settings;
     if mode(settings) == "jwt" {
@@ -136,7 +136,7 @@ fn needs_cookie(found: &Use<'_>, spot: &Spot<'_>) -> bool {
     settings.has_login() || (!for_tokens && !settings.require().is_empty())
 }
 
-/// Whether a `server_name` is a host, or a host with `*.` before it.
+/// Returns true if a `server_name` is a host, or a host with `*.` before it.
 fn is_host(name: &str) -> bool {
     let host = name.strip_prefix("*.").unwrap_or(name);
     !host.is_empty()

@@ -41,15 +41,15 @@ pub struct Project {
     pub endpoint: Endpoint,
     /// Resolver, and whether `resolver_url` names it.
     pub resolver: ResolverAddress,
-    /// Whether `resolver_url` is set.
+    /// True if `resolver_url` is set.
     pub has_resolver_url: bool,
     /// Keys of tokens.
     pub keys: Keys,
-    /// Whether `jwks_url` is set.
+    /// True if `jwks_url` is set.
     pub has_jwks_url: bool,
     /// Name in the certificate of `resolver_url` and `jwks_url`.
     pub ssl_name: Option<String>,
-    /// Whether certificates are verified.
+    /// True if certificates are verified.
     pub ssl_verify: bool,
     /// Trusted certificates, besides those of the system.
     pub trusted: Option<PathBuf>,
@@ -63,7 +63,7 @@ pub struct Project {
     pub leeway: Duration,
     /// Accepted algorithms.
     pub algorithms: Vec<Algorithm>,
-    /// Whether `audience` is set.
+    /// True if `audience` is set.
     pub has_audience: bool,
 }
 
@@ -77,12 +77,12 @@ pub struct Use<'a> {
 }
 
 impl Use<'_> {
-    /// Whether the resolver is asked anywhere.
+    /// Returns true if the resolver is asked anywhere.
     pub fn asks_resolver(&self) -> bool {
         self.places.iter().any(|(_, spot)| mode(&spot.settings) != "jwt")
     }
 
-    /// Whether tokens are verified anywhere.
+    /// Returns true if tokens are verified anywhere.
     pub fn verifies_tokens(&self) -> bool {
         self.project.has_audience
             || self
@@ -104,7 +104,7 @@ pub fn mode<'a>(settings: &Settings<'a>) -> &'a str {
     settings.value("authgear_mode", "resolver")
 }
 
-/// Whether `authgear_audience` names audiences.
+/// Returns true if `authgear_audience` names audiences.
 pub fn has_audience(settings: &Settings<'_>) -> bool {
     settings.line("authgear_audience").is_some_and(|line| line.first() != "project")
 }
@@ -177,7 +177,7 @@ impl Project {
         self.ssl_name.as_deref().filter(|_| is_set).unwrap_or(url.host())
     }
 
-    /// Whether any URL is https.
+    /// Returns true if any URL is https.
     pub fn uses_tls(&self) -> bool {
         let resolver = match &self.resolver {
             ResolverAddress::Url(url) => Some(url),

@@ -63,7 +63,7 @@ impl<'a> Settings<'a> {
         self.line(name).map_or(default, Directive::first)
     }
 
-    /// Whether a directive is `on`.
+    /// Returns true if a directive is `on`.
     pub fn is_on(&self, name: &str, default: &'a str) -> bool {
         self.value(name, default) == "on"
     }
@@ -84,7 +84,7 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// Whether a login is offered.
+    /// Returns true if a login is offered.
     pub fn has_login(&self) -> bool {
         let on = |name| self.line(name).is_some_and(|line| line.first() != "off");
         on("authgear_login") || on("authgear_login_redirect")

@@ -14,7 +14,7 @@ const PASSES: &[&str] =
 pub struct Answer {
     /// The directive without what may be secret, such as `return 403`.
     pub text: String,
-    /// Whether every request gets it.
+    /// True if every request gets it.
     pub always: bool,
     /// Its status.
     pub status: u16,
@@ -37,14 +37,14 @@ pub struct Spot<'a> {
     pub answers: Vec<Answer>,
     /// Lines that hand the request to a backend.
     pub passes: Vec<&'a Directive>,
-    /// Whether only internal redirects and subrequests reach it.
+    /// True if only internal redirects and subrequests reach it.
     pub internal: bool,
     /// Directives of the place itself.
     pub block: &'a [Directive],
 }
 
 impl Spot<'_> {
-    /// Whether the place has a requirement of its own, and does not inherit one.
+    /// Returns true if the place has a requirement of its own, and does not inherit one.
     pub fn has_requirement(&self) -> bool {
         named(self.block, "authgear_require").any(|line| line.first() != "off")
     }

@@ -26,13 +26,13 @@ fn read<'a>(parts: impl Iterator<Item = &'a [u8]>) -> (Vec<Reply>, bool) {
     (all, true)
 }
 
-/// Whether arrays may be nested so deep that the oracle overflows the stack.
+/// Returns true if arrays may be nested so deep that the oracle overflows the stack.
 fn may_be_deep(data: &[u8]) -> bool {
     data.iter().filter(|byte| **byte == b'*').count() > 32
 }
 
-/// Whether the oracle reads this reply as the same frame. It takes lines in UTF-8 only, and passes
-/// over what stands in the place of the CRLF behind a bulk string.
+/// Returns true if the oracle reads this reply as the same frame. It takes lines in UTF-8 only, and
+/// passes over what stands in the place of the CRLF behind a bulk string.
 fn agrees(data: &[u8], reply: &Reply) -> bool {
     let frame = match decode(data) {
         Ok(Some((frame, _))) => frame,

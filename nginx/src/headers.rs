@@ -124,7 +124,7 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// Whether the name of `header` is `name`, which has lower-case letters only.
+/// Returns true if the name of `header` is `name`, which has lower-case letters only.
 ///
 /// # Safety
 ///

@@ -56,7 +56,7 @@ impl Log {
         ngx_log_error!(level as ngx_uint_t, self.0, "{message}");
     }
 
-    /// Whether lines of this level are written.
+    /// Returns true if lines of this level are written.
     pub fn takes(self, level: Level) -> bool {
         // SAFETY: null, or a log that outlives this value.
         unsafe { self.0.as_ref() }.is_some_and(|log| log.log_level >= level as ngx_uint_t)

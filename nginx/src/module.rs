@@ -31,8 +31,8 @@ pub trait Module: Configuration {
         parent: &Self::Location,
         location: &mut Self::Location,
     ) -> Result<(), ConfError>;
-    /// Whether a location without directives of its own may share `parent`, which was merged at the
-    /// same server, in place of a merge. `resolver` is in force in the location.
+    /// Returns true if a location without directives of its own may share `parent`, which was
+    /// merged at the same server, in place of a merge. `resolver` is in force in the location.
     fn share_location(resolver: Option<Resolver>, parent: &Self::Location) -> bool;
     /// Completes and checks the configuration. Called after all locations were merged.
     fn postconfiguration(cf: &mut Conf<'_>, main: &mut Self::Main) -> Result<(), ConfError>;

@@ -184,7 +184,7 @@ impl<'a, C: Configuration> ServerLevel<'a, C> {
         }
     }
 
-    /// Whether `other` is the same level.
+    /// Returns true if `other` is the same level.
     pub fn is(&self, other: &Self) -> bool {
         core::ptr::eq(self.core, other.core)
     }

@@ -39,7 +39,7 @@ pub trait FieldsOf<S> {
 
 /// The fields of a source, ready for [`Request::inject_ready`] to add them to many requests.
 pub struct ReadyFields {
-    /// They point into the source.
+    /// Names and values, which point into the source.
     elements: Vec<ngx_table_elt_t>,
     source: Rc<dyn Any>,
 }
@@ -55,7 +55,7 @@ impl ReadyFields {
         Self { elements, source: Rc::clone(source) as Rc<dyn Any> }
     }
 
-    /// Whether these are the fields of `source`.
+    /// Returns true if these are the fields of `source`.
     pub fn is_of<S>(&self, source: &Rc<S>) -> bool {
         ptr::addr_eq(Rc::as_ptr(&self.source), Rc::as_ptr(source))
     }

@@ -244,8 +244,8 @@ impl Stream {
         }
     }
 
-    /// Whether the connection can carry a request: it is open, and nothing was received that nobody
-    /// has read.
+    /// Returns true if the connection can carry a request: it is open, and nothing was received
+    /// that nobody has read.
     pub fn is_quiet(&self) -> bool {
         self.0.close_unless_quiet();
         !self.0.connection.get().is_null()

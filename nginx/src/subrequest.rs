@@ -28,7 +28,7 @@ pub enum SubrequestOutcome {
         status: u16,
         /// Headers of the response.
         headers: Vec<(Vec<u8>, Vec<u8>)>,
-        /// Whether it has a body: by its length, or by its type if the length is not known.
+        /// True if it has a body: by its length, or by its type if the length is not known.
         has_body: bool,
     },
     /// nginx made the response, or `error_page` redirected the subrequest.

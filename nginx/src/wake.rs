@@ -27,7 +27,7 @@ thread_local! {
     static EVENTS: RefCell<Vec<[c_int; 2]>> = const { RefCell::new(Vec::new()) };
     /// Whether a configuration needs wake-ups.
     static WANTED: Cell<bool> = const { Cell::new(false) };
-    /// Whether a configuration needs wake-ups of all workers.
+    /// True if a configuration needs wake-ups of all workers.
     static ALL_WANTED: Cell<bool> = const { Cell::new(false) };
     /// Index of the eventfd of each pair that the last configuration uses.
     static TURN: Cell<usize> = const { Cell::new(0) };

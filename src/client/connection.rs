@@ -33,7 +33,7 @@ pub(super) struct Broken {
 pub(super) struct Connection {
     stream: Stream,
     answer: AnswerReader,
-    /// Whether the last request was sent as a whole.
+    /// True if the last request was sent as a whole.
     is_sent: bool,
     opened: Duration,
     idle_since: Duration,
@@ -187,13 +187,13 @@ impl Connection {
         Failure::new(why, detail)
     }
 
-    /// Whether the last exchange left the connection fit for another.
+    /// Returns true if the last exchange left the connection fit for another.
     pub(super) fn is_reusable(&self) -> bool {
         self.is_sent && self.answer.is_reusable()
     }
 
-    /// Whether the connection may be used again: it is open, the server has sent nothing, and it is
-    /// not older than `max_age`.
+    /// Returns true if the connection may be used again: it is open, the server has sent nothing,
+    /// and it is not older than `max_age`.
     pub(super) fn is_fresh(&self, now: Duration, max_age: Duration) -> bool {
         now.saturating_sub(self.opened) < max_age && self.stream.is_quiet()
     }

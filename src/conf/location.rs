@@ -330,8 +330,8 @@ impl LocationConf {
         Ok(())
     }
 
-    /// Whether a location below without directives of its own may share this configuration, which
-    /// was merged. If so, notes that it uses the project, with this `resolver` in force.
+    /// Returns true if a location below without directives of its own may share this configuration,
+    /// which was merged. If so, notes that it uses the project, with this `resolver` in force.
     pub fn share(&self, resolver: Option<Resolver>) -> bool {
         let is_inherited = self.endpoint.is_none();
         if is_inherited {

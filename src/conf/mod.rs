@@ -75,7 +75,7 @@ pub struct MainConf {
     pub reported_early: Cell<bool>,
     /// Whether the configuration uses a variable of userinfo.
     pub uses_userinfo: bool,
-    /// Whether a location has `authgear_status`.
+    /// True if a location has `authgear_status`.
     pub has_status: bool,
     /// Names of `authgear_status_zone`.
     pub status_zones: Vec<Rc<StatusZone>>,

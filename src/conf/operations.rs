@@ -192,7 +192,7 @@ impl LocationConf {
         Ok(())
     }
 
-    /// Whether the location has `authgear_verdict`.
+    /// Returns true if the location has `authgear_verdict`.
     pub fn answers_verdict(&self) -> bool {
         matches!(self.endpoint, Some(BuiltinEndpoint::Verdict(_)))
     }

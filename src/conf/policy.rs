@@ -25,8 +25,8 @@ pub struct Requirement {
 }
 
 impl Requirement {
-    /// Whether the line holds for valid sessions only. Each condition needs one, a variable does
-    /// not.
+    /// Returns true if the line holds for valid sessions only. Each condition needs one, a variable
+    /// does not.
     pub(super) fn needs_session(&self) -> bool {
         match self.combination {
             Combination::All => !self.conditions.is_empty(),

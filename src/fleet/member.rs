@@ -217,7 +217,7 @@ impl Fleet {
     }
 }
 
-/// Whether the clocks of hosts may differ by so many milliseconds.
+/// Returns true if the clocks of hosts may differ by so many milliseconds.
 fn is_right(offset: i64) -> bool {
     offset.unsigned_abs() <= SKEW
 }

@@ -31,6 +31,8 @@ pub(super) async fn run(fleet: &Fleet, knowledge: &Knowledge) -> LinkError {
         Ok(never) => match never {},
     };
     fleet.settings.zone.lock(|_, zone| zone.positions.is_down());
+    // A purge that is done while Redis is away ends no outage.
+    knowledge.knew_all_at.set(None);
     let mut cursor = knowledge.cursor.borrow_mut();
     let page = cursor.page();
     cursor.step(match error {

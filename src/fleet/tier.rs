@@ -113,7 +113,7 @@ pub enum Claimed {
     Skipped,
     /// No answer in time. The lease may be there.
     Late,
-    /// Nothing was there: the lease is.
+    /// No value was there. The lease is there now.
     Led,
     /// A record was there.
     Found(Vec<u8>),

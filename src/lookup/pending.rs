@@ -168,7 +168,7 @@ impl Pending {
         nginx::now().saturating_sub(self.since)
     }
 
-    /// Whether the look-up has ended, or must have by now.
+    /// Returns true if the look-up has ended, or must have by now.
     pub fn is_over(&self) -> bool {
         match &self.from {
             Source::Flight { waiter, .. } if !waiter.has_outcome() => {

@@ -49,7 +49,7 @@ pub(super) enum Look<'a> {
 pub(super) struct Lease<'a>(Option<&'a Sharing>);
 
 impl Lease<'_> {
-    /// It is not there, or a verdict takes its place.
+    /// Gives the lease up: Redis does not have it, or a verdict takes its place.
     fn leave(mut self) {
         self.0 = None;
     }
@@ -63,7 +63,7 @@ impl Drop for Lease<'_> {
     }
 }
 
-/// What a record is worth here.
+/// Worth of a record here.
 enum Judged {
     Counts(CacheEntry),
     Follow,

@@ -216,8 +216,8 @@ fn whole_seconds(wait: Duration) -> String {
     wait.as_millis().div_ceil(1000).max(1).to_string()
 }
 
-/// Whether the request is a gRPC call. A proxy that asks for a verdict may pass on the type of the
-/// client's call, and would take 200 for leave.
+/// Returns true if the request is a gRPC call. A proxy that asks for a verdict may pass on the type
+/// of the client's call, and would take 200 for leave.
 fn is_grpc(request: &Request) -> bool {
     !request.location::<Authgear>().answers_verdict() && client(request).is_grpc()
 }

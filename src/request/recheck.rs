@@ -186,7 +186,8 @@ fn of(request: &Request) -> Option<(State<Authgear>, &'static Rc<Project>)> {
     Some((request.state::<Authgear>()?, project))
 }
 
-/// Whether a purge, or a period of being disabled, concerns the user since the verdict was found.
+/// Returns true if a purge, or a period of being disabled, concerns the user since the verdict was
+/// found.
 fn is_concerned(
     worker: &Worker,
     state: &RequestState,
@@ -370,7 +371,7 @@ fn find_expiry(request: &Request, state: &RequestState, project: &Project, watch
     watched.expires_at.set(Some(expires_at));
 }
 
-/// Whether the response is by a token alone that has expired.
+/// Returns true if the response is by a token alone that has expired.
 fn is_expired(
     request: &Request,
     state: &RequestState,

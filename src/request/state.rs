@@ -68,7 +68,7 @@ pub struct RequestState {
     pub(super) watched: RefCell<Option<Rc<Watched>>>,
     /// The project for which the request was counted.
     pub(super) counted: Cell<Option<Id>>,
-    /// Whether the first location that decides was counted (`authgear_status_zone`).
+    /// True if the first location that decides was counted (`authgear_status_zone`).
     pub(super) located: Cell<bool>,
 }
 
@@ -84,8 +84,8 @@ impl RequestState {
         self.userinfo.borrow().clone()
     }
 
-    /// Whether the policy of `location` allowed the request on this pass. Another module may have
-    /// granted access without it.
+    /// Returns true if the policy of `location` allowed the request on this pass. Another module
+    /// may have granted access without it.
     pub fn is_allowed_at(&self, location: LocationId) -> bool {
         self.allowed_at.get() == Some(location)
     }

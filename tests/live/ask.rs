@@ -26,7 +26,7 @@ pub(crate) struct Live {
     authority: String,
     scheme: String,
     resolver: String,
-    /// Whether the resolver is asked past the proxy that the public sees.
+    /// True if the resolver is asked past the proxy that the public sees.
     pub(crate) is_direct: bool,
     /// Name and value of the session cookie.
     pub(crate) cookie: Option<(String, String)>,

@@ -287,7 +287,7 @@ fn about_token(live: &Live, scheme: &str) -> Option<String> {
     Some(live.resolve(&[("authorization", &authorization)]).word())
 }
 
-/// Whether the token is of a machine, which has no user.
+/// Returns true if the token is of a machine, which has no user.
 fn is_machine(live: &Live) -> bool {
     let subject = live.jwt().and_then(|(_, claims)| Some(claims["sub"].as_str()?.to_owned()));
     subject.is_some_and(|subject| subject.starts_with("client_id_"))

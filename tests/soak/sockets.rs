@@ -26,7 +26,7 @@ impl Held {
         self.socket.try_echo("still there").is_ok()
     }
 
-    /// Whether its end has a reason.
+    /// Returns true if its end has a reason.
     fn may_have_ended(&self, world: &World) -> bool {
         let now = Instant::now();
         let trouble = &world.trouble;
@@ -36,7 +36,7 @@ impl Held {
             || allowed.iter().any(|verdict| matches!(verdict, Verdict::Invalid | Verdict::None))
     }
 
-    /// Whether its credential counts no more. A token outlives the purge of its user.
+    /// Returns true if its credential counts no more. A token outlives the purge of its user.
     fn has_ended_session(&self, world: &World) -> bool {
         let now = Instant::now();
         let allowed = self.ask.allowed(now, now, &world.trouble);

@@ -70,7 +70,7 @@ labels! {
         Stale = "stale",
         /// Asked for while another server had the events.
         Foreign = "foreign",
-        /// What was there is not authentic.
+        /// The value of the key is not authentic.
         Unreadable = "unreadable",
         /// Redis did not answer in time.
         Timeout = "timeout",

@@ -24,7 +24,7 @@ pub(super) struct NamedCounters<const N: usize> {
 pub struct LocationSlot(usize);
 
 impl LocationSlot {
-    /// Whether further names have the slot too.
+    /// Returns true if further names have the slot too.
     pub(super) fn is_shared(self) -> bool {
         self.0 >= LOCATIONS
     }

@@ -254,7 +254,7 @@ pub struct LocationReport {
 /// Metrics of the fleet.
 #[derive(Clone, Debug, Serialize)]
 pub struct FleetReport {
-    /// Whether this host has all events.
+    /// True if this host has all events.
     pub in_sync: bool,
     /// Time at which it had all events last, in seconds since 1970.
     pub last_sync: Option<u64>,

@@ -410,7 +410,7 @@ impl FakeAuthgear {
         self.shared.state.read(|state| state.sni.clone())
     }
 
-    /// Whether each TLS connection resumed a session, in the order of their handshakes.
+    /// Returns true if each TLS connection resumed a session, in the order of their handshakes.
     pub fn sessions_resumed(&self) -> Vec<bool> {
         self.shared.state.read(|state| state.resumed.clone())
     }

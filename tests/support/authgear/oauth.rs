@@ -93,7 +93,7 @@ impl Authgear<'_> {
         self.public_document(&document)
     }
 
-    /// Whether clients may register themselves.
+    /// Returns true if clients may register themselves.
     fn registers_clients(&self) -> bool {
         !self.deployment.resources.is_empty() || self.deployment.version == Version::November2026
     }

@@ -15,7 +15,7 @@ use crate::recorded::Recorded;
 
 const RESOLVER_PATHS: [&str; 2] = ["/resolve", "/_resolver/resolve"];
 
-/// Whether the resolver has this path, or redirects it to one of its own.
+/// Returns true if the resolver has this path, or redirects it to one of its own.
 pub(crate) fn is_resolver_path(path: &str) -> bool {
     RESOLVER_PATHS.contains(&canonical(path).as_str())
 }
@@ -369,7 +369,7 @@ fn bearer(request: &Recorded) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// Whether the main server blocks the client by its User-Agent.
+/// Returns true if the main server blocks the client by its User-Agent.
 fn is_crawler(request: &Recorded) -> bool {
     let agent = request.header("user-agent").unwrap_or_default();
     ["Googlebot", "bingbot"].iter().any(|name| agent.contains(name))

@@ -66,7 +66,7 @@ pub(crate) struct State {
     /// The fake's time in seconds since 1970, if not the real one.
     pub(crate) clock: Option<i64>,
     pub(crate) sni: Vec<Option<String>>,
-    /// Whether each TLS connection resumed a session.
+    /// True if each TLS connection resumed a session.
     pub(crate) resumed: Vec<bool>,
     /// Sessions being looked up right now.
     pub(crate) locked: HashSet<String>,
@@ -205,7 +205,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// Whether Go's server refuses the request for want of a Host.
+/// Returns true if Go's server refuses the request for want of a Host.
 fn lacks_host(request: &Recorded) -> bool {
     request.version == "HTTP/1.1" && request.header("host").is_none()
 }

@@ -20,7 +20,7 @@ pub(crate) enum Service {
 }
 
 impl Service {
-    /// Whether this server has the path. Others are 404.
+    /// Returns true if this server has the path. Others are 404.
     pub(crate) fn has(self, path: &str) -> bool {
         let (is_resolver, is_admin) = (is_resolver_path(path), path == ADMIN_PATH);
         path == HEALTH_PATH

@@ -148,8 +148,8 @@ impl Connection {
         }
     }
 
-    /// Whether the server closes the connection before it sends anything (more), with or without
-    /// the end that TLS has.
+    /// Returns true if the server closes the connection before it sends anything (more), with or
+    /// without the end that TLS has.
     pub fn is_closed(&mut self) -> bool {
         self.restart_deadline();
         match self.fill() {

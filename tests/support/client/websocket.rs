@@ -88,7 +88,7 @@ impl WebSocket {
         self.0.read_exact(n).unwrap_or_else(|error| panic!("no bytes: {error}"))
     }
 
-    /// Whether the server closes the connection before it sends anything (more).
+    /// Returns true if the server closes the connection before it sends anything (more).
     pub fn is_closed(&mut self) -> bool {
         self.0.is_closed()
     }

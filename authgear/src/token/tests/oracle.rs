@@ -6,8 +6,8 @@ use jsonwebtoken::{decode, decode_header, get_current_timestamp, DecodingKey, Va
 
 use super::*;
 
-/// Whether the crate accepts the token, called as an application would with this profile: the key
-/// by `kid`, all claims that it can require, all checks that it has.
+/// Returns true if the crate accepts the token, called as an application would with this profile:
+/// the key by `kid`, all claims that it can require, all checks that it has.
 fn counts(token: &[u8], keys: &KeySet, profile: &Profile, now: u64) -> bool {
     let Ok(header) = decode_header(token) else { return false };
     let allowed = profile.algorithms.iter();
@@ -37,8 +37,8 @@ fn counts(token: &[u8], keys: &KeySet, profile: &Profile, now: u64) -> bool {
 
 /// Asserts that the crate accepts a token that is accepted here.
 ///
-/// It is excused if it cannot read the header: it reads each parameter, of those that it does not
-/// know texts only. RFC 7515 section 4 has unknown parameters ignored.
+/// The crate is excused if it cannot read the header. Of parameters that it does not know it reads
+/// texts only. RFC 7515 section 4 has unknown parameters ignored.
 #[track_caller]
 pub(super) fn assert_counts(token: &[u8], keys: &KeySet, profile: &Profile, now: u64) {
     let told = String::from_utf8_lossy(token);
