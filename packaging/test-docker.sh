@@ -213,6 +213,20 @@ page=$(curl -sS -L -c "$folder/cookies" -b "$folder/cookies" -H 'Accept: text/ht
     "http://localhost:$AUTHGEAR_PORT$back")
 [[ $page == *'user <b>bob</b>'* ]] || fail "not logged in: $page"
 quietly compose demo down
+
+say "packaging/compose/fleet.yaml"
+# As the official image does, it lets everybody in.
+base redis:7 "$rust" << 'DOCKERFILE'
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends redis-server \
+    && rm -rf /var/lib/apt/lists/*
+USER redis
+EXPOSE 6379
+ENTRYPOINT ["/bin/sh", "-c", "exec \"$@\" --protected-mode no", "redis"]
+CMD ["redis-server"]
+DOCKERFILE
+PORT_B=$(free_port) packaging/try-fleet.sh
+
 # What it pulls is not here.
 compose authgear config --quiet
 

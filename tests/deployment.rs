@@ -1,5 +1,5 @@
 //! Images, compose files, manifests, workflows and the drop-in for systemd name what exists and are
-//! well-formed. `make test-docker` runs the images and one of the compose files.
+//! well-formed. `make test-docker` runs the images and two of the compose files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -196,19 +196,23 @@ fn workflows_are_well_formed() {
 /// Variables of a template are in the environment that the compose file gives.
 #[test]
 fn compose_files_set_the_variables_of_their_templates() {
-    let template = read(&root().join("packaging/compose/templates/default.conf.template"));
-    let names = template.split("${").skip(1).filter_map(|rest| rest.split('}').next());
-    let names: BTreeSet<_> = names.collect();
-    assert!(names.len() >= 3, "{names:?}");
-    for file in ["demo.yaml", "authgear.yaml"] {
-        let text = read(&root().join("packaging/compose").join(file));
+    for (file, templates) in
+        [("demo.yaml", "templates"), ("authgear.yaml", "templates"), ("fleet.yaml", "fleet")]
+    {
+        let folder = root().join("packaging/compose");
+        let template = read(&folder.join(templates).join("default.conf.template"));
+        let names = template.split("${").skip(1).filter_map(|rest| rest.split('}').next());
+        let names: BTreeSet<_> = names.collect();
+        assert!(names.len() >= 3, "{names:?}");
+        let text = read(&folder.join(file));
+        assert!(text.contains(&format!("- ./{templates}:/etc/nginx/templates:ro\n")), "{file}");
         for name in &names {
-            assert!(text.contains(&format!("      {name}: ")), "{file} does not set {name}");
+            assert!(text.contains(&format!("    {name}: ")), "{file} does not set {name}");
         }
         for line in text.lines().map(str::trim) {
             let mounted = line.strip_prefix("- ./").and_then(|mount| mount.split(':').next());
             if let Some(path) = mounted {
-                assert!(root().join("packaging/compose").join(path).exists(), "{file}: {path}");
+                assert!(folder.join(path).exists(), "{file}: {path}");
             }
             let dockerfile = line.strip_prefix("dockerfile: ");
             if let Some(path) = dockerfile.filter(|path| path.contains('/')) {

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         Err(argument) => {
             eprintln!(
                 "unexpected argument {argument:?}; usage: demo [--port N] [--once], or \
-                 demo --serve ADDRESS --origin URL --site URL"
+                 demo --serve ADDRESS --origin URL --site URL..."
             );
             return ExitCode::FAILURE;
         }
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
 
 fn arguments() -> Result<Asked, String> {
     let (mut port, mut once) = (0, false);
-    let (mut listen, mut origin, mut site) = (None, None, None);
+    let (mut listen, mut origin, mut sites) = (None, None, Vec::new());
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| argument.clone());
@@ -66,15 +66,13 @@ fn arguments() -> Result<Asked, String> {
             "--port" => port = value()?.parse().map_err(|_| argument.clone())?,
             "--serve" => listen = Some(value()?),
             "--origin" => origin = Some(value()?),
-            "--site" => site = Some(value()?),
+            "--site" => sites.push(value()?),
             _ => return Err(argument),
         }
     }
-    match (listen, origin, site) {
-        (None, None, None) => Ok(Asked::Scenes { port, once }),
-        (Some(listen), Some(origin), Some(site)) => {
-            Ok(Asked::Serve(Serve { listen, origin, site }))
-        }
+    match (listen, origin, sites.is_empty()) {
+        (None, None, true) => Ok(Asked::Scenes { port, once }),
+        (Some(listen), Some(origin), false) => Ok(Asked::Serve(Serve { listen, origin, sites })),
         _ => Err("--serve".to_owned()),
     }
 }

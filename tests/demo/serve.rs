@@ -1,4 +1,5 @@
-//! `demo --serve`: the demo Authgear alone, at a given address, for `packaging/compose/demo.yaml`.
+//! `demo --serve`: the demo Authgear alone, at a given address, for `packaging/compose/demo.yaml`
+//! and `fleet.yaml`.
 
 use std::io;
 
@@ -11,8 +12,8 @@ pub struct Serve {
     pub listen: String,
     /// Origin of Authgear for browsers.
     pub origin: String,
-    /// Origin of the site, which a login returns to.
-    pub site: String,
+    /// Origins of the site, which a login returns to: those of its hosts, if they have their own.
+    pub sites: Vec<String>,
 }
 
 /// Serves until Ctrl-C or the end of its container. Each user has a session with the user's name as
@@ -24,10 +25,13 @@ pub fn serve(settings: &Serve) -> io::Result<()> {
         let user = authgear.add_user(User::named(name));
         authgear.add_session(name, &user);
     }
-    let uris = ["/_authgear/callback", "/"].map(|path| format!("{}{path}", settings.site));
-    authgear.register("demo", &uris);
+    let uris = |site| ["/_authgear/callback", "/"].map(|path| format!("{site}{path}"));
+    let all: Vec<_> = settings.sites.iter().flat_map(uris).collect();
+    authgear.register("demo", &all);
     println!("Authgear (a demo of it) listens on {}", settings.listen);
-    println!("try: curl -b session=alice {}/", settings.site);
+    for site in &settings.sites {
+        println!("try: curl -b session=alice {site}/");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
