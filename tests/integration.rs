@@ -29,6 +29,7 @@ mod fleet_adversary;
 mod fleet_config;
 mod fleet_events;
 mod fleet_faults;
+mod fleet_forged;
 mod fleet_servers;
 mod fleet_verdicts;
 mod forward;

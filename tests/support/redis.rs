@@ -274,14 +274,16 @@ impl Redis {
 
     /// Sends a command over a new connection, and returns the answer.
     #[track_caller]
-    pub fn command(&self, words: &[&str]) -> RedisReply {
+    pub fn command(&self, words: &[impl AsRef<[u8]>]) -> RedisReply {
         let mut stream = TcpStream::connect(self.addr).expect("a connection to redis");
         stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        let mut request = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words.iter().map(AsRef::as_ref) {
+            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            request.extend_from_slice(word);
+            request.extend_from_slice(b"\r\n");
         }
-        stream.write_all(request.as_bytes()).expect("a command");
+        stream.write_all(&request).expect("a command");
         read(&mut BufReader::new(stream))
     }
 
