@@ -30,8 +30,11 @@ const HOSTS: usize = 3;
 const CLIENTS: u64 = 3;
 
 /// Users whose sessions go on, and those ended last, who are still tried.
-const LIVING: usize = 5;
+const LIVING: usize = 6;
 const ENDED: usize = 8;
+
+/// The first users, of whose changes no host is told: only age ends their verdicts.
+const UNTOLD: usize = 2;
 
 /// `valid=` of the hosts.
 const VALID: Duration = Duration::from_secs(6);
@@ -212,9 +215,9 @@ impl World<'_> {
             };
             let (who, host) = (living[chance.index(living.len())], chance.index(HOSTS));
             match chance.below(8) {
+                _ if who < UNTOLD => drop(self.change(who)),
                 0 | 1 => self.end(who, host),
-                // What no host is told of.
-                2 | 3 => drop(self.change(who)),
+                2 => drop(self.change(who)),
                 _ => self.change_and_purge(who, host),
             }
         }

@@ -54,10 +54,10 @@ impl<'a> Forger<'a> {
         forger
     }
 
-    /// After a loss records count no sooner than 4 seconds later: without pauses none would be
-    /// tried.
+    /// After a loss records count no sooner than 4 seconds later, and are too old another 6 later:
+    /// without pauses none would be tried.
     fn be_quiet(&mut self) {
-        self.loud_at = Instant::now() + self.chance.millis(6000, 10_000);
+        self.loud_at = Instant::now() + self.chance.millis(5000, 20_000);
     }
 
     /// Does one thing, and says what if it is one that hosts may notice as a loss.
@@ -283,12 +283,15 @@ impl<'a> Forger<'a> {
     }
 
     /// Puts back what the stream was a moment ago, again and again: what was added meanwhile, and
-    /// not read, never was.
+    /// not read, never was. Who has read an entry of a time to come asks at its position.
     fn withholds(&mut self) -> String {
         let until = Instant::now() + self.chance.millis(300, 3000);
         let mut times = 0;
         while Instant::now() < until {
             let RedisReply::Bytes(stream) = self.try_command(&[b"DUMP", STREAM]) else { break };
+            if self.chance.below(2) == 0 {
+                self.raises_positions();
+            }
             thread::sleep(self.chance.millis(1, 60));
             self.try_command(&[b"RESTORE", STREAM, b"0", &stream, b"REPLACE"]);
             times += 1;
