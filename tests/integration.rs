@@ -26,6 +26,7 @@ mod examples;
 mod faults;
 mod fleet;
 mod fleet_adversary;
+mod fleet_beside;
 mod fleet_config;
 mod fleet_events;
 mod fleet_faults;
