@@ -31,6 +31,7 @@ mod fleet_config;
 mod fleet_events;
 mod fleet_faults;
 mod fleet_forged;
+mod fleet_limits;
 mod fleet_servers;
 mod fleet_verdicts;
 mod forward;
