@@ -46,23 +46,33 @@ impl Chance {
 type Carried = Arc<Mutex<Option<Vec<TcpStream>>>>;
 
 /// The network between a host and Redis.
-struct Cable {
-    addr: SocketAddr,
+pub(crate) struct Cable {
+    pub(crate) addr: SocketAddr,
     carried: Carried,
+    redis: Arc<Mutex<SocketAddr>>,
 }
 
 impl Cable {
-    fn to(redis: SocketAddr) -> Self {
+    pub(crate) fn to(redis: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("the bound address");
         let carried: Carried = Arc::new(Mutex::new(Some(Vec::new())));
-        let own = Arc::clone(&carried);
+        let redis = Arc::new(Mutex::new(redis));
+        let own = (Arc::clone(&carried), Arc::clone(&redis));
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let _ = carry(client, redis, &own);
+                let redis = *own.1.lock().unwrap_or_else(PoisonError::into_inner);
+                let _ = carry(client, redis, &own.0);
             }
         });
-        Self { addr, carried }
+        Self { addr, carried, redis }
+    }
+
+    /// Leads later connections to another server, and ends those that are there.
+    pub(crate) fn lead_to(&self, redis: SocketAddr) {
+        *self.redis.lock().unwrap_or_else(PoisonError::into_inner) = redis;
+        self.cut();
+        self.mend();
     }
 
     /// Ends all connections, and lets no others come about until it is mended.

@@ -27,6 +27,7 @@ mod faults;
 mod fleet;
 mod fleet_adversary;
 mod fleet_beside;
+mod fleet_clocks;
 mod fleet_config;
 mod fleet_events;
 mod fleet_faults;
