@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use support::{
-    eventually, get, Backend, Builder, FakeAuthgear, Nginx, Redis, RedisReply, User, DEADLINE,
+    eventually, get, unix_now, Backend, Builder, FakeAuthgear, Nginx, Redis, RedisReply, User,
+    DEADLINE,
 };
 use tempfile::TempDir;
 
@@ -118,6 +119,10 @@ fn a_redis_that_begins_again_a_minute_behind_loses_no_event() {
     assert_nothing_lost(&mut users, [&a, &b], one, "with what was saved");
     // The same server, whose clock goes back once more: as many entries with earlier ids.
     clock.set(2 * BEHIND);
+    // What was heard last was looked at too.
+    let looked_after = unix_now() + 1;
+    let has_looked = || fleet(&b)["last_sync"].as_i64() > Some(looked_after);
+    assert!(eventually(DEADLINE, has_looked), "{}", fleet(&b));
     let noticed = losses(&b);
     redis.command(&["EVAL", ANEW, "1", "{authgear}:events"]);
     assert!(eventually(DEADLINE, || losses(&b) > noticed), "{}", fleet(&b));
