@@ -58,6 +58,33 @@ fn redis_is_waited_for_in_a_part_of_the_timeout_of_the_project() {
     assert_eq!(looks(&a, "timeout"), 1, "{}", fleet(&a));
 }
 
+#[test]
+fn a_shared_verdict_counts_as_two_seconds_older() {
+    const VALID: u64 = 5;
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let [a, b] = [(); 2].map(|()| {
+        let builder = sharing(&authgear, &backend, &redis);
+        let change = |conf: String| conf.replace("valid=1h", &format!("valid={VALID}s"));
+        start_sharing(&authgear, builder.raw_conf(change))
+    });
+    let token = authgear.opaque_token(&User::named("alice"));
+    let ask = |host: &Nginx| cache(&get(host, "/").bearer(&token).send());
+    let before = Instant::now();
+    assert_eq!(ask(&a), "MISS resolver");
+    let after = Instant::now();
+    assert_eq!(ask(&b), "SHARED cache");
+    assert_eq!(ask(&b), "HIT cache");
+    let has_ended = || ask(&b) != "HIT cache";
+    assert!(eventually(DEADLINE, has_ended), "{}", fleet(&b));
+    // It is not taken once more: Authgear was asked.
+    assert_eq!(authgear.hits(), 2, "{}", fleet(&b));
+    let (least, most) = (after.elapsed(), before.elapsed());
+    let end = Duration::from_secs(VALID - 2);
+    assert!(most >= end && least < end + Duration::from_secs(1), "{least:?} {most:?}");
+    // The host that was told goes on.
+    assert_eq!(ask(&a), "HIT cache");
+}
+
 /// A way to Redis on which waiting for events returns at once, and the number of times.
 fn impatient(redis: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
