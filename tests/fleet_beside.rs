@@ -67,7 +67,7 @@ fn after_a_logout_no_host_uses_a_verdict_of_before_it() {
         cache(&at(&b)) == "MISS resolver"
     };
     known_since(since, "a logout", is_asked);
-    // Until Authgear has ended the session, the host of the logout keeps and tells nothing, and uses
+    // Until Authgear has ended the session, the host of the logout keeps and tells nothing. It uses
     // nothing that others are told, old or new.
     for _ in 0..2 {
         old.put_back();

@@ -1,6 +1,6 @@
-//! An adversary that has all of Redis, and not the secret, beside users who change and end. Whatever
-//! it does, no answer is another user's, none is older than a purge that its host knows of, none is
-//! older than `valid=`, and no user is refused.
+//! An adversary that has all of Redis, and not the secret, beside users who change and end. No
+//! answer is another user's, none is older than a purge that its host knows of, none is older than
+//! `valid=`, and no user is refused.
 //!
 //! `make forger` runs it for longer. `FLEET_SEED=` is another plan: time and the processes are not
 //! repeated.

@@ -8,8 +8,8 @@ use super::stream_id::Incarnation;
 use crate::verdict::freshness::Valid;
 use crate::verdict::Verdict;
 
-/// Difference of clocks that hosts may have, in milliseconds. The clock of the host that asked may be
-/// ahead by as much: a record counts as so much older.
+/// Difference of clocks that hosts may have, in milliseconds. The clock of the host that asked may
+/// be ahead by as much: a record counts as so much older.
 pub const SKEW: u64 = 2000;
 
 /// Life of a lease, in milliseconds.
