@@ -14,6 +14,8 @@
 ##                        SOAK=SECONDS: the soak instead
 ## make adversary         three hosts of a fleet under random faults, 30 times 40 s, 6 at once;
 ##                        RUNS= and SECONDS= are other numbers, FLEET_SEED= in the environment repeats
+## make forger            a fleet that shares verdicts, beside somebody who has Redis and no secret: 3 times
+##                        60 s, with the seeds 1 to 3; RUNS= and SECONDS= are other numbers
 ## make test-valkey       the tests of a fleet with Valkey in place of Redis
 ## make test-build        builds the module for a binary, for named sources and by nginx's ./configure;
 ##                        DEV=1 is quick
@@ -111,7 +113,8 @@ SPLIT_DEBUG ?= packaging/split-debug.sh
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
 
 .PHONY: build dev checker help notices test-build build-dependencies check-sources sources-for nginx clients clean lint msrv advisories \
-        test test-core test-live test-asan fuzz soak siege package test-package test-reproducible test-musl test-valkey adversary install-table \
+        test test-core test-live test-asan fuzz soak siege package test-package test-reproducible test-musl test-valkey adversary forger \
+        install-table \
         test-arm64 image try-image push-image test-docker dist-package dist-module sbom checksums publish demo \
         bench bench-tool bench-peers envoy bench-instructions bench-memory bench-sockets bench-report
 
@@ -230,6 +233,14 @@ adversary: $(MODULE_TARGET) nginx clients
 	seq $(RUNS) | FLEET_SECONDS=$(SECONDS) $(TEST_ENV) xargs -P 6 -I NUMBER \
 	    $(CARGO) test -q --locked -p authgear-tests --test integration -- \
 	    fleet_adversary --nocapture
+
+forger: RUNS ?= 3
+forger: SECONDS ?= 60
+forger: $(MODULE_TARGET) nginx clients
+	set -e; for seed in $$(seq $(RUNS)); do \
+	    FLEET_SEED=$$seed FLEET_SECONDS=$(SECONDS) $(TEST_ENV) \
+	    $(CARGO) test -q --locked -p authgear-tests --test integration -- fleet_forged --nocapture; \
+	done
 
 test-valkey: $(MODULE_TARGET) nginx clients
 	$(INSTALL) patchelf

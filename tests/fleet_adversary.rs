@@ -23,21 +23,21 @@ const HOSTS: usize = 3;
 const STREAM: &str = "{authgear}:events";
 
 /// SplitMix64.
-struct Chance(u64);
+pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % end
     }
 
-    fn index(&mut self, end: usize) -> usize {
+    pub(crate) fn index(&mut self, end: usize) -> usize {
         self.below(end as u64) as usize
     }
 
-    fn millis(&mut self, from: u64, to: u64) -> Duration {
+    pub(crate) fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(from + self.below(to - from))
     }
 }
@@ -46,23 +46,33 @@ impl Chance {
 type Carried = Arc<Mutex<Option<Vec<TcpStream>>>>;
 
 /// The network between a host and Redis.
-struct Cable {
-    addr: SocketAddr,
+pub(crate) struct Cable {
+    pub(crate) addr: SocketAddr,
     carried: Carried,
+    redis: Arc<Mutex<SocketAddr>>,
 }
 
 impl Cable {
-    fn to(redis: SocketAddr) -> Self {
+    pub(crate) fn to(redis: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("the bound address");
         let carried: Carried = Arc::new(Mutex::new(Some(Vec::new())));
-        let own = Arc::clone(&carried);
+        let redis = Arc::new(Mutex::new(redis));
+        let own = (Arc::clone(&carried), Arc::clone(&redis));
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let _ = carry(client, redis, &own);
+                let redis = *own.1.lock().unwrap_or_else(PoisonError::into_inner);
+                let _ = carry(client, redis, &own.0);
             }
         });
-        Self { addr, carried }
+        Self { addr, carried, redis }
+    }
+
+    /// Leads later connections to another server, and ends those that are there.
+    pub(crate) fn lead_to(&self, redis: SocketAddr) {
+        *self.redis.lock().unwrap_or_else(PoisonError::into_inner) = redis;
+        self.cut();
+        self.mend();
     }
 
     /// Ends all connections, and lets no others come about until it is mended.
@@ -219,7 +229,8 @@ impl World<'_> {
     }
 }
 
-fn number(variable: &str) -> Option<u64> {
+/// Number that a variable of the environment has.
+pub(crate) fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok()?.parse().ok()
 }
 

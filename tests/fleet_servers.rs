@@ -5,12 +5,13 @@ use std::thread;
 use std::time::Instant;
 
 use support::{
-    eventually, get, Backend, Ca, FakeAuthgear, Redis, RedisReply, RefusedAddr, User, DEADLINE,
+    eventually, get, Backend, Ca, FakeAuthgear, Nginx, Redis, RedisReply, RefusedAddr, User,
+    DEADLINE,
 };
 
-use crate::fleet::{cache, host, host_with, known_since, post, start, wait_in_sync};
+use crate::fleet::{cache, fleet, host, host_with, known_since, post, start, wait_in_sync};
 use crate::fleet_faults::{answer, losses, Users};
-use crate::fleet_verdicts::start_sharing;
+use crate::fleet_verdicts::{looks, start_sharing, wait_for_records};
 
 #[test]
 fn each_way_of_connecting_works() {
@@ -69,15 +70,33 @@ fn each_way_of_connecting_works() {
     assert!(line.contains("certificate verify error"), "{line}");
 }
 
-#[test]
-fn after_a_failover_sentinel_names_the_new_master_and_no_event_is_lost() {
-    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
-    let (replica, sentinel) = (redis.replica(), redis.sentinel("mine"));
+/// A Sentinel that watches this server as `mine`, and knows its replica.
+#[track_caller]
+fn watching(redis: &Redis) -> Redis {
+    let sentinel = redis.sentinel("mine");
     let knows_replica = || match sentinel.command(&["SENTINEL", "REPLICAS", "mine"]) {
         RedisReply::List(replicas) => !replicas.is_empty(),
         other => panic!("{other:?}"),
     };
     assert!(eventually(2 * DEADLINE, knows_replica), "the sentinel knows no replica");
+    sentinel
+}
+
+/// Waits until the Sentinel names this replica as the master. While it makes it the master, it ends
+/// the connections of clients.
+#[track_caller]
+pub(crate) fn wait_promoted(sentinel: &Redis, replica: &Redis) {
+    let port = RedisReply::Bytes(replica.addr().port().to_string().into_bytes());
+    let master = || sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mine"]);
+    let is_named = || matches!(master(), RedisReply::List(words) if words.get(1) == Some(&port));
+    assert!(eventually(2 * DEADLINE, is_named), "{:?}", master());
+    assert!(replica.info("replication").contains("role:master"));
+}
+
+#[test]
+fn after_a_failover_sentinel_names_the_new_master_and_no_event_is_lost() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let (replica, sentinel) = (redis.replica(), watching(&redis));
     // The first one refuses connections, and the second names a master that does.
     let refused = RefusedAddr::bind();
     let port = refused.addr().port().to_string();
@@ -103,8 +122,7 @@ fn after_a_failover_sentinel_names_the_new_master_and_no_event_is_lost() {
     redis.kill();
     // Redis may have it or not when the answer comes.
     users.end_one_more(&a);
-    let is_promoted = || replica.info("replication").contains("role:master");
-    assert!(eventually(2 * DEADLINE, is_promoted), "{}", replica.info("replication"));
+    wait_promoted(&sentinel, &replica);
     [&a, &b].into_iter().for_each(wait_in_sync);
     users.end_one_more(&a);
     users.wait_refused(&b, "after");
@@ -123,4 +141,78 @@ fn hosts_find_the_node_of_a_cluster_that_has_the_stream() {
         assert_eq!(users.end_one_more(from), 204);
         users.wait_refused(to, "in a cluster");
     }
+}
+
+/// Waits until a host uses what another one was told of one more session.
+#[track_caller]
+fn wait_sharing(authgear: &FakeAuthgear, [a, b]: [&Nginx; 2]) {
+    let shares = || {
+        let token = authgear.opaque_token(&User::named("one more"));
+        assert_eq!(cache(&get(a, "/").bearer(&token).send()), "MISS resolver");
+        cache(&get(b, "/").bearer(&token).send()) == "SHARED cache"
+    };
+    assert!(eventually(2 * DEADLINE, shares), "{}", fleet(b));
+}
+
+#[test]
+fn a_verdict_of_before_a_failover_does_not_count_and_hosts_share_again_after_it() {
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let (replica, sentinel) = (redis.replica(), watching(&redis));
+    let way = format!("redis://{} sentinel=mine secret=fleet.secret", sentinel.addr());
+    let [a, b] = [(); 2].map(|()| {
+        let builder = host_with(&authgear, &backend, &format!("{way} cache=on timeout=1s"));
+        start_sharing(&authgear, builder.workers(1))
+    });
+    let first = authgear.opaque_token(&User::named("bob"));
+    assert_eq!(cache(&get(&a, "/").bearer(&first).send()), "MISS resolver");
+    assert_eq!(cache(&get(&b, "/").bearer(&first).send()), "SHARED cache");
+    let token = authgear.opaque_token(&User::named("alice"));
+    let at = |host| cache(&get(host, "/").bearer(&token).send());
+    assert_eq!(at(&a), "MISS resolver");
+    // The server that takes over has it.
+    let records = wait_for_records(&redis, 2);
+    let has_all = || records.iter().all(|name| exists(&replica, name));
+    assert!(eventually(DEADLINE, has_all), "{records:?}");
+    redis.kill();
+    wait_promoted(&sentinel, &replica);
+    [&a, &b].into_iter().for_each(wait_in_sync);
+    assert!(records.iter().all(|name| exists(&replica, name)), "{records:?}");
+    let is_looked_at = || {
+        let is_asked = at(&b);
+        assert_ne!(is_asked, "SHARED cache");
+        looks(&b, "foreign") > 0 || {
+            post(&b, "/purge?user=alice").send();
+            false
+        }
+    };
+    assert!(eventually(DEADLINE, is_looked_at), "{}", fleet(&b));
+    wait_sharing(&authgear, [&a, &b]);
+}
+
+fn exists(redis: &Redis, name: &str) -> bool {
+    redis.command(&["EXISTS", name]) == RedisReply::Number(1)
+}
+
+#[test]
+fn hosts_share_over_the_node_of_a_cluster_that_has_the_key() {
+    let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
+    let nodes = Redis::cluster::<2>();
+    let [a, b] = nodes.each_ref().map(|node| {
+        let fleet = format!("{} secret=fleet.secret cache=on timeout=1s", node.url());
+        start_sharing(&authgear, host_with(&authgear, &backend, &fleet))
+    });
+    for hosts in [[&a, &b], [&b, &a]] {
+        let token = authgear.opaque_token(&User::named("alice"));
+        let [first, second] = hosts.map(|host| get(host, "/").bearer(&token));
+        assert_eq!(cache(&first.send()), "MISS resolver");
+        assert_eq!(cache(&second.send()), "SHARED cache", "{}", fleet(hosts[1]));
+    }
+    let keys = |node: &Redis| match node.command(&["KEYS", "*"]) {
+        RedisReply::List(names) => names.len(),
+        other => panic!("{other:?}"),
+    };
+    let mut counts = nodes.each_ref().map(keys);
+    counts.sort_unstable();
+    // One has both verdicts and no event; nobody has told one.
+    assert_eq!(counts, [0, 2]);
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use authgear::credentials::Credentials;
 use authgear::fleet::positions::Place;
 use authgear::fleet::record::{Content, LeaseId, Record, RecordKey};
-use authgear::fleet::tier::{follow_time, life, meaning, pause, Meaning, Refusal, SKEW};
+use authgear::fleet::tier::{follow_time, life, meaning, pause, Meaning, Refusal};
 use authgear::metrics::FleetCache;
 use authgear::shared::cache_key::Key;
 use authgear::verdict::freshness::Valid;
@@ -202,9 +202,8 @@ impl Sharing {
             Meaning::Refused(Refusal::Stale) => return Judged::Refused(FleetCache::Stale),
         };
         let Some(since) = epoch else { return Judged::Refused(FleetCache::Purged) };
-        // The clock of the host that asked may be ahead. This clock may have begun later.
-        let age = Duration::from_millis(age.saturating_add(SKEW));
-        let Some(time) = nginx::now().checked_sub(age) else {
+        // This clock may have begun later.
+        let Some(time) = nginx::now().checked_sub(Duration::from_millis(age)) else {
             return Judged::Refused(FleetCache::Stale);
         };
         let entry = CacheEntry::new(Rc::new(verdict), AskedAt { time, since }, expires_at);

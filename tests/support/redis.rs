@@ -30,6 +30,7 @@ pub struct Redis {
     /// Keep the ports while no server listens on them.
     _ports: Vec<TcpSocket>,
     options: Vec<String>,
+    env: Vec<(String, String)>,
     child: Mutex<Option<Child>>,
 }
 
@@ -54,17 +55,23 @@ impl Redis {
     /// Starts a Redis with more options, such as `["--requirepass", "x"]`.
     #[track_caller]
     pub fn with(options: &[&str]) -> Self {
-        Self::listening("--port", options)
+        Self::listening("--port", options, &[])
+    }
+
+    /// The same with more environment variables.
+    #[track_caller]
+    pub fn with_env(options: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::listening("--port", options, env)
     }
 
     /// Starts a Redis whose port speaks TLS. [`command`](Self::command) does not.
     #[track_caller]
     pub fn with_tls(options: &[&str]) -> Self {
-        Self::listening("--tls-port", options)
+        Self::listening("--tls-port", options, &[])
     }
 
     #[track_caller]
-    fn listening(port: &'static str, options: &[&str]) -> Self {
+    fn listening(port: &'static str, options: &[&str], env: &[(&str, &str)]) -> Self {
         let _runtime = runtime().enter();
         let socket = bound_socket(ANY_PORT).expect("a free port");
         let addr = socket.local_addr().expect("the bound address");
@@ -74,6 +81,7 @@ impl Redis {
             port_option: port,
             _ports: vec![socket],
             options: options.iter().map(|option| (*option).to_owned()).collect(),
+            env: env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
             child: Mutex::default(),
         };
         redis.run();
@@ -83,8 +91,14 @@ impl Redis {
     /// Starts a replica of this one, and waits until it has all.
     #[track_caller]
     pub fn replica(&self) -> Self {
+        self.replica_with_env(&[])
+    }
+
+    /// The same with more environment variables.
+    #[track_caller]
+    pub fn replica_with_env(&self, env: &[(&str, &str)]) -> Self {
         let port = self.addr.port().to_string();
-        let replica = Self::with(&["--replicaof", "127.0.0.1", &port]);
+        let replica = Self::with_env(&["--replicaof", "127.0.0.1", &port], env);
         let is_online = || self.info("replication").contains("state=online");
         assert!(eventually(DEADLINE, is_online), "{}", self.info("replication"));
         replica
@@ -112,6 +126,7 @@ impl Redis {
             port_option: "--port",
             _ports: vec![socket],
             options,
+            env: Vec::new(),
             child: Mutex::default(),
         };
         let mut command = sentinel.program();
@@ -197,7 +212,7 @@ impl Redis {
     fn program(&self) -> Command {
         let program = env::var_os("AUTHGEAR_REDIS").unwrap_or("redis-check-rdb".into());
         let mut command = Command::new(program);
-        command.arg0("redis-server").current_dir(self.dir.path());
+        command.arg0("redis-server").current_dir(self.dir.path()).envs(self.env.iter().cloned());
         command
     }
 
@@ -274,14 +289,16 @@ impl Redis {
 
     /// Sends a command over a new connection, and returns the answer.
     #[track_caller]
-    pub fn command(&self, words: &[&str]) -> RedisReply {
+    pub fn command(&self, words: &[impl AsRef<[u8]>]) -> RedisReply {
         let mut stream = TcpStream::connect(self.addr).expect("a connection to redis");
         stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        let mut request = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words.iter().map(AsRef::as_ref) {
+            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            request.extend_from_slice(word);
+            request.extend_from_slice(b"\r\n");
         }
-        stream.write_all(request.as_bytes()).expect("a command");
+        stream.write_all(&request).expect("a command");
         read(&mut BufReader::new(stream))
     }
 

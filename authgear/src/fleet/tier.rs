@@ -8,7 +8,8 @@ use super::stream_id::Incarnation;
 use crate::verdict::freshness::Valid;
 use crate::verdict::Verdict;
 
-/// Difference of clocks that hosts may have, in milliseconds.
+/// Difference of clocks that hosts may have, in milliseconds. The clock of the host that asked may
+/// be ahead by as much: a record counts as so much older.
 pub const SKEW: u64 = 2000;
 
 /// Life of a lease, in milliseconds.
@@ -33,7 +34,7 @@ pub enum Meaning {
     Counts {
         /// The verdict.
         verdict: Verdict,
-        /// Its age in milliseconds.
+        /// Its greatest possible age in milliseconds.
         age: u64,
     },
     /// Another host is asking.
@@ -59,6 +60,7 @@ pub fn meaning(record: Record, incarnation: Incarnation, now: u64, valid: &Valid
         return Meaning::Refused(Refusal::Foreign);
     }
     let is_over = record.expires_at.is_some_and(|at| at <= now);
+    let age = age.saturating_add(SKEW);
     if is_over || age >= millis(valid.lifetime(&verdict)) {
         return stale;
     }
@@ -66,7 +68,7 @@ pub fn meaning(record: Record, incarnation: Incarnation, now: u64, valid: &Valid
 }
 
 /// Life in milliseconds of the record of a verdict that was asked for at `asked_at`. 0 if it is of
-/// no use.
+/// no use. It ends when the record counts no more, so that the next host to ask leaves a lease.
 pub fn life(
     verdict: &Verdict,
     asked_at: u64,
@@ -75,7 +77,7 @@ pub fn life(
     valid: &Valid,
 ) -> u64 {
     let age = now.saturating_sub(asked_at);
-    let left = millis(valid.lifetime(verdict)).saturating_sub(age);
+    let left = millis(valid.lifetime(verdict)).saturating_sub(age.saturating_add(SKEW));
     expires_at.map_or(left, |at| left.min(at.saturating_sub(now)))
 }
 

@@ -27,15 +27,15 @@ fn means(record: Record) -> Meaning {
 fn a_record_counts_under_each_of_these_conditions_only() {
     let stale = Meaning::Refused(Refusal::Stale);
     let counts = |age| Meaning::Counts { verdict: session(), age };
-    assert_eq!(means(verdict()), counts(1000));
-    assert_eq!(means(Record { expires_at: None, ..verdict() }), counts(1000));
+    assert_eq!(means(verdict()), counts(3000));
+    assert_eq!(means(Record { expires_at: None, ..verdict() }), counts(3000));
     let foreign = Record { incarnation: Incarnation(2), ..verdict() };
     assert_eq!(means(foreign), Meaning::Refused(Refusal::Foreign));
     assert_eq!(means(Record { expires_at: Some(NOW), ..verdict() }), stale);
     for (asked_at, expected) in [
-        (NOW - 60_000, stale.clone()),
-        (NOW - 59_999, counts(59_999)),
-        (NOW + SKEW, counts(0)),
+        (NOW - 58_000, stale.clone()),
+        (NOW - 57_999, counts(59_999)),
+        (NOW + SKEW, counts(SKEW)),
         (NOW + SKEW + 1, stale.clone()),
         (0, stale.clone()),
         (u64::MAX, stale.clone()),
@@ -43,7 +43,7 @@ fn a_record_counts_under_each_of_these_conditions_only() {
         assert_eq!(means(Record { asked_at, ..verdict() }), expected, "{asked_at}");
     }
     // Each kind has a lifetime of its own.
-    let invalid = Record { asked_at: NOW - 5000, ..record(Content::Verdict(Verdict::Invalid)) };
+    let invalid = Record { asked_at: NOW - 3000, ..record(Content::Verdict(Verdict::Invalid)) };
     assert_eq!(means(invalid), stale);
 }
 
@@ -65,8 +65,8 @@ fn a_lease_is_followed_while_it_lasts_on_any_server() {
 fn a_record_lives_as_long_as_the_verdict_and_the_credentials() {
     let life =
         |asked_at, expires_at| life(&session(), asked_at, expires_at, NOW, &Valid::default());
-    assert_eq!(life(NOW, None), 60_000);
-    assert_eq!(life(NOW - 20_000, None), 40_000);
+    assert_eq!(life(NOW, None), 58_000);
+    assert_eq!(life(NOW - 20_000, None), 38_000);
     assert_eq!(life(NOW - 20_000, Some(NOW + 7)), 7);
     assert_eq!(life(NOW - 20_000, Some(NOW - 7)), 0);
     assert_eq!(life(NOW - 70_000, None), 0);
@@ -110,7 +110,7 @@ proptest! {
         let incarnation = if other { Incarnation(2) } else { HERE };
         let record = Record { asked_at, expires_at, incarnation, ..verdict() };
         if let Meaning::Counts { age, .. } = meaning(record, HERE, now, &Valid::default()) {
-            prop_assert!(!other && age < 60_000 && now.saturating_sub(asked_at) == age);
+            prop_assert!(!other && age < 60_000 && now.saturating_sub(asked_at) + SKEW == age);
             prop_assert!(asked_at <= now.saturating_add(SKEW));
             prop_assert!(expires_at.is_none_or(|at| at > now));
         }
