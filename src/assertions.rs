@@ -1,6 +1,6 @@
 //! Assertions (`authgear_assertion`) of this worker, each of which is made once for many requests.
 
-use core::cell::{Cell, RefCell};
+use core::cell::{Cell, OnceCell, RefCell};
 use core::hash::{Hash, Hasher};
 use core::time::Duration;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use crate::conf::assertion::{AssertionUse, Signer};
 use crate::conf::Id;
 use crate::recent::{Recent, PLACES};
 use crate::resolution::Resolution;
-use nginx::HeaderName;
+use nginx::{HeaderName, ReadyFields};
 
 /// Most bytes of assertions that a worker keeps, beside the verdicts that they are about. That of a
 /// user without roles has some 700.
@@ -51,8 +51,20 @@ impl Hash for Subject {
 }
 
 /// A verdict with its assertion.
-#[derive(Clone)]
 pub struct Asserted {
+    /// What a backend gets.
+    pub fields: Rc<AssertedFields>,
+    /// The fields, from the second request with them on.
+    ready: OnceCell<Rc<ReadyFields>>,
+    is_used: Cell<bool>,
+    signer: Id,
+    expires_at: Option<Duration>,
+    term: Term,
+}
+
+/// Request headers with an assertion.
+#[derive(Clone)]
+pub struct AssertedFields {
     /// The verdict.
     pub verdict: Rc<Verdict>,
     /// The assertion.
@@ -61,9 +73,29 @@ pub struct Asserted {
     pub header: Rc<SiteHeader>,
     /// [`HeaderName::hash`] of its name.
     pub header_hash: usize,
-    signer: Id,
-    expires_at: Option<Duration>,
-    term: Term,
+}
+
+impl Asserted {
+    fn new(
+        fields: AssertedFields,
+        signer: Id,
+        expires_at: Option<Duration>,
+        term: Term,
+    ) -> Rc<Self> {
+        let (fields, ready, is_used) = (Rc::new(fields), OnceCell::new(), Cell::new(false));
+        Rc::new(Self { fields, ready, is_used, signer, expires_at, term })
+    }
+
+    /// The fields as `make` makes them ready. `None` for the first request, which may be the only one.
+    pub fn ready(
+        &self,
+        make: impl FnOnce(&Rc<AssertedFields>) -> ReadyFields,
+    ) -> Option<&Rc<ReadyFields>> {
+        if !self.is_used.replace(true) {
+            return None;
+        }
+        Some(self.ready.get_or_init(|| Rc::new(make(&self.fields))))
+    }
 }
 
 /// The assertions that this worker keeps.
@@ -93,19 +125,20 @@ impl Assertions {
     ) -> Option<Rc<Asserted>> {
         let now = nginx::unix_time().as_secs();
         let is_it = |asserted: &Asserted| {
-            Rc::ptr_eq(&asserted.verdict, &resolution.verdict)
+            Rc::ptr_eq(&asserted.fields.verdict, &resolution.verdict)
                 && asserted.signer == used.signer.id
                 && asserted.expires_at == resolution.expires_at
                 && asserted.term.holds(now)
         };
         self.recent.get(&resolution.verdict, is_it).or_else(|| {
             let found = self.find_or_sign(used, resolution, now, session_expires_at)?;
-            if found.jwt.len() > MOST_RECENT {
+            if found.fields.jwt.len() > MOST_RECENT {
                 return Some(found);
             }
             // It may have been made for an equal verdict.
             let verdict = Rc::clone(&resolution.verdict);
-            let asserted = Rc::new(Asserted { verdict, ..Asserted::clone(&found) });
+            let fields = AssertedFields { verdict, ..AssertedFields::clone(&found.fields) };
+            let asserted = Asserted::new(fields, found.signer, found.expires_at, found.term);
             self.recent.put(&resolution.verdict, Rc::clone(&asserted));
             Some(asserted)
         })
@@ -133,16 +166,15 @@ impl Assertions {
         let mut bytes = self.bytes.get() + size_of_entry(jwt.len());
         let header = Rc::clone(&used.header);
         let header_hash = HeaderName::new(header.as_str().as_bytes()).hash();
-        let (verdict, signer) = (Rc::clone(&subject.verdict), subject.signer.id);
-        let expires_at = subject.expires_at;
-        let asserted = Asserted { verdict, jwt, header, header_hash, signer, expires_at, term };
-        let asserted = Rc::new(asserted);
+        let verdict = Rc::clone(&subject.verdict);
+        let fields = AssertedFields { verdict, jwt, header, header_hash };
+        let asserted = Asserted::new(fields, subject.signer.id, subject.expires_at, term);
         if let Some((_, replaced)) = all.push(subject, Rc::clone(&asserted)) {
-            bytes -= size_of_entry(replaced.jwt.len());
+            bytes -= size_of_entry(replaced.fields.jwt.len());
         }
         while bytes > MOST_BYTES {
             let Some((_, oldest)) = all.pop_lru() else { break };
-            bytes -= size_of_entry(oldest.jwt.len());
+            bytes -= size_of_entry(oldest.fields.jwt.len());
         }
         self.bytes.set(bytes);
         Some(asserted)

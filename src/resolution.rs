@@ -3,20 +3,46 @@
 use core::time::Duration;
 use std::rc::Rc;
 
+use authgear::metrics::CacheStatus;
 use authgear::resolver::set_cookie::SetCookies;
 use authgear::verdict::{NoSession, Unavailable, Verdict};
 
 use crate::cache::{CacheEntry, FetchResult};
+
+/// Who gave a verdict.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A cache of this host or of the fleet.
+    Cache,
+    /// The token, which was verified here.
+    Token,
+    /// Authgear's resolver.
+    Resolver,
+    /// Nobody was asked.
+    Nobody,
+}
+
+impl Source {
+    /// Value of `$authgear_source`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cache => "cache",
+            Self::Token => "jwt",
+            Self::Resolver => "resolver",
+            Self::Nobody => "none",
+        }
+    }
+}
 
 /// A verdict, and how it was found.
 #[derive(Clone)]
 pub struct Resolution {
     /// The verdict.
     pub verdict: Rc<Verdict>,
-    /// Value of `$authgear_source`.
-    pub source: &'static str,
-    /// Value of `$authgear_cache_status`, when there were credentials to look up.
-    pub cache_status: Option<&'static str>,
+    /// Who gave the verdict.
+    pub source: Source,
+    /// Result of the cache, when there were credentials to look up.
+    pub cache_status: Option<CacheStatus>,
     /// The verdict is on the bearer token alone, which was verified here: its claims can be
     /// believed.
     pub by_token: bool,
@@ -32,38 +58,37 @@ impl Resolution {
     /// No session, of a request without credentials.
     pub fn no_credentials() -> Self {
         let verdict = Rc::new(Verdict::None(NoSession::NoCredentials));
-        Self { source: "none", cache_status: None, ..Self::new(verdict, "") }
+        Self::new(verdict, Source::Nobody, None)
     }
 
     /// The verdict of a cache entry.
-    pub fn cached(entry: &CacheEntry, status: &'static str) -> Self {
+    pub fn cached(entry: &CacheEntry, status: CacheStatus) -> Self {
         let verdict = Rc::clone(&entry.verdict);
         let (by_token, expires_at) = (entry.key.is_some(), entry.expires_at());
-        Self { source: "cache", by_token, expires_at, ..Self::new(verdict, status) }
+        Self { by_token, expires_at, ..Self::new(verdict, Source::Cache, Some(status)) }
     }
 
     /// A verdict that another host of the fleet was told.
-    pub fn shared(verdict: Rc<Verdict>, status: &'static str) -> Self {
-        Self { source: "cache", ..Self::new(verdict, status) }
+    pub fn shared(verdict: Rc<Verdict>, status: CacheStatus) -> Self {
+        Self::new(verdict, Source::Cache, Some(status))
     }
 
     /// A verdict of this worker on a bearer token.
-    pub fn by_token(verdict: Rc<Verdict>, status: &'static str) -> Self {
-        Self { source: "jwt", by_token: true, ..Self::new(verdict, status) }
+    pub fn by_token(verdict: Rc<Verdict>, status: CacheStatus) -> Self {
+        Self { by_token: true, ..Self::new(verdict, Source::Token, Some(status)) }
     }
 
     /// A verdict of the resolver, or the reason why there is none.
-    pub fn of_resolver(verdict: Rc<Verdict>, status: &'static str) -> Self {
+    pub fn of_resolver(verdict: Rc<Verdict>, status: CacheStatus) -> Self {
         let source = match &*verdict {
-            Verdict::Unavailable(why) if why.nobody_was_asked() => "none",
-            Verdict::Limited(_) => "none",
-            _ => "resolver",
+            Verdict::Unavailable(why) if why.nobody_was_asked() => Source::Nobody,
+            Verdict::Limited(_) => Source::Nobody,
+            _ => Source::Resolver,
         };
-        Self { source, ..Self::new(verdict, status) }
+        Self::new(verdict, source, Some(status))
     }
 
-    fn new(verdict: Rc<Verdict>, status: &'static str) -> Self {
-        let (source, cache_status) = ("resolver", Some(status));
+    fn new(verdict: Rc<Verdict>, source: Source, cache_status: Option<CacheStatus>) -> Self {
         Self {
             verdict,
             source,

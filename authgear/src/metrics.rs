@@ -127,10 +127,18 @@ labels! {
 }
 
 impl CacheStatus {
-    /// Parses a value of the variable.
-    pub fn of_variable(value: &str) -> Option<Self> {
-        let all = Self::ALL.iter().copied();
-        all.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(value))
+    /// Value of `$authgear_cache_status`.
+    pub fn variable(self) -> &'static str {
+        match self {
+            Self::Hit => "HIT",
+            Self::Miss => "MISS",
+            Self::Expired => "EXPIRED",
+            Self::Stale => "STALE",
+            Self::Updating => "UPDATING",
+            Self::Joined => "JOINED",
+            Self::Shared => "SHARED",
+            Self::Bypass => "BYPASS",
+        }
     }
 }
 

@@ -15,9 +15,10 @@ pub(crate) fn str_of(bytes: &[u8]) -> ngx_str_t {
 ///
 /// # Safety
 ///
-/// `s` is empty or points to `len` bytes that live during `'a`.
+/// `s` points to `len` bytes that live during `'a`, or is null.
 pub(crate) unsafe fn bytes<'a>(s: &ngx_str_t) -> &'a [u8] {
-    if s.len == 0 || s.data.is_null() {
+    // An empty one may have no bytes.
+    if s.data.is_null() {
         return &[];
     }
     // SAFETY: the caller's contract.

@@ -30,7 +30,7 @@ use core::time::Duration;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use authgear::identity::SiteHeader;
+use authgear::identity::{is_identity_header, SiteHeader};
 use authgear::resolver::endpoint::Endpoint;
 
 use crate::shared::{self, ModuleZone};
@@ -118,8 +118,11 @@ pub struct RequestUrlVars {
 pub struct ServerConf {
     /// Whether `authgear` is on in one of its locations: then identity headers of clients are removed.
     pub in_use: bool,
-    /// Headers of `authgear_header` in one of its locations: those of clients are removed too.
+    /// Headers of `authgear_header` and `authgear_assertion` in one of its locations: those of clients
+    /// are removed too. Names of identity headers, which are removed anyway, are not among them.
     pub headers: Vec<SiteHeader>,
+    /// True if one of its locations has such a directive.
+    owns_headers: bool,
     /// Paths of `authgear_login` in its locations.
     pub logins: Vec<login::LoginRoute>,
 }
@@ -127,14 +130,15 @@ pub struct ServerConf {
 impl ServerConf {
     /// Whether headers of clients are removed.
     pub fn strips_headers(&self) -> bool {
-        self.in_use || !self.headers.is_empty()
+        self.in_use || self.owns_headers
     }
 
     /// Notes headers that only this server sets.
     fn own_headers<'a>(&mut self, headers: impl Iterator<Item = &'a SiteHeader>) {
         for header in headers {
             let name = header.as_str().as_bytes();
-            if !self.headers.iter().any(|own| own.is_alias(name)) {
+            self.owns_headers = true;
+            if !is_identity_header(name) && !self.headers.iter().any(|own| own.is_alias(name)) {
                 self.headers.push(header.clone());
             }
         }

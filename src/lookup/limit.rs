@@ -3,6 +3,7 @@
 use core::cell::Cell;
 use std::rc::Rc;
 
+use authgear::metrics::CacheStatus;
 use authgear::overload::client_network::ClientNetwork;
 use authgear::overload::lookup_limit::Leave;
 use authgear::verdict::{Reason, Verdict};
@@ -30,7 +31,7 @@ impl LimitOnce {
         request: &Request,
         location: &LocationConf,
         project: &Project,
-        status: &'static str,
+        status: CacheStatus,
     ) -> Option<Resolution> {
         let limit = location.unknown_limit()?;
         if self.counted.replace(true) {

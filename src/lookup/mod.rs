@@ -14,6 +14,7 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::identity::Identity;
+use authgear::metrics::CacheStatus;
 use authgear::resolver::ResolverAnswer;
 use authgear::shared::cache_key::Key;
 use authgear::shared::subject::PurgeTarget;
@@ -79,7 +80,7 @@ pub fn start(
     }
     let is_cut_off = worker.is_cut_off(location);
     if is_cut_off && mode == Mode::Jwt {
-        return Ok(Started::failed(Unavailable::FleetCutOff, "BYPASS"));
+        return Ok(Started::failed(Unavailable::FleetCutOff, CacheStatus::Bypass));
     }
     let limit = LimitOnce::default();
     // A token alone does not tell that its user was disabled meanwhile.
@@ -101,19 +102,19 @@ pub fn start(
     let cache = location.zone.as_ref().map(|zone| worker.cache(zone));
     let (valid, stale) = worker.lifetimes(location);
     let Some(key) = key_of(worker, cache.as_deref(), &project.scope, &credentials) else {
-        return Ok(Started::failed(Unavailable::Internal, "BYPASS"));
+        return Ok(Started::failed(Unavailable::Internal, CacheStatus::Bypass));
     };
     let id = EntryId { key, scope: project.scope };
     let found = cache.as_ref().map_or(CacheLookup::NONE, |cache| cache.get(&id, &valid, &stale));
     if let Some((Freshness::Fresh, entry)) = &found.usable {
         request.log().debug(format_args!("authgear: cache hit"));
-        return Ok(Started::Ready(Resolution::cached(entry, "HIT")));
+        return Ok(Started::Ready(Resolution::cached(entry, CacheStatus::Hit)));
     }
     let prefix = &project.lookup_prefix;
     let shared = worker.shared();
     let question = match Question::new(request, project, prefix, shared, id, &found, &credentials) {
         Ok(question) => question,
-        Err(why) => return Ok(Started::failed(why, "BYPASS")),
+        Err(why) => return Ok(Started::failed(why, CacheStatus::Bypass)),
     };
     let sharing = Sharing::of(worker, location, project, &key, &credentials);
     drop(credentials);
@@ -123,7 +124,7 @@ pub fn start(
             client.serves_stale_at_once(&question.inquiry) || worker.flights().is_slow(&key);
         if entry.usable_on_error(&valid, &stale) && at_once {
             request.log().debug(format_args!("authgear: cache hit while the resolver fails"));
-            return Ok(Started::Ready(Resolution::cached(entry, "STALE")));
+            return Ok(Started::Ready(Resolution::cached(entry, CacheStatus::Stale)));
         }
     }
 
@@ -132,18 +133,18 @@ pub fn start(
             let status = match worker.flights().lead(key) {
                 Some(leader) => {
                     spawn(worker, leader, project, cache, question, sharing);
-                    "STALE"
+                    CacheStatus::Stale
                 }
-                None => "UPDATING",
+                None => CacheStatus::Updating,
             };
             request.log().debug(format_args!("authgear: cache hit while updating"));
             return Ok(Started::Ready(Resolution::cached(&entry, status)));
         }
-        (Some((_, entry)), _) => (Some(entry), "EXPIRED"),
-        (None, _) if cache.is_some() => (None, "MISS"),
-        (None, _) => (None, "BYPASS"),
+        (Some((_, entry)), _) => (Some(entry), CacheStatus::Expired),
+        (None, _) if cache.is_some() => (None, CacheStatus::Miss),
+        (None, _) => (None, CacheStatus::Bypass),
     };
-    request.log().debug(format_args!("authgear: cache status {status}"));
+    request.log().debug(format_args!("authgear: cache status {}", status.variable()));
     // A request that joins a look-up makes none.
     if !worker.flights().has_flight(&key) {
         if let Some(beyond) = limit.check(worker, request, location, project, status) {

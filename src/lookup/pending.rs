@@ -4,6 +4,7 @@ use core::task::Waker;
 use core::time::Duration;
 use std::rc::Rc;
 
+use authgear::metrics::CacheStatus;
 use authgear::verdict::freshness::{UseStale, Valid};
 use authgear::verdict::{Unavailable, Verdict};
 
@@ -43,7 +44,7 @@ pub enum Started {
 
 impl Started {
     /// A look-up that failed before it began.
-    pub(super) fn failed(why: Unavailable, status: &'static str) -> Self {
+    pub(super) fn failed(why: Unavailable, status: CacheStatus) -> Self {
         let verdict = LookupOutcome::unavailable(why).verdict;
         Self::Ready(Resolution::of_resolver(verdict, status))
     }
@@ -53,10 +54,10 @@ impl Started {
         entry: Option<CacheEntry>,
         valid: &Valid,
         stale: &UseStale,
-        status: &'static str,
+        status: CacheStatus,
     ) -> Self {
         match entry.filter(|entry| entry.usable_on_error(valid, stale)) {
-            Some(entry) => Self::Ready(Resolution::cached(&entry, "STALE")),
+            Some(entry) => Self::Ready(Resolution::cached(&entry, CacheStatus::Stale)),
             None => Self::failed(Unavailable::Crowded, status),
         }
     }
@@ -91,7 +92,7 @@ pub struct Pending {
     since: Duration,
     from: Source,
     /// Value of `$authgear_cache_status` if the look-up is this request's own.
-    status: &'static str,
+    status: CacheStatus,
     /// Verdict to serve if the look-up fails.
     stale: Option<Stale>,
     /// The look-up is of a token that the resolver decides about next, if it is accepted.
@@ -139,7 +140,7 @@ impl Pending {
         project: &Rc<Project>,
         id: LookupId,
         from: Source,
-        status: &'static str,
+        status: CacheStatus,
         stale: Option<Stale>,
     ) -> Self {
         let project = Rc::clone(project);
@@ -218,15 +219,15 @@ impl Pending {
         };
         if outcome.failed {
             if let Some(entry) = self.stale.as_ref().and_then(|stale| stale.usable(shared)) {
-                return Poll::Ready(Resolution::cached(entry, "STALE"));
+                return Poll::Ready(Resolution::cached(entry, CacheStatus::Stale));
             }
         }
         if self.resolver_is_next && matches!(&*outcome.verdict, Verdict::Valid(_)) {
             return Poll::Again;
         }
         let status = match outcome.shared {
-            _ if joined || outcome.followed => "JOINED",
-            true => "SHARED",
+            _ if joined || outcome.followed => CacheStatus::Joined,
+            true => CacheStatus::Shared,
             false => self.status,
         };
         let expires_at = outcome.expires_at;

@@ -6,6 +6,7 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::credentials::{token_check, Credentials, TokenCheck};
+use authgear::metrics::CacheStatus;
 use authgear::shared::cache_key::Key;
 use authgear::token::{self, Cause, Profile, TokenError};
 use authgear::verdict::freshness::{Freshness, UseStale};
@@ -48,7 +49,7 @@ pub(super) struct Undecided {
     /// Audiences of the location, if it has its own.
     audience: Option<Rc<LocationAudience>>,
     /// Value of `$authgear_cache_status`.
-    status: &'static str,
+    status: CacheStatus,
     /// The resolver decides about the token if it is accepted.
     resolver_is_next: bool,
 }
@@ -135,11 +136,11 @@ fn rejected<'a>(rejection: TokenRejection, location: &LocationConf) -> TokenDeci
 }
 
 /// Value of `$authgear_cache_status` for a verdict that is not from the cache.
-fn missed(location: &LocationConf) -> &'static str {
+fn missed(location: &LocationConf) -> CacheStatus {
     if location.zone.is_some() {
-        "MISS"
+        CacheStatus::Miss
     } else {
-        "BYPASS"
+        CacheStatus::Bypass
     }
 }
 
@@ -182,9 +183,9 @@ fn check_token(
     if let Some(entry) = cache.as_ref().and_then(|cache| get(cache, location, project, &keys, &id))
     {
         log.debug(format_args!("authgear: cache hit of a token"));
-        return Checked::Accepted(Resolution::cached(&entry, "HIT"));
+        return Checked::Accepted(Resolution::cached(&entry, CacheStatus::Hit));
     }
-    log.debug(format_args!("authgear: cache status {status} of a token"));
+    log.debug(format_args!("authgear: cache status {} of a token", status.variable()));
     if let Some(beyond) = limit.check(worker, request, location, project, status) {
         return Checked::Limited(beyond);
     }

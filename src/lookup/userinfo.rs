@@ -5,6 +5,7 @@ use core::pin::pin;
 use core::time::Duration;
 use std::rc::Rc;
 
+use authgear::metrics::CacheStatus;
 use authgear::shared::cache_key::Key;
 use authgear::verdict::freshness::Freshness;
 use authgear::verdict::{Unavailable, Verdict};
@@ -45,19 +46,19 @@ pub fn start(
     let (valid, stale) = worker.lifetimes(location);
     let scope = &project.userinfo.scope;
     let Some(key) = key_of(worker, cache.as_deref(), scope, &credentials) else {
-        return Ok(Started::failed(Unavailable::Internal, "BYPASS"));
+        return Ok(Started::failed(Unavailable::Internal, CacheStatus::Bypass));
     };
     // Purges of the project and of the user concern the entry.
     let id = EntryId { key, scope: project.scope };
     let found = cache.as_ref().map_or(CacheLookup::NONE, |cache| cache.get(&id, &valid, &stale));
     if let Some((Freshness::Fresh, entry)) = &found.usable {
-        return Ok(Started::Ready(Resolution::cached(entry, "HIT")));
+        return Ok(Started::Ready(Resolution::cached(entry, CacheStatus::Hit)));
     }
     let prefix = &project.userinfo.prefix;
     let shared = worker.shared();
     let question = match Question::new(request, project, prefix, shared, id, &found, &credentials) {
         Ok(question) => question,
-        Err(why) => return Ok(Started::failed(why, "BYPASS")),
+        Err(why) => return Ok(Started::failed(why, CacheStatus::Bypass)),
     };
     drop(credentials);
     let flights = worker.flights();
@@ -66,12 +67,12 @@ pub fn start(
             if let Some(leader) = flights.lead(key) {
                 spawn(worker, leader, project, cache, question);
             }
-            return Ok(Started::Ready(Resolution::cached(&entry, "STALE")));
+            return Ok(Started::Ready(Resolution::cached(&entry, CacheStatus::Stale)));
         }
         usable => usable.map(|(_, entry)| entry),
     };
     if !flights.has_room(&key) {
-        return Ok(Started::too_many_waiters(entry, &valid, &stale, "MISS"));
+        return Ok(Started::too_many_waiters(entry, &valid, &stale, CacheStatus::Miss));
     }
     let time = project.timeout.saturating_sub(state.waited()).max(LEAST.min(project.timeout));
     let resume = request.suspend(state, time)?;
@@ -82,7 +83,7 @@ pub fn start(
     }
     let stale = entry.map(|entry| Stale { entry, id, valid, stale });
     let source = Source::Flight { waiter, joined };
-    let pending = Pending::new(project, lookup_id.clone(), source, "MISS", stale);
+    let pending = Pending::new(project, lookup_id.clone(), source, CacheStatus::Miss, stale);
     Ok(Started::Waiting(Box::new(pending)))
 }
 

@@ -3,7 +3,7 @@
 //! A client request counts once per project, by its first decision: nginx may redirect it to
 //! another location of the project, which decides again.
 
-use authgear::metrics::{Access, CacheStatus, Mode};
+use authgear::metrics::{Access, Mode};
 use authgear::verdict::{Reason, Verdict};
 
 use super::state::RequestState;
@@ -15,7 +15,7 @@ use crate::worker::Worker;
 
 /// Counts the cache status of a verdict.
 pub fn resolved(worker: &Worker, project: &Project, resolution: &Resolution) {
-    if let Some(status) = resolution.cache_status.and_then(CacheStatus::of_variable) {
+    if let Some(status) = resolution.cache_status {
         worker.metrics(project).cache(status);
     }
 }

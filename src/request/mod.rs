@@ -43,11 +43,13 @@ use crate::recent::Look;
 use crate::resolution::Resolution;
 use crate::worker::Worker;
 use denial::Denial;
-use nginx::{Failed, FieldsOf, Level, Phase, PhaseStatus, ReadyFields, Request, State};
+use nginx::{Failed, Level, Phase, PhaseStatus, ReadyFields, Request, State};
 use resolve::resolve;
 pub use state::RequestState;
 
-/// Runs a phase of `request`, which may be a subrequest.
+/// Runs a phase of `request`, which may be a subrequest. Each handler of nginx has a copy of it, which
+/// has that phase alone.
+#[inline]
 pub fn phase(worker: &Worker, phase: Phase, request: &mut Request) -> PhaseStatus {
     request.log().debug(format_args!("authgear: phase {phase:?}"));
     match phase {
@@ -211,7 +213,7 @@ fn access(worker: &Worker, request: &mut Request) -> PhaseStatus {
         "authgear: verdict {}, reason {}, source {}",
         verdict.session_word(),
         verdict.reason().as_str(),
-        resolution.source
+        resolution.source.as_str()
     ));
     // A denial by another project does not hold here.
     drop(state.denial.borrow_mut().take_if(|denial| denial.project != project.id));
@@ -351,7 +353,10 @@ fn inject(
     if let Some(asserted) =
         site_headers::asserted_alone(worker, request, location, project, resolution)
     {
-        return add_fields(worker, request, state, &asserted);
+        return match asserted.ready(ReadyFields::of::<Authgear, _>) {
+            Some(ready) => request.inject_ready(state, ready),
+            None => request.inject(state, &asserted.fields),
+        };
     }
     if !location.headers().is_empty() || location.assertion().is_some() {
         let headers = site_headers::of(worker, request, location, project, resolution)?;
@@ -363,25 +368,22 @@ fn inject(
     add_fields(worker, request, state, &resolution.verdict)
 }
 
-/// Adds the fields of a source that many requests may share.
-fn add_fields<S: 'static>(
+/// Adds the fields of a verdict, which many requests may share.
+fn add_fields(
     worker: &Worker,
     request: &mut Request,
     state: &State<Authgear>,
-    source: &Rc<S>,
-) -> Result<(), Failed>
-where
-    Authgear: FieldsOf<S>,
-{
+    verdict: &Rc<Verdict>,
+) -> Result<(), Failed> {
     let all = worker.ready_fields();
-    match all.look(source, |ready| ready.is_of(source)) {
+    match all.look(verdict, |ready| ready.is_of(verdict)) {
         Look::Found(ready) => return request.inject_ready(state, &ready),
         Look::Missed => {}
         Look::MissedAgain => {
-            all.put(source, Rc::new(ReadyFields::of::<Authgear, S>(source)));
+            all.put(verdict, Rc::new(ReadyFields::of::<Authgear, _>(verdict)));
         }
     }
-    request.inject(state, source)
+    request.inject(state, verdict)
 }
 
 /// Completes the response of a denial once that is final: `satisfy` may still allow the request,

@@ -6,7 +6,7 @@ use authgear::identity::{is_site_value, Name, SiteHeader};
 use authgear::verdict::Verdict;
 
 use super::identity_headers::{header_name, sent_fields};
-use crate::assertions::Asserted;
+use crate::assertions::{Asserted, AssertedFields};
 use crate::conf::assertion::AssertionUse;
 use crate::conf::project::Project;
 use crate::conf::{Authgear, LocationConf};
@@ -53,7 +53,7 @@ pub(super) fn of(
     }
     let assertion = location.assertion().map(|used| {
         let asserted = asserted(worker, request, project, used, resolution);
-        (&*used.header, asserted.map(|asserted| Rc::clone(&asserted.jwt)))
+        (&*used.header, asserted.map(|asserted| Rc::clone(&asserted.fields.jwt)))
     });
     Ok(SiteHeaders { verdict, lines, assertion })
 }
@@ -72,7 +72,7 @@ pub(super) fn asserted_alone(
         return None;
     }
     asserted(worker, request, project, used, resolution)
-        .filter(|asserted| asserted.header == used.header)
+        .filter(|asserted| asserted.fields.header == used.header)
 }
 
 fn asserted(
@@ -88,12 +88,12 @@ fn asserted(
     })
 }
 
-impl FieldsOf<Asserted> for Authgear {
-    fn most(asserted: &Asserted) -> usize {
+impl FieldsOf<AssertedFields> for Authgear {
+    fn most(asserted: &AssertedFields) -> usize {
         asserted.verdict.most_fields() + 1
     }
 
-    fn fields(asserted: &Asserted) -> impl Iterator<Item = (HeaderName<'_>, &[u8])> {
+    fn fields(asserted: &AssertedFields) -> impl Iterator<Item = (HeaderName<'_>, &[u8])> {
         let name = asserted.header.as_str();
         let assertion = HeaderName::hashed(name.as_bytes(), asserted.header_hash);
         fields_beside(&asserted.verdict, Some(name))

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use authgear::metrics::CacheStatus;
 use authgear::verdict::{Unavailable, Verdict};
 
 use super::state::RequestState;
@@ -49,7 +50,7 @@ pub(super) fn add(
         Verdict::Valid(_) | Verdict::Limited(_) => Unavailable::BadAnswer,
         Verdict::Unavailable(why) => *why,
     };
-    let status = answer.cache_status.unwrap_or("BYPASS");
+    let status = answer.cache_status.unwrap_or(CacheStatus::Bypass);
     Ok(Some(Resolution::of_resolver(Rc::new(Verdict::Unavailable(why)), status)))
 }
 

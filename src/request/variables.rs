@@ -45,13 +45,17 @@ type OwnVariable = (&'static str, fn(&Request) -> Value);
 const OWN: &[OwnVariable] = &[
     ("authgear_session", |r| of(r, |f| Value::Static(f.verdict.session_word()))),
     ("authgear_reason", reason),
-    ("authgear_source", |r| of(r, |f| Value::Static(f.source))),
-    ("authgear_cache_status", |r| of(r, |f| f.cache_status.map_or(Value::NotFound, Value::Static))),
+    ("authgear_source", |r| of(r, |f| Value::Static(f.source.as_str()))),
+    ("authgear_cache_status", |r| of(r, |f| cache_status(&f))),
     ("authgear_return_to", return_to),
     ("authgear_time", time),
     ("authgear_host", |r| of_project(r, |p| Value::Bytes(p.endpoint.authority().into()))),
     ("authgear_scheme", |r| of_project(r, |p| Value::Static(p.endpoint.scheme().as_str()))),
 ];
+
+fn cache_status(resolution: &Resolution) -> Value {
+    resolution.cache_status.map_or(Value::NotFound, |status| Value::Static(status.variable()))
+}
 
 /// Defines the prefixes and overrides nginx's variable, before the configuration is read.
 pub fn define_prefixes(cf: &mut Conf<'_>) -> Result<(), ConfError> {

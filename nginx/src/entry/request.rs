@@ -79,6 +79,8 @@ pub(super) unsafe fn find_access<M: Module>(cycle: &ngx_cycle_t) {
     }
 }
 
+/// Each handler has a copy, which the compiler can fit to its phase.
+#[inline(always)]
 fn phase<M: Module>(phase: Phase, r: *mut ngx_http_request_t) -> ngx_int_t {
     // SAFETY: nginx passes a valid request to phase handlers.
     let request = unsafe { Request::from_ptr(r) };
