@@ -14,8 +14,9 @@
 ##                        SOAK=SECONDS: the soak instead
 ## make adversary         three hosts of a fleet under random faults, 30 times 40 s, 6 at once;
 ##                        RUNS= and SECONDS= are other numbers, FLEET_SEED= in the environment repeats
-## make forger            a fleet that shares verdicts, beside somebody who has Redis and no secret: 3 times
-##                        60 s, with the seeds 1 to 3; RUNS= and SECONDS= are other numbers
+## make forger            a fleet that shares verdicts, beside somebody who has Redis and no secret:
+##                        3 times 60 s, with the seeds 1 to RUNS; RUNS= and SECONDS= are other
+##                        numbers. FLEET_SEED= with test ONLY=fleet_forged repeats one
 ## make test-valkey       the tests of a fleet with Valkey in place of Redis
 ## make test-build        builds the module for a binary, for named sources and by nginx's ./configure;
 ##                        DEV=1 is quick

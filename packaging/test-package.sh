@@ -25,7 +25,7 @@ dpkg --install "$deb"
 [ -L $link ]
 size=$(stat -c %s /usr/lib/nginx/modules/ngx_http_authgear_module.so)
 echo "the module has $size bytes"
-[ "$size" -le 3750000 ] || { echo "the module is larger than it was" >&2; exit 1; }
+[ "$size" -le 3200000 ] || { echo "the module is larger than it was" >&2; exit 1; }
 configured
 # The first configuration of README.md, as it stands there.
 sed -n '/^```nginx$/,/^```$/{/^```/!p;/^```$/q}' README.md > "$dir/readme.conf"

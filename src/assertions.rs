@@ -18,10 +18,13 @@ use nginx::{HeaderName, ReadyFields};
 
 /// Most bytes of assertions that a worker keeps, beside the verdicts that they are about. That of a
 /// user without roles has some 700.
-const MOST_BYTES: usize = (16 << 20) - PLACES * size_of_entry(MOST_RECENT);
+const MOST_BYTES: usize = (16 << 20) - PLACES * (size_of_entry(MOST_RECENT) + MOST_READY);
 
 /// Longest assertion that is found by the address of its verdict, in bytes.
 const MOST_RECENT: usize = 4096;
+
+/// Most bytes of the fields that are ready with such an assertion: each is in the assertion too.
+const MOST_READY: usize = MOST_RECENT;
 
 /// Content of an assertion. Requests with equal content share one assertion.
 struct Subject {
@@ -52,7 +55,7 @@ impl Hash for Subject {
 
 /// A verdict with its assertion.
 pub struct Asserted {
-    /// What a backend gets.
+    /// Request headers for a backend.
     pub fields: Rc<AssertedFields>,
     /// The fields, from the second request with them on.
     ready: OnceCell<Rc<ReadyFields>>,
@@ -86,12 +89,13 @@ impl Asserted {
         Rc::new(Self { fields, ready, is_used, signer, expires_at, term })
     }
 
-    /// The fields as `make` makes them ready. `None` for the first request, which may be the only one.
+    /// The fields as `make` makes them ready. `None` for the first request, which may be the only
+    /// one, and for a long assertion, of which each copy counts.
     pub fn ready(
         &self,
         make: impl FnOnce(&Rc<AssertedFields>) -> ReadyFields,
     ) -> Option<&Rc<ReadyFields>> {
-        if !self.is_used.replace(true) {
+        if !self.is_used.replace(true) || self.fields.jwt.len() > MOST_RECENT {
             return None;
         }
         Some(self.ready.get_or_init(|| Rc::new(make(&self.fields))))
@@ -183,6 +187,6 @@ impl Assertions {
 
 /// Memory of an entry: the identity has less than the assertion, which contains it.
 const fn size_of_entry(length: usize) -> usize {
-    const ENTRY: usize = 256;
+    const ENTRY: usize = 320;
     2 * length + ENTRY
 }

@@ -9,7 +9,7 @@ use authgear::verdict::{NoSession, Unavailable, Verdict};
 
 use crate::cache::{CacheEntry, FetchResult};
 
-/// Who gave a verdict.
+/// Source of a verdict.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// A cache of this host or of the fleet.
@@ -39,7 +39,7 @@ impl Source {
 pub struct Resolution {
     /// The verdict.
     pub verdict: Rc<Verdict>,
-    /// Who gave the verdict.
+    /// Source of the verdict.
     pub source: Source,
     /// Result of the cache, when there were credentials to look up.
     pub cache_status: Option<CacheStatus>,

@@ -69,8 +69,6 @@ impl Worker {
         let open_responses = Rc::new(OpenResponses::new(start_rechecks));
         let fleet = fleet::start(main, shared);
         let worker = Self { key_sets, shared, open_responses, fleet, ..Self::default() };
-        // Before the first request, which would wait.
-        main.signers().iter().for_each(|signer| signer.issuer.prepare());
         for project in main.projects() {
             if let KeySource::File(keys) = &project.tokens.keys {
                 worker.metrics(project).has_keys(keys.len());

@@ -84,12 +84,6 @@ impl Issuer {
         key.sign(TYPE, &claims)
     }
 
-    /// Makes what the first signature of a process needs: for ECDSA the collection of entropy takes
-    /// some hundredths of a second. Later signatures do without it.
-    pub fn prepare(&self) {
-        let _ = self.keys.first().map(|key| key.sign(TYPE, &json!({})));
-    }
-
     /// The public keys, as a JWK set (RFC 7517).
     pub fn key_set(&self) -> String {
         let keys: Vec<_> = self.keys.iter().map(|key| key.jwk()).collect();

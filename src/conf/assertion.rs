@@ -188,11 +188,6 @@ impl KeysEndpoint {
 }
 
 impl MainConf {
-    /// All signers.
-    pub fn signers(&self) -> &[Rc<Signer>] {
-        &self.signers
-    }
-
     /// The signer with this issuer.
     fn signer(&mut self, issuer: Issuer) -> Rc<Signer> {
         if let Some(signer) = self.signers.iter().find(|own| own.issuer.is_same(&issuer)) {

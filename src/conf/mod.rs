@@ -118,8 +118,8 @@ pub struct RequestUrlVars {
 pub struct ServerConf {
     /// Whether `authgear` is on in one of its locations: then identity headers of clients are removed.
     pub in_use: bool,
-    /// Headers of `authgear_header` and `authgear_assertion` in one of its locations: those of clients
-    /// are removed too. Names of identity headers, which are removed anyway, are not among them.
+    /// Headers of `authgear_header` and `authgear_assertion` in one of its locations: those of
+    /// clients are removed too. Identity headers, which are removed anyway, are not among them.
     pub headers: Vec<SiteHeader>,
     /// True if one of its locations has such a directive.
     owns_headers: bool,

@@ -56,12 +56,16 @@ pub(super) struct Link {
     stream: Stream,
     replies: Replies,
     due: Duration,
+    /// Bytes that were received last. Clearing them for each answer would cost more than reading it.
+    chunk: Box<[u8; CHUNK]>,
 }
+
+const CHUNK: usize = 4096;
 
 impl Link {
     /// A link over an open connection, on which answers are due in `due`.
     pub(super) fn new(stream: Stream, due: Duration) -> Self {
-        Self { stream, replies: Replies::default(), due }
+        Self { stream, replies: Replies::default(), due, chunk: Box::new([0; CHUNK]) }
     }
 
     /// Logs in, chooses the database, and names the connection as Redis' `CLIENT LIST` has it.
@@ -109,18 +113,17 @@ impl Link {
 
     /// Waits for the next answer.
     pub(super) async fn receive(&mut self) -> Result<Reply, LinkError> {
-        const CHUNK: usize = 4096;
         loop {
             if let Some(reply) = self.replies.next_reply()? {
                 return Ok(reply);
             }
-            let mut chunk = [0; CHUNK];
-            let received = poll_fn(|cx| self.stream.poll_read(cx, &mut chunk)).await;
+            let chunk = self.chunk.as_mut_slice();
+            let received = poll_fn(|cx| self.stream.poll_read(cx, chunk)).await;
             let count = received.map_err(|error| self.failed(&error))?;
             if count == 0 {
                 return Err(LinkError::new("Redis closed the connection"));
             }
-            self.replies.push(chunk.get(..count).unwrap_or_default())?;
+            self.replies.push(self.chunk.get(..count).unwrap_or_default())?;
         }
     }
 

@@ -185,7 +185,8 @@ impl Tier {
         self.put(None, |out| request::delete(out, key.name()));
     }
 
-    fn has_room(&self) -> bool {
+    /// Returns true if there is a connection with room for a command.
+    pub fn has_room(&self) -> bool {
         self.line.borrow().has_room()
     }
 
@@ -222,7 +223,8 @@ impl Tier {
 }
 
 impl Line {
-    fn has_room(&self) -> bool {
+    /// Returns true if there is a connection with room for a command.
+    pub fn has_room(&self) -> bool {
         self.is_open && self.slots.len() < SLOTS && self.bytes.len() < BYTES
     }
 }

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use authgear::credentials::Credentials;
 use authgear::fleet::positions::Place;
 use authgear::fleet::record::{Content, LeaseId, Record, RecordKey};
-use authgear::fleet::tier::{follow_time, life, meaning, pause, Meaning, Refusal};
+use authgear::fleet::tier::{
+    follow_time, is_worth_sharing, life, meaning, pause, Meaning, Refusal,
+};
 use authgear::metrics::FleetCache;
 use authgear::shared::cache_key::Key;
 use authgear::verdict::freshness::Valid;
@@ -84,15 +86,24 @@ impl Sharing {
         // Without a cache each request is to be asked about.
         location.zone.as_ref()?;
         let Upstream::Url(_) = &project.resolver else { return None };
+        let valid = worker.lifetimes(location).0;
+        if !is_worth_sharing(&valid) {
+            return None;
+        }
         // A request that joins a look-up needs none.
         if worker.flights().has_flight(key) {
+            return None;
+        }
+        // Keys cost as much as a fifth of a look-up.
+        if fleet.place().is_none() || !tier.has_room() {
+            tier.count(FleetCache::Skipped);
             return None;
         }
         Some(Self {
             key: tier.key(project.record_scope()?, credentials)?,
             fleet: Rc::clone(fleet),
             tier: Rc::clone(tier),
-            valid: worker.lifetimes(location).0,
+            valid,
             patience: follow_time(project.timeout),
         })
     }

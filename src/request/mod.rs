@@ -47,8 +47,8 @@ use nginx::{Failed, Level, Phase, PhaseStatus, ReadyFields, Request, State};
 use resolve::resolve;
 pub use state::RequestState;
 
-/// Runs a phase of `request`, which may be a subrequest. Each handler of nginx has a copy of it, which
-/// has that phase alone.
+/// Runs a phase of `request`, which may be a subrequest. Each handler of nginx has a copy of it,
+/// which has that phase alone.
 #[inline]
 pub fn phase(worker: &Worker, phase: Phase, request: &mut Request) -> PhaseStatus {
     request.log().debug(format_args!("authgear: phase {phase:?}"));

@@ -12,7 +12,7 @@
 //! of the events: see [`OwnEvents`].
 //!
 //! A point also has the time at which it was made. A record must have been asked for
-//! [`SKEW`](super::tier::SKEW) later, by the clock of its host: no position that Redis makes up
+//! [`APART`](super::tier::APART) later, by the clock of its host: no position that Redis makes up
 //! reaches beyond what had happened by then. The first point of a zone that was made when nothing
 //! had been purged has no such time, so that a host that begins uses what others asked before.
 //!
@@ -26,7 +26,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::stream_id::{Incarnation, Position};
-use super::tier::SKEW;
+use super::tier::APART;
 use crate::shared::purges::PurgeEpoch;
 
 /// Number of points. Older ones are thinned out.
@@ -245,8 +245,7 @@ impl PositionLog {
     pub fn epoch_of(&self, position: Position, asked_at: u64) -> Option<PurgeEpoch> {
         self.place()?;
         let reaches = |point: &Point| {
-            // Two clocks, each of which may differ from that of Redis.
-            let is_later = point.time.saturating_add(2 * SKEW) <= asked_at;
+            let is_later = point.time.saturating_add(APART) <= asked_at;
             point.position <= position.0 && (point.time == 0 || is_later)
         };
         let points = (0..self.used()).rev().filter_map(|index| self.point(index));

@@ -8,9 +8,13 @@ use super::stream_id::Incarnation;
 use crate::verdict::freshness::Valid;
 use crate::verdict::Verdict;
 
-/// Difference of clocks that hosts may have, in milliseconds. The clock of the host that asked may
-/// be ahead by as much: a record counts as so much older.
+/// Difference between the clock of a host and that of Redis with which the host still shares verdicts,
+/// in milliseconds.
 pub const SKEW: u64 = 2000;
+
+/// Greatest difference between the clocks of two hosts that share verdicts, in milliseconds. The clock
+/// of the host that asked may be ahead by as much: a record counts as so much older.
+pub const APART: u64 = 2 * SKEW;
 
 /// Life of a lease, in milliseconds.
 pub const LEASE: u64 = 1500;
@@ -47,7 +51,7 @@ pub enum Meaning {
 /// of `incarnation`, at a location with these lifetimes.
 pub fn meaning(record: Record, incarnation: Incarnation, now: u64, valid: &Valid) -> Meaning {
     let stale = Meaning::Refused(Refusal::Stale);
-    if record.asked_at > now.saturating_add(SKEW) {
+    if record.asked_at > now.saturating_add(APART) {
         return stale;
     }
     let age = now.saturating_sub(record.asked_at);
@@ -60,11 +64,16 @@ pub fn meaning(record: Record, incarnation: Incarnation, now: u64, valid: &Valid
         return Meaning::Refused(Refusal::Foreign);
     }
     let is_over = record.expires_at.is_some_and(|at| at <= now);
-    let age = age.saturating_add(SKEW);
+    let age = age.saturating_add(APART);
     if is_over || age >= millis(valid.lifetime(&verdict)) {
         return stale;
     }
     Meaning::Counts { verdict, age }
+}
+
+/// Returns true if records of a location with these lifetimes can count at another host.
+pub fn is_worth_sharing(valid: &Valid) -> bool {
+    millis(valid.valid.max(valid.invalid)) > APART
 }
 
 /// Life in milliseconds of the record of a verdict that was asked for at `asked_at`. 0 if it is of
@@ -77,7 +86,7 @@ pub fn life(
     valid: &Valid,
 ) -> u64 {
     let age = now.saturating_sub(asked_at);
-    let left = millis(valid.lifetime(verdict)).saturating_sub(age.saturating_add(SKEW));
+    let left = millis(valid.lifetime(verdict)).saturating_sub(age.saturating_add(APART));
     expires_at.map_or(left, |at| left.min(at.saturating_sub(now)))
 }
 
@@ -88,7 +97,7 @@ pub fn follow_time(timeout: Duration) -> Duration {
 
 /// Pause before the attempt with this number, from 0, to see whether a lease has ended.
 pub fn pause(attempt: u32) -> Duration {
-    Duration::from_millis(5 << attempt.min(3))
+    Duration::from_millis(5 << attempt.min(1))
 }
 
 fn millis(time: Duration) -> u64 {

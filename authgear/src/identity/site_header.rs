@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{fold, is_identity_header, MAX_NAME, NAMES, PREFIX};
+use super::{fold, is_identity_header, MAX_NAME, NAMES, OTHER_HEADERS, PREFIX};
 
 /// Headers that nginx, proxies or the framing of a request depend on, as [`fold`] writes them.
 const RESERVED: [&str; 26] = [
@@ -98,10 +98,12 @@ impl SiteHeader {
             Some(rest) if is_identity_header(lower.as_bytes()) => {
                 Self::check_syntax(rest)?;
                 Self::check_syntax(&lower)?;
-                if NAMES.contains(&lower.as_str()) {
+                let header = Self(lower.into());
+                let mut others = NAMES.iter().map(|name| name.as_bytes()).chain(OTHER_HEADERS);
+                if others.any(|other| header.is_alias(other)) {
                     return Err(SiteHeaderError::Reserved);
                 }
-                Ok(Self(lower.into()))
+                Ok(header)
             }
             _ => Self::parse(name),
         }
@@ -169,6 +171,9 @@ mod tests {
             ("X-Authgear-User-Roles", SiteHeaderError::Reserved),
             ("x-authgear-xhr", SiteHeaderError::Reserved),
             ("x_authgear_user_id", SiteHeaderError::Reserved),
+            ("x-authgear-user_id", SiteHeaderError::Reserved),
+            ("x-authgear-body_signature", SiteHeaderError::Reserved),
+            ("x-authgear-portal_is-proxied", SiteHeaderError::Reserved),
             ("authorization", SiteHeaderError::Reserved),
             ("x-authgear-", SiteHeaderError::Syntax),
             ("x-authgear-a b", SiteHeaderError::Syntax),

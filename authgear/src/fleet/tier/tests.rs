@@ -27,16 +27,16 @@ fn means(record: Record) -> Meaning {
 fn a_record_counts_under_each_of_these_conditions_only() {
     let stale = Meaning::Refused(Refusal::Stale);
     let counts = |age| Meaning::Counts { verdict: session(), age };
-    assert_eq!(means(verdict()), counts(3000));
-    assert_eq!(means(Record { expires_at: None, ..verdict() }), counts(3000));
+    assert_eq!(means(verdict()), counts(5000));
+    assert_eq!(means(Record { expires_at: None, ..verdict() }), counts(5000));
     let foreign = Record { incarnation: Incarnation(2), ..verdict() };
     assert_eq!(means(foreign), Meaning::Refused(Refusal::Foreign));
     assert_eq!(means(Record { expires_at: Some(NOW), ..verdict() }), stale);
     for (asked_at, expected) in [
-        (NOW - 58_000, stale.clone()),
-        (NOW - 57_999, counts(59_999)),
-        (NOW + SKEW, counts(SKEW)),
-        (NOW + SKEW + 1, stale.clone()),
+        (NOW - 56_000, stale.clone()),
+        (NOW - 55_999, counts(59_999)),
+        (NOW + APART, counts(APART)),
+        (NOW + APART + 1, stale.clone()),
         (0, stale.clone()),
         (u64::MAX, stale.clone()),
     ] {
@@ -55,8 +55,8 @@ fn a_lease_is_followed_while_it_lasts_on_any_server() {
     };
     assert_eq!(lease(NOW), Meaning::Follow);
     assert_eq!(lease(NOW - 1499), Meaning::Follow);
-    assert_eq!(lease(NOW + SKEW), Meaning::Follow);
-    for asked_at in [NOW - 1500, NOW + SKEW + 1, 0] {
+    assert_eq!(lease(NOW + APART), Meaning::Follow);
+    for asked_at in [NOW - 1500, NOW + APART + 1, 0] {
         assert_eq!(lease(asked_at), Meaning::Refused(Refusal::Stale), "{asked_at}");
     }
 }
@@ -65,11 +65,21 @@ fn a_lease_is_followed_while_it_lasts_on_any_server() {
 fn a_record_lives_as_long_as_the_verdict_and_the_credentials() {
     let life =
         |asked_at, expires_at| life(&session(), asked_at, expires_at, NOW, &Valid::default());
-    assert_eq!(life(NOW, None), 58_000);
-    assert_eq!(life(NOW - 20_000, None), 38_000);
+    assert_eq!(life(NOW, None), 56_000);
+    assert_eq!(life(NOW - 20_000, None), 36_000);
     assert_eq!(life(NOW - 20_000, Some(NOW + 7)), 7);
     assert_eq!(life(NOW - 20_000, Some(NOW - 7)), 0);
     assert_eq!(life(NOW - 70_000, None), 0);
+}
+
+#[test]
+fn a_record_that_counts_at_no_other_host_is_not_worth_sharing() {
+    let worth = |valid, invalid| {
+        let [valid, invalid] = [valid, invalid].map(Duration::from_millis);
+        is_worth_sharing(&Valid { valid, invalid, none: Duration::from_secs(60) })
+    };
+    assert!(!worth(APART, APART) && !worth(0, 0));
+    assert!(worth(APART + 1, 0) && worth(0, APART + 1));
 }
 
 #[test]
@@ -77,8 +87,8 @@ fn a_lease_is_followed_for_a_second_or_half_of_the_timeout() {
     assert_eq!(follow_time(Duration::from_secs(5)), Duration::from_secs(1));
     assert_eq!(follow_time(Duration::from_millis(500)), Duration::from_millis(250));
     let pauses: Vec<u128> = (0..6).map(|n| pause(n).as_millis()).collect();
-    assert_eq!(pauses, [5, 10, 20, 40, 40, 40]);
-    assert_eq!(pause(u32::MAX), Duration::from_millis(40));
+    assert_eq!(pauses, [5, 10, 10, 10, 10, 10]);
+    assert_eq!(pause(u32::MAX), Duration::from_millis(10));
 }
 
 #[test]
@@ -110,8 +120,8 @@ proptest! {
         let incarnation = if other { Incarnation(2) } else { HERE };
         let record = Record { asked_at, expires_at, incarnation, ..verdict() };
         if let Meaning::Counts { age, .. } = meaning(record, HERE, now, &Valid::default()) {
-            prop_assert!(!other && age < 60_000 && now.saturating_sub(asked_at) + SKEW == age);
-            prop_assert!(asked_at <= now.saturating_add(SKEW));
+            prop_assert!(!other && age < 60_000 && now.saturating_sub(asked_at) + APART == age);
+            prop_assert!(asked_at <= now.saturating_add(APART));
             prop_assert!(expires_at.is_none_or(|at| at > now));
         }
     }
