@@ -41,7 +41,8 @@
 ## make test-docker       builds and runs images with Docker, which it starts; DEV=1 is quick; FULL=1
 ##                         builds the module in them, and tries nothing else
 ##
-## make bench             speed beside the alternatives; QUICK=1 is rough; see bench/README.md
+## make bench             speed beside the alternatives; QUICK=1 is rough; CASE=shared: only that, not
+##                        kept; see bench/README.md
 ## make bench-instructions  instructions per request, which other load cannot change; CASE= names some,
 ##                         such as CASE="hot: authgear" or CASE="system calls"
 ## make bench-memory      memory per worker, and of a configuration with 20,000 locations;
@@ -338,13 +339,14 @@ PEERS := libnginx-mod-http-lua lua-resty-core lua-resty-lrucache haproxy caddy a
          libapache2-mod-auth-openidc
 ENVOY := build/bench-venv/bin/envoy
 
-# With QUICK=1 the results are not kept.
+# With QUICK=1 or CASE the results are not kept.
 bench: build nginx bench-peers bench-tool
-	$(BENCH) load $(if $(QUICK),--quick)
-	$(if $(QUICK),,$(MAKE) bench-report)
+	$(INSTALL) redis-tools
+	$(BENCH) load $(or $(CASE),$(if $(QUICK),--quick))
+	$(if $(QUICK)$(CASE),,$(MAKE) bench-report)
 
 bench-instructions: build nginx bench-peers bench-tool
-	$(INSTALL) valgrind strace
+	$(INSTALL) valgrind strace redis-tools
 	$(BENCH) instructions $(if $(CASE),"$(CASE)")
 	$(if $(CASE),,$(MAKE) bench-report)
 

@@ -14,6 +14,7 @@ SCENARIOS = {
     "hot": "One session, known",
     "many": "10,000 sessions, known",
     "miss": "Each request is asked about",
+    "shared": "Each request is asked about, by a host of a fleet",
     "miss-tls": "Each request is asked about, over TLS",
     "jwt-hot": "One JWT, seen before",
     "jwt-new": "JWTs never seen before",
@@ -47,6 +48,8 @@ def save(figure, name):
 def cpu(load):
     for name, title in SCENARIOS.items():
         rows = [row for row in load["rows"] if row["scenario"] == name]
+        if not rows:
+            continue
         figure, axes = plt.subplots(figsize=(8, 0.6 + 0.36 * len(rows)))
         bars(axes, rows, "ratio", "{:.2f}")
         axes.axvline(1, color="black", linewidth=0.8)
@@ -65,7 +68,7 @@ def herd(load):
 
 
 def instructions(counts):
-    rows = [row for row in counts["counts"] if row["case"] in ("hot", "many", "miss")]
+    rows = [row for row in counts["counts"] if row["case"] in ("hot", "many", "miss", "shared")]
     rows = [{**row, "peer": f"{row['case']}: {row['peer']}"} for row in rows]
     figure, axes = plt.subplots(figsize=(8, 0.6 + 0.36 * len(rows)))
     bars(axes, rows, "instructions", "{:,.0f}")

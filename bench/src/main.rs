@@ -6,10 +6,12 @@ mod load;
 mod locations;
 mod machine;
 mod memory;
+mod others;
 mod peers;
 mod process;
 mod report;
 mod rounds;
+mod sharing;
 mod site;
 mod sockets;
 
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let done = match *arguments {
         ["load"] => load(&FULL),
         ["load", "--quick"] => load(&QUICK),
+        ["load", only] => Site::start().and_then(|site| rounds::run(&site, &FULL, only)).map(drop),
         ["instructions"] => instructions(None),
         ["instructions", only] => instructions(Some(only)),
         ["memory"] => memory(),
@@ -56,8 +59,8 @@ fn main() -> ExitCode {
         ["report"] => report(),
         _ => {
             eprintln!(
-                "usage: bench load [--quick] | instructions [CASE] | memory [locations] | sockets [N] | \
-                 report"
+                "usage: bench load [--quick | CASE] | instructions [CASE] | memory [locations] | \
+                 sockets [N] | report"
             );
             return ExitCode::FAILURE;
         }
@@ -73,7 +76,7 @@ fn main() -> ExitCode {
 
 fn load(effort: &Effort) -> io::Result<()> {
     let site = Site::start()?;
-    let rows = rounds::run(&site, effort)?;
+    let rows = rounds::run(&site, effort, "")?;
     let herds = herd::run(&site)?;
     let zone = memory::fill_zone()?;
     if effort.is_rough {
