@@ -45,6 +45,8 @@
 ##                        kept; see bench/README.md
 ## make bench-instructions  instructions per request, which other load cannot change; CASE= names some,
 ##                         such as CASE="hot: authgear" or CASE="system calls"
+## make bench-fleet       several hosts and a Redis: look-ups, delays of purges, what Redis spends;
+##                        QUICK=1 is rough
 ## make bench-memory      memory per worker, and of a configuration with 20,000 locations;
 ##                        CASE=locations: only that
 ## make bench-sockets     memory and look-ups of 9,800 idle WebSockets; COUNT= is another number
@@ -114,7 +116,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
 .PHONY: build dev checker help notices test-build build-dependencies check-sources sources-for nginx clients clean lint msrv advisories \
         test test-core test-live test-asan fuzz soak siege package test-package test-reproducible test-musl test-valkey adversary install-table \
         test-arm64 image try-image push-image test-docker dist-package dist-module sbom checksums publish demo \
-        bench bench-tool bench-peers envoy bench-instructions bench-memory bench-sockets bench-report
+        bench bench-tool bench-peers envoy bench-instructions bench-fleet bench-memory bench-sockets bench-report
 
 RELEASE := $(TARGET)/release/libngx_http_authgear_module.so
 build: build-dependencies $(HEADERS)
@@ -349,6 +351,12 @@ bench-instructions: build nginx bench-peers bench-tool
 	$(INSTALL) valgrind strace redis-tools
 	$(BENCH) instructions $(if $(CASE),"$(CASE)")
 	$(if $(CASE),,$(MAKE) bench-report)
+
+# With QUICK=1 the results are not kept.
+bench-fleet: build nginx bench-tool
+	$(INSTALL) redis-tools
+	$(BENCH) fleet $(if $(QUICK),--quick)
+	$(if $(QUICK),,$(MAKE) bench-report)
 
 bench-memory: build nginx bench-tool
 	$(BENCH) memory $(CASE)

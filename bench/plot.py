@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 OWN, OTHER = "#1f77b4", "#b0b0b0"
@@ -76,8 +77,33 @@ def instructions(counts):
     save(figure, "instructions")
 
 
+def many_hosts(many):
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    for key, name, colour in (("without", "without a fleet", OTHER), ("with", "fleet", OWN)):
+        curve = [(row["hosts"], row[key]) for row in many["curve"]]
+        points = [(row["hosts"], row[key]) for row in many["points"]]
+        axes.plot(*zip(*curve), color=colour, label=f"{name}, computed")
+        axes.plot(*zip(*points), "o", color=colour, mec="black", label=f"{name}, measured")
+    axes.set(xscale="log", yscale="log", xlabel="hosts", ylabel="look-ups per second")
+    axes.set_ylim(bottom=min(row["with"] for row in many["curve"]) / 2)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:,.0f}")
+        axis.set_minor_locator(matplotlib.ticker.NullLocator())
+    axes.set_title(
+        f"{many['sessions']} sessions, {many['rate']:g} requests per second of each at random hosts,"
+        f" valid={many['valid_s']:g}s", fontsize=9,
+    )
+    axes.grid(True, which="major", alpha=0.3)
+    axes.legend(fontsize=8, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+    save(figure, "fleet")
+
+
 if load := read("load"):
     cpu(load)
     herd(load)
 if counts := read("instructions"):
     instructions(counts)
+if fleet := read("fleet"):
+    many_hosts(fleet["many_hosts"])

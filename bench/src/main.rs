@@ -1,14 +1,18 @@
 //! Benchmarks of the module and its alternatives: see README.md.
 
+mod fleet;
+mod fleet_report;
 mod herd;
 mod instructions;
 mod load;
 mod locations;
 mod machine;
+mod many_hosts;
 mod memory;
 mod others;
 mod peers;
 mod process;
+mod redis_cost;
 mod report;
 mod rounds;
 mod sharing;
@@ -50,6 +54,10 @@ fn main() -> ExitCode {
         ["memory", "locations"] => {
             Site::start().and_then(|site| locations::measure(&site)).map(drop)
         }
+        ["fleet"] => fleet::run(&fleet::FULL)
+            .and_then(|results| keep("fleet", results))
+            .and_then(|()| report()),
+        ["fleet", "--quick"] => fleet::run(&fleet::QUICK).map(drop),
         ["sockets"] => sockets::run(sockets::COUNT),
         ["sockets", count] => match count.parse() {
             Ok(count) => sockets::run(count),
@@ -60,7 +68,7 @@ fn main() -> ExitCode {
         _ => {
             eprintln!(
                 "usage: bench load [--quick | CASE] | instructions [CASE] | memory [locations] | \
-                 sockets [N] | report"
+                 fleet [--quick] | sockets [N] | report"
             );
             return ExitCode::FAILURE;
         }
@@ -119,8 +127,8 @@ fn memory() -> io::Result<()> {
 }
 
 fn report() -> io::Result<()> {
-    let [load, instructions, memory] = ["load", "instructions", "memory"].map(kept);
-    let text = report::markdown(&load, &instructions, &memory);
+    let [load, instructions, memory, fleet] = ["load", "instructions", "memory", "fleet"].map(kept);
+    let text = report::markdown(&load, &instructions, &memory, &fleet);
     fs::write(Path::new(RESULTS).join("results.md"), text)
 }
 

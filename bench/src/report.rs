@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::fleet_report;
+
 const SCENARIOS: [(&str, &str); 8] = [
     ("hot", "One session, known"),
     ("many", "10,000 sessions, known"),
@@ -16,18 +18,20 @@ const SCENARIOS: [(&str, &str); 8] = [
 ];
 
 /// Formats all measurements; missing ones are left out.
-pub fn markdown(load: &Value, instructions: &Value, memory: &Value) -> String {
+pub fn markdown(load: &Value, instructions: &Value, memory: &Value, fleet: &Value) -> String {
     let mut out = String::from(
-        "# Results\n\nMade by `make bench`, `make bench-instructions` and `make bench-memory`; \
-         README.md beside this folder says how to read them.\n",
+        "# Results\n\nMade by `make bench`, `make bench-instructions`, `make bench-memory` and \
+         `make bench-fleet`; README.md beside this folder says how to read them.\n",
     );
-    let measured = [("load", load), ("instructions", instructions), ("memory", memory)];
+    let measured =
+        [("load", load), ("instructions", instructions), ("memory", memory), ("fleet", fleet)];
     machine(&mut out, &measured);
     cpu(&mut out, load);
     herds(&mut out, load);
     counts(&mut out, instructions);
     zones(&mut out, load);
     sizes(&mut out, memory);
+    fleet_report::write(&mut out, fleet);
     out
 }
 
