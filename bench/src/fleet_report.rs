@@ -114,8 +114,8 @@ fn many_hosts(out: &mut String, many: &Value) {
     let _ = writeln!(
         out,
         "\n## A fleet: look-ups per second by the number of hosts\n\n{} sessions, each with {:.0} \
-         requests per second at random hosts, verdicts kept for {:.0} s; counted for {:.0} s. Twice \
-         the sessions are twice the look-ups. Computed: per session N/(T+N/r) without a fleet, \
+         requests per second at random hosts, verdicts kept for {:.0} s; counted for {:.0} s. \
+         Twice the sessions are twice the look-ups. Computed: per session N/(T+N/r) without a fleet, \
          1/(T+1/r) with one.\n\n\
          | hosts | without a fleet | computed | fleet | computed |\n|---|---|---|---|---|",
         many["sessions"],

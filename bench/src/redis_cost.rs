@@ -17,7 +17,7 @@ use support::{eventually, unix_now, Redis, RedisReply, DEADLINE};
 
 use crate::fleet::Hosts;
 use crate::load::{Load, Requests};
-use crate::rounds::MANY;
+use crate::rounds::{median, MANY};
 use crate::sharing::wait_for_keys;
 use crate::site::{opaque, Site, ORIGIN, USER};
 
@@ -141,11 +141,13 @@ fn readers(events: u32) -> io::Result<Value> {
         thread::sleep(PERIOD);
         Ok::<_, io::Error>(used_cpu(redis)? - before)
     };
-    let (mut busy, mut idle) = (0.0, 0.0);
+    let (mut each, mut idle) = (Vec::new(), Vec::new());
     for n in 1..=events {
         add(n)?;
-        busy += spent(&redis)?;
-        idle += spent(&redis)?;
+        let with = spent(&redis)?;
+        let without = spent(&redis)?;
+        each.push((with - without) * 1e3);
+        idle.push(without * 100.0 / PERIOD.as_secs_f64());
     }
     let missed = !known(events + 1);
     ends.store(true, Ordering::Relaxed);
@@ -155,8 +157,7 @@ fn readers(events: u32) -> io::Result<Value> {
     if missed {
         return Err(io::Error::other("not all readers know all events"));
     }
-    let each = (busy - idle) * 1e3 / f64::from(events);
-    let idle = idle * 100.0 / (PERIOD * events).as_secs_f64();
+    let (each, idle) = (median(&each), median(&idle));
     println!(
         "{READERS} readers: {each:.1} ms of Redis' CPU for an event, at most {TARGET_MS}; idle \
          {idle:.1} % of a core"
