@@ -26,7 +26,7 @@ pub struct Extent {
 }
 
 pub const FULL: Extent =
-    Extent { bursts: (20, 5), cold: 15, purges: 200, events: 20, many_hosts: many_hosts::FULL };
+    Extent { bursts: (20, 5), cold: 15, purges: 200, events: 15, many_hosts: many_hosts::FULL };
 
 pub const QUICK: Extent =
     Extent { bursts: (5, 2), cold: 5, purges: 30, events: 9, many_hosts: many_hosts::QUICK };

@@ -45,8 +45,8 @@ impl Collected {
 
 /// Instructions in user space per request, under callgrind: the difference of a run with N requests
 /// and one with 2N, so that one-time work cancels out. A host of a fleet also works while there are
-/// no requests, and valgrind makes them slow: that work is counted alone, and subtracted. Profiles of the latter are left in
-/// `profiles`, for callgrind_annotate.
+/// no requests, and valgrind makes them slow: that work is counted alone, and subtracted. Profiles
+/// of the run with 2N are left in `profiles`, for callgrind_annotate.
 pub fn count(site: &Site, only: Option<&str>, profiles: &Path) -> io::Result<Vec<Value>> {
     fs::create_dir_all(profiles)?;
     let mut rows = Vec::new();
