@@ -44,9 +44,12 @@
 ## make test-docker       builds and runs images with Docker, which it starts; DEV=1 is quick; FULL=1
 ##                         builds the module in them, and tries nothing else
 ##
-## make bench             speed beside the alternatives; QUICK=1 is rough; see bench/README.md
+## make bench             speed beside the alternatives; QUICK=1 is rough; CASE=shared: only that, not
+##                        kept; see bench/README.md
 ## make bench-instructions  instructions per request, which other load cannot change; CASE= names some,
 ##                         such as CASE="hot: authgear" or CASE="system calls"
+## make bench-fleet       several hosts and a Redis: look-ups, delays of purges, what Redis spends;
+##                        QUICK=1 is rough
 ## make bench-memory      memory per worker, and of a configuration with 20,000 locations;
 ##                        CASE=locations: only that
 ## make bench-sockets     memory and look-ups of 9,800 idle WebSockets; COUNT= is another number
@@ -117,7 +120,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
         test test-core test-live test-asan fuzz soak siege package test-package test-reproducible test-musl test-valkey adversary forger \
         install-table \
         test-arm64 image try-image push-image test-docker dist-package dist-module sbom checksums publish demo \
-        bench bench-tool bench-peers envoy bench-instructions bench-memory bench-sockets bench-report
+        bench bench-tool bench-peers envoy bench-instructions bench-fleet bench-memory bench-sockets bench-report
 
 RELEASE := $(TARGET)/release/libngx_http_authgear_module.so
 build: build-dependencies $(HEADERS)
@@ -350,15 +353,22 @@ PEERS := libnginx-mod-http-lua lua-resty-core lua-resty-lrucache haproxy caddy a
          libapache2-mod-auth-openidc
 ENVOY := build/bench-venv/bin/envoy
 
-# With QUICK=1 the results are not kept.
+# With QUICK=1 or CASE the results are not kept.
 bench: build nginx bench-peers bench-tool
-	$(BENCH) load $(if $(QUICK),--quick)
-	$(if $(QUICK),,$(MAKE) bench-report)
+	$(INSTALL) redis-tools
+	$(BENCH) load $(or $(CASE),$(if $(QUICK),--quick))
+	$(if $(QUICK)$(CASE),,$(MAKE) bench-report)
 
 bench-instructions: build nginx bench-peers bench-tool
-	$(INSTALL) valgrind strace
+	$(INSTALL) valgrind strace redis-tools
 	$(BENCH) instructions $(if $(CASE),"$(CASE)")
 	$(if $(CASE),,$(MAKE) bench-report)
+
+# With QUICK=1 the results are not kept.
+bench-fleet: build nginx bench-tool
+	$(INSTALL) redis-tools
+	$(BENCH) fleet $(if $(QUICK),--quick)
+	$(if $(QUICK),,$(MAKE) bench-report)
 
 bench-memory: build nginx bench-tool
 	$(BENCH) memory $(CASE)

@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 OWN, OTHER = "#1f77b4", "#b0b0b0"
@@ -14,6 +15,7 @@ SCENARIOS = {
     "hot": "One session, known",
     "many": "10,000 sessions, known",
     "miss": "Each request is asked about",
+    "shared": "Each request is asked about, by a host of a fleet",
     "miss-tls": "Each request is asked about, over TLS",
     "jwt-hot": "One JWT, seen before",
     "jwt-new": "JWTs never seen before",
@@ -47,6 +49,8 @@ def save(figure, name):
 def cpu(load):
     for name, title in SCENARIOS.items():
         rows = [row for row in load["rows"] if row["scenario"] == name]
+        if not rows:
+            continue
         figure, axes = plt.subplots(figsize=(8, 0.6 + 0.36 * len(rows)))
         bars(axes, rows, "ratio", "{:.2f}")
         axes.axvline(1, color="black", linewidth=0.8)
@@ -65,7 +69,7 @@ def herd(load):
 
 
 def instructions(counts):
-    rows = [row for row in counts["counts"] if row["case"] in ("hot", "many", "miss")]
+    rows = [row for row in counts["counts"] if row["case"] in ("hot", "many", "miss", "shared")]
     rows = [{**row, "peer": f"{row['case']}: {row['peer']}"} for row in rows]
     figure, axes = plt.subplots(figsize=(8, 0.6 + 0.36 * len(rows)))
     bars(axes, rows, "instructions", "{:,.0f}")
@@ -73,8 +77,33 @@ def instructions(counts):
     save(figure, "instructions")
 
 
+def many_hosts(many):
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    for key, name, colour in (("without", "without a fleet", OTHER), ("with", "fleet", OWN)):
+        curve = [(row["hosts"], row[key]) for row in many["curve"]]
+        points = [(row["hosts"], row[key]) for row in many["points"]]
+        axes.plot(*zip(*curve), color=colour, label=f"{name}, computed")
+        axes.plot(*zip(*points), "o", color=colour, mec="black", label=f"{name}, measured")
+    axes.set(xscale="log", yscale="log", xlabel="hosts", ylabel="look-ups per second")
+    axes.set_ylim(bottom=min(row["with"] for row in many["curve"]) / 2)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:,.0f}")
+        axis.set_minor_locator(matplotlib.ticker.NullLocator())
+    axes.set_title(
+        f"{many['sessions']} sessions, {many['rate']:g} requests per second of each at random hosts,"
+        f" valid={many['valid_s']:g}s", fontsize=9,
+    )
+    axes.grid(True, which="major", alpha=0.3)
+    axes.legend(fontsize=8, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+    save(figure, "fleet")
+
+
 if load := read("load"):
     cpu(load)
     herd(load)
 if counts := read("instructions"):
     instructions(counts)
+if fleet := read("fleet"):
+    many_hosts(fleet["many_hosts"])

@@ -11,7 +11,7 @@ use serde_json::{json, Value};
 use crate::load::{connect, read_answer, request};
 use crate::peers::Peer;
 use crate::rounds::median;
-use crate::site::{opaque, Site, SlowResolver, DELAY};
+use crate::site::{opaque, CountingResolver, Site, DELAY};
 
 const ROUNDS: usize = 5;
 
@@ -36,7 +36,7 @@ const PEERS: [Peer; 6] = [
 
 /// Counts look-ups, and the time between the first and the last answer, with a slow resolver.
 pub fn run(site: &Site) -> io::Result<Vec<Value>> {
-    let resolver = SlowResolver::start()?;
+    let resolver = CountingResolver::start(DELAY)?;
     let mut rows = Vec::new();
     for herd in &HERDS {
         println!("{} at once, resolver takes {} ms", herd.name, DELAY.as_millis());
@@ -48,7 +48,7 @@ pub fn run(site: &Site) -> io::Result<Vec<Value>> {
             let (mut calls, mut first, mut last) = (vec![], vec![], vec![]);
             for round in 0..ROUNDS {
                 resolver.take_answers();
-                let mut times = stampede(running.addr, herd.requests, &opaque(round))?;
+                let mut times = stampede(&[running.addr], herd.requests, &opaque(round))?;
                 times.sort();
                 calls.push(resolver.take_answers() as f64);
                 let (Some(leader), Some(end)) = (times.first(), times.last()) else { continue };
@@ -73,12 +73,16 @@ pub fn run(site: &Site) -> io::Result<Vec<Value>> {
     Ok(rows)
 }
 
-/// The time of each answer since the requests were sent.
-fn stampede(addr: SocketAddr, count: usize, token: &str) -> io::Result<Vec<Duration>> {
+/// The time of each answer since the requests were sent, to these addresses in turn.
+pub fn stampede(addrs: &[SocketAddr], count: usize, token: &str) -> io::Result<Vec<Duration>> {
     let request = Arc::new(request(token));
     let barrier = Arc::new(Barrier::new(count));
-    let threads: Vec<_> = (0..count)
-        .map(|_| {
+    let threads: Vec<_> = addrs
+        .iter()
+        .copied()
+        .cycle()
+        .take(count)
+        .map(|addr| {
             let (request, barrier) = (Arc::clone(&request), Arc::clone(&barrier));
             thread::spawn(move || {
                 let connection = connect(addr);

@@ -38,18 +38,26 @@ pub struct Load {
     addr: SocketAddr,
     connections: Vec<TcpStream>,
     next: usize,
+    /// Line that answers have.
+    line: Option<String>,
 }
 
 impl Load {
     /// Opens this number of connections to `addr`.
     pub fn connect(addr: SocketAddr, connections: usize) -> io::Result<Self> {
         let connections = (0..connections).map(|_| connect(addr)).collect::<io::Result<_>>()?;
-        Ok(Self { addr, connections, next: 0 })
+        Ok(Self { addr, connections, next: 0, line: None })
+    }
+
+    /// Makes [`run`](Self::run) fail unless 99 of 100 answers tell this cache status.
+    pub fn expect(mut self, cache_status: Option<&str>) -> Self {
+        self.line = cache_status.map(|status| format!("X-Cache: {status}\r\n"));
+        self
     }
 
     /// Sends `count` requests; each must be answered by the backend.
     pub fn run(&mut self, requests: &Requests, count: usize) -> io::Result<()> {
-        let mut left = count;
+        let (mut left, mut others) = (count, 0);
         while left > 0 {
             let wave = left.min(self.connections.len());
             for connection in self.connections.iter_mut().take(wave) {
@@ -62,11 +70,18 @@ impl Load {
                     let answer = String::from_utf8_lossy(&answer);
                     return Err(io::Error::other(format!("unexpected answer: {answer}")));
                 }
+                if self.line.as_ref().is_some_and(|line| !contains(&answer, line.as_bytes())) {
+                    others += 1;
+                }
                 if contains(&answer, b"onnection: close") {
                     *connection = connect(self.addr)?;
                 }
             }
             left -= wave;
+        }
+        if others * 100 > count {
+            let line = self.line.as_deref().unwrap_or_default().trim_end();
+            return Err(io::Error::other(format!("{others} of {count} answers without {line:?}")));
         }
         Ok(())
     }
@@ -89,6 +104,10 @@ pub fn read_answer(connection: &mut TcpStream) -> io::Result<Vec<u8>> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         answer.extend(buffer.iter().take(length));
+        if !answer.ends_with(b"\r\n\r\n") && contains(&answer, b"\r\n\r\n") {
+            let answer = String::from_utf8_lossy(&answer);
+            return Err(io::Error::other(format!("an answer with a body: {answer}")));
+        }
     }
     Ok(answer)
 }

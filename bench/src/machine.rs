@@ -28,6 +28,7 @@ pub fn describe() -> Value {
             "Apache": package("apache2"),
             "mod_auth_openidc": package("libapache2-mod-auth-openidc"),
             "Envoy": envoy(),
+            "Redis": package("redis-tools"),
             "valgrind": package("valgrind"),
         },
     })

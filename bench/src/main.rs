@@ -1,15 +1,21 @@
 //! Benchmarks of the module and its alternatives: see README.md.
 
+mod fleet;
+mod fleet_report;
 mod herd;
 mod instructions;
 mod load;
 mod locations;
 mod machine;
+mod many_hosts;
 mod memory;
+mod others;
 mod peers;
 mod process;
+mod redis_cost;
 mod report;
 mod rounds;
+mod sharing;
 mod site;
 mod sockets;
 
@@ -41,12 +47,17 @@ fn main() -> ExitCode {
     let done = match *arguments {
         ["load"] => load(&FULL),
         ["load", "--quick"] => load(&QUICK),
+        ["load", only] => Site::start().and_then(|site| rounds::run(&site, &FULL, only)).map(drop),
         ["instructions"] => instructions(None),
         ["instructions", only] => instructions(Some(only)),
         ["memory"] => memory(),
         ["memory", "locations"] => {
             Site::start().and_then(|site| locations::measure(&site)).map(drop)
         }
+        ["fleet"] => fleet::run(&fleet::FULL)
+            .and_then(|results| keep("fleet", results))
+            .and_then(|()| report()),
+        ["fleet", "--quick"] => fleet::run(&fleet::QUICK).map(drop),
         ["sockets"] => sockets::run(sockets::COUNT),
         ["sockets", count] => match count.parse() {
             Ok(count) => sockets::run(count),
@@ -56,8 +67,8 @@ fn main() -> ExitCode {
         ["report"] => report(),
         _ => {
             eprintln!(
-                "usage: bench load [--quick] | instructions [CASE] | memory [locations] | sockets [N] | \
-                 report"
+                "usage: bench load [--quick | CASE] | instructions [CASE] | memory [locations] | \
+                 fleet [--quick] | sockets [N] | report"
             );
             return ExitCode::FAILURE;
         }
@@ -73,7 +84,7 @@ fn main() -> ExitCode {
 
 fn load(effort: &Effort) -> io::Result<()> {
     let site = Site::start()?;
-    let rows = rounds::run(&site, effort)?;
+    let rows = rounds::run(&site, effort, "")?;
     let herds = herd::run(&site)?;
     let zone = memory::fill_zone()?;
     if effort.is_rough {
@@ -116,8 +127,8 @@ fn memory() -> io::Result<()> {
 }
 
 fn report() -> io::Result<()> {
-    let [load, instructions, memory] = ["load", "instructions", "memory"].map(kept);
-    let text = report::markdown(&load, &instructions, &memory);
+    let [load, instructions, memory, fleet] = ["load", "instructions", "memory", "fleet"].map(kept);
+    let text = report::markdown(&load, &instructions, &memory, &fleet);
     fs::write(Path::new(RESULTS).join("results.md"), text)
 }
 

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::others::{apache, caddy, envoy, ext_authz, haproxy, jwt_authn, local_keys};
 use crate::process::{free_addr, Process, MEASURED};
+use crate::sharing::SecondTier;
 use crate::site::{nginx, Site, IDENTITY, ORIGIN, TLS_NAME};
 
 /// A program and configuration to measure.
@@ -24,6 +26,10 @@ pub enum Peer {
     Assertion,
     /// The same, looking again at responses that are still open after five minutes.
     Recheck,
+    /// The same on a host of a fleet that shares verdicts.
+    Fleet,
+    /// The module with a cache that forgets a verdict before its session comes again.
+    Sharing(SecondTier),
     /// The module with a look-up for each request.
     Uncached,
     /// The same over TLS, with persistent connections or a new one for each look-up.
@@ -72,6 +78,11 @@ impl Peer {
             Self::Cached(_) => "authgear, cache",
             Self::Assertion => "authgear, cache, assertion",
             Self::Recheck => "authgear, cache, recheck",
+            Self::Fleet => "authgear, cache, fleet",
+            Self::Sharing(SecondTier::Absent) => "authgear, look-up at the resolver",
+            Self::Sharing(SecondTier::Filled) => "authgear, fleet, verdict of another host",
+            Self::Sharing(SecondTier::Emptied) => "authgear, fleet, claim, look-up and store",
+            Self::Sharing(SecondTier::Down) => "authgear, fleet, look-up while Redis is down",
             Self::Uncached => "authgear, no cache",
             Self::UncachedTls(Connections::Kept) => "authgear, no cache, TLS",
             Self::UncachedTls(Connections::New) => "authgear, no cache, TLS, new connections",
@@ -100,6 +111,29 @@ impl Peer {
         self.title().starts_with("authgear")
     }
 
+    /// The other peer that this one is compared with, and the most that it may take of it.
+    pub fn target(self) -> Option<(Self, f64)> {
+        let look_up = Self::Sharing(SecondTier::Absent);
+        match self {
+            Self::Fleet => Some((Self::Cached("10m"), 1.005)),
+            Self::Sharing(tier) => Some((look_up, tier.target()?)),
+            _ => None,
+        }
+    }
+
+    /// `$authgear_cache_status` of all its answers, if they tell it.
+    pub fn cache_status(self) -> Option<&'static str> {
+        match self {
+            Self::Sharing(tier) => Some(tier.cache_status()),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a host of a fleet.
+    pub fn is_host(self) -> bool {
+        self == Self::Fleet || matches!(self, Self::Sharing(tier) if tier != SecondTier::Absent)
+    }
+
     /// The reason why the peer cannot be measured here, if any.
     pub fn missing(self) -> Option<String> {
         let needed: &[&str] = match self {
@@ -110,6 +144,9 @@ impl Peer {
                 &["/usr/sbin/apache2", "/usr/lib/apache2/modules/mod_auth_openidc.so"]
             }
             Self::EnvoyExtAuthz | Self::EnvoyJwt | Self::EnvoyJwtCached => &[ENVOY],
+            Self::Fleet | Self::Sharing(_) if env::var_os("AUTHGEAR_REDIS").is_none() => {
+                &["/usr/bin/redis-check-rdb"]
+            }
             _ => &[],
         };
         let missing = needed.iter().find(|file| !Path::new(file).exists());
@@ -118,24 +155,41 @@ impl Peer {
 
     /// Starts it on the measured core.
     pub fn start(self, site: &Site, resolver: SocketAddr) -> io::Result<Running> {
-        let addr = free_addr()?;
+        let ports = Ports { addr: free_addr()?, status: free_addr()? };
+        let Ports { addr, status } = ports;
         let dir = site.directory(&format!("{}-{}", self.slug(), addr.port()))?;
-        let mut command = self.command(site, resolver, addr, &dir, MEASURED.command("env"), "")?;
-        Ok(Running { process: Process::start(&mut command, &dir, addr)?, addr })
+        let mut command = self.command(site, resolver, ports, &dir, MEASURED.command("env"))?;
+        let running = Running { process: Process::start(&mut command, &dir, addr)?, addr, status };
+        self.wait_ready(&running)?;
+        Ok(running)
     }
 
     /// Starts it, if it is nginx, as one process under `tool`.
     pub fn start_under(self, site: &Site, mut tool: Command) -> io::Result<Running> {
-        let addr = free_addr()?;
+        let ports = Ports { addr: free_addr()?, status: free_addr()? };
+        let Ports { addr, status } = ports;
         let dir = site.directory(&format!("{}-{}", self.slug(), addr.port()))?;
         let main = "master_process off;";
         tool.arg(nginx_binary());
-        let Some(conf) = self.nginx_conf(site, site.resolver, addr, main) else {
+        let Some(conf) = self.nginx_conf(site, site.resolver, ports, main) else {
             return Err(io::Error::other("not nginx"));
         };
         let mut command = nginx(tool, &dir, &conf)?;
         let patience = Duration::from_secs(60);
-        Ok(Running { process: Process::start_within(&mut command, &dir, addr, patience)?, addr })
+        let process = Process::start_within(&mut command, &dir, addr, patience)?;
+        let running = Running { process, addr, status };
+        self.wait_ready(&running)?;
+        Ok(running)
+    }
+
+    /// Waits for the connections to Redis.
+    fn wait_ready(self, running: &Running) -> io::Result<()> {
+        match self {
+            Self::Fleet | Self::Sharing(SecondTier::Filled | SecondTier::Emptied) => {
+                running.wait_in_fleet()
+            }
+            _ => Ok(()),
+        }
     }
 
     fn slug(self) -> String {
@@ -149,12 +203,12 @@ impl Peer {
         self,
         site: &Site,
         resolver: SocketAddr,
-        addr: SocketAddr,
+        ports: Ports,
         dir: &Path,
         mut pinned: Command,
-        main: &str,
     ) -> io::Result<Command> {
-        if let Some(conf) = self.nginx_conf(site, resolver, addr, main) {
+        let addr = ports.addr;
+        if let Some(conf) = self.nginx_conf(site, resolver, ports, "") {
             pinned.arg(nginx_binary());
             return nginx(pinned, dir, &conf);
         }
@@ -189,7 +243,7 @@ impl Peer {
         self,
         site: &Site,
         resolver: SocketAddr,
-        addr: SocketAddr,
+        Ports { addr, status }: Ports,
         main: &str,
     ) -> Option<String> {
         let keys = site.key_set();
@@ -218,6 +272,21 @@ impl Peer {
             Self::Cached(size) => (
                 format!("{project} authgear_cache_zone verdicts:{size};"),
                 location("authgear bench; authgear_cache verdicts; authgear_cache_valid valid=1h;"),
+            ),
+            Self::Fleet => (
+                format!(
+                    "{project} authgear_cache_zone verdicts:10m; {}",
+                    site.stores.of(SecondTier::Filled, status)
+                ),
+                location("authgear bench; authgear_cache verdicts; authgear_cache_valid valid=1h;"),
+            ),
+            Self::Sharing(tier) => (
+                format!(
+                    "{project} authgear_cache_zone verdicts:64k front=1; {}",
+                    site.stores.of(tier, status)
+                ),
+                location("authgear bench; authgear_cache verdicts; authgear_cache_valid valid=1h;
+                          add_header X-Cache $authgear_cache_status;"),
             ),
             Self::Jwt => (project, location("authgear bench; authgear_mode jwt;")),
             Self::Assertion => (
@@ -313,10 +382,19 @@ impl Peer {
     }
 }
 
+/// Addresses of a peer.
+#[derive(Clone, Copy)]
+struct Ports {
+    addr: SocketAddr,
+    /// That of its counters, if it is a host of a fleet.
+    status: SocketAddr,
+}
+
 /// A running peer.
 pub struct Running {
     pub process: Process,
     pub addr: SocketAddr,
+    pub status: SocketAddr,
 }
 
 const NDK_MODULE: &str = "/usr/share/nginx/modules/ndk_http_module.so";
@@ -437,224 +515,3 @@ const LUA_LRU: &str = "
         kept:set(key, values, 60)
     end
     for i = 1, #names do ngx.req.set_header(names[i], values[i]) end";
-
-/// HAProxy cannot write paths to claims with dots in their names: those headers are static.
-fn haproxy(site: &Site, addr: SocketAddr) -> String {
-    let key = site.public_key();
-    let fixed: String = IDENTITY
-        .iter()
-        .filter(|(name, _)| !FROM_CLAIMS.iter().any(|(claimed, _)| claimed == name))
-        .map(|(name, value)| format!("    http-request set-header {name} {value}\n"))
-        .collect();
-    let claimed: String = FROM_CLAIMS
-        .iter()
-        .map(|(name, claim)| {
-            format!(
-                "    http-request set-header {name} \
-                 %[var(txn.bearer),jwt_payload_query('$.{claim}')]\n"
-            )
-        })
-        .collect();
-    format!(
-        "global
-    nbthread 1
-    maxconn 2000
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-frontend in
-    bind {addr}
-    http-request set-var(txn.bearer) http_auth_bearer
-    http-request set-var(txn.alg) var(txn.bearer),jwt_header_query('$.alg')
-    http-request set-var(txn.iss) var(txn.bearer),jwt_payload_query('$.iss')
-    http-request deny unless {{ var(txn.alg) -m str RS256 }}
-    http-request deny unless {{ var(txn.iss) -m str {ORIGIN} }}
-    http-request deny unless {{ var(txn.bearer),jwt_verify(txn.alg,\"{}\") 1 }}
-{claimed}{fixed}    default_backend app
-backend app
-    http-reuse always
-    server app {}
-",
-        key.display(),
-        site.backend
-    )
-}
-
-/// The headers that HAProxy and Envoy can make from claims.
-const FROM_CLAIMS: [(&str, &str); 2] =
-    [("X-Authgear-User-Id", "sub"), ("X-Authgear-Session-Authenticated-At", "auth_time")];
-
-fn caddy(site: &Site, resolver: SocketAddr, addr: SocketAddr) -> String {
-    let names: Vec<_> = IDENTITY.iter().map(|(name, _)| *name).collect();
-    format!(
-        "{{
-    admin off
-    auto_https off
-}}
-:{} {{
-    bind 127.0.0.1
-    forward_auth {resolver} {{
-        uri /_resolver/resolve
-        copy_headers {}
-    }}
-    reverse_proxy {}
-}}
-",
-        addr.port(),
-        names.join(" "),
-        site.backend
-    )
-}
-
-fn local_keys(site: &Site) -> String {
-    let kid = support::SigningKey::nth(0).kid.clone();
-    format!("OIDCOAuthVerifyCertFiles {kid}#{}", site.public_key().display())
-}
-
-fn apache(verify: &str, site: &Site, addr: SocketAddr, dir: &Path) -> String {
-    let modules: String = [
-        "mpm_event",
-        "authn_core",
-        "authz_core",
-        "authz_user",
-        "headers",
-        "proxy",
-        "proxy_http",
-        "auth_openidc",
-    ]
-    .iter()
-    .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))
-    .collect();
-    let fixed: String = IDENTITY
-        .iter()
-        .filter(|(name, _)| *name != "X-Authgear-User-Id")
-        .map(|(name, value)| format!("    RequestHeader set {name} \"{value}\"\n"))
-        .collect();
-    format!(
-        "{modules}ServerName app.example.com
-User www-data
-Group www-data
-Listen {addr}
-DefaultRuntimeDir {dir}
-PidFile {dir}/apache.pid
-ErrorLog {dir}/logs/error.log
-LogLevel error
-Mutex pthread default
-StartServers 1
-ServerLimit 1
-ThreadLimit 25
-ThreadsPerChild 25
-MaxRequestWorkers 25
-KeepAlive On
-KeepAliveTimeout 300
-MaxKeepAliveRequests 0
-OIDCCryptoPassphrase bench
-OIDCOAuthRemoteUserClaim sub
-{verify}
-<Location />
-    AuthType oauth20
-    Require valid-user
-    RequestHeader set X-Authgear-User-Id expr=%{{REMOTE_USER}}
-{fixed}</Location>
-ProxyPass / http://{}/
-",
-        site.backend,
-        dir = dir.display(),
-    )
-}
-
-fn ext_authz(resolver: SocketAddr) -> String {
-    format!(
-        "          - name: envoy.filters.http.ext_authz
-            typed_config:
-              \"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
-              http_service:
-                server_uri: {{uri: \"http://{resolver}\", cluster: resolver, timeout: 5s}}
-                path_prefix: /_resolver/resolve
-                authorization_response:
-                  allowed_upstream_headers: {{patterns: [{{prefix: x-authgear-}}]}}
-"
-    )
-}
-
-fn jwt_authn(site: &Site, cache: bool) -> io::Result<String> {
-    let keys = fs::read_to_string(site.key_set())?;
-    let cache =
-        if cache { "                  jwt_cache_config: {jwt_cache_size: 20000}\n" } else { "" };
-    let claims: String = FROM_CLAIMS
-        .iter()
-        .map(|(header, claim)| {
-            format!("                  - {{header_name: {header}, claim_name: {claim}}}\n")
-        })
-        .collect();
-    Ok(format!(
-        "          - name: envoy.filters.http.jwt_authn
-            typed_config:
-              \"@type\": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication
-              providers:
-                authgear:
-                  issuer: {ORIGIN}
-                  audiences: [{ORIGIN}]
-                  forward: true
-                  local_jwks: {{inline_string: '{keys}'}}
-{cache}                  claim_to_headers:
-{claims}              rules: [{{match: {{prefix: /}}, requires: {{provider_name: authgear}}}}]
-"
-    ))
-}
-
-fn envoy(filter: &str, site: &Site, resolver: SocketAddr, addr: SocketAddr) -> String {
-    let is_jwt = filter.contains("jwt_authn");
-    let fixed: String = IDENTITY
-        .iter()
-        .filter(|(name, _)| is_jwt && !FROM_CLAIMS.iter().any(|(claimed, _)| claimed == name))
-        .map(|(name, value)| {
-            format!("              - {{header: {{key: {name}, value: \"{value}\"}}}}\n")
-        })
-        .collect();
-    let fixed = match &*fixed {
-        "" => String::new(),
-        fixed => format!("              request_headers_to_add:\n{fixed}"),
-    };
-    let cluster = |name: &str, addr: SocketAddr| {
-        format!(
-            "  - name: {name}
-    connect_timeout: 2s
-    load_assignment:
-      cluster_name: {name}
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}}}]}}]
-",
-            addr.ip(),
-            addr.port()
-        )
-    };
-    format!(
-        "static_resources:
-  listeners:
-  - address: {{socket_address: {{address: {}, port_value: {}}}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: in
-          generate_request_id: false
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: [\"*\"]
-              routes: [{{match: {{prefix: /}}, route: {{cluster: backend}}}}]
-{fixed}          http_filters:
-{filter}          - name: envoy.filters.http.router
-            typed_config:
-              \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-  clusters:
-{}{}",
-        addr.ip(),
-        addr.port(),
-        cluster("backend", site.backend),
-        cluster("resolver", resolver),
-    )
-}

@@ -20,11 +20,25 @@ pub struct Core(usize);
 impl Core {
     /// Returns `command`, to be run on this core only.
     pub fn command(self, command: &str) -> Command {
-        let cores = thread::available_parallelism().map_or(1, |n| n.get());
         let mut pinned = Command::new("taskset");
-        pinned.args(["-c", &(self.0 % cores).to_string(), command]);
+        pinned.args(["-c", &(self.0 % cores()).to_string(), command]);
         pinned
     }
+
+    /// Moves a running process with all its threads to this core.
+    pub fn take(self, pid: u32) -> io::Result<()> {
+        let core = (self.0 % cores()).to_string();
+        let mut command = Command::new("taskset");
+        command.args(["-a", "-p", "-c", &core, &pid.to_string()]).stdout(Stdio::null());
+        match command.status()?.success() {
+            true => Ok(()),
+            false => Err(io::Error::other(format!("{command:?} failed"))),
+        }
+    }
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// A running program with all its children.

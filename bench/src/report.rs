@@ -4,10 +4,13 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-const SCENARIOS: [(&str, &str); 7] = [
+use crate::fleet_report;
+
+const SCENARIOS: [(&str, &str); 8] = [
     ("hot", "One session, known"),
     ("many", "10,000 sessions, known"),
     ("miss", "Each request is asked about"),
+    ("shared", "Each request is asked about, by a host of a fleet"),
     ("miss-tls", "Each request is asked about, over TLS"),
     ("jwt-hot", "One JWT, seen before"),
     ("jwt-new", "JWTs never seen before"),
@@ -15,22 +18,25 @@ const SCENARIOS: [(&str, &str); 7] = [
 ];
 
 /// Formats all measurements; missing ones are left out.
-pub fn markdown(load: &Value, instructions: &Value, memory: &Value) -> String {
+pub fn markdown(load: &Value, instructions: &Value, memory: &Value, fleet: &Value) -> String {
     let mut out = String::from(
-        "# Results\n\nMade by `make bench` and `make bench-instructions`; README.md beside this \
-         folder says how to read them.\n",
+        "# Results\n\nMade by `make bench`, `make bench-instructions`, `make bench-memory` and \
+         `make bench-fleet`; README.md beside this folder says how to read them.\n",
     );
-    machine(&mut out, load, instructions, memory);
+    let measured =
+        [("load", load), ("instructions", instructions), ("memory", memory), ("fleet", fleet)];
+    machine(&mut out, &measured);
     cpu(&mut out, load);
     herds(&mut out, load);
     counts(&mut out, instructions);
     zones(&mut out, load);
     sizes(&mut out, memory);
+    fleet_report::write(&mut out, fleet);
     out
 }
 
-fn machine(out: &mut String, load: &Value, instructions: &Value, memory: &Value) {
-    for (name, results) in [("load", load), ("instructions", instructions), ("memory", memory)] {
+fn machine(out: &mut String, measured: &[(&str, &Value)]) {
+    for (name, results) in measured {
         let machine = &results["machine"];
         if machine.is_null() {
             continue;
@@ -64,7 +70,7 @@ fn cpu(out: &mut String, load: &Value) {
             "\n## {title}\n\n| | to the ceiling | least to most | CPU µs per request |\n\
              |---|---|---|---|"
         );
-        for row in rows {
+        for row in &rows {
             let _ = writeln!(
                 out,
                 "| {} | {:.2} | {:.2} to {:.2} | {:.1} |",
@@ -79,6 +85,31 @@ fn cpu(out: &mut String, load: &Value) {
             let micros = number(&load["verification_micros"]);
             let _ = writeln!(out, "| verification alone, in a loop | | | {micros:.1} |");
         }
+        beside(out, &rows, "| least to most ", "|---", |beside| {
+            let [least, most] = ["ratio_least", "ratio_most"].map(|key| number(&beside[key]));
+            format!("| {least:.3} to {most:.3} ")
+        });
+    }
+}
+
+/// The table of rows that have a target beside another one; `extra` makes cells of their own.
+fn beside(
+    out: &mut String,
+    rows: &[&Value],
+    head: &str,
+    rule: &str,
+    extra: impl Fn(&Value) -> String,
+) {
+    let rows: Vec<_> = rows.iter().filter(|row| row["beside"].is_object()).collect();
+    if rows.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n| | to | ratio {head}| target |\n|---|---|---{rule}|---|");
+    for row in rows {
+        let beside = &row["beside"];
+        let (base, target) = (text(&beside["peer"]), &beside["target"]);
+        let (ratio, extra) = (number(&beside["ratio"]), extra(beside));
+        let _ = writeln!(out, "| {} | {base} | {ratio:.3} {extra}| at most {target} |", peer(row));
     }
 }
 
@@ -124,6 +155,7 @@ fn counts(out: &mut String, instructions: &Value) {
         let _ =
             writeln!(out, "| {} | {} | {count:.0} | {over:.0} |", text(&row["case"]), peer(row));
     }
+    beside(out, &rows, "", "", |_| String::new());
     out.push_str("\n| | system calls per request |\n|---|---|\n");
     for row in list(&instructions["system_calls"]) {
         let _ = writeln!(out, "| {} | {:.2} |", peer(row), number(&row["calls"]));
@@ -187,14 +219,14 @@ fn peer(row: &Value) -> String {
     }
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
+pub fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-fn text(value: &Value) -> &str {
+pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or("?")
 }
 
-fn number(value: &Value) -> f64 {
+pub fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or(f64::NAN)
 }

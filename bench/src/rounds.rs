@@ -9,6 +9,7 @@ use serde_json::{json, Value};
 use crate::load::{connect, contains, read_answer, Load, Requests};
 use crate::peers::{Connections, Peer, Running};
 use crate::process::own_cpu;
+use crate::sharing::{SecondTier, SharedWork};
 use crate::site::{opaque, Site, ORIGIN, USER};
 use crate::Effort;
 
@@ -19,9 +20,10 @@ const CONNECTIONS: usize = 16;
 pub const MANY: usize = 10_000;
 
 /// The peers that keep verdicts, and the ceiling.
-const CACHING: [Peer; 8] = [
+const CACHING: [Peer; 9] = [
     Peer::Ceiling,
     Peer::Cached("10m"),
+    Peer::Fleet,
     Peer::Assertion,
     Peer::Recheck,
     Peer::ProxyCache,
@@ -50,22 +52,42 @@ pub struct Row {
     pub micros: Vec<f64>,
     /// Ratios to the ceiling of the same round.
     pub ratios: Vec<f64>,
+    /// Ratios to the peer of the row's target in the same round.
+    pub beside: Vec<f64>,
 }
 
 impl Row {
     pub fn to_json(&self) -> Value {
-        json!({
+        let mut row = json!({
             "scenario": self.scenario,
             "peer": self.peer.title(),
             "own": self.peer.is_own(),
             "micros": median(&self.micros),
-            "micros_least": self.micros.iter().copied().fold(f64::INFINITY, f64::min),
-            "micros_most": self.micros.iter().copied().fold(0.0, f64::max),
+            "micros_least": least(&self.micros),
+            "micros_most": most(&self.micros),
             "ratio": median(&self.ratios),
-            "ratio_least": self.ratios.iter().copied().fold(f64::INFINITY, f64::min),
-            "ratio_most": self.ratios.iter().copied().fold(0.0, f64::max),
-        })
+            "ratio_least": least(&self.ratios),
+            "ratio_most": most(&self.ratios),
+        });
+        if let Some((base, target)) = self.peer.target() {
+            row["beside"] = json!({
+                "peer": base.title(),
+                "target": target,
+                "ratio": median(&self.beside),
+                "ratio_least": least(&self.beside),
+                "ratio_most": most(&self.beside),
+            });
+        }
+        row
     }
+}
+
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+pub fn most(values: &[f64]) -> f64 {
+    values.iter().copied().fold(0.0, f64::max)
 }
 
 pub fn median(values: &[f64]) -> f64 {
@@ -74,10 +96,13 @@ pub fn median(values: &[f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Runs all scenarios.
-pub fn run(site: &Site, effort: &Effort) -> io::Result<Vec<Row>> {
+/// Runs all scenarios, or those whose names begin with `only`.
+pub fn run(site: &Site, effort: &Effort, only: &str) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for scenario in scenarios(site, effort) {
+        if !scenario.name.starts_with(only) {
+            continue;
+        }
         println!("{}: {}", scenario.name, scenario.title);
         rows.extend(run_scenario(site, &scenario, effort.rounds)?);
     }
@@ -121,6 +146,21 @@ fn scenarios(site: &Site, effort: &Effort) -> Vec<Scenario> {
             requests: Requests::of_tokens(&many),
             warm_up: 500,
             per_round,
+        },
+        Scenario {
+            name: "shared",
+            title: "each request is asked about, by a host of a fleet",
+            peers: &[
+                Peer::Ceiling,
+                Peer::Sharing(SecondTier::Absent),
+                Peer::Sharing(SecondTier::Filled),
+                Peer::Sharing(SecondTier::Emptied),
+                Peer::Sharing(SecondTier::Down),
+            ],
+            requests: Requests::of_tokens(&many),
+            warm_up: 500,
+            // A session comes once in a round.
+            per_round: per_round.min(MANY),
         },
         Scenario {
             name: "miss-tls",
@@ -208,25 +248,42 @@ fn run_scenario(site: &Site, scenario: &Scenario, rounds: usize) -> io::Result<V
         }
         let running = peer.start(site, site.resolver)?;
         check(peer, &running, &scenario.requests)?;
-        let mut load = Load::connect(running.addr, CONNECTIONS)?;
+        let tier = SharedWork::of(peer, site)?;
+        let mut load = Load::connect(running.addr, CONNECTIONS)?.expect(peer.cache_status());
         load.run(&scenario.requests, scenario.warm_up)?;
-        let row = Row { scenario: scenario.name, peer, micros: vec![], ratios: vec![] };
-        contestants.push((running, load, row));
+        let row =
+            Row { scenario: scenario.name, peer, micros: vec![], ratios: vec![], beside: vec![] };
+        contestants.push((running, tier, load, row));
     }
     for _ in 0..rounds {
-        let mut ceiling = None;
-        for (running, load, row) in &mut contestants {
+        let mut measured: Vec<(Peer, f64)> = Vec::new();
+        for (running, tier, load, row) in &mut contestants {
+            let looks = tier.begin(running)?;
             let before = running.process.cpu();
             load.run(&scenario.requests, scenario.per_round)?;
             let micros = (running.process.cpu() - before) as f64 / 1e3 / scenario.per_round as f64;
+            tier.check(running, looks, scenario.per_round)?;
+            measured.push((row.peer, micros));
             row.micros.push(micros);
-            row.ratios.push(micros / *ceiling.get_or_insert(micros));
+        }
+        for (_, _, _, row) in &mut contestants {
+            let of = |peer| measured.iter().find(|(of, _)| *of == peer).map(|(_, micros)| *micros);
+            let (Some(own), Some((_, ceiling))) = (of(row.peer), measured.first()) else {
+                continue;
+            };
+            row.ratios.push(own / ceiling);
+            row.beside.extend(row.peer.target().and_then(|(base, _)| Some(own / of(base)?)));
         }
     }
-    let rows: Vec<_> = contestants.into_iter().map(|(_, _, row)| row).collect();
+    let rows: Vec<_> = contestants.into_iter().map(|(_, _, _, row)| row).collect();
     for row in &rows {
         let (micros, ratio) = (median(&row.micros), median(&row.ratios));
-        println!("  {:<50} {micros:8.2} us  {ratio:6.3}", row.peer.title());
+        print!("  {:<50} {micros:8.2} us  {ratio:6.3}", row.peer.title());
+        if let Some((base, target)) = row.peer.target() {
+            let (name, ratio) = (base.title(), median(&row.beside));
+            print!("  {ratio:6.3} of \"{name}\", at most {target}");
+        }
+        println!();
     }
     Ok(rows)
 }

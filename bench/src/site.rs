@@ -16,6 +16,7 @@ use support::{private_key, Ca, FakeAuthgear, KeyType, SigningKey, User, PERMISSI
 
 use crate::peers::{nginx_binary, TEMPORARY};
 use crate::process::{free_addr, Process, OTHERS};
+use crate::sharing::Stores;
 
 /// The identity headers that every peer passes: those that Authgear sends for a user.
 pub const IDENTITY: [(&str, &str); 8] = [
@@ -38,7 +39,7 @@ pub const ORIGIN: &str = "http://auth.example.com";
 /// The name in the certificate of the resolver: nginx's proxy verifies no addresses.
 pub const TLS_NAME: &str = "resolver.test";
 
-/// The delay of [`SlowResolver`].
+/// Time that a slow resolver takes.
 pub const DELAY: Duration = Duration::from_millis(50);
 
 /// Servers and files shared by all peers.
@@ -48,6 +49,7 @@ pub struct Site {
     pub resolver: SocketAddr,
     /// The same over TLS.
     pub tls_resolver: SocketAddr,
+    pub stores: Stores,
     authgear: FakeAuthgear,
     user: User,
     _servers: Process,
@@ -78,7 +80,8 @@ impl Site {
         command.arg(nginx_binary());
         command.args(["-p".as_ref(), own.as_os_str(), "-c".as_ref(), "nginx.conf".as_ref()]);
         let servers = Process::start(&mut command, &own, backend)?;
-        Ok(Self { dir, backend, resolver, tls_resolver, authgear, user, _servers: servers })
+        let stores = Stores::new(dir.path())?;
+        Ok(Self { dir, backend, resolver, tls_resolver, stores, authgear, user, _servers: servers })
     }
 
     /// Creates a directory for `name`, with room for nginx's logs.
@@ -162,14 +165,15 @@ fn pem(jwk: &Value) -> io::Result<String> {
     Ok(format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n")))
 }
 
-/// A resolver that waits [`DELAY`] before each answer, and counts the answers.
-pub struct SlowResolver {
+/// A resolver that waits before each answer, and counts the answers.
+pub struct CountingResolver {
     pub addr: SocketAddr,
     answers: Arc<AtomicUsize>,
 }
 
-impl SlowResolver {
-    pub fn start() -> io::Result<Self> {
+impl CountingResolver {
+    /// Starts a resolver that takes `delay`.
+    pub fn start(delay: Duration) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let addr = listener.local_addr()?;
         let answers = Arc::new(AtomicUsize::new(0));
@@ -178,10 +182,15 @@ impl SlowResolver {
             for connection in listener.incoming().flatten() {
                 let counter = Arc::clone(&counter);
                 // The peer decides when the connection ends.
-                thread::spawn(move || serve(connection, &counter));
+                thread::spawn(move || serve(connection, delay, &counter));
             }
         });
         Ok(Self { addr, answers })
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}/_resolver/resolve", self.addr)
     }
 
     /// The number of look-ups since the last call.
@@ -190,7 +199,7 @@ impl SlowResolver {
     }
 }
 
-fn serve(connection: TcpStream, counter: &AtomicUsize) -> io::Result<()> {
+fn serve(connection: TcpStream, delay: Duration, counter: &AtomicUsize) -> io::Result<()> {
     connection.set_nodelay(true)?;
     let identity: String =
         IDENTITY.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -202,7 +211,7 @@ fn serve(connection: TcpStream, counter: &AtomicUsize) -> io::Result<()> {
     for line in BufReader::new(connection.try_clone()?).lines() {
         if line?.is_empty() {
             counter.fetch_add(1, Ordering::Relaxed);
-            thread::sleep(DELAY);
+            thread::sleep(delay);
             connection.write_all(answer.as_bytes())?;
         }
     }

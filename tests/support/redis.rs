@@ -238,6 +238,12 @@ impl Redis {
         self.addr
     }
 
+    /// Its process id.
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        self.child().as_ref().expect("a running redis").id()
+    }
+
     /// `redis://` and the address.
     pub fn url(&self) -> String {
         format!("redis://{}", self.addr)
