@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use support::{
     eventually, get, unix_now, Backend, Builder, FakeAuthgear, Nginx, Redis, RedisReply, User,
@@ -62,7 +64,7 @@ impl Clock {
         self.env().iter().fold(host, |host, (name, value)| host.env(name, value))
     }
 
-    /// A server for what `start` makes of the environment.
+    /// Starts a Redis with this clock; `start` gets the environment variables.
     fn redis(&self, start: impl FnOnce(&[(&str, &str)]) -> Redis) -> Redis {
         let env = self.env();
         start(&env.each_ref().map(|(name, value)| (*name, value.as_str())))
@@ -81,6 +83,14 @@ fn offset(host: &Nginx) -> f64 {
     fleet(host)["clock_offset"].as_f64().expect("an offset")
 }
 
+/// Waits until a host has looked at the stream since now, and knows all events.
+#[track_caller]
+fn wait_looked(host: &Nginx) {
+    let looked_after = unix_now() + 1;
+    let has_looked = || fleet(host)["last_sync"].as_i64() > Some(looked_after);
+    assert!(eventually(DEADLINE, has_looked), "{}", fleet(host));
+}
+
 /// Events go on: what a host tells, the other hears, and so does one that begins.
 #[track_caller]
 fn assert_nothing_lost(
@@ -90,7 +100,7 @@ fn assert_nothing_lost(
     what: &str,
 ) {
     [a, b].into_iter().for_each(wait_in_sync);
-    // As many as were lost.
+    // As many events as were lost.
     for _ in 0..3 {
         assert_eq!(users.end_one_more(a), 204, "{what}");
     }
@@ -119,10 +129,8 @@ fn a_redis_that_begins_again_a_minute_behind_loses_no_event() {
     assert_nothing_lost(&mut users, [&a, &b], one, "with what was saved");
     // The same server, whose clock goes back once more: as many entries with earlier ids.
     clock.set(2 * BEHIND);
-    // What was heard last was looked at too.
-    let looked_after = unix_now() + 1;
-    let has_looked = || fleet(&b)["last_sync"].as_i64() > Some(looked_after);
-    assert!(eventually(DEADLINE, has_looked), "{}", fleet(&b));
+    wait_looked(&b);
+    // b has compared the counts since the last event: what it notices next is the new loss.
     let noticed = losses(&b);
     redis.command(&["EVAL", ANEW, "1", "{authgear}:events"]);
     assert!(eventually(DEADLINE, || losses(&b) > noticed), "{}", fleet(&b));
@@ -163,8 +171,8 @@ fn a_host_whose_clock_is_wrong_shares_nothing_says_so_and_hears_events() {
         let clock = Clock::wrong_by(wrong_by);
         let b = start_sharing(&authgear, clock.on(sharing(&authgear, &backend, &redis)));
         let line = b.wait_for_error_log("authgear fleet shares no verdicts: the clock of Redis is");
-        let (ahead, seconds) = (offset(&b) * 1000.0, wrong_by as f64);
-        assert!(line.contains("[warn]") && (ahead + seconds).abs() < 1000.0, "{ahead} {line}");
+        let millis = offset(&b) * 1000.0 + wrong_by as f64;
+        assert!(line.contains("[warn]") && millis.abs() < 1000.0, "{millis} {line}");
         // Neither does it use what another host was told, nor does it tell.
         let user = authgear.add_user(User::named(&format!("off{wrong_by}")));
         let (token, own) = (authgear.opaque_token(&user), authgear.opaque_token(&user));
@@ -194,7 +202,42 @@ fn a_host_whose_clock_is_wrong_shares_nothing_says_so_and_hears_events() {
             ask(&b, &token) == "SHARED cache"
         };
         assert!(eventually(2 * DEADLINE, shares), "{}", fleet(&b));
+        let noticed = losses(&a);
         redis.command(&["FLUSHDB"]);
-        wait_in_sync(&a);
+        assert!(eventually(DEADLINE, || losses(&a) > noticed), "{}", fleet(&a));
+        // It may have been in sync a moment before.
+        wait_looked(&a);
     }
+}
+
+#[test]
+fn a_verdict_counts_no_longer_than_its_time_whatever_the_clocks_of_two_hosts_are() {
+    const VALID: Duration = Duration::from_secs(12);
+    let (authgear, backend, redis) = (FakeAuthgear::start(), Backend::start(), Redis::start());
+    let clocks = [1700, -1700].map(Clock::wrong_by);
+    let [ahead, behind] = clocks.each_ref().map(|clock| {
+        let builder = clock.on(sharing(&authgear, &backend, &redis).workers(1));
+        let valid = format!("valid={}s", VALID.as_secs());
+        start_sharing(&authgear, builder.raw_conf(move |conf| conf.replace("valid=1h", &valid)))
+    });
+    let token = authgear.opaque_token(&User::named("alice"));
+    let ask = |host: &Nginx| cache(&get(host, "/").bearer(&token).send());
+    assert_eq!(ask(&ahead), "MISS resolver");
+    // It was asked for before.
+    let told = Instant::now();
+    // Until then the record is of a time to come, which hides a part of its age.
+    thread::sleep(Duration::from_secs(4));
+    assert_eq!(ask(&behind), "SHARED cache", "{}", fleet(&behind));
+    let mut counted = Duration::ZERO;
+    let has_ended = || {
+        let asked = told.elapsed();
+        let counts = ask(&behind) != "MISS resolver";
+        if counts {
+            counted = asked;
+        }
+        !counts
+    };
+    assert!(eventually(2 * DEADLINE, has_ended), "{}", fleet(&behind));
+    assert_eq!(authgear.hits(), 2, "{}", fleet(&behind));
+    assert!(counted > Duration::ZERO && counted < VALID, "{counted:?}");
 }

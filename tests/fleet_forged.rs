@@ -15,6 +15,7 @@ use support::{get, unix_now, Backend, FakeAuthgear, Nginx, Redis, Request, Respo
 
 use crate::fleet::{cache, event, fleet, host_with, post, tell, verdict};
 use crate::fleet_adversary::{number, Chance};
+use crate::fleet_faults::losses;
 use crate::fleet_verdicts::start_sharing;
 
 #[path = "fleet_forged/forger.rs"]
@@ -23,23 +24,25 @@ mod forger;
 use forger::Forger;
 
 /// Time of the attack, and its plan, if the environment does not name others.
-const SECONDS: u64 = 9;
+const SECONDS: u64 = 12;
 const SEED: u64 = 7;
 
 const HOSTS: usize = 3;
 const CLIENTS: u64 = 3;
 
-/// Users whose sessions go on, and those ended last, who are still tried.
+/// Users whose sessions go on, those whose sessions ended before the attack, and those ended last,
+/// who are still tried.
 const LIVING: usize = 6;
+const GONE: usize = 2;
 const ENDED: usize = 8;
 
 /// The first users, of whose changes no host is told: only age ends their verdicts.
 const UNTOLD: usize = 2;
 
-/// `valid=` of the hosts.
-const VALID: Duration = Duration::from_secs(6);
+/// `valid=` and `invalid=` of the hosts.
+const VALID: Duration = Duration::from_secs(7);
 
-/// Time by which a host may notice later than it was asked that a verdict has become too old.
+/// Margin after `VALID` for the clock of a worker.
 const LATE: Duration = Duration::from_millis(500);
 
 /// A user, whose role is changed and purged now and then, until the user is disabled.
@@ -57,7 +60,7 @@ struct Person {
     refuses: [bool; HOSTS],
 }
 
-/// What a host may answer to a request that begins now.
+/// Permitted answers to a request that begins now.
 #[derive(Clone, Copy)]
 struct Allowed {
     least: usize,
@@ -68,7 +71,9 @@ struct Allowed {
 }
 
 impl Person {
-    fn new(authgear: &FakeAuthgear, name: String) -> Self {
+    fn new(authgear: &FakeAuthgear, n: usize) -> Self {
+        // The record of a valid session is longer than a lease.
+        let name = format!("user{n}-of-a-name-that-fills-a-block");
         let user = authgear.add_user(User::named(&name).roles(&[&role(0)]));
         Self {
             tokens: [(); 2].map(|()| authgear.opaque_token(&user)),
@@ -80,6 +85,14 @@ impl Person {
             ended: None,
             refuses: [false; HOSTS],
         }
+    }
+
+    /// A user whose sessions never pass: hosts share that, and the records of others are put there.
+    fn gone(authgear: &FakeAuthgear, n: usize) -> Self {
+        let ended = Instant::now().checked_sub(VALID + LATE);
+        let person = Self { ended, ..Self::new(authgear, n) };
+        authgear.disable(&person.name);
+        person
     }
 
     /// A request with credentials that the hosts ask Authgear about.
@@ -115,8 +128,10 @@ struct World<'a> {
     trace: Mutex<Vec<String>>,
     faults: Mutex<Vec<String>>,
     answers: AtomicUsize,
-    /// Answers by what another host had been told.
-    shared: AtomicUsize,
+    /// Answers by what another host had been told: those that pass, and refusals.
+    shared: [AtomicUsize; 2],
+    /// Attacks on the stream.
+    attacks: AtomicUsize,
 }
 
 impl World<'_> {
@@ -143,6 +158,7 @@ impl World<'_> {
         let people = self.people();
         let is_ended = |n: &usize| people[*n].ended.is_some();
         let (ended, mut tried): (Vec<_>, Vec<_>) = (0..people.len()).partition(is_ended);
+        tried.extend(LIVING..LIVING + GONE);
         tried.extend(ended.iter().rev().take(ENDED));
         tried
     }
@@ -170,7 +186,7 @@ impl World<'_> {
         self.answers.fetch_add(1, Ordering::Relaxed);
         let cache = cache(answer);
         if cache.starts_with("SHARED") {
-            self.shared.fetch_add(1, Ordering::Relaxed);
+            self.shared[usize::from(answer.status == 401)].fetch_add(1, Ordering::Relaxed);
         }
         let is_revoked = verdict(answer) == "none token_revoked";
         let fault = {
@@ -257,8 +273,8 @@ impl World<'_> {
             self.fault(format!("an event at host {host}: {status}"));
         }
         let mut people = self.people();
-        let next = format!("user{}", people.len());
-        people.push(Person::new(self.authgear, next));
+        let next = Person::new(self.authgear, people.len());
+        people.push(next);
     }
 
     fn forge(&self, redis: &Redis, chance: Chance) {
@@ -266,6 +282,7 @@ impl World<'_> {
         while self.goes_on() {
             if let Some(attack) = forger.attack() {
                 self.note(&attack);
+                self.attacks.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -280,24 +297,27 @@ fn whoever_has_redis_and_no_secret_makes_no_answer() {
     let authgear = FakeAuthgear::builder().capacity(16, Duration::from_millis(4)).start();
     let (backend, redis) = (Backend::start(), Redis::start());
     let fleet_line = format!("{} secret=fleet.secret cache=on timeout=1s", redis.url());
-    let lifetimes = format!("authgear_cache_valid valid={}s invalid=1s none=1s;", VALID.as_secs());
+    let valid = VALID.as_secs();
+    let lifetimes = format!("authgear_cache_valid valid={valid}s invalid={valid}s none=1s;");
     let hosts: [Nginx; HOSTS] = [(); HOSTS].map(|()| {
         let builder = host_with(&authgear, &backend, &fleet_line).workers(2).error_level("notice");
         let change = lifetimes.clone();
         let of_test = "authgear_cache_valid valid=1h invalid=1h none=1h;";
         start_sharing(&authgear, builder.raw_conf(move |conf| conf.replace(of_test, &change)))
     });
-    let person = |n| Person::new(&authgear, format!("user{n}"));
+    let living = (0..LIVING).map(|n| Person::new(&authgear, n));
+    let gone = (LIVING..LIVING + GONE).map(|n| Person::gone(&authgear, n));
     let world = World {
         authgear: &authgear,
         hosts: &hosts,
-        people: Mutex::new((0..LIVING).map(person).collect()),
+        people: Mutex::new(living.chain(gone).collect()),
         is_over: AtomicBool::new(false),
         begun: Instant::now(),
         trace: Mutex::default(),
         faults: Mutex::default(),
         answers: AtomicUsize::new(0),
-        shared: AtomicUsize::new(0),
+        shared: Default::default(),
+        attacks: AtomicUsize::new(0),
     };
     let chance = |n| Chance(seed.wrapping_mul(100).wrapping_add(n));
     thread::scope(|scope| {
@@ -314,11 +334,17 @@ fn whoever_has_redis_and_no_secret_makes_no_answer() {
             *looks.entry(outcome.clone()).or_default() += count.as_u64().expect("a count");
         }
     }
-    let (answers, shared) = (world.answers.into_inner(), world.shared.into_inner());
-    println!("{answers} answers, {shared} of them shared; looks at Redis: {looks:?}");
+    let (answers, attacks) = (world.answers.into_inner(), world.attacks.into_inner());
+    let shared = world.shared.map(AtomicUsize::into_inner);
+    println!(
+        "{answers} answers, {shared:?} of them shared; {attacks} attacks on the stream, losses \
+         {:?}; looks at Redis: {looks:?}",
+        hosts.each_ref().map(losses)
+    );
     let faults = world.faults.into_inner().unwrap_or_else(PoisonError::into_inner);
     let trace = world.trace.into_inner().unwrap_or_else(PoisonError::into_inner).join("\n");
     assert!(faults.is_empty(), "FLEET_SEED={seed}: {faults:#?}\n{trace}");
     // Otherwise nothing was tried.
-    assert!(shared > 0 && looks["unreadable"] > 0 && looks["purged"] > 0, "{looks:?}");
+    assert!(!shared.contains(&0) && attacks > 0, "{shared:?} {attacks}");
+    assert!(looks["unreadable"] > 0 && looks["purged"] > 0, "{looks:?}");
 }

@@ -13,7 +13,8 @@ const STREAM: &[u8] = b"{authgear}:events";
 const COPIES: usize = 400;
 const STREAMS: usize = 6;
 
-/// Length of a sealed lease: that of a verdict is greater.
+/// Length of a sealed lease, and of the record of an invalid session. Records of valid sessions are
+/// longer: see `Person::new`.
 const LEASE: usize = 93;
 
 /// Removes the last entry as if it had never been added.
@@ -50,12 +51,13 @@ impl<'a> Forger<'a> {
             streams: Vec::new(),
             loud_at: Instant::now(),
         };
-        forger.be_quiet();
+        // A short run has an attack too, and time after it.
+        forger.loud_at += forger.chance.millis(2000, 4000);
         forger
     }
 
-    /// After a loss records count no sooner than 4 seconds later, and are too old another 6 later:
-    /// without pauses none would be tried.
+    /// After a loss a record counts if it was asked for 4 seconds later or more: without pauses
+    /// none would be tried.
     fn be_quiet(&mut self) {
         self.loud_at = Instant::now() + self.chance.millis(5000, 20_000);
     }
@@ -69,8 +71,9 @@ impl<'a> Forger<'a> {
         match self.chance.below(16) {
             0..=2 => self.copy(),
             3..=5 => self.put_back(),
-            6 => self.put_all_back(),
-            7 | 8 => self.moves(),
+            // Seldom: it undoes whatever was put there before.
+            6 if self.chance.below(16) == 0 => self.put_all_back(),
+            6..=8 => self.moves(),
             9 => self.changes(),
             10 => self.puts_a_lease(),
             11 => self.removes(),
@@ -84,7 +87,7 @@ impl<'a> Forger<'a> {
         None
     }
 
-    /// Not all commands are possible at all times.
+    /// Sends a command. Errors are ignored: the key may be gone or of another type.
     fn try_command(&self, words: &[&[u8]]) -> RedisReply {
         self.redis.command(words)
     }
@@ -154,9 +157,14 @@ impl<'a> Forger<'a> {
         }
     }
 
-    /// Puts the record of one token where that of another is.
+    /// Puts the record of one token where that of another is: an old one, or one of now.
     fn moves(&mut self) {
-        if let (Some((_, value)), Some(name)) = (self.any_record(), self.any_name()) {
+        let (Some((_, old)), Some(from)) = (self.any_record(), self.any_name()) else { return };
+        let value = match self.try_command(&[b"GET", &from]) {
+            RedisReply::Bytes(value) if self.chance.below(4) > 0 => value,
+            _ => old,
+        };
+        if let Some(name) = self.any_name() {
             self.set(&name, &value);
         }
     }
@@ -282,8 +290,8 @@ impl<'a> Forger<'a> {
         }
     }
 
-    /// Puts back what the stream was a moment ago, again and again: what was added meanwhile, and
-    /// not read, never was. Who has read an entry of a time to come asks at its position.
+    /// Restores a dump of a moment ago, repeatedly: entries added meanwhile vanish, unless a host
+    /// has read them. A host that has read an entry of a time to come asks at its position.
     fn withholds(&mut self) -> String {
         let until = Instant::now() + self.chance.millis(300, 3000);
         let mut times = 0;
