@@ -12,6 +12,9 @@ done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 echo "installing ${missing[*]} (apt-get)"
+# Two targets may run at a time.
+exec 9> "${TMPDIR:-/tmp}/authgear-install.lock"
+flock 9
 sudo=()
 [ "$(id -u)" = 0 ] || sudo=(sudo)
 "${sudo[@]}" apt-get update -qq
