@@ -186,6 +186,8 @@ pub fn system_calls(site: &Site) -> io::Result<Vec<Value>> {
         Peer::Sharing(SecondTier::Down),
         Peer::AuthRequestKeepalive,
         Peer::AuthRequest,
+        Peer::UncachedTls(Connections::Kept),
+        Peer::AuthRequestTls(Connections::Kept),
     ];
     for peer in peers {
         if let Some(missing) = peer.missing() {

@@ -358,6 +358,10 @@ impl Inner {
                 // The worker shuts down, and this connection was idle.
                 return Some(Ok(0));
             }
+            // ngx_ssl_recv() would try, with a system call; ngx_unix_recv() knows by itself.
+            if !(*c).ssl.is_null() && (*(*c).read).ready() == 0 {
+                return None;
+            }
             let Some(recv) = (*c).recv else { return Some(Ok(0)) };
             match recv(c, space.as_mut_ptr(), space.len()) {
                 n if n == NGX_AGAIN as isize => None,
