@@ -199,6 +199,7 @@ pub fn system_calls(site: &Site) -> io::Result<Vec<Value>> {
         let tier = SharedWork::of(peer, site)?;
         // One request at a time, so that the load of the machine does not matter.
         let mut load = Load::connect(running.addr, 1)?.expect(peer.cache_status());
+        tier.begin(&running)?;
         load.run(requests, 200)?;
         let output = site.directory("strace")?.join("counts");
         let Some(worker) = running.process.children().into_iter().next() else { continue };

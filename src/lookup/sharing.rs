@@ -156,6 +156,10 @@ impl Sharing {
                     lease.leave();
                     return (FleetCache::Skipped, Look::Ask(None));
                 }
+                // The time for following ended first.
+                Claimed::Late if attempt > 0 && nginx::now() >= until => {
+                    return (FleetCache::Overtaken, Look::Ask(Some(lease)));
+                }
                 Claimed::Late => return (FleetCache::Timeout, Look::Ask(Some(lease))),
                 Claimed::Led => return (FleetCache::Lead, Look::Ask(Some(lease))),
                 Claimed::Found(found) => found,
