@@ -17,7 +17,7 @@
 ## make forger            a fleet that shares verdicts, beside somebody who has Redis and no secret:
 ##                        3 times 60 s, with the seeds 1 to RUNS; RUNS= and SECONDS= are other
 ##                        numbers. FLEET_SEED= with test ONLY=fleet_forged repeats one
-## make test-valkey       the tests of a fleet with Valkey in place of Redis
+## make test-valkey       the tests of a fleet with Valkey 8.1 in place of Redis; VALKEY=8.0
 ## make test-build        builds the module for a binary, for named sources and by nginx's ./configure;
 ##                        DEV=1 is quick
 ## make test-musl         the tests of the core behaviours with an nginx and a module on musl
@@ -246,10 +246,11 @@ forger: $(MODULE_TARGET) nginx clients
 	    $(CARGO) test -q --locked -p authgear-tests --test integration -- fleet_forged --nocapture; \
 	done
 
+VALKEY ?= 8.1
 test-valkey: $(MODULE_TARGET) nginx clients
 	$(INSTALL) patchelf
-	packaging/valkey.sh build/valkey
-	AUTHGEAR_REDIS=$(CURDIR)/build/valkey/valkey-server $(TEST_ENV) \
+	packaging/valkey.sh build/valkey-$(VALKEY) $(VALKEY)
+	AUTHGEAR_REDIS=$(CURDIR)/build/valkey-$(VALKEY)/valkey-server $(TEST_ENV) \
 	    $(CARGO) test --locked -p authgear-tests --test integration -- $(or $(ONLY),fleet)
 
 test-arm64: build-dependencies nginx
