@@ -12,7 +12,9 @@ use crate::project::{project_site, verdict};
 fn a_token_from_a_variable_counts_as_bearer_without_authorization() {
     let (authgear, backend) = (FakeAuthgear::start(), Backend::start());
     for mode in ["resolver", "jwt", "auto"] {
+        // Another worker that has not seen the keys yet verifies the token again.
         let nginx = project_site(&authgear, &backend, "")
+            .workers(1)
             .http(
                 "authgear_cache_zone z:1m;
                  map $http_sec_websocket_protocol $offered {

@@ -126,7 +126,7 @@ fn wait_in_fleet(host: &Nginx, workers: usize) -> io::Result<()> {
 
 /// Look-ups of a session in each time for which its verdict is kept, when a page asks all hosts.
 fn look_ups(site: &Site, (sessions, times): (usize, usize)) -> io::Result<Vec<Value>> {
-    const VALID: Duration = Duration::from_secs(3);
+    const VALID: Duration = Duration::from_secs(6);
     println!("bursts of {BURST} requests over {HOSTS} hosts, verdicts kept for {VALID:?}");
     let mut rows = Vec::new();
     let redis = Redis::start();
