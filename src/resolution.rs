@@ -18,7 +18,7 @@ pub enum Source {
     Token,
     /// Authgear's resolver.
     Resolver,
-    /// Nobody was asked.
+    /// No one: credentials were absent, or Authgear was not asked.
     Nobody,
 }
 

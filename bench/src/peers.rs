@@ -129,7 +129,7 @@ impl Peer {
         }
     }
 
-    /// Whether it is a host of a fleet.
+    /// Returns true for a host of a fleet.
     pub fn is_host(self) -> bool {
         self == Self::Fleet || matches!(self, Self::Sharing(tier) if tier != SecondTier::Absent)
     }
@@ -386,7 +386,7 @@ impl Peer {
 #[derive(Clone, Copy)]
 struct Ports {
     addr: SocketAddr,
-    /// That of its counters, if it is a host of a fleet.
+    /// Address of its counters, for a host of a fleet.
     status: SocketAddr,
 }
 

@@ -28,7 +28,7 @@ pub enum SecondTier {
     Absent,
     /// Another host has left each verdict.
     Filled,
-    /// Nothing is there: this host leaves a lease, asks, and leaves the verdict.
+    /// An empty Redis: this host leaves a lease, asks, and leaves the verdict.
     Emptied,
     /// Connections are refused.
     Down,
