@@ -12,8 +12,8 @@ done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 echo "installing ${missing[*]} (apt-get)"
-# Two targets may run at a time.
-exec 9> "${TMPDIR:-/tmp}/authgear-install.lock"
+# Two targets may run at a time: they take turns by a lock on this file.
+exec 9< "$0"
 flock 9
 sudo=()
 [ "$(id -u)" = 0 ] || sudo=(sudo)

@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::assertion::Term;
-use authgear::identity::SiteHeader;
+use authgear::identity::{SiteHeader, MAX_FIELDS};
 use authgear::verdict::Verdict;
 use lru::LruCache;
 
@@ -23,8 +23,9 @@ const MOST_BYTES: usize = (16 << 20) - PLACES * (size_of_entry(MOST_RECENT) + MO
 /// Longest assertion that is found by the address of its verdict, in bytes.
 const MOST_RECENT: usize = 4096;
 
-/// Most bytes of the fields that are ready with such an assertion: each is in the assertion too.
-const MOST_READY: usize = MOST_RECENT;
+/// Most memory of the fields that are ready with such an assertion, in bytes. An element of nginx's
+/// list has 48 or 56, by the version.
+const MOST_READY: usize = 56 * (MAX_FIELDS + 1);
 
 /// Content of an assertion. Requests with equal content share one assertion.
 struct Subject {

@@ -8,12 +8,12 @@ use super::stream_id::Incarnation;
 use crate::verdict::freshness::Valid;
 use crate::verdict::Verdict;
 
-/// Difference between the clock of a host and that of Redis with which the host still shares verdicts,
-/// in milliseconds.
+/// Greatest difference between the clock of a host that shares verdicts and that of Redis, in
+/// milliseconds.
 pub const SKEW: u64 = 2000;
 
-/// Greatest difference between the clocks of two hosts that share verdicts, in milliseconds. The clock
-/// of the host that asked may be ahead by as much: a record counts as so much older.
+/// Greatest difference between the clocks of two hosts that share verdicts, in milliseconds. The
+/// clock of the host that asked may be ahead by as much: a record counts as so much older.
 pub const APART: u64 = 2 * SKEW;
 
 /// Life of a lease, in milliseconds.
