@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use support::{
     eventually, get, Backend, Builder, Ca, ClientKind, FakeAuthgear, FakeDns, Fault, Nginx,
-    Response, ServerIdentity, User, DEADLINE,
+    Response, ServerIdentity, Sluice, User, DEADLINE,
 };
 
 use crate::project::{project_at, verdict, TELLING};
@@ -314,6 +314,38 @@ fn a_new_connection_resumes_the_session_of_the_last_one() {
     // nginx answers when it has refused the certificate, before the server knows.
     let told = || impostor.sessions_resumed() == [false, false];
     assert!(eventually(DEADLINE, told), "{:?}", impostor.sessions_resumed());
+}
+
+#[test]
+fn connections_made_at_once_resume_a_session_each() {
+    let (ca, backend) = (Ca::new(), Backend::start());
+    let authgear = authgear_with(ca.leaf(&["127.0.0.1"]));
+    // After the handshake nothing of the server arrives, no new session either.
+    let sluice = Sluice::after_handshake(authgear.addr());
+    let url = format!("https://{}/_resolver/resolve", sluice.addr());
+    let nginx = site(&authgear, &backend)
+        .http(project_at("p", &authgear, &url, &format!("{TRUSTED} keepalive 0;")))
+        .server(TELLING)
+        .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
+        .file("ca.pem", ca.pem())
+        .workers(1)
+        .start();
+    assert_eq!(verdict(&ask(&nginx, &authgear)), VALID);
+    let held: Vec<_> = (1..=2)
+        .map(|count| {
+            let token = authgear.opaque_token(&User::named("alice"));
+            let held = get(&nginx, "/").bearer(&token).start();
+            // The server sends something after the handshake: a new session.
+            sluice.gate().wait_for_waiters(count);
+            held
+        })
+        .collect();
+    let told = || authgear.sessions_resumed() == [false, true, true];
+    assert!(eventually(DEADLINE, told), "{:?}", authgear.sessions_resumed());
+    sluice.gate().open();
+    for held in held {
+        assert_eq!(verdict(&held.wait()), VALID);
+    }
 }
 
 #[test]

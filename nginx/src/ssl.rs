@@ -5,6 +5,7 @@ use core::ffi::{c_int, CStr};
 use core::fmt;
 use core::ptr::{self, NonNull};
 use core::time::Duration;
+use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File;
 use std::net::IpAddr;
@@ -15,11 +16,14 @@ use std::rc::Rc;
 use nginx_sys::{
     ngx_array_create, ngx_array_push, ngx_connection_t, ngx_int_t, ngx_ssl_certificate,
     ngx_ssl_cleanup_ctx, ngx_ssl_client_session_cache, ngx_ssl_create, ngx_ssl_create_connection,
-    ngx_ssl_get_session, ngx_ssl_set_session, ngx_ssl_t, ngx_str_t, NGX_SSL_TLSv1_2,
-    SSL_CTX_load_verify_locations, SSL_CTX_set_default_verify_paths, SSL_CTX_set_verify,
-    SSL_SESSION_free, SSL_ctrl, SSL_get0_param, SSL_get_verify_result, SSL_session_reused,
-    SSL_set1_host, X509_VERIFY_PARAM_set1_ip_asc, X509_verify_cert_error_string, NGX_OK,
-    NGX_SSL_BUFFER, NGX_SSL_CLIENT, SSL_CTRL_SET_TLSEXT_HOSTNAME, SSL_SESSION, SSL_VERIFY_NONE,
+    ngx_ssl_error, ngx_ssl_get_session, ngx_ssl_set_session, ngx_ssl_t, ngx_str_t, ngx_uint_t,
+    ERR_clear_error, ERR_peek_error, NGX_SSL_TLSv1_2, SSL_CTX_load_verify_locations,
+    SSL_CTX_set_default_verify_paths, SSL_CTX_set_verify, SSL_SESSION_free,
+    SSL_SESSION_get_protocol_version, SSL_ctrl, SSL_get0_param, SSL_get_error,
+    SSL_get_verify_result, SSL_has_pending, SSL_read, SSL_session_reused, SSL_set1_host,
+    X509_VERIFY_PARAM_set1_ip_asc, X509_verify_cert_error_string, NGX_AGAIN, NGX_DONE, NGX_ERROR,
+    NGX_LOG_ERR, NGX_OK, NGX_SSL_BUFFER, NGX_SSL_CLIENT, SSL_CTRL_SET_TLSEXT_HOSTNAME,
+    SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, SSL_SESSION, SSL_VERIFY_NONE,
     SSL_VERIFY_PEER, X509_STORE_CTX, X509_V_OK,
 };
 
@@ -53,9 +57,16 @@ pub struct SslContext {
 /// verified at least this often.
 const LONGEST_SESSION: Duration = Duration::from_secs(3600);
 
-/// Sessions that handshakes of one [`SslContext`] may resume, at most one for each server name.
+/// Most sessions that are kept of one server: as many new connections at once can resume one.
+const MOST_SESSIONS: usize = 32;
+
+/// TLS 1.3 as libssl numbers it.
+const TLS1_3: c_int = 0x0304;
+
+/// Sessions that handshakes of one [`SslContext`] may resume, by server name, the newest at the
+/// back.
 #[derive(Debug, Default)]
-struct Sessions(RefCell<Vec<(Box<str>, Session)>>);
+struct Sessions(RefCell<Vec<(Box<str>, VecDeque<Session>)>>);
 
 /// A session of a server whose certificate was verified as the context says.
 #[derive(Clone)]
@@ -81,19 +92,39 @@ impl fmt::Debug for Session {
     }
 }
 
+impl Session {
+    /// Returns true if one connection may resume it. libssl makes a session of TLS 1.3 unusable
+    /// once a handshake has resumed it (RFC 8446, appendix C.4), and the server sends another one.
+    fn is_for_one_connection(&self) -> bool {
+        // SAFETY: the handle has a valid session.
+        unsafe { SSL_SESSION_get_protocol_version(self.handle.0.as_ptr()) == TLS1_3 }
+    }
+}
+
 impl Sessions {
+    /// Returns the newest session of the server `name`. One for a single connection is not kept.
     fn find(&self, name: &str) -> Option<Session> {
         let mut sessions = self.0.borrow_mut();
-        sessions.retain(|(_, session)| now().saturating_sub(session.verified) < LONGEST_SESSION);
-        sessions.iter().find(|(own, _)| **own == *name).map(|(_, session)| session.clone())
+        let (_, own) = sessions.iter_mut().find(|(own, _)| **own == *name)?;
+        own.retain(|session| now().saturating_sub(session.verified) < LONGEST_SESSION);
+        match own.back()?.is_for_one_connection() {
+            true => own.pop_back(),
+            false => own.back().cloned(),
+        }
     }
 
     fn keep(&self, name: &str, session: Session) {
         let mut sessions = self.0.borrow_mut();
-        match sessions.iter_mut().find(|(own, _)| **own == *name) {
-            Some((_, own)) => *own = session,
-            None => sessions.push((name.into(), session)),
+        let Some((_, own)) = sessions.iter_mut().find(|(own, _)| **own == *name) else {
+            sessions.push((name.into(), VecDeque::from([session])));
+            return;
+        };
+        if !session.is_for_one_connection() {
+            own.clear();
+        } else if own.len() == MOST_SESSIONS {
+            own.pop_front();
         }
+        own.push_back(session);
     }
 
     fn forget(&self, name: &str) {
@@ -182,17 +213,17 @@ impl SslContext {
                 let wrong = |reason: &str| SslError::TrustedCertificate(reason.to_owned());
                 let file = CString::new(file.as_os_str().as_bytes());
                 let file = file.map_err(|_| wrong("invalid name"))?;
-                nginx_sys::ERR_clear_error();
+                ERR_clear_error();
                 if SSL_CTX_load_verify_locations(ctx, file.as_ptr(), ptr::null()) != 1 {
-                    let reason = nginx_sys::ERR_reason_error_string(nginx_sys::ERR_peek_error());
-                    nginx_sys::ERR_clear_error();
+                    let reason = nginx_sys::ERR_reason_error_string(ERR_peek_error());
+                    ERR_clear_error();
                     return Err(match reason.is_null() {
                         true => wrong("no certificate in PEM format"),
                         false => wrong(&CStr::from_ptr(reason).to_string_lossy()),
                     });
                 }
             }
-            nginx_sys::ERR_clear_error();
+            ERR_clear_error();
             Ok(this)
         }
     }
@@ -231,8 +262,8 @@ impl SslContext {
         }
     }
 
-    /// Prepares `c` for a handshake with the server `name`, a DNS name or an address. The last
-    /// session of that server is offered; a server that does not know it makes a full handshake.
+    /// Prepares `c` for a handshake with the server `name`, a DNS name or an address. A session of
+    /// that server is offered; a server that does not know it makes a full handshake.
     ///
     /// # Safety
     ///
@@ -302,6 +333,63 @@ impl SslContext {
             let reason = CStr::from_ptr(X509_verify_cert_error_string(code)).to_string_lossy();
             Err(format!("certificate verify error: ({code}:{reason})"))
         }
+    }
+}
+
+/// Receives what one record has, or what fits into `space`, which is not empty. The result is that
+/// of `ngx_ssl_recv()`, which does the rest when there is no data.
+///
+/// `ngx_ssl_recv()` reads until the socket is empty: one `read()` more for each answer. nginx lets
+/// libssl read ahead, up to 16 KB. When that gave one short record and nothing after it, the socket
+/// was empty, and the event says when more arrives.
+///
+/// # Safety
+///
+/// `c` is open, and its handshake is complete.
+pub(crate) unsafe fn receive(c: *mut ngx_connection_t, space: &mut [u8]) -> isize {
+    /// Longest record that cannot have filled the room of libssl.
+    const SHORT: c_int = 8192;
+    let (start, size) = (space.as_mut_ptr(), space.len());
+    // SAFETY: the caller's contract; neither function writes more than `size` bytes.
+    unsafe {
+        let (read, tls) = ((*c).read, (*c).ssl);
+        let Some(recv) = (*c).recv else { return NGX_ERROR as isize };
+        let has_ended = [NGX_ERROR, NGX_DONE].iter().any(|&end| (*tls).last == end as ngx_int_t);
+        if has_ended || (*tls).saved_write_handler.is_some() {
+            return recv(c, start, size);
+        }
+        let ssl = (*tls).connection;
+        // SSL_get_error(3): the queue of errors must be empty before the call.
+        if ERR_peek_error() != 0 {
+            ERR_clear_error();
+        }
+        let was_empty = SSL_has_pending(ssl) == 0;
+        let count = SSL_read(ssl, start.cast(), c_int::try_from(size).unwrap_or(c_int::MAX));
+        if count > 0 {
+            let is_all = was_empty && count <= SHORT && SSL_has_pending(ssl) == 0;
+            if is_all && (*read).pending_eof() == 0 {
+                (*read).set_ready(0);
+            }
+            return count as isize;
+        }
+        match SSL_get_error(ssl, count) as u32 {
+            SSL_ERROR_WANT_READ => {
+                (*read).set_ready(0);
+                return NGX_AGAIN as isize;
+            }
+            SSL_ERROR_WANT_WRITE => return recv(c, start, size),
+            error => {
+                (*tls).set_no_wait_shutdown(1);
+                (*tls).set_no_send_shutdown(1);
+                let is_end = error == SSL_ERROR_ZERO_RETURN || ERR_peek_error() == 0;
+                (*tls).last = if is_end { NGX_DONE } else { NGX_ERROR } as ngx_int_t;
+                if !is_end {
+                    let text = c"SSL_read() failed".as_ptr().cast_mut();
+                    ngx_ssl_error(NGX_LOG_ERR as ngx_uint_t, (*c).log, 0, text);
+                }
+            }
+        }
+        recv(c, start, size)
     }
 }
 

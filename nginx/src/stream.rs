@@ -21,7 +21,7 @@ use nginx_sys::{
 use socket2::SockAddr;
 
 use crate::log::Log;
-use crate::ssl::{Resumption, SslContext};
+use crate::ssl::{self, Resumption, SslContext};
 use crate::string::{str_of, Printable};
 
 /// Reason why a connection could not be made.
@@ -358,12 +358,14 @@ impl Inner {
                 // The worker shuts down, and this connection was idle.
                 return Some(Ok(0));
             }
-            // ngx_ssl_recv() would try, with a system call; ngx_unix_recv() knows by itself.
-            if !(*c).ssl.is_null() && (*(*c).read).ready() == 0 {
-                return None;
-            }
-            let Some(recv) = (*c).recv else { return Some(Ok(0)) };
-            match recv(c, space.as_mut_ptr(), space.len()) {
+            let received = match ((*c).ssl.is_null(), (*c).recv) {
+                // It would try, with a system call. ngx_unix_recv() knows by itself.
+                (false, _) if (*(*c).read).ready() == 0 => return None,
+                (false, _) => ssl::receive(c, space),
+                (true, Some(recv)) => recv(c, space.as_mut_ptr(), space.len()),
+                (true, None) => 0,
+            };
+            match received {
                 n if n == NGX_AGAIN as isize => None,
                 n if n < 0 => Some(Err(io::Error::other(self.why("recv() failed")))),
                 n => Some(Ok(n as usize)),
