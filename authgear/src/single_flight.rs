@@ -10,6 +10,8 @@ use core::task::{Poll, Waker};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
+use smallvec::SmallVec;
+
 use crate::shared::cache_key::{Key, KeyHasher};
 
 /// Most waiters of one flight. Beyond that, requests are refused and not kept waiting.
@@ -31,7 +33,8 @@ pub struct SingleFlight<T, W>(RefCell<HashMap<Key, JoinedFlight<T, W>, KeyHasher
 
 #[derive(Debug)]
 struct JoinedFlight<T, W> {
-    waiters: Vec<Weak<Waiter<T, W>>>,
+    /// Most flights have one.
+    waiters: SmallVec<[Weak<Waiter<T, W>>; 1]>,
     interest: Rc<Interest>,
 }
 
@@ -131,7 +134,7 @@ impl<T: Clone, W: Wake> SingleFlight<T, W> {
 
 impl<T, W> JoinedFlight<T, W> {
     fn new() -> Self {
-        Self { waiters: Vec::new(), interest: Rc::default() }
+        Self { waiters: SmallVec::new(), interest: Rc::default() }
     }
 }
 

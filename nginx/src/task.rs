@@ -18,6 +18,8 @@ use crate::panic::guard;
 
 struct Scheduler {
     queue: RefCell<VecDeque<Runnable>>,
+    /// An empty queue whose room is used again.
+    spare: Cell<VecDeque<Runnable>>,
     /// Boxed, because nginx links the event into its queue: its address must not change.
     event: Box<UnsafeCell<ngx_event_t>>,
     posted: Cell<bool>,
@@ -26,6 +28,7 @@ struct Scheduler {
 thread_local! {
     static SCHEDULER: Scheduler = Scheduler {
         queue: RefCell::default(),
+        spare: Cell::default(),
         // SAFETY: ngx_event_t is a C struct for which all zeroes is the initial state.
         event: Box::new(UnsafeCell::new(unsafe { core::mem::zeroed() })),
         posted: Cell::new(false),
@@ -58,14 +61,19 @@ fn schedule(runnable: Runnable) {
 }
 
 extern "C" fn run(_event: *mut ngx_event_t) {
-    let batch = SCHEDULER.with(|s| {
+    /// Most tasks for which room is kept.
+    const ROOM: usize = 1024;
+    let mut batch = SCHEDULER.with(|s| {
         s.posted.set(false);
-        core::mem::take(&mut *s.queue.borrow_mut())
+        s.queue.replace(s.spare.take())
     });
-    for runnable in batch {
+    for runnable in batch.drain(..) {
         guard(Log::cycle(), (), || {
             runnable.run();
         });
+    }
+    if batch.capacity() <= ROOM {
+        SCHEDULER.with(|s| s.spare.set(batch));
     }
 }
 

@@ -3,7 +3,9 @@
 use core::cell::{Cell, RefCell, UnsafeCell};
 use core::fmt;
 use core::future::Future;
-use core::pin::Pin;
+use core::marker::PhantomPinned;
+use core::pin::{pin, Pin};
+use core::ptr;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
@@ -36,17 +38,16 @@ pub(crate) fn msec(duration: Duration) -> ngx_msec_t {
     duration.min(DAY).as_millis() as ngx_msec_t
 }
 
-struct Timer {
-    event: UnsafeCell<ngx_event_t>,
-    waker: RefCell<Option<Waker>>,
-    fired: Cell<bool>,
-}
-
 /// Future that [`sleep`] returns.
 pub struct Sleep {
     duration: Duration,
-    /// Boxed, because nginx links the event into its tree of timers.
-    timer: Option<Box<Timer>>,
+    /// nginx links it into its tree of timers at the first poll.
+    event: UnsafeCell<ngx_event_t>,
+    is_started: Cell<bool>,
+    has_fired: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    /// nginx has the address.
+    _pinned: PhantomPinned,
 }
 
 impl fmt::Debug for Sleep {
@@ -57,61 +58,60 @@ impl fmt::Debug for Sleep {
 
 /// Completes after `duration`. The timer does not delay the exit of a worker.
 pub fn sleep(duration: Duration) -> Sleep {
-    Sleep { duration, timer: None }
+    Sleep {
+        duration,
+        // SAFETY: all zeroes is the initial state of an ngx_event_t.
+        event: UnsafeCell::new(unsafe { core::mem::zeroed() }),
+        is_started: Cell::new(false),
+        has_fired: Cell::new(false),
+        waker: RefCell::new(None),
+        _pinned: PhantomPinned,
+    }
 }
 
 impl Future for Sleep {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let duration = self.duration;
-        let timer = self.timer.get_or_insert_with(|| {
-            let timer = Box::new(Timer {
-                // SAFETY: all zeroes is the initial state of an ngx_event_t.
-                event: UnsafeCell::new(unsafe { core::mem::zeroed() }),
-                waker: RefCell::new(None),
-                fired: Cell::new(false),
-            });
-            let event = timer.event.get();
-            // SAFETY: the event lives in the box until Drop takes it out of nginx's tree; `data`
-            // points to the same allocation.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.as_ref().get_ref();
+        if !this.is_started.replace(true) {
+            let event = this.event.get();
+            // SAFETY: the future is pinned: the event stays where it is until Drop takes it out of
+            // nginx's tree. `data` points to the future.
             unsafe {
                 (*event).handler = Some(fire);
-                (*event).data = core::ptr::from_ref::<Timer>(&timer).cast_mut().cast();
+                (*event).data = ptr::from_ref(this).cast_mut().cast();
                 (*event).log = Log::cycle().as_ptr();
                 (*event).set_cancelable(1);
-                ngx_add_timer(event, msec(duration));
+                ngx_add_timer(event, msec(this.duration));
             }
-            timer
-        });
-        if timer.fired.get() {
+        }
+        if this.has_fired.get() {
             return Poll::Ready(());
         }
-        *timer.waker.borrow_mut() = Some(cx.waker().clone());
+        *this.waker.borrow_mut() = Some(cx.waker().clone());
         Poll::Pending
     }
 }
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        if let Some(timer) = &self.timer {
-            let event = timer.event.get();
-            // SAFETY: the box owns the event; timer_set tells whether it is in nginx's tree.
-            unsafe {
-                if (*event).timer_set() != 0 {
-                    ngx_del_timer(event);
-                }
+        let event = self.event.get();
+        // SAFETY: the future owns the event; timer_set tells whether it is in nginx's tree.
+        unsafe {
+            if (*event).timer_set() != 0 {
+                ngx_del_timer(event);
             }
         }
     }
 }
 
 extern "C" fn fire(event: *mut ngx_event_t) {
-    // SAFETY: `data` was set to the Timer that holds this event and that outlives its membership
-    // in nginx's tree.
-    let timer = unsafe { &*(*event).data.cast::<Timer>() };
-    timer.fired.set(true);
-    let waker = timer.waker.borrow_mut().take();
+    // SAFETY: `data` was set to the Sleep that holds this event and that outlives its membership in
+    // nginx's tree.
+    let sleep = unsafe { &*(*event).data.cast::<Sleep>() };
+    sleep.has_fired.set(true);
+    let waker = sleep.waker.borrow_mut().take();
     if let Some(waker) = waker {
         waker.wake();
     }
@@ -129,12 +129,12 @@ pub async fn timeout<T>(
     duration: Duration,
     mut future: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Elapsed> {
-    let mut sleep = sleep(duration);
+    let mut sleep = pin!(sleep(duration));
     core::future::poll_fn(|cx| {
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        Pin::new(&mut sleep).poll(cx).map(|()| Err(Elapsed))
+        sleep.as_mut().poll(cx).map(|()| Err(Elapsed))
     })
     .await
 }

@@ -57,13 +57,13 @@ impl RequestBuilder {
     /// The request.
     pub fn finish(mut self) -> RequestHead {
         self.0.extend_from_slice(END);
-        RequestHead(self.0.into_boxed_slice())
+        RequestHead(self.0)
     }
 }
 
 /// A request in the bytes that are sent.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RequestHead(Box<[u8]>);
+pub struct RequestHead(Vec<u8>);
 
 impl RequestHead {
     /// The bytes to send.

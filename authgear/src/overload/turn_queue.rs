@@ -115,6 +115,16 @@ impl<K: Copy + Eq + Hash, T> TurnQueue<K, T> {
         }
     }
 
+    /// Takes a turn, if one is free at `now`. [`Self::done`] ends it.
+    pub fn take_free(&mut self, now: Duration) -> bool {
+        let is_free = self.asking < self.turns;
+        if is_free {
+            self.asking += 1;
+            self.pace.since = now;
+        }
+        is_free
+    }
+
     /// A look-up of `client` with `bytes` of credentials arrives at `now` and is willing to wait
     /// for `patience`.
     pub fn arrive(
@@ -125,9 +135,7 @@ impl<K: Copy + Eq + Hash, T> TurnQueue<K, T> {
         now: Duration,
         patience: Duration,
     ) -> Arrival<T> {
-        if self.asking < self.turns {
-            self.asking += 1;
-            self.pace.since = now;
+        if self.take_free(now) {
             return Arrival::Turn;
         }
         let bytes = bytes.saturating_add(OVERHEAD);
