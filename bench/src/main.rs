@@ -38,7 +38,7 @@ struct Effort {
     is_rough: bool,
 }
 
-const FULL: Effort = Effort { rounds: 9, per_round: 10_000, jwts: 2000, is_rough: false };
+const FULL: Effort = Effort { rounds: 45, per_round: 2000, jwts: 2000, is_rough: false };
 const QUICK: Effort = Effort { rounds: 5, per_round: 2000, jwts: 500, is_rough: true };
 
 fn main() -> ExitCode {

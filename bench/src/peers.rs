@@ -117,6 +117,8 @@ impl Peer {
         match self {
             Self::Fleet => Some((Self::Cached("10m"), 1.005)),
             Self::Sharing(tier) => Some((look_up, tier.target()?)),
+            Self::Uncached => Some((Self::AuthRequestKeepalive, 0.85)),
+            Self::UncachedTls(connections) => Some((Self::AuthRequestTls(connections), 1.0)),
             _ => None,
         }
     }

@@ -83,6 +83,11 @@ impl Process {
         tree(self.child.id()).iter().map(|&pid| cpu_of(pid)).sum()
     }
 
+    /// How often its processes and threads have waited so far, for events above all.
+    pub fn waits(&self) -> u64 {
+        tree(self.child.id()).iter().map(|&pid| waits_of(pid)).sum()
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -147,6 +152,15 @@ fn children(pid: u32) -> Vec<u32> {
 fn cpu_of(pid: u32) -> u64 {
     let threads = entries(&format!("/proc/{pid}/task"));
     threads.into_iter().map(|thread| schedstat(&format!("/proc/{pid}/task/{thread}"))).sum()
+}
+
+fn waits_of(pid: u32) -> u64 {
+    let count = |thread| {
+        let status = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line?.trim().parse::<u64>().ok()
+    };
+    entries(&format!("/proc/{pid}/task")).into_iter().filter_map(count).sum()
 }
 
 /// The first number of `schedstat` is the time on a CPU, in nanoseconds.

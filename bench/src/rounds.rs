@@ -50,6 +50,8 @@ pub struct Row {
     pub peer: Peer,
     /// Microseconds per request, in each round.
     pub micros: Vec<f64>,
+    /// Waits per request, in each round.
+    pub waits: Vec<f64>,
     /// Ratios to the ceiling of the same round.
     pub ratios: Vec<f64>,
     /// Ratios to the peer of the row's target in the same round.
@@ -65,6 +67,7 @@ impl Row {
             "micros": median(&self.micros),
             "micros_least": least(&self.micros),
             "micros_most": most(&self.micros),
+            "waits": median(&self.waits),
             "ratio": median(&self.ratios),
             "ratio_least": least(&self.ratios),
             "ratio_most": most(&self.ratios),
@@ -130,7 +133,7 @@ fn scenarios(site: &Site, effort: &Effort) -> Vec<Scenario> {
             peers: &CACHING,
             requests: Requests::of_tokens(&many),
             warm_up: MANY,
-            per_round: per_round.max(MANY / 2),
+            per_round,
         },
         Scenario {
             name: "miss",
@@ -251,24 +254,36 @@ fn run_scenario(site: &Site, scenario: &Scenario, rounds: usize) -> io::Result<V
         let tier = SharedWork::of(peer, site)?;
         let mut load = Load::connect(running.addr, CONNECTIONS)?.expect(peer.cache_status());
         load.run(&scenario.requests, scenario.warm_up)?;
-        let row =
-            Row { scenario: scenario.name, peer, micros: vec![], ratios: vec![], beside: vec![] };
+        let row = Row {
+            scenario: scenario.name,
+            peer,
+            micros: vec![],
+            waits: vec![],
+            ratios: vec![],
+            beside: vec![],
+        };
         contestants.push((running, tier, load, row));
     }
-    for _ in 0..rounds {
+    for round in 0..rounds {
         let mut measured: Vec<(Peer, f64)> = Vec::new();
+        // Each peer comes after each other one in turn.
+        let first = round % contestants.len().max(1);
+        contestants.rotate_left(first);
         for (running, tier, load, row) in &mut contestants {
             let looks = tier.begin(running)?;
-            let before = running.process.cpu();
+            let before = (running.process.cpu(), running.process.waits());
             load.run(&scenario.requests, scenario.per_round)?;
-            let micros = (running.process.cpu() - before) as f64 / 1e3 / scenario.per_round as f64;
+            let per_request = |count: u64| count as f64 / scenario.per_round as f64;
+            let micros = per_request(running.process.cpu() - before.0) / 1e3;
+            row.waits.push(per_request(running.process.waits() - before.1));
             tier.check(running, looks, scenario.per_round)?;
             measured.push((row.peer, micros));
             row.micros.push(micros);
         }
+        contestants.rotate_right(first);
         for (_, _, _, row) in &mut contestants {
             let of = |peer| measured.iter().find(|(of, _)| *of == peer).map(|(_, micros)| *micros);
-            let (Some(own), Some((_, ceiling))) = (of(row.peer), measured.first()) else {
+            let (Some(own), Some(ceiling)) = (of(row.peer), of(Peer::Ceiling)) else {
                 continue;
             };
             row.ratios.push(own / ceiling);
