@@ -45,7 +45,7 @@
 ##                         builds the module in them, and tries nothing else
 ##
 ## make bench             speed beside the alternatives; QUICK=1 is rough; CASE=shared: only that, not
-##                        kept; see bench/README.md
+##                        kept; NGINX=1.30: on that nginx, not kept; see bench/README.md
 ## make bench-instructions  instructions per request, which other load cannot change; CASE= names some,
 ##                         such as CASE="hot: authgear" or CASE="system calls"
 ## make bench-fleet       several hosts and a Redis: look-ups, delays of purges, what Redis spends;
@@ -354,11 +354,11 @@ PEERS := libnginx-mod-http-lua lua-resty-core lua-resty-lrucache haproxy caddy a
          libapache2-mod-auth-openidc
 ENVOY := build/bench-venv/bin/envoy
 
-# With QUICK=1 or CASE the results are not kept.
+# With QUICK=1, CASE or NGINX the results are not kept.
 bench: build nginx bench-peers bench-tool
 	$(INSTALL) redis-tools
-	$(BENCH) load $(or $(CASE),$(if $(QUICK),--quick))
-	$(if $(QUICK)$(CASE),,$(MAKE) bench-report)
+	$(BENCH) load $(or $(CASE),$(if $(QUICK),--quick),$(if $(NGINX),--show))
+	$(if $(QUICK)$(CASE)$(NGINX),,$(MAKE) bench-report)
 
 bench-instructions: build nginx bench-peers bench-tool
 	$(INSTALL) valgrind strace redis-tools

@@ -139,6 +139,9 @@ impl Peer {
     /// The reason why the peer cannot be measured here, if any.
     pub fn missing(self) -> Option<String> {
         let needed: &[&str] = match self {
+            Self::LuaDict | Self::LuaLru if env::var_os("AUTHGEAR_NGINX").is_some() => {
+                return Some(format!("{}: its module is for the system's nginx", self.title()));
+            }
             Self::LuaDict | Self::LuaLru => &[LUA_MODULE, NDK_MODULE],
             Self::HaproxyJwt => &["/usr/sbin/haproxy"],
             Self::CaddyForwardAuth => &["/usr/bin/caddy"],
