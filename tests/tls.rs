@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use support::{
     eventually, get, Backend, Builder, Ca, ClientKind, FakeAuthgear, FakeDns, Fault, Nginx,
-    Response, ServerIdentity, Sluice, User, DEADLINE,
+    RecordServer, Records, Response, ServerIdentity, Sluice, User, DEADLINE,
 };
 
 use crate::project::{project_at, verdict, TELLING};
@@ -389,5 +389,63 @@ fn truncated_tls_answers_are_errors() {
     ] {
         authgear.inject(fault.clone());
         assert_eq!(verdict(&ask(&nginx, &authgear)), expected, "{fault:.20?}");
+    }
+}
+
+/// An answer of the resolver with a body of this many bytes.
+fn answer(body: usize) -> (Vec<u8>, Vec<u8>) {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nX-Authgear-Session-Valid: true\r\nX-Authgear-User-Id: alice\r\n\
+         Content-Length: {body}\r\n\r\n"
+    );
+    (head.into_bytes(), vec![b'x'; body])
+}
+
+#[test]
+fn an_answer_may_come_in_any_records() {
+    let (ca, authgear, backend) = (Ca::new(), FakeAuthgear::start(), Backend::start());
+    let kept = |writes: Vec<Vec<Vec<u8>>>| (Records { writes, ends: false }, true);
+    let (head, body) = answer(5);
+    let halves = |bytes: &[u8]| [bytes[..3].to_vec(), bytes[3..].to_vec()];
+    let mut cases = vec![
+        kept(vec![vec![answer(0).0]]),
+        kept(vec![vec![head.clone(), body.clone()]]),
+        kept(vec![vec![head.clone()], vec![body.clone()]]),
+        kept(vec![halves(&head).to_vec(), halves(&body).to_vec()]),
+        kept(vec![head.iter().map(|&byte| vec![byte]).collect(), vec![body.clone()]]),
+        // The connection has ended when the answer is read.
+        (Records { writes: vec![vec![answer(0).0]], ends: true }, false),
+        (Records { writes: vec![vec![head.clone(), body.clone()]], ends: true }, false),
+        (Records { writes: vec![vec![head], vec![body]], ends: true }, false),
+    ];
+    // Around the limits of a record, of libssl's buffer, and of the client's.
+    for size in [4096, 8191, 8192, 8193, 16_383, 16_384, 16_385, 16_700, 33_000, 66_000] {
+        let (head, body) = answer(size);
+        let all: Vec<u8> = [head.clone(), body.clone()].concat();
+        cases.push(kept(vec![vec![all]]));
+        cases.push(kept(vec![vec![head.clone()], vec![body.clone()]]));
+        cases.push(kept(vec![body.chunks(1000).fold(vec![head], |mut records, chunk| {
+            records.push(chunk.to_vec());
+            records
+        })]));
+    }
+    for is_old in [false, true] {
+        let answers = cases.iter().map(|(records, _)| records.clone()).collect();
+        let server = RecordServer::start(&ca.leaf(&["127.0.0.1"]), is_old, answers);
+        let url = format!("https://{}/_resolver/resolve", server.addr());
+        let settings = format!("{TRUSTED} max_response_size 1m;");
+        let nginx = site(&authgear, &backend)
+            .http(project_at("p", &authgear, &url, &settings))
+            .server(TELLING)
+            .server("authgear p; location / { proxy_pass http://%%BACKEND%%; }")
+            .file("ca.pem", ca.pem())
+            .workers(1)
+            .start();
+        let mut expected = 1;
+        for (n, (_, is_kept)) in cases.iter().enumerate() {
+            assert_eq!(verdict(&ask(&nginx, &authgear)), VALID, "case {n}, TLS 1.2: {is_old}");
+            assert_eq!(server.connections_opened(), expected, "case {n}, TLS 1.2: {is_old}");
+            expected += usize::from(!is_kept);
+        }
     }
 }

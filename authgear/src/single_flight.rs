@@ -33,7 +33,7 @@ pub struct SingleFlight<T, W>(RefCell<HashMap<Key, JoinedFlight<T, W>, KeyHasher
 
 #[derive(Debug)]
 struct JoinedFlight<T, W> {
-    /// Most flights have one.
+    /// With room for one, the usual number.
     waiters: SmallVec<[Weak<Waiter<T, W>>; 1]>,
     interest: Rc<Interest>,
 }

@@ -83,7 +83,7 @@ impl Process {
         tree(self.child.id()).iter().map(|&pid| cpu_of(pid)).sum()
     }
 
-    /// How often its processes and threads have waited so far, for events above all.
+    /// Number of voluntary context switches of its processes and threads so far.
     pub fn waits(&self) -> u64 {
         tree(self.child.id()).iter().map(|&pid| waits_of(pid)).sum()
     }

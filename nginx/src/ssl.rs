@@ -14,17 +14,19 @@ use std::path::Path;
 use std::rc::Rc;
 
 use nginx_sys::{
-    ngx_array_create, ngx_array_push, ngx_connection_t, ngx_int_t, ngx_ssl_certificate,
-    ngx_ssl_cleanup_ctx, ngx_ssl_client_session_cache, ngx_ssl_create, ngx_ssl_create_connection,
-    ngx_ssl_error, ngx_ssl_get_session, ngx_ssl_set_session, ngx_ssl_t, ngx_str_t, ngx_uint_t,
-    ERR_clear_error, ERR_peek_error, NGX_SSL_TLSv1_2, SSL_CTX_load_verify_locations,
-    SSL_CTX_set_default_verify_paths, SSL_CTX_set_verify, SSL_SESSION_free,
-    SSL_SESSION_get_protocol_version, SSL_ctrl, SSL_get0_param, SSL_get_error,
-    SSL_get_verify_result, SSL_has_pending, SSL_read, SSL_session_reused, SSL_set1_host,
-    X509_VERIFY_PARAM_set1_ip_asc, X509_verify_cert_error_string, NGX_AGAIN, NGX_DONE, NGX_ERROR,
-    NGX_LOG_ERR, NGX_OK, NGX_SSL_BUFFER, NGX_SSL_CLIENT, SSL_CTRL_SET_TLSEXT_HOSTNAME,
-    SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, SSL_SESSION, SSL_VERIFY_NONE,
-    SSL_VERIFY_PEER, X509_STORE_CTX, X509_V_OK,
+    ngx_array_create, ngx_array_push, ngx_connection_t, ngx_event_flags, ngx_int_t,
+    ngx_ssl_certificate, ngx_ssl_cleanup_ctx, ngx_ssl_client_session_cache, ngx_ssl_create,
+    ngx_ssl_create_connection, ngx_ssl_error, ngx_ssl_get_session, ngx_ssl_set_session, ngx_ssl_t,
+    ngx_str_t, ngx_uint_t, BIO_ctrl, BIO_number_read, ERR_clear_error, ERR_peek_error,
+    NGX_SSL_TLSv1_2, SSL_CTX_load_verify_locations, SSL_CTX_set_default_verify_paths,
+    SSL_CTX_set_verify, SSL_SESSION_free, SSL_SESSION_get_protocol_version,
+    SSL_SESSION_is_resumable, SSL_ctrl, SSL_get0_param, SSL_get_error, SSL_get_rbio,
+    SSL_get_read_ahead, SSL_get_verify_result, SSL_has_pending, SSL_read, SSL_session_reused,
+    SSL_set1_host, X509_VERIFY_PARAM_set1_ip_asc, X509_verify_cert_error_string, NGX_AGAIN,
+    NGX_DONE, NGX_ERROR, NGX_LOG_ALERT, NGX_LOG_ERR, NGX_OK, NGX_SSL_BUFFER, NGX_SSL_CLIENT,
+    NGX_USE_GREEDY_EVENT, SSL_CTRL_SET_TLSEXT_HOSTNAME, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE,
+    SSL_ERROR_ZERO_RETURN, SSL_SESSION, SSL_VERIFY_NONE, SSL_VERIFY_PEER, X509_STORE_CTX,
+    X509_V_OK,
 };
 
 use crate::conf::{Conf, ConfError};
@@ -57,7 +59,7 @@ pub struct SslContext {
 /// verified at least this often.
 const LONGEST_SESSION: Duration = Duration::from_secs(3600);
 
-/// Most sessions that are kept of one server: as many new connections at once can resume one.
+/// Most sessions that are kept of one server: as many handshakes at once can resume one each.
 const MOST_SESSIONS: usize = 32;
 
 /// TLS 1.3 as libssl numbers it.
@@ -93,7 +95,13 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Returns true if one connection may resume it. libssl makes a session of TLS 1.3 unusable
+    /// Returns false after a handshake has used it up, or a fatal alert has ended its connection.
+    fn is_resumable(&self) -> bool {
+        // SAFETY: the handle has a valid session.
+        unsafe { SSL_SESSION_is_resumable(self.handle.0.as_ptr()) == 1 }
+    }
+
+    /// Returns true if only one connection may resume it. libssl makes a session of TLS 1.3 unusable
     /// once a handshake has resumed it (RFC 8446, appendix C.4), and the server sends another one.
     fn is_for_one_connection(&self) -> bool {
         // SAFETY: the handle has a valid session.
@@ -102,11 +110,13 @@ impl Session {
 }
 
 impl Sessions {
-    /// Returns the newest session of the server `name`. One for a single connection is not kept.
+    /// Returns the newest session of the server `name`. A session of TLS 1.3 is taken out.
     fn find(&self, name: &str) -> Option<Session> {
         let mut sessions = self.0.borrow_mut();
         let (_, own) = sessions.iter_mut().find(|(own, _)| **own == *name)?;
-        own.retain(|session| now().saturating_sub(session.verified) < LONGEST_SESSION);
+        own.retain(|session| {
+            now().saturating_sub(session.verified) < LONGEST_SESSION && session.is_resumable()
+        });
         match own.back()?.is_for_one_connection() {
             true => own.pop_back(),
             false => own.back().cloned(),
@@ -172,9 +182,12 @@ impl Resumption {
         }
     }
 
-    /// Forgets the server's session: the handshake failed, and the next one is a full one.
+    /// Forgets the server's sessions after a failed handshake that was to resume one: the next
+    /// handshake is a full one.
     pub(crate) fn forget(&self) {
-        self.sessions.forget(&self.name);
+        if self.offered.is_some() {
+            self.sessions.forget(&self.name);
+        }
     }
 }
 
@@ -336,48 +349,74 @@ impl SslContext {
     }
 }
 
-/// Receives what one record has, or what fits into `space`, which is not empty. The result is that
-/// of `ngx_ssl_recv()`, which does the rest when there is no data.
-///
-/// `ngx_ssl_recv()` reads until the socket is empty: one `read()` more for each answer. nginx lets
-/// libssl read ahead, up to 16 KB. When that gave one short record and nothing after it, the socket
-/// was empty, and the event says when more arrives.
+/// Returns true if [`receive`] may be used: a short `read()` of libssl tells that the socket of `c`
+/// was empty, and the event tells when more arrives.
 ///
 /// # Safety
 ///
-/// `c` is open, and its handshake is complete.
+/// The handshake of `c` is complete.
+pub(crate) unsafe fn reads_ahead(c: *mut ngx_connection_t) -> bool {
+    /// `BIO_CTRL_GET_KTLS_RECV`, which OpenSSL 1.1.1 does not know and answers with zero.
+    const GET_KTLS_RECV: c_int = 76;
+    // SAFETY: the caller's contract; nginx sets its variables before it runs a worker.
+    unsafe {
+        let ssl = (*(*c).ssl).connection;
+        // The kernel gives one record at a time.
+        let by_kernel = BIO_ctrl(SSL_get_rbio(ssl), GET_KTLS_RECV, 0, ptr::null_mut()) > 0;
+        // As in ngx_unix_recv(): without EPOLLRDHUP, epoll does not tell of an end that comes with
+        // data.
+        let is_greedy = ngx_event_flags & NGX_USE_GREEDY_EVENT as ngx_uint_t != 0;
+        #[cfg(ngx_feature = "have_epollrdhup")]
+        let is_greedy = is_greedy && nginx_sys::ngx_use_epoll_rdhup == 0;
+        SSL_get_read_ahead(ssl) != 0 && !by_kernel && !is_greedy
+    }
+}
+
+/// Receives what one record has, or what fits into `space`, which is not empty. The result is that
+/// of `ngx_ssl_recv()`, which sets `eof` or `error`, and handles a blocked write.
+///
+/// `ngx_ssl_recv()` reads until the socket is empty: one `read()` more for each answer. nginx lets
+/// libssl read ahead as much as a record may have. If that was less, and the record had all of it,
+/// the socket was empty. Bytes that arrive later raise an event.
+///
+/// # Safety
+///
+/// `c` is open, its handshake is complete, and [`reads_ahead`] returned true.
 pub(crate) unsafe fn receive(c: *mut ngx_connection_t, space: &mut [u8]) -> isize {
-    /// Longest record that cannot have filled the room of libssl.
-    const SHORT: c_int = 8192;
+    /// Largest content of a record (RFC 8446, section 5.1). libssl's buffer is larger.
+    const RECORD: u64 = 1 << 14;
     let (start, size) = (space.as_mut_ptr(), space.len());
     // SAFETY: the caller's contract; neither function writes more than `size` bytes.
     unsafe {
-        let (read, tls) = ((*c).read, (*c).ssl);
+        let (event, tls) = ((*c).read, (*c).ssl);
         let Some(recv) = (*c).recv else { return NGX_ERROR as isize };
         let has_ended = [NGX_ERROR, NGX_DONE].iter().any(|&end| (*tls).last == end as ngx_int_t);
         if has_ended || (*tls).saved_write_handler.is_some() {
             return recv(c, start, size);
         }
-        let ssl = (*tls).connection;
+        let (ssl, log) = ((*tls).connection, (*c).log);
         // SSL_get_error(3): the queue of errors must be empty before the call.
         if ERR_peek_error() != 0 {
-            ERR_clear_error();
+            let text = c"ignoring stale global SSL error".as_ptr().cast_mut();
+            ngx_ssl_error(NGX_LOG_ALERT as ngx_uint_t, log, 0, text);
         }
-        let was_empty = SSL_has_pending(ssl) == 0;
+        let socket = SSL_get_rbio(ssl);
+        let (was_empty, before) = (SSL_has_pending(ssl) == 0, BIO_number_read(socket));
         let count = SSL_read(ssl, start.cast(), c_int::try_from(size).unwrap_or(c_int::MAX));
         if count > 0 {
-            let is_all = was_empty && count <= SHORT && SSL_has_pending(ssl) == 0;
-            if is_all && (*read).pending_eof() == 0 {
-                (*read).set_ready(0);
+            let is_short = BIO_number_read(socket).wrapping_sub(before) < RECORD;
+            let is_all = was_empty && is_short && SSL_has_pending(ssl) == 0;
+            if is_all && (*event).pending_eof() == 0 {
+                (*event).set_ready(0);
             }
             return count as isize;
         }
         match SSL_get_error(ssl, count) as u32 {
             SSL_ERROR_WANT_READ => {
-                (*read).set_ready(0);
+                (*event).set_ready(0);
                 return NGX_AGAIN as isize;
             }
-            SSL_ERROR_WANT_WRITE => return recv(c, start, size),
+            SSL_ERROR_WANT_WRITE => {}
             error => {
                 (*tls).set_no_wait_shutdown(1);
                 (*tls).set_no_send_shutdown(1);
@@ -385,7 +424,7 @@ pub(crate) unsafe fn receive(c: *mut ngx_connection_t, space: &mut [u8]) -> isiz
                 (*tls).last = if is_end { NGX_DONE } else { NGX_ERROR } as ngx_int_t;
                 if !is_end {
                     let text = c"SSL_read() failed".as_ptr().cast_mut();
-                    ngx_ssl_error(NGX_LOG_ERR as ngx_uint_t, (*c).log, 0, text);
+                    ngx_ssl_error(NGX_LOG_ERR as ngx_uint_t, log, 0, text);
                 }
             }
         }

@@ -86,6 +86,8 @@ struct Inner {
     handshake: Cell<bool>,
     /// See [`Stream::set_permanent`].
     permanent: Cell<bool>,
+    /// See [`ssl::receive`].
+    reads_ahead: Cell<bool>,
     /// Keeps the TLS session.
     resumption: RefCell<Option<Resumption>>,
 }
@@ -125,6 +127,7 @@ impl Stream {
             writer: RefCell::default(),
             handshake: Cell::new(false),
             permanent: Cell::new(false),
+            reads_ahead: Cell::new(false),
             resumption: RefCell::default(),
         });
         let log = inner.log.get();
@@ -189,8 +192,10 @@ impl Stream {
         let made = core::future::poll_fn(|cx| self.0.poll_handshake(cx)).await;
         // SAFETY: the handshake is complete.
         let made = made.and_then(|()| unsafe { ssl.verify_result(c) }.map_err(StreamError::Tls));
-        if made.is_err() {
-            self.0.resumption.borrow().iter().for_each(Resumption::forget);
+        match &made {
+            // SAFETY: as above.
+            Ok(()) => self.0.reads_ahead.set(unsafe { ssl::reads_ahead(c) }),
+            Err(_) => self.0.resumption.borrow().iter().for_each(Resumption::forget),
         }
         made
     }
@@ -359,11 +364,11 @@ impl Inner {
                 return Some(Ok(0));
             }
             let received = match ((*c).ssl.is_null(), (*c).recv) {
-                // It would try, with a system call. ngx_unix_recv() knows by itself.
+                // ngx_ssl_recv() would make a system call. ngx_unix_recv() looks by itself.
                 (false, _) if (*(*c).read).ready() == 0 => return None,
-                (false, _) => ssl::receive(c, space),
-                (true, Some(recv)) => recv(c, space.as_mut_ptr(), space.len()),
-                (true, None) => 0,
+                (false, _) if self.reads_ahead.get() => ssl::receive(c, space),
+                (_, Some(recv)) => recv(c, space.as_mut_ptr(), space.len()),
+                (_, None) => 0,
             };
             match received {
                 n if n == NGX_AGAIN as isize => None,

@@ -46,7 +46,7 @@ pub struct Sleep {
     is_started: Cell<bool>,
     has_fired: Cell<bool>,
     waker: RefCell<Option<Waker>>,
-    /// nginx has the address.
+    /// Forbids moves: nginx keeps the address of `event`.
     _pinned: PhantomPinned,
 }
 

@@ -23,8 +23,8 @@ pub struct Sluice {
 enum Passing {
     All,
     Count(u64),
-    /// Those before the client has sent for the second time: then its handshake of TLS 1.3 is
-    /// complete.
+    /// Bytes before the client's second flight, which ends its handshake of TLS 1.3. Each flight
+    /// must arrive in one piece.
     Handshake,
 }
 
@@ -97,6 +97,9 @@ async fn relay(mut client: TcpStream, target: SocketAddr, passing: Passing, gate
                         break;
                     }
                     let count = from_server.read(&mut bytes).await?;
+                    if count == 0 {
+                        break;
+                    }
                     to_client.write_all(&bytes[..count]).await?;
                 }
             }
