@@ -68,24 +68,25 @@ fn cpu(out: &mut String, load: &Value) {
         let _ = writeln!(
             out,
             "\n## {title}\n\n\
-             | | to the ceiling | least to most | CPU µs per request | waits per request |\n\
-             |---|---|---|---|---|"
+             | | to the ceiling | least to most | all rounds | CPU µs per request | waits |\n\
+             |---|---|---|---|---|---|"
         );
         for row in &rows {
             let _ = writeln!(
                 out,
-                "| {} | {:.2} | {:.2} to {:.2} | {:.1} | {:.2} |",
+                "| {} | {:.2} | {:.2} to {:.2} | {:.2} | {:.1} | {:.2} |",
                 peer(row),
                 number(&row["ratio"]),
                 number(&row["ratio_least"]),
                 number(&row["ratio_most"]),
+                number(&row["ratio_of_all"]),
                 number(&row["micros"]),
                 number(&row["waits"]),
             );
         }
         if name == "jwt-new" {
             let micros = number(&load["verification_micros"]);
-            let _ = writeln!(out, "| verification alone, in a loop | | | {micros:.1} | |");
+            let _ = writeln!(out, "| verification alone, in a loop | | | | {micros:.1} | |");
         }
         beside(out, &rows, "| least to most ", "|---", |beside| {
             let [least, most] = ["ratio_least", "ratio_most"].map(|key| number(&beside[key]));

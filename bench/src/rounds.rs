@@ -54,6 +54,8 @@ pub struct Row {
     pub waits: Vec<f64>,
     /// Ratios to the ceiling of the same round.
     pub ratios: Vec<f64>,
+    /// Ratio of the time of all rounds to that of the ceiling.
+    pub of_all: f64,
     /// Ratios to the peer of the row's target in the same round.
     pub beside: Vec<f64>,
 }
@@ -69,6 +71,7 @@ impl Row {
             "micros_most": most(&self.micros),
             "waits": median(&self.waits),
             "ratio": median(&self.ratios),
+            "ratio_of_all": self.of_all,
             "ratio_least": least(&self.ratios),
             "ratio_most": most(&self.ratios),
         });
@@ -242,6 +245,17 @@ fn hostile(jwts: &[String]) -> Vec<String> {
     jwts.iter().enumerate().map(hostile).collect()
 }
 
+/// Order of a round: each begins with another peer, and every second one goes backwards, so that no
+/// peer always comes after the same one.
+fn order(round: usize, peers: usize) -> Vec<usize> {
+    let mut order: Vec<_> = (0..peers).collect();
+    order.rotate_left(round % peers.max(1));
+    if round % 2 == 1 {
+        order.reverse();
+    }
+    order
+}
+
 fn run_scenario(site: &Site, scenario: &Scenario, rounds: usize) -> io::Result<Vec<Row>> {
     let mut contestants = Vec::new();
     for &peer in scenario.peers {
@@ -259,6 +273,7 @@ fn run_scenario(site: &Site, scenario: &Scenario, rounds: usize) -> io::Result<V
             peer,
             micros: vec![],
             waits: vec![],
+            of_all: 0.0,
             ratios: vec![],
             beside: vec![],
         };
@@ -266,30 +281,34 @@ fn run_scenario(site: &Site, scenario: &Scenario, rounds: usize) -> io::Result<V
     }
     for round in 0..rounds {
         let mut measured: Vec<(Peer, f64)> = Vec::new();
-        // Each peer comes after each other one in turn.
-        let first = round % contestants.len().max(1);
-        contestants.rotate_left(first);
-        for (running, tier, load, row) in &mut contestants {
+        for index in order(round, contestants.len()) {
+            let Some((running, tier, load, row)) = contestants.get_mut(index) else { continue };
             let looks = tier.begin(running)?;
             let before = (running.process.cpu(), running.process.waits());
             load.run(&scenario.requests, scenario.per_round)?;
-            let per_request = |count: u64| count as f64 / scenario.per_round as f64;
-            let micros = per_request(running.process.cpu() - before.0) / 1e3;
-            row.waits.push(per_request(running.process.waits() - before.1));
+            let (cpu, waits) = (running.process.cpu(), running.process.waits());
             tier.check(running, looks, scenario.per_round)?;
+            // A thread that has ended takes its count away.
+            let per_request = |after: u64, before| {
+                after.saturating_sub(before) as f64 / scenario.per_round as f64
+            };
+            let micros = per_request(cpu, before.0) / 1e3;
             measured.push((row.peer, micros));
             row.micros.push(micros);
+            row.waits.push(per_request(waits, before.1));
         }
-        contestants.rotate_right(first);
         for (_, _, _, row) in &mut contestants {
             let of = |peer| measured.iter().find(|(of, _)| *of == peer).map(|(_, micros)| *micros);
             let (Some(own), Some(ceiling)) = (of(row.peer), of(Peer::Ceiling)) else {
                 continue;
             };
             row.ratios.push(own / ceiling);
+            row.of_all += own;
             row.beside.extend(row.peer.target().and_then(|(base, _)| Some(own / of(base)?)));
         }
     }
+    let ceiling = contestants.first().map_or(f64::NAN, |(_, _, _, row)| row.of_all);
+    contestants.iter_mut().for_each(|(_, _, _, row)| row.of_all /= ceiling);
     let rows: Vec<_> = contestants.into_iter().map(|(_, _, _, row)| row).collect();
     for row in &rows {
         let (micros, ratio) = (median(&row.micros), median(&row.ratios));

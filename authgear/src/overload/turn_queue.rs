@@ -13,9 +13,9 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::time::Duration;
 
-/// Bytes that a queued look-up takes besides its credentials: the task, its request head, and its
-/// place here. An estimate from above.
-pub const OVERHEAD: usize = 2048;
+/// Bytes that a queued look-up takes besides its credentials: the task, of 2,700 bytes, the rest of
+/// its request head, and its place here. An estimate from above.
+pub const OVERHEAD: usize = 4096;
 
 /// Identifies a queued look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
