@@ -85,15 +85,20 @@ impl CookieNames {
         if count_pieces(field) > MAX_PIECES {
             return Remainder::Nothing;
         }
-        let mut found = self.find_in(field).peekable();
-        if found.peek().is_none() {
+        let mut pieces = self.find_in(field);
+        let mut found = pieces.next();
+        if found.is_none() {
             return Remainder::All;
         }
         let mut left = Vec::with_capacity(field.len());
         let mut end_of_last = 0;
-        for Found { start, end, .. } in found {
-            left.extend_from_slice(field.get(end_of_last..start).unwrap_or_default());
+        while let Some(Found { start, end, .. }) = found {
+            let kept = field.get(end_of_last..start).unwrap_or_default();
+            if !kept.is_empty() {
+                left.extend_from_slice(kept);
+            }
             end_of_last = end.saturating_add(1);
+            found = pieces.next();
         }
         match field.get(end_of_last..) {
             Some(rest) => left.extend_from_slice(rest),
@@ -119,6 +124,7 @@ impl CookieNames {
     }
 
     /// Returns the length of the name that the text begins with.
+    #[inline]
     fn length_at_start(&self, text: &[u8]) -> Option<usize> {
         // Nearly all other cookies differ in the first byte.
         let bare = match self.prefix.first() {
@@ -168,13 +174,16 @@ pub(super) struct FoundIn<'f, 'n> {
 impl<'f> Iterator for FoundIn<'f, '_> {
     type Item = Found<'f>;
 
+    #[inline]
     fn next(&mut self) -> Option<Found<'f>> {
         loop {
             let rest = self.field.get(self.at..)?;
             let begin = self.at + start_of_piece(rest)?;
             let text = self.field.get(begin..)?;
             let name = self.names.length_at_start(text).filter(|&len| ends_name(text.get(len..)));
-            let end = begin + end_of_piece(text);
+            // A name has no `;`.
+            let skipped = name.unwrap_or(0);
+            let end = begin + skipped + end_of_piece(text.get(skipped..)?);
             self.at = end.saturating_add(1);
             if name.is_some() {
                 let cookie = trim_end(self.field.get(begin..end)?);
@@ -197,12 +206,17 @@ fn start_of_piece(text: &[u8]) -> Option<usize> {
 
 /// Returns the index of the `;` behind a piece, or of the end.
 fn end_of_piece(text: &[u8]) -> usize {
+    find(b';', text).unwrap_or(text.len())
+}
+
+/// Returns the index of the first such byte.
+fn find(byte: u8, text: &[u8]) -> Option<usize> {
     // A call of memchr costs more than it saves on a short piece.
     const SHORT: usize = 16;
     let short = text.get(..SHORT).unwrap_or(text);
-    match short.iter().position(|&byte| byte == b';') {
-        Some(end) => end,
-        None => memchr(b';', text).unwrap_or(text.len()),
+    match short.iter().position(|&own| own == byte) {
+        None if text.len() > SHORT => memchr(byte, text),
+        found => found,
     }
 }
 
@@ -217,8 +231,9 @@ pub(crate) fn cookie_name(cookie: &[u8]) -> &[u8] {
 }
 
 /// Returns the name, and the value without quotes.
+#[inline]
 pub(super) fn name_and_value(cookie: &[u8]) -> (&[u8], &[u8]) {
-    let at = memchr(b'=', cookie).unwrap_or(cookie.len());
+    let at = find(b'=', cookie).unwrap_or(cookie.len());
     let (name, value) = cookie.split_at_checked(at).unwrap_or((cookie, &[]));
     let value = value.get(1..).unwrap_or_default();
     let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
