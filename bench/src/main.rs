@@ -70,8 +70,8 @@ fn main() -> ExitCode {
         ["report"] => report(),
         _ => {
             eprintln!(
-                "usage: bench load [--quick | --show | CASE] | instructions [CASE] | memory [locations] | \
-                 fleet [--quick] | sockets [N] | report"
+                "usage: bench load [--quick | --show | CASE] | instructions [CASE] | \
+                 memory [locations] | fleet [--quick] | sockets [N] | report"
             );
             return ExitCode::FAILURE;
         }

@@ -113,10 +113,11 @@ impl Sessions {
     /// Returns the newest session of the server `name`. A session of TLS 1.3 is taken out.
     fn find(&self, name: &str) -> Option<Session> {
         let mut sessions = self.0.borrow_mut();
+        let is_young = |session: &Session| now().saturating_sub(session.verified) < LONGEST_SESSION;
+        for (_, own) in sessions.iter_mut() {
+            own.retain(|session| is_young(session) && session.is_resumable());
+        }
         let (_, own) = sessions.iter_mut().find(|(own, _)| **own == *name)?;
-        own.retain(|session| {
-            now().saturating_sub(session.verified) < LONGEST_SESSION && session.is_resumable()
-        });
         match own.back()?.is_for_one_connection() {
             true => own.pop_back(),
             false => own.back().cloned(),

@@ -58,6 +58,7 @@ impl Turns {
     /// the look-up would not have its turn in time.
     pub(super) async fn take(&self, lane: Lane, bytes: usize, patience: Duration) -> Option<Turn> {
         let now = nginx::now();
+        // Most look-ups find a turn free, and need no place in the queue.
         if self.0.borrow_mut().take_free(now) {
             return Some(Turn(Rc::clone(&self.0)));
         }

@@ -9,12 +9,14 @@ mod token;
 pub mod userinfo;
 
 use core::cell::{Cell, RefCell};
+use core::future::Future;
 use core::pin::pin;
 use core::time::Duration;
 use std::rc::Rc;
 
 use authgear::identity::Identity;
 use authgear::metrics::CacheStatus;
+use authgear::overload::turn_queue;
 use authgear::resolver::ResolverAnswer;
 use authgear::shared::cache_key::Key;
 use authgear::shared::subject::PurgeTarget;
@@ -212,7 +214,7 @@ fn spawn(
     let lease = project.timeout + Duration::from_millis(500);
     let until = nginx::now() + project.timeout;
     let (id, seen, was_valid) = (question.id, question.seen, question.was_valid());
-    nginx::spawn(async move {
+    spawn_task(async move {
         let set_cookies = RefCell::default();
         let (has_turn, is_shared) = (Cell::new(false), Cell::new(false));
         let fetch = pin!(async {
@@ -253,6 +255,13 @@ fn spawn(
             None => Log::cycle().debug(format_args!("authgear: nobody waits for the look-up")),
         }
     });
+}
+
+/// Spawns the task of a look-up. The compiler refuses one that is larger than a queued look-up
+/// counts.
+fn spawn_task<F: Future<Output = ()> + 'static>(task: F) {
+    const { assert!(size_of::<F>() < turn_queue::OVERHEAD) };
+    nginx::spawn(task);
 }
 
 /// Asks the resolver; once more if a purge outdated the answer, or if the answer is to be
