@@ -100,12 +100,12 @@ impl<'a> Credentials<'a> {
                 break;
             }
             let room = MAX_COOKIES.saturating_sub(sent.len());
-            let readable = names.find_in(field).map(|found| found.cookie).filter(|cookie| {
-                cookie.len() <= MAX_COOKIE
-                    && cookies::has_valid_value(cookie)
-                    && is_field_value(cookie)
+            let readable = names.find_in(field).filter(|found| {
+                found.cookie.len() <= MAX_COOKIE
+                    && found.has_valid_value()
+                    && is_field_value(found.cookie)
             });
-            sent.extend(readable.take(room));
+            sent.extend(readable.map(|found| found.cookie).take(room));
         }
         Self { authorization, cookies: sent }
     }

@@ -158,10 +158,23 @@ pub enum Remainder {
 pub(super) struct Found<'f> {
     /// The cookie, without the white space around it.
     pub cookie: &'f [u8],
+    /// Length of its name.
+    name: usize,
     /// Index behind the `;` before the piece.
     start: usize,
     /// Index of the `;` behind the piece, or of the end of the field.
     end: usize,
+}
+
+impl Found<'_> {
+    /// Returns whether Go accepts the value.
+    pub(super) fn has_valid_value(&self) -> bool {
+        let is_valid =
+            |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b';' | b'\\');
+        let value = value_after_sign(trim_start(self.cookie.get(self.name..).unwrap_or_default()));
+        // The fold reads every byte, so that the compiler can vectorize it.
+        value.iter().fold(true, |valid, &byte| valid & is_valid(byte))
+    }
 }
 
 /// See [`CookieNames::find_in`].
@@ -179,17 +192,25 @@ impl<'f> Iterator for FoundIn<'f, '_> {
     fn next(&mut self) -> Option<Found<'f>> {
         loop {
             let rest = self.field.get(self.at..)?;
-            let begin = self.at + start_of_piece(rest)?;
+            let skipped = start_of_piece(rest)?;
+            let begin = self.at + skipped;
             let text = self.field.get(begin..)?;
-            let name = self.names.length_at_start(text).filter(|&len| ends_name(text.get(len..)));
             // A name has no `;`.
-            let skipped = name.unwrap_or(0);
-            let end = begin + skipped + end_of_piece(text.get(skipped..)?);
+            let name = self.names.length_at_start(text).unwrap_or(0);
+            let after = text.get(name..)?;
+            let end = begin + name + end_of_piece(after);
             self.at = end.saturating_add(1);
-            if name.is_some() {
-                let cookie = trim_end(self.field.get(begin..end)?);
-                let before = self.field.get(..begin)?;
-                return Some(Found { cookie, start: trim_end(before).len(), end });
+            if name > 0 && ends_name(after) {
+                let start = match skipped {
+                    0 => begin,
+                    _ => trim_end(self.field.get(..begin)?).len(),
+                };
+                return Some(Found {
+                    cookie: trim_end(self.field.get(begin..end)?),
+                    name,
+                    start,
+                    end,
+                });
             }
         }
     }
@@ -222,8 +243,8 @@ fn find(byte: u8, text: &[u8]) -> Option<usize> {
 }
 
 /// Returns whether a name ends before this text.
-fn ends_name(text: Option<&[u8]>) -> bool {
-    matches!(trim_start(text.unwrap_or_default()).first(), None | Some(b'=' | b';'))
+fn ends_name(text: &[u8]) -> bool {
+    matches!(trim_start(text).first(), None | Some(b'=' | b';'))
 }
 
 /// Returns the name of a cookie: all of it if there is no `=`.
@@ -236,16 +257,14 @@ pub(crate) fn cookie_name(cookie: &[u8]) -> &[u8] {
 pub(super) fn name_and_value(cookie: &[u8]) -> (&[u8], &[u8]) {
     let at = find(b'=', cookie).unwrap_or(cookie.len());
     let (name, value) = cookie.split_at_checked(at).unwrap_or((cookie, &[]));
-    let value = value.get(1..).unwrap_or_default();
-    let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
-    (trim_end(trim_start(name)), bare.unwrap_or(value))
+    (trim_end(trim_start(name)), value_after_sign(value))
 }
 
-/// Returns whether Go accepts the value of a cookie.
-pub(super) fn has_valid_value(cookie: &[u8]) -> bool {
-    let is_valid = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b';' | b'\\');
-    // The fold reads every byte, so that the compiler can vectorize it.
-    name_and_value(cookie).1.iter().fold(true, |valid, &byte| valid & is_valid(byte))
+/// Returns the value behind the `=`, without quotes.
+fn value_after_sign(text: &[u8]) -> &[u8] {
+    let value = text.get(1..).unwrap_or_default();
+    let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+    bare.unwrap_or(value)
 }
 
 fn trim_start(text: &[u8]) -> &[u8] {
